@@ -1,0 +1,5 @@
+"""Packaging hook; the rest of the metadata is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()
