@@ -1,0 +1,188 @@
+"""The configuration of a training run: one frozen dataclass, checked before any work is done.
+
+Each field carries its help text, its bounds and its group, so that the command line, the checks and
+`config.json` all read the same line of this file.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from cifarnet.errors import Refused
+
+GROUPS = ("Model", "Loss", "Data", "Optimisation", "Execution", "Output")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    resume: bool = False,
+) -> Any:
+    """A field of TrainConfig: bounds are `low <= value <= high` and `value > above`; `resume`: may change on --resume."""
+    metadata = {"help": help, "group": group, "low": low, "above": above, "high": high}
+    return field(default=default, metadata=metadata | {"choices": choices, "resume": resume})
+
+
+@dataclass(frozen=True)
+class MarginOptions:
+    """What a margin loss needs to know: its name and constants (symbols as in the papers).
+
+    loss: a key of `cifarnet.losses.LOSSES` other than ce and focal; scale: s (not used by sphereface, which scales
+    by |z|); margin: m (radians for arcface and its kin, cosine for cosface, the integer multiplier for sphereface;
+    not used by magface, whose margin follows |z|); h, t_alpha: AdaFace's; easy_margin: ArcFace's variant.
+    """
+
+    loss: str
+    scale: float = 64.0
+    margin: float = 0.5
+    h: float = 0.333
+    t_alpha: float = 0.01
+    easy_margin: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run computes. The defaults are the report's protocol."""
+
+    arch: str = option(
+        "resnet18", "baseline, resnet18|34|50|101|152, plainnet18|34|50 (no skip connections)", group="Model"
+    )
+    stem: str = option(
+        "small",
+        "first layers of a ResNet: small (3x3, then max-pool), cifar (3x3, no pool), imagenet (7x7 stride 2)",
+        group="Model",
+        choices=("small", "cifar", "imagenet"),
+    )
+    embed_dim: int = option(0, "size of the embedding before the head; 0: the backbone's own", group="Model", low=0)
+    neck: str = option(
+        "none", "bn puts Linear + BatchNorm between backbone and head", group="Model", choices=("none", "bn")
+    )
+
+    loss: str = option(
+        "ce", "ce, focal, sphereface, cosface, arcface, curricularface, adaface, magface", group="Loss"
+    )
+    scale: float | None = option(None, "s of the margin losses [default: the paper's]", group="Loss", above=0)
+    margin: float | None = option(None, "m of the margin losses [default: the paper's]", group="Loss", low=0)
+    h: float | None = option(None, "AdaFace's h, how far the norm moves the margin", group="Loss", low=0)
+    t_alpha: float | None = option(
+        None, "AdaFace's EMA rate of the norm statistics", group="Loss", low=0, high=1
+    )
+    easy_margin: bool = option(False, "ArcFace: the margin only where the target cosine is positive", group="Loss")
+    gamma: float | None = option(None, "focal loss: the focusing exponent", group="Loss", low=0)
+    label_smoothing: float = option(0.0, "label smoothing of ce", group="Loss", low=0, high=0.999)
+    frozen_head: bool = option(False, "keep the class prototypes random, as the report's code did", group="Loss")
+
+    dataset: str = option("cifar10", "cifar10, cifar100, digits, folder", group="Data")
+    data_dir: str | None = option(
+        None, "where the data is [default: the user's cache]", group="Data", resume=True
+    )
+    coarse: bool = option(False, "CIFAR-100: the 20 superclasses in place of the 100 classes", group="Data")
+    image_size: int = option(32, "side of the square input, pixels", group="Data", low=8, high=1024)
+    augment: str = option(
+        "report",
+        "report (crop, flip, colour jitter), basic (crop, flip), autoaugment, none",
+        group="Data",
+        choices=("report", "basic", "autoaugment", "none"),
+    )
+    normalize: bool = option(True, "subtract the training set's mean, divide by its std (else pixels in [0, 1])", group="Data")
+    val_fraction: float = option(
+        0.0, "part of the training set held out to choose `best`; 0 keeps no best", group="Data", low=0, high=0.9
+    )
+
+    epochs: int = option(250, "passes over the training set", group="Optimisation", low=0, resume=True)
+    batch_size: int = option(256, "images a step", group="Optimisation", low=1)
+    optimizer: str = option("adamw", "adamw, adam or sgd (Nesterov)", group="Optimisation", choices=("adamw", "adam", "sgd"))
+    lr: float = option(1e-3, "peak learning rate", group="Optimisation", above=0)
+    momentum: float = option(0.9, "momentum of sgd", group="Optimisation", low=0, high=0.9999)
+    weight_decay: float = option(0.01, "weight decay", group="Optimisation", low=0)
+    schedule: str = option(
+        "cosine", "cosine, onecycle or constant", group="Optimisation", choices=("cosine", "onecycle", "constant")
+    )
+    warmup: float = option(
+        0.3, "part of the training spent warming up (not with constant)", group="Optimisation", low=0, high=1
+    )
+    init: str = option("kaiming", "initialisation: kaiming or keras", group="Optimisation", choices=("kaiming", "keras"))
+    seed: int = option(17, "the one seed of everything random", group="Optimisation", low=0, high=2**31 - 1)
+
+    device: str = option("auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps", group="Execution", resume=True)
+    precision: str = option(
+        "auto", "auto (bf16 where the hardware has it), fp32, bf16", group="Execution", choices=("auto", "fp32", "bf16")
+    )
+    channels_last: bool = option(True, "channels_last memory layout", group="Execution")
+    compile: bool = option(False, "compile the training step with torch.compile", group="Execution")
+    backend: str = option(
+        "auto", "what runs the margin head: auto, torch, cpu, cuda", group="Execution", choices=("auto", "torch", "cpu", "cuda")
+    )
+    workers: int = option(0, "processes that decode image folders too large for memory", group="Execution", low=0, resume=True)
+
+    eval_every: int = option(1, "epochs between two evaluations (the last is always evaluated)", group="Output", low=1)
+    log_grad: bool = option(False, "log the gradient norm of the first and the last layer", group="Output")
+
+    def check(self) -> "TrainConfig":
+        """Returns self, or raises Refused naming the first option out of its range, with the range."""
+        for item in dataclasses.fields(self):
+            _check_field(item, getattr(self, item.name))
+        if self.neck == "bn" and self.embed_dim == 0:
+            raise Refused("--neck", "bn needs the size of the embedding", "add --embed-dim, for example 512")
+        if self.label_smoothing > 0 and self.loss != "ce":
+            raise Refused("--label-smoothing", f"is not defined for {self.loss}", "leave it out, or use --loss ce")
+        if self.dataset != "cifar100" and self.coarse:
+            raise Refused("--coarse", f"{self.dataset} has no superclasses", "use it with --dataset cifar100")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str = "config") -> "TrainConfig":
+        """Builds a checked config from plain values; an unknown or ill-typed field is refused, naming `source`."""
+        if not isinstance(values, dict):
+            raise Refused(source, "is not a table of option names and values", "see config.json of any run")
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise Refused(source, f"unknown option '{name}'", f"known: {', '.join(known)}")
+            _check_type(known[name], value, source)
+        return cls(**values).check()
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a field: `batch_size` -> `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def _check_type(item: dataclasses.Field, value: Any, source: str) -> None:
+    allowed: Any = item.type
+    if isinstance(value, bool) and allowed is not bool:
+        raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {_type_name(allowed)}")
+    integer_for_float = isinstance(value, int) and allowed in (float, float | None)
+    if not integer_for_float and not isinstance(value, allowed):
+        raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {_type_name(allowed)}")
+
+
+def _type_name(allowed: Any) -> str:
+    return getattr(allowed, "__name__", str(allowed))
+
+
+def _check_field(item: dataclasses.Field, value: Any) -> None:
+    bounds = item.metadata
+    if bounds["choices"] and value not in bounds["choices"]:
+        raise Refused(flag(item.name), f"'{value}' is not known", f"choose from {', '.join(bounds['choices'])}")
+    if value is None or isinstance(value, (str, bool)):
+        return
+    low, above, high = bounds["low"], bounds["above"], bounds["high"]
+    inside = math.isfinite(value)
+    inside &= (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
+    if not inside:
+        words = [f"at least {low}" if low is not None else "", f"above {above}" if above is not None else ""]
+        words += [f"at most {high}" if high is not None else ""]
+        wanted = " and ".join(word for word in words if word) or "a finite number"
+        raise Refused(flag(item.name), f"{value} is out of range", f"give a finite number {wanted}")

@@ -1,0 +1,183 @@
+"""The margin losses in pure torch: the reference whose gradients come from autograd.
+
+Every loss here is softmax cross-entropy over scaled cosines in which a margin changes the target's logit; curricularface
+changes the other logits as well. With `c` [N, C] the cosines, `c_y` [N] the target's, `s` the scale and `psi` [N] the
+transformed target, the loss of a sample is `softplus(log sum_{j != y} exp(s n_j) - s psi)`: written so, it does not
+cancel once the model is trained. Shapes: N samples, D feature size, C classes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifarnet.config import MarginOptions
+
+NORM_FLOOR = 1e-12  # norms below it count as it, so that a zero vector has cosine 0 and a finite gradient
+CLIP_EPS = 1e-3  # AdaFace's epsilon: of the angle, of the norm's std, and the least norm
+MAX_NORM = 100.0  # AdaFace clips norms to [CLIP_EPS, MAX_NORM]
+CURRICULUM_RATE = 0.01  # CurricularFace's EMA rate of t
+MAGFACE_LOW, MAGFACE_HIGH = 10.0, 110.0  # l_a, u_a: the range of norms that MagFace tells apart
+MAGFACE_MARGIN_LOW, MAGFACE_MARGIN_HIGH = 0.45, 0.8  # l_m, u_m
+MAGFACE_WEIGHT = 35.0  # lambda_g
+SPHEREFACE_BASE, SPHEREFACE_DECAY, SPHEREFACE_LEAST = 1000.0, 0.12, 5.0  # the annealing of lambda
+
+
+@dataclass
+class Angles:
+    """What a margin sees of a batch: `cosine` [N] to the target, `norm` [N] of the features, the head's `state`."""
+
+    cosine: Tensor
+    norm: Tensor
+    state: Tensor
+
+    @property
+    def sine(self) -> Tensor:
+        """sin(theta_y) [N], positive; (1-c)(1+c) keeps its digits where 1 - c^2 loses them."""
+        return ((1 - self.cosine) * (1 + self.cosine)).clamp_min(torch.finfo(self.cosine.dtype).tiny).sqrt()
+
+
+def normalize(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors [N, D] and norms [N] of `vectors` [N, D]; any finite magnitude, no overflow, zero stays zero.
+
+    Dividing by the largest entry first keeps the squares in range; it is a constant to autograd, since the result does
+    not depend on it.
+    """
+    largest = vectors.detach().abs().amax(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+    bounded = vectors / largest
+    length = torch.linalg.vector_norm(bounded, dim=1, keepdim=True).clamp_min(1.0)
+    return bounded / length, (length * largest).squeeze(1)
+
+
+def clamp_cosine(cosine: Tensor) -> Tensor:
+    """Cosines clamped to +-(1 - 1e-7); the gradient passes straight through, so that beyond it is the one at the clamp."""
+    limit = 1 - 1e-7
+    return cosine + (cosine.detach().clamp(-limit, limit) - cosine.detach())
+
+
+def angular_margin(angles: Angles, margin: Tensor | float, easy: bool) -> Tensor:
+    """psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0."""
+    margin = torch.as_tensor(margin, dtype=angles.cosine.dtype, device=angles.cosine.device)
+    shifted = angles.cosine * margin.cos() - angles.sine * margin.sin()
+    if easy:
+        return torch.where(angles.cosine > 0, shifted, angles.cosine)
+    return torch.where(angles.cosine > -margin.cos(), shifted, angles.cosine - margin * margin.sin())
+
+
+def cosface(angles: Angles, options: MarginOptions) -> Tensor:
+    """psi = c_y - m (CosFace, arXiv 1801.09414, eq. 4)."""
+    return angles.cosine - options.margin
+
+
+def arcface(angles: Angles, options: MarginOptions) -> Tensor:
+    """psi = cos(theta_y + m) (ArcFace, arXiv 1801.07698, eq. 3), with its true derivative."""
+    return angular_margin(angles, options.margin, options.easy_margin)
+
+
+def sphereface(angles: Angles, options: MarginOptions) -> Tensor:
+    """psi = (lambda c + (-1)^k cos(m theta) - 2k) / (1 + lambda), k = floor(m theta / pi) (arXiv 1704.08063, eq. 7).
+
+    cos(m theta) is the Chebyshev polynomial of c, so nothing divides by sin(theta).
+    """
+    multiple = int(options.margin)
+    lower, current = torch.ones_like(angles.cosine), angles.cosine
+    for _ in range(multiple - 1):
+        lower, current = current, 2 * angles.cosine * current - lower
+    k = (multiple * angles.cosine.detach().acos() / math.pi).floor().clamp_max(multiple - 1)
+    folded = (1 - 2 * (k % 2)) * current - 2 * k
+    steps = angles.state[0]
+    blend = (SPHEREFACE_BASE / (1 + SPHEREFACE_DECAY * steps)).clamp_min(SPHEREFACE_LEAST)
+    return (blend * angles.cosine + folded) / (1 + blend)
+
+
+def adaface(angles: Angles, options: MarginOptions) -> Tensor:
+    """psi = cos(clip(theta + g_angle)) - g_add, both margins following the norm (AdaFace, arXiv 2204.00964, eq. 13-14).
+
+    The state holds mu and sigma, EMA of mean and std of the norms (the report's Eq. 3.18 divides by sigma, as here).
+    """
+    mean, std = angles.state[0], angles.state[1]
+    norm = angles.norm.detach().clamp(CLIP_EPS, MAX_NORM)
+    quality = (options.h * (norm - mean) / (std + CLIP_EPS)).clamp(-1, 1)
+    shifted = (angles.cosine.acos() - options.margin * quality).clamp(CLIP_EPS, math.pi - CLIP_EPS)
+    return shifted.cos() - (options.margin * quality + options.margin)
+
+
+def magface_margin(norm: Tensor) -> tuple[Tensor, Tensor]:
+    """m(a) [N] and the regulariser g(a) [N] of the clipped norms a (MagFace, arXiv 2103.06627, section 3.1)."""
+    bounded = norm.clamp(MAGFACE_LOW, MAGFACE_HIGH)
+    slope = (MAGFACE_MARGIN_HIGH - MAGFACE_MARGIN_LOW) / (MAGFACE_HIGH - MAGFACE_LOW)
+    return slope * (bounded - MAGFACE_LOW) + MAGFACE_MARGIN_LOW, bounded / MAGFACE_HIGH**2 + 1 / bounded
+
+
+def magface(angles: Angles, options: MarginOptions) -> Tensor:
+    """psi = cos(theta_y + m(|z|)), easy margin as in the authors' code; the gradient reaches the norm."""
+    return angular_margin(angles, magface_margin(angles.norm)[0], easy=True)
+
+
+TARGETS: dict[str, Callable[[Angles, MarginOptions], Tensor]] = {
+    "sphereface": sphereface,
+    "cosface": cosface,
+    "arcface": arcface,
+    "curricularface": arcface,
+    "adaface": adaface,
+    "magface": magface,
+}
+
+
+@torch.no_grad()
+def next_state(loss: str, options: MarginOptions, angles: Angles) -> Tensor:
+    """The running state after a training step, used by that very step (rule 2 of each paper's code)."""
+    state = angles.state
+    if loss == "sphereface":
+        return state + 1
+    if loss == "curricularface":  # eq. 10
+        return CURRICULUM_RATE * angles.cosine.mean() + (1 - CURRICULUM_RATE) * state
+    if loss == "adaface":
+        norm = angles.norm.clamp(CLIP_EPS, MAX_NORM)
+        std = norm.std() if len(norm) > 1 else state[1].to(norm.dtype)  # one sample has no unbiased std: keep ours
+        return options.t_alpha * torch.stack([norm.mean(), std]) + (1 - options.t_alpha) * state
+    return state
+
+
+def margin_loss(
+    features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, training: bool
+) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, averaged, and the new running state.
+
+    Args:
+        features: z [N, D], any float dtype and any norm; computed in fp32 at least.
+        weight: class prototypes W [C, D], any norm.
+        labels: y [N], int64 in [0, C).
+        options: the loss and its constants.
+        state: running state of the loss (see `LOSSES`), an fp32 vector.
+        training: whether the state moves.
+
+    Returns:
+        loss: a scalar, fp32 (float64 for float64 features); state: as it should be stored.
+    """
+    working = torch.promote_types(features.dtype, torch.float32)
+    unit_features, norm = normalize(features.to(working))
+    unit_weight, _ = normalize(weight.to(working))
+    cosine = clamp_cosine(unit_features @ unit_weight.T)
+    target = cosine.gather(1, labels[:, None]).squeeze(1)
+    angles = Angles(target, norm, state.to(working))
+    if training:
+        angles.state = next_state(options.loss, options, Angles(target.detach(), norm.detach(), angles.state))
+
+    psi = TARGETS[options.loss](angles, options)
+    others = cosine
+    if options.loss == "curricularface":  # eq. 9: what is harder than the target with its margin weighs t + c
+        plain = target * math.cos(options.margin) - angles.sine * math.sin(options.margin)
+        hard = cosine.detach() > plain.detach()[:, None]
+        others = torch.where(hard, cosine * (angles.state[0] + cosine), cosine)
+    scale = norm if options.loss == "sphereface" else torch.full_like(norm, options.scale)
+
+    own = torch.zeros_like(cosine, dtype=torch.bool).scatter_(1, labels[:, None], True)
+    log_others = (scale[:, None] * others).masked_fill(own, -math.inf).logsumexp(dim=1)
+    loss = F.softplus(log_others - scale * psi, threshold=40).mean()
+    if options.loss == "magface":
+        loss = loss + MAGFACE_WEIGHT * magface_margin(norm)[1].mean()
+    return loss, angles.state.to(state.dtype)
