@@ -123,6 +123,9 @@ class TrainConfig:
     workers: int = option(0, "processes that decode image folders too large for memory", group="Execution", low=0, resume=True)
 
     eval_every: int = option(1, "epochs between two evaluations (the last is always evaluated)", group="Output", low=1)
+    checkpoint_every: int = option(
+        0, "also save the training state every so many steps; 0: at the end of an epoch", group="Output", low=0, resume=True
+    )
     log_grad: bool = option(False, "log the gradient norm of the first and the last layer", group="Output")
 
     def check(self) -> "TrainConfig":

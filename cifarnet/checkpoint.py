@@ -1,0 +1,144 @@
+"""Models and training states <-> safetensors files, with metadata enough to rebuild everything. No pickle, ever."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from cifarnet import __version__
+from cifarnet.config import TrainConfig
+from cifarnet.errors import Refused
+from cifarnet.header import read_metadata
+from cifarnet.model import Classifier, build_model
+from cifarnet.storage import write_file
+
+FORMAT = "cifarnet-1"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint says of its model: everything needed to rebuild it and to use it on an image.
+
+    mean, std: per channel, of pixels in [0, 1]; epoch: epochs trained; metrics: of that epoch; backend: what ran the head.
+    """
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    epoch: int = 0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    backend: str = "torch"
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The metadata as one JSON document."""
+        values = {**self.__dict__, "config": self.config.to_dict()}
+        return json.dumps(values)
+
+
+def current_versions() -> dict[str, str]:
+    """Versions of what computes, to be compared when a run is resumed elsewhere."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"cifarnet": __version__, "torch": torch.__version__, "gpu": gpu}
+
+
+def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU in the default layout (safetensors refuses channels_last ones)."""
+    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+
+
+def save_model(path: Path, model: Classifier, info: ModelInfo) -> None:
+    """Writes the model's weights, the head's state and `info` to `path`, atomically.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    metadata = {"format": FORMAT, "kind": "model", "info": info.to_json()}
+    write_file(path, save(contiguous(model.state_dict()), metadata))
+
+
+def load_model(path: Path) -> tuple[Classifier, ModelInfo]:
+    """The model of a checkpoint, on the CPU in evaluation mode, and what the file says of it.
+
+    The model is first laid out without memory and compared with the file, so that no size written in a hostile file
+    makes the program allocate more than the file holds.
+
+    Raises:
+        Refused: not a whole safetensors file of ours, another architecture than it says, weights that are not finite.
+    """
+    info = parse_info(read_metadata(path, FORMAT, "model").get("info", ""), path)
+    with torch.device("meta"):
+        model = build_model(info.config, len(info.classes))
+    tensors = read_tensors(path)
+    compare(path, tensors, model.state_dict())
+    model.load_state_dict(tensors, assign=True)
+    return model.eval(), info
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, whose header safetensors itself validates (bounds, overlaps, trailing bytes)."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise Refused(str(path), f"is broken ({error})", "take another checkpoint") from error
+
+
+def compare(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuses tensors that are not those expected: names, shapes, types, finite values."""
+    missing = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    if missing or unknown:
+        parts = [f"lacks {', '.join(missing[:3])}"] if missing else []
+        parts += [f"has unknown {', '.join(unknown[:3])}"] if unknown else []
+        raise Refused(str(path), f"does not fit its architecture: {' and '.join(parts)}", "take another checkpoint")
+    for name, tensor in found.items():
+        wanted = expected[name]
+        if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+            shapes = f"{name} is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(wanted.shape)} {wanted.dtype}"
+            raise Refused(str(path), f"does not fit its architecture: {shapes}", "take another checkpoint")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise Refused(str(path), f"{name} holds values that are not finite", "take another checkpoint")
+
+
+def parse_info(text: str, path: Path) -> ModelInfo:
+    """The metadata of a checkpoint, every field checked before any is used; nothing is guessed.
+
+    Raises:
+        Refused: a field is missing or is not what it should be.
+    """
+
+    def refuse(reason: str) -> Refused:
+        return Refused(str(path), f"its metadata is not usable: {reason}", "take another checkpoint")
+
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise refuse("it is not JSON") from error
+    expected: dict[str, Any] = {"config": dict, "classes": list, "mean": list, "std": list, "epoch": int}
+    expected |= {"metrics": dict, "backend": str, "versions": dict}
+    if not isinstance(values, dict) or any(not isinstance(values.get(key), kind) for key, kind in expected.items()):
+        raise refuse(f"it needs {', '.join(expected)}")
+    classes, mean, std = values["classes"], values["mean"], values["std"]
+    if not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) for name in classes):
+        raise refuse("classes must be 2 names or more")
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
+    if len(mean) != 3 or len(std) != 3 or not numbers or not all(0 < value < 1e6 for value in std):
+        raise refuse("mean and std must be three numbers each")
+    return ModelInfo(
+        config=TrainConfig.from_dict(values["config"], f"{path} (config)"),
+        classes=tuple(classes),
+        mean=tuple(mean),
+        std=tuple(std),
+        epoch=values["epoch"],
+        metrics=values["metrics"],
+        backend=values["backend"],
+        versions={str(key): str(value) for key, value in values["versions"].items()},
+    )

@@ -1,0 +1,64 @@
+"""Which device computes, and in which precision: chosen once, never silently another than the one asked for."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from cifarnet.errors import Refused
+
+
+def available_devices() -> list[str]:
+    """Names of the devices that this torch can use, best first."""
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return [*cuda, *mps, "cpu"]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA, then MPS, then the CPU; any other name must be there.
+
+    Raises:
+        Refused: a device that is not there; the message lists those that are.
+    """
+    present = available_devices()
+    if name == "auto":
+        return torch.device(present[0].split(":")[0])
+    full = "cuda:0" if name == "cuda" else name
+    if full not in present:
+        raise Refused("--device", f"'{name}' is not there", f"this machine has {', '.join(present)}")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """What to call the device in a message: the GPU's product name, or the CPU with its thread count."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is native on the device, so that it is faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and probe is not None and bool(probe())
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware has it, else fp32.
+
+    Raises:
+        Refused: bf16 on a GPU that has none.
+    """
+    if name == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    if name == "bf16" and device.type == "cuda" and not has_bf16(device):
+        raise Refused("--precision", f"{device_name(device)} has no bf16", "use --precision fp32")
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """The context in which the backbone runs: bf16 autocast, or nothing for fp32."""
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,62 @@
+"""The optimizer and its learning rate: both follow from the configuration, so a checkpoint need not carry either's rules."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cifarnet.config import TrainConfig
+
+ONECYCLE_START, ONECYCLE_END = 25.0, 1e4  # OneCycleLR's div_factor and final_div_factor
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """adamw, adam or sgd (Nesterov) over the parameters that learn; fused, so that one launch updates all of them."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            weight_decay=config.weight_decay,
+            fused=fused,
+        )
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
+    """The learning rate of step `step` (from 0) of `total`.
+
+    cosine: linear warm-up from lr/warm-up steps to lr, then half a cosine to 0 at the end. onecycle: as torch's
+    OneCycleLR, half a cosine up from lr/25 and half a cosine down to lr/250,000. constant: lr.
+    """
+    if config.schedule == "constant" or total <= 1:
+        return config.lr
+    warm = config.warmup * total
+    if config.schedule == "cosine":
+        if step + 1 < warm:
+            return config.lr * (step + 1) / warm
+        return config.lr * (1 + math.cos(math.pi * (step + 1 - warm) / (total - warm + 1))) / 2 if total > warm else config.lr
+    low, end = config.lr / ONECYCLE_START, config.lr / ONECYCLE_START / ONECYCLE_END
+    peak = max(warm - 1, 1e-9)
+    if step <= peak:
+        return _cosine(low, config.lr, step / peak)
+    return _cosine(config.lr, end, (step - peak) / max(total - 1 - peak, 1e-9))
+
+
+def _cosine(start: float, end: float, part: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The gradients that the optimizer is about to apply."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -1,0 +1,147 @@
+"""What a training run holds in memory: model, optimizer, batches, running sums; built from a configuration and its data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cifarnet import kernels
+from cifarnet.checkpoint import ModelInfo, current_versions, load_model
+from cifarnet.config import TrainConfig
+from cifarnet.data import AnySplit, Dataset, Loader, hold_out
+from cifarnet.devices import autocast, pick_device, pick_precision
+from cifarnet.errors import Refused
+from cifarnet.model import Classifier, build_model
+from cifarnet.optim import build_optimizer
+from cifarnet.state import Progress
+
+Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Session:
+    """A run ready to train. `totals` [4], on the device: sums of loss, of hits, and of the first and last layer's gradient norm."""
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    device: torch.device
+    precision: str
+    backend: str
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    forward: Forward
+    train: Loader
+    test: Loader
+    validation: Loader | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    totals: Tensor
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps an epoch."""
+        return len(self.train)
+
+    @property
+    def images(self) -> int:
+        """Images an epoch trains on."""
+        count, size = len(self.train.split), self.config.batch_size
+        return min(count, self.steps * size)
+
+    def info(self, metrics: dict[str, Any]) -> ModelInfo:
+        """What the checkpoint of this moment says of its model."""
+        return ModelInfo(
+            config=self.config,
+            classes=self.classes,
+            mean=self.mean,
+            std=self.std,
+            epoch=self.progress.epoch,
+            metrics=metrics,
+            backend=self.backend,
+            versions=current_versions(),
+        )
+
+
+def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None = None) -> Session:
+    """Everything that training needs, at its start.
+
+    Raises:
+        Refused: an option that cannot be met (device, precision, backend, architecture, loss, split).
+    """
+    config.check()
+    device = pick_device(config.device)
+    precision = pick_precision(config.precision, device)
+    model = build_model(config, len(dataset.classes))
+    backend = "torch" if config.loss in ("ce", "focal") else kernels.resolve(config.backend, device.type)
+    if init_from is not None:
+        copy_weights(model, init_from)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0,) * 3, (1.0,) * 3)
+
+    def loader(split: AnySplit, training: bool) -> Loader:
+        return Loader(
+            split,
+            config.batch_size if training else max(config.batch_size, 250),
+            device,
+            mean=mean,
+            std=std,
+            augment=config.augment if training else "none",
+            seed=config.seed,
+            shuffle=training,
+            workers=config.workers,
+        )
+
+    train, validation = dataset.train, None
+    if config.val_fraction > 0:
+        train, held_out = hold_out(dataset.train, config.val_fraction, config.seed)
+        validation = loader(held_out, training=False)
+    return Session(
+        config=config,
+        classes=dataset.classes,
+        device=device,
+        precision=precision,
+        backend=backend,
+        model=model,
+        optimizer=build_optimizer(model, config),
+        forward=make_forward(model, config, device, precision),
+        train=loader(train, training=True),
+        test=loader(dataset.test, training=False),
+        validation=validation,
+        mean=mean,
+        std=std,
+        totals=torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device),
+    )
+
+
+def make_forward(model: Classifier, config: TrainConfig, device: torch.device, precision: str) -> Forward:
+    """(images, labels) -> (loss with its graph, hits): the part of a step that torch.compile takes."""
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(device, precision):
+            features = model.features(images)
+        loss = model.head(features, labels)
+        hits = (model.head.logits(features.detach()).argmax(dim=1) == labels).sum()
+        return loss, hits
+
+    return torch.compile(forward) if config.compile else forward
+
+
+def copy_weights(model: Classifier, path: Path) -> None:
+    """Starts from the weights of another checkpoint; a head of another shape (other classes, other loss) keeps its own.
+
+    Raises:
+        Refused: the backbone there is another one.
+    """
+    source, info = load_model(path)
+    theirs, mine = source.state_dict(), model.state_dict()
+    fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
+    body = [name for name in mine if not name.startswith("head.")]
+    lost = [name for name in body if name not in fitting]
+    if lost:
+        raise Refused("--init-from", f"{path} is a {info.config.arch} whose {lost[0]} does not fit", "use the same --arch and --stem")
+    model.load_state_dict(fitting, strict=False)

@@ -1,0 +1,146 @@
+"""The training state <-> one safetensors file: weights, optimizer and progress of the same step, so that a resume is exact.
+
+Nothing random is in it: order and augmentation follow from (seed, epoch, position), the learning rate from the step.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from cifarnet.checkpoint import FORMAT, compare, contiguous, current_versions, read_tensors
+from cifarnet.config import TrainConfig, flag
+from cifarnet.errors import Refused
+from cifarnet.header import read_metadata
+from cifarnet.model import Classifier
+from cifarnet.storage import write_file
+
+
+@dataclass
+class Progress:
+    """Where a run stands: epochs done, steps done in the next one, and what was measured so far.
+
+    seconds: spent in the unfinished epoch; history: the records of metrics.jsonl; best: the best validation accuracy.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_state(
+    path: Path,
+    model: Classifier,
+    optimizer: torch.optim.Optimizer,
+    totals: Tensor,
+    progress: Progress,
+    config: TrainConfig,
+) -> None:
+    """Writes the state atomically. `totals` are the running sums of the unfinished epoch.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+    tensors["totals"] = totals
+    metadata = {"format": FORMAT, "kind": "state", "config": json.dumps(config.to_dict())}
+    metadata |= {"progress": json.dumps(progress.__dict__), "versions": json.dumps(current_versions())}
+    write_file(path, save(contiguous(tensors), metadata))
+
+
+def load_state(
+    path: Path, model: Classifier, optimizer: torch.optim.Optimizer, totals: Tensor
+) -> tuple[Progress, list[str]]:
+    """Puts the state of `path` into model, optimizer and totals; returns the progress, and warnings of changed versions.
+
+    Raises:
+        Refused: the file is not a whole training state of this model and optimizer.
+    """
+    metadata = read_metadata(path, FORMAT, "state")
+    progress = _parse_progress(metadata.get("progress", ""), path)
+    tensors = read_tensors(path)
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    compare(path, weights, {name: value.cpu() for name, value in model.state_dict().items()})
+    model.load_state_dict(weights)
+    _load_optimizer(path, optimizer, tensors)
+    if "totals" not in tensors or tensors["totals"].shape != totals.shape:
+        raise Refused(str(path), "lacks its running sums", "start the run again")
+    totals.copy_(tensors["totals"])
+    return progress, _changed_versions(metadata.get("versions", "{}"))
+
+
+def load_config(path: Path) -> TrainConfig:
+    """The configuration that a training state was saved with."""
+    text = read_metadata(path, FORMAT, "state").get("config", "")
+    try:
+        return TrainConfig.from_dict(json.loads(text), f"{path} (config)")
+    except (ValueError, RecursionError) as error:
+        raise Refused(str(path), "its configuration is not JSON", "start the run again") from error
+
+
+def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
+    """Refuses a resume under another configuration: only epochs (longer), paths, device and workers may change."""
+    from dataclasses import fields
+
+    changed = [
+        f"{flag(item.name)} {getattr(saved, item.name)} -> {getattr(asked, item.name)}"
+        for item in fields(TrainConfig)
+        if getattr(saved, item.name) != getattr(asked, item.name) and not item.metadata["resume"]
+    ]
+    if changed:
+        raise Refused("--resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run")
+    if asked.epochs < saved.epochs:
+        raise Refused("--epochs", f"the run was started for {saved.epochs}, {asked.epochs} is fewer", "ask for as many or more")
+
+
+def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, value in tensors.items():
+        if not name.startswith("optimizer."):
+            continue
+        _, index, key = name.split(".", 2)
+        if not index.isdigit() or int(index) >= len(parameters):
+            raise Refused(str(path), f"{name} belongs to no parameter", "start the run again")
+        parameter = parameters[int(index)]
+        if value.dim() == 0:  # a step count; fused optimizers keep it beside the parameter
+            optimizer.state[parameter][key] = value.to(parameter.device)
+        elif value.shape == parameter.shape:  # empty_like keeps the parameter's memory layout, and so the order of sums
+            optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(value)
+        else:
+            raise Refused(str(path), f"{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}", "start the run again")
+
+
+def _parse_progress(text: str, path: Path) -> Progress:
+    try:
+        progress = Progress(**json.loads(text))
+        good = all(isinstance(value, int) and value >= 0 for value in (progress.epoch, progress.step))
+        good &= isinstance(progress.history, list) and all(isinstance(record, dict) for record in progress.history)
+        good &= isinstance(progress.seconds, (int, float)) and isinstance(progress.best, (int, float, type(None)))
+    except (ValueError, TypeError, RecursionError):
+        good = False
+    if not good:
+        raise Refused(str(path), "does not say where the run stands", "start the run again")
+    return progress
+
+
+def _changed_versions(text: str) -> list[str]:
+    try:
+        saved = dict(json.loads(text))
+    except (ValueError, TypeError):
+        saved = {}
+    now = current_versions()
+    return [
+        f"{name} was {saved.get(name, 'unknown')} when the run was saved and is {now[name]}: the resumed run may differ in the last digits"
+        for name in now
+        if saved.get(name) != now[name] and name != "cifarnet"
+    ]
