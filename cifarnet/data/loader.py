@@ -8,8 +8,6 @@ from torch import Tensor
 from cifarnet.data import augment as augmentation
 from cifarnet.data.splits import AnySplit, Split
 
-BLOCK = 128  # images worked on together on the CPU: 1.5 MB of 32x32 floats, which stays in the cache
-
 
 class Loader:
     """Normalised batches of a split, epoch by epoch.
@@ -53,7 +51,7 @@ class Loader:
         # (x - mean) / std as one multiply-add
         scale = torch.tensor(std, dtype=torch.float64).reciprocal()
         shift = -torch.tensor(mean, dtype=torch.float64) * scale
-        self.scale, self.shift = (t.float().view(3, 1, 1).to(self.device) for t in (scale, shift))
+        self.scale, self.shift = (t.float()[:, None].to(self.device) for t in (scale, shift))
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -74,12 +72,5 @@ class Loader:
         for batch in range(start, len(self)):
             rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
             index = order[rows]
-            yield self.prepare(self.split.images[index], draws[rows]), self.split.labels[index]
-
-    def prepare(self, images: Tensor, draws: Tensor) -> Tensor:
-        """uint8 images augmented by their draws and normalised."""
-        ready = torch.empty(images.shape, dtype=torch.float32, device=self.device)
-        block = BLOCK if self.device.type == "cpu" else len(images)
-        for pixels, numbers, out in zip(images.split(block), draws.split(block), ready.split(block), strict=True):
-            torch.addcmul(self.shift, augmentation.apply(self.policy, pixels, numbers), self.scale, out=out)
-        return ready
+            images = augmentation.augment(self.policy, self.split.images[index], draws[rows], self.scale, self.shift)
+            yield images, self.split.labels[index]
