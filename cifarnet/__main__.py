@@ -1,0 +1,5 @@
+"""`python -m cifarnet` is `cifarnet`."""
+
+from cifarnet.cli import main
+
+main()

@@ -1,0 +1,44 @@
+"""The command line: one file a subcommand, each of which parses, makes one call into the core, and renders the result."""
+
+import sys
+
+import typer
+
+from cifarnet import __version__
+from cifarnet.cli import evaluate, predict, train
+from cifarnet.cli.common import run_app
+
+app = typer.Typer(
+    name="cifarnet",
+    help="Train, measure and see image classifiers with margin losses (SphereFace, CosFace, ArcFace, AdaFace, ...).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cifarnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (may stand anywhere)."),
+) -> None:
+    pass
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command line (without the program's name) and returns its exit code."""
+    return run_app(app, arguments)
+
+
+def main() -> None:
+    """The entry point of `cifarnet` and `python -m cifarnet`."""
+    sys.exit(run(sys.argv[1:]))

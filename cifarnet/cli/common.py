@@ -1,0 +1,99 @@
+"""What all commands share: results on stdout, messages on stderr, errors in one line with their exit code."""
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cifarnet.errors import CifarnetError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def messages(quiet: bool = False) -> "Console":
+    """The console of progress and messages: stderr, plain where it is no terminal or NO_COLOR is set."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def results() -> "Console":
+    """The console of results: stdout. Into a pipe or a file lines are as long as they need to be."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout; a value that is not finite becomes null, since JSON has no word for it."""
+    print(json.dumps(_finite(document), indent=2))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def given_options(context: typer.Context) -> set[str]:
+    """Names of the parameters that stand on the command line."""
+    return {name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+
+
+def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
+    """Runs a Typer app; whatever goes wrong becomes one line `error: what: why; what to do` and an exit code.
+
+    2: refused before any work, 1: failed during work, 130 and 143: stopped by Ctrl-C and SIGTERM.
+    """
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except CifarnetError as error:
+        return _report(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        return _report("interrupted", 130, debug)
+    except BrokenPipeError:  # the reader of our output went away (`| head`): nothing is wrong
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _report(f"{error.filename or 'system'}: {error.strerror or error}", 1, debug)
+    except Exception as error:
+        return _report(*_describe(error), debug)
+
+
+def _describe(error: Exception) -> tuple[str, int]:
+    if hasattr(error, "format_message"):  # the parser's own: a wrong option or value
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context else ""
+        return f"{error.format_message().rstrip('.')}{hint}", getattr(error, "exit_code", 2)
+    if type(error).__name__ == "Abort":
+        return "interrupted", 130
+    text = " ".join(str(error).split())
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return "memory: the device has not enough for this; try a smaller --batch-size or --precision bf16", 1
+    return f"internal: {type(error).__name__}: {text[:300]}; this is a bug, run again with --debug to see where", 1
+
+
+def _report(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    with contextlib.suppress(BrokenPipeError):
+        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+    return code
+
+
+def printable(text: str) -> str:
+    """`text` with its control characters escaped: a file's name must not steer the terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,89 @@
+"""Numbers -> Rich tables."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+
+def percent(value: float | None) -> str:
+    """0.8765 -> 87.65%; what is not defined is a dash."""
+    return "–" if value is None else f"{100 * value:.2f}%"
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """The end of a training run."""
+    test = summary["test"]
+    title = f"{summary['arch']} · {summary['loss']} · {summary['dataset']} · {summary['epochs']} epochs"
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_header=False, title_justify="left", title_style="bold")
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in score_rows(test):
+        table.add_row(name, value)
+    table.add_row("run", summary["run"])
+    table.add_row("checkpoint", summary["checkpoint"])
+    return table
+
+
+def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of each score of a split."""
+    rows = [("accuracy", f"[bold]{percent(scores['accuracy'])}[/] of {scores['images']:,} images")]
+    if scores["top5"] is not None:
+        rows.append(("top-5 accuracy", percent(scores["top5"])))
+    macro = " / ".join(percent(scores[f"macro_{name}"]) for name in ("precision", "recall", "f1"))
+    micro = " / ".join(percent(scores[f"micro_{name}"]) for name in ("precision", "recall", "f1"))
+    rows += [("macro precision / recall / F1", macro), ("micro precision / recall / F1", micro)]
+    rows += [("AUROC (one-vs-rest, macro)", percent(scores["auroc"])), ("AUPRC (one-vs-rest, macro)", percent(scores["auprc"]))]
+    rows += [("expected calibration error", percent(scores["ece"])), ("loss", f"{scores['loss']:.4f}")]
+    return rows
+
+
+def class_table(scores: dict[str, Any]) -> Table:
+    """Precision, recall and F1 of each class."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("class")
+    for name in ("precision", "recall", "F1", "images"):
+        table.add_column(name, justify="right")
+    for row in scores["classes"]:
+        cells = (percent(row["precision"]), percent(row["recall"]), percent(row["f1"]), f"{row['images']:,}")
+        table.add_row(row["name"], *cells)
+    return table
+
+
+def confusion_table(scores: dict[str, Any]) -> Table:
+    """The row-normalised confusion matrix in percent: rows the true class, columns the predicted one."""
+    names = [row["name"] for row in scores["classes"]]
+    table = Table(box=box.SIMPLE_HEAD, title="true class ↓, predicted →, % of the row", title_style="dim", padding=(0, 1))
+    table.add_column("")
+    for name in names:
+        table.add_column(name[:5], justify="right", no_wrap=True)
+    for index, (name, row) in enumerate(zip(names, scores["confusion"], strict=True)):
+        total = max(sum(row), 1)
+        cells = [_cell(count / total, column == index) for column, count in enumerate(row)]
+        table.add_row(name, *cells)
+    return table
+
+
+def _cell(part: float, diagonal: bool) -> str:
+    if part == 0:
+        return "[dim]·[/]"
+    text = f"{100 * part:.1f}"
+    return f"[bold green]{text}[/]" if diagonal else (f"[red]{text}[/]" if part >= 0.05 else text)
+
+
+def prediction_table(records: list[dict[str, Any]]) -> Table:
+    """File, class and probability of each prediction."""
+    from cifarnet.cli.common import printable
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("image", overflow="fold")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    table.add_column("")
+    for record in records:
+        name = printable(record["file"])
+        for rank, (label, probability) in enumerate(zip(record["classes"], record["probabilities"], strict=True)):
+            style = "bold" if rank == 0 else "dim"
+            bar = "█" * round(20 * probability)
+            table.add_row(name.replace("[", "\\[") if rank == 0 else "", f"[{style}]{label}[/]", f"[{style}]{100 * probability:.2f}%[/]", f"[cyan]{bar}[/]")
+    return table

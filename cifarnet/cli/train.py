@@ -1,0 +1,104 @@
+"""`cifarnet train`: configuration -> training run -> summary."""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cifarnet.cli.common import given_options, messages, print_json, results
+from cifarnet.config import TrainConfig
+from cifarnet.errors import Refused
+from cifarnet.recipes import RECIPES, recipe_values
+
+
+def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command an option for each field of TrainConfig, in the place of its `**options`."""
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    for item in dataclasses.fields(TrainConfig):
+        choices = item.metadata["choices"]
+        option = typer.Option(
+            help=item.metadata["help"],
+            rich_help_panel=item.metadata["group"],
+            show_default=item.default is not None,
+            metavar="|".join(choices) if choices else None,
+        )
+        annotation = Annotated[item.type, option]  # type: ignore[valid-type]
+        own.append(inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=annotation))
+    function.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
+    return function
+
+
+@with_config_options
+def train(
+    context: typer.Context,
+    *,
+    recipe: Annotated[str, typer.Option(help=f"A named set of values: {', '.join(RECIPES)}.")] = "report",
+    config: Annotated[Path | None, typer.Option(help="A JSON file of options (config.json of a run).")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/<arch>-<loss>-<dataset>-<n>].")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out [default: runs/latest].")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in a folder that holds a run.")] = False,
+    init_from: Annotated[Path | None, typer.Option(help="Start from the weights of a checkpoint or run.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the summary.")] = False,
+    **options: Any,
+) -> None:
+    """Train a classifier: options in, a run folder with checkpoints, metrics and figures out.
+
+    Values come from the recipe, then from --config, then from the flags given here. Without any, the report's protocol.
+    """
+    given = {name: context.params[name] for name in given_options(context) if name in TrainConfig.__dataclass_fields__}
+    if resume and (overwrite or init_from or config or "recipe" in given_options(context)):
+        raise Refused("--resume", "goes on with a run as it is", "drop --overwrite, --init-from, --config and --recipe")
+    if resume:
+        chosen, folder = resumed_config(out, given)
+    else:
+        chosen, folder = new_config(recipe, config, given), out
+    from cifarnet.cli.training import train_with_progress
+
+    summary = train_with_progress(
+        chosen,
+        folder,
+        resume=resume,
+        overwrite=overwrite,
+        init_from=init_from,
+        console=messages(quiet),
+        recipe=recipe if not resume else None,
+    )
+    if json_output:
+        print_json(summary)
+    else:
+        from cifarnet.cli.tables import summary_table
+
+        results().print(summary_table(summary))
+
+
+def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainConfig:
+    """The recipe's values, replaced by the file's, replaced by those given on the command line."""
+    values = dict(recipe_values(recipe))
+    if file is not None:
+        from cifarnet.runs import read_json
+
+        from_file = read_json(file, "name a JSON file of options")
+        TrainConfig.from_dict(from_file, str(file))
+        values |= from_file
+    return TrainConfig.from_dict(values | given, "options")
+
+
+def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:
+    """The configuration that the run was saved with, with what may change taken from the command line, and its folder."""
+    from cifarnet.runs import LATEST, open_run
+
+    folder = out or LATEST.resolve()
+    if out is None and not LATEST.exists():
+        raise Refused("--resume", "there is no run yet", "name its folder with --out")
+    from cifarnet.state import check_same_run, load_config
+
+    saved = load_config(open_run(folder, resume=True, overwrite=False).state)
+    asked = TrainConfig.from_dict(json.loads(json.dumps(saved.to_dict() | given)), "options")
+    check_same_run(saved, asked)
+    return asked, folder

@@ -1,0 +1,137 @@
+"""A training run with its progress on the terminal: a bar that moves, a line an epoch."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from cifarnet.config import TrainConfig
+from cifarnet.data import load
+from cifarnet.devices import device_name
+from cifarnet.recipes import RECIPES
+from cifarnet.runs import RunFolder, find_checkpoint, next_folder, open_run
+from cifarnet.session import Session, build_session
+from cifarnet.signals import StopRequest
+from cifarnet.state import load_state
+from cifarnet.train import Watcher, train
+
+REFRESH = 0.5  # seconds between two looks at the running loss: each look waits for the device
+
+
+class TerminalWatcher(Watcher):
+    """Draws training on a Rich console: on a terminal a bar below a growing table, elsewhere a plain line an epoch."""
+
+    def __init__(self, console: Console, session: Session) -> None:
+        self.console, self.session = console, session
+        self.looked = time.monotonic()
+        self.start = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[now]}"))
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+        total = session.config.epochs * session.steps
+        done = session.progress.epoch * session.steps + session.progress.step
+        self.task = self.bar.add_task("training", total=total, completed=done, now="")
+        names = ["epoch", "lr", "train loss", "train acc"]
+        names += ["val loss", "val acc"] if session.validation else []
+        names += ["test loss", "test acc", "img/s", "time"]
+        self.header = " ".join(f"{name:>10}" for name in names)
+
+    def __enter__(self) -> "TerminalWatcher":
+        self.bar.start()
+        self.console.print(f"[bold]{self.header}[/]")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def step(self, epoch: int, step: int, steps: int, totals: Tensor, seen: int) -> None:
+        """Moves the bar."""
+        now = time.monotonic()
+        if self.bar.disable or (now - self.looked < REFRESH and step < steps):
+            return
+        self.looked = now
+        loss, hits = totals[:2].tolist()
+        rate = seen / max(self.session.progress.seconds, 1e-9)
+        text = f"loss {loss / seen:.3f}  acc {100 * hits / seen:.1f}%  {rate:,.0f} img/s"
+        done = (epoch - 1) * steps + step
+        self.bar.update(self.task, completed=done, now=text, description=f"epoch {epoch}/{self.session.config.epochs}")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Adds the epoch's line to the table."""
+        cells = [f"{record['epoch']}", f"{record['lr']:.2e}", f"{record['train_loss']:.4f}", f"{100 * record['train_accuracy']:.2f}%"]
+        for split in ("val", "test") if self.session.validation else ("test",):
+            known = f"{split}_loss" in record
+            cells += [f"{record[f'{split}_loss']:.4f}", f"{100 * record[f'{split}_accuracy']:.2f}%"] if known else ["–", "–"]
+        cells += [f"{record['images_per_second']:,.0f}", f"{record['seconds']:.1f} s"]
+        self.console.print(" ".join(f"{cell:>10}" for cell in cells))
+
+    def warn(self, message: str) -> None:
+        """Prints a warning."""
+        self.console.print(f"[yellow]warning:[/] {message}")
+
+
+def train_with_progress(
+    config: TrainConfig,
+    out: Path | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    init_from: Path | None,
+    console: Console,
+    recipe: str | None,
+) -> dict[str, Any]:
+    """Loads the data, trains in the run folder `out` with progress on `console`, and returns the summary."""
+    path = out or next_folder(config)
+    with open_run(path, resume=resume, overwrite=overwrite) as folder, StopRequest() as stop:
+        if recipe is not None:
+            console.print(f"[bold]recipe[/]   {recipe}: {RECIPES[recipe].summary}")
+        dataset = load_with_progress(config, console)
+        session = build_session(config, dataset, find_checkpoint(init_from) if init_from else None)
+        if resume:
+            session.progress, warnings = load_state(folder.state, session.model, session.optimizer, session.totals)
+            folder.rewrite_metrics(session.progress.history)
+            for warning in warnings:
+                console.print(f"[yellow]warning:[/] {warning}")
+        elif overwrite:
+            folder.clear()
+        folder.write_config(config)
+        folder.mark_latest()
+        describe(session, dataset.train, dataset.test, folder, console)
+        if resume and session.progress.epoch >= config.epochs:
+            console.print(f"nothing to do: the run is at its last epoch ({config.epochs}); ask for more with --epochs")
+        with TerminalWatcher(console, session) as watcher:
+            summary = train(session, folder, watcher, stop)
+    return summary
+
+
+def load_with_progress(config: TrainConfig, console: Console) -> Any:
+    """The data set, with a bar while it is downloaded."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: list[Any] = []
+
+        def show(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(bar.add_task(f"downloading {config.dataset}", total=total))
+            bar.update(tasks[0], completed=done)
+
+        return load(
+            config.dataset,
+            config.data_dir,
+            image_size=config.image_size,
+            coarse=config.coarse,
+            progress=show,
+        )
+
+
+def describe(session: Session, train_split: Any, test_split: Any, folder: RunFolder, console: Console) -> None:
+    """Says what is about to run, before it runs."""
+    config = session.config
+    parameters = sum(parameter.numel() for parameter in session.model.parameters())
+    constants = getattr(session.model.head, "options", None)
+    loss = config.loss if constants is None else f"{config.loss} (s = {constants.scale:g}, m = {constants.margin:g})"
+    console.print(f"[bold]model[/]    {config.arch}, {parameters:,} parameters, loss {loss}, head on {session.backend}")
+    console.print(f"[bold]data[/]     {config.dataset}: {len(train_split):,} train, {len(test_split):,} test, {len(session.classes)} classes")
+    console.print(f"[bold]device[/]   {device_name(session.device)}, {session.precision}")
+    console.print(f"[bold]run[/]      {folder.path}", soft_wrap=True)

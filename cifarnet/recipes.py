@@ -1,0 +1,46 @@
+"""Recipes: named sets of configuration values, each overridable by flags. What each reaches stands in docs/results."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cifarnet.errors import Refused
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A name's values; what they do not name keeps TrainConfig's default."""
+
+    summary: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+RECIPES: dict[str, Recipe] = {
+    "report": Recipe("the report's protocol: AdamW 1e-3, warm-up over 30% of 250 epochs, then cosine"),
+    "baseline": Recipe(
+        "the lab's baseline: small CNN, Keras initialisation, Adam 1e-3, batch 32, 10 epochs, pixels in [0, 1]",
+        {
+            "arch": "baseline",
+            "init": "keras",
+            "optimizer": "adam",
+            "lr": 1e-3,
+            "weight_decay": 0.0,
+            "schedule": "constant",
+            "batch_size": 32,
+            "epochs": 10,
+            "augment": "none",
+            "normalize": False,
+            "precision": "fp32",
+        },
+    ),
+}
+
+
+def recipe_values(name: str) -> dict[str, Any]:
+    """The values of a recipe.
+
+    Raises:
+        Refused: an unknown name.
+    """
+    if name not in RECIPES:
+        raise Refused("--recipe", f"'{name}' is not known", f"choose from {', '.join(RECIPES)}")
+    return RECIPES[name].values
