@@ -1,5 +1,7 @@
 """The errors a user sees: one line each, `what: why; what to do`, and the exit code that goes with it."""
 
+import os
+
 
 class CifarnetError(Exception):
     """An error whose text is meant for the user.
@@ -35,3 +37,8 @@ class Interrupted(CifarnetError):
     def __init__(self, signal_number: int, what: str, why: str, fix: str = "") -> None:
         super().__init__(what, why, fix)
         self.exit_code = 128 + signal_number
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """`text` or a file's name with control characters, line ends and undecodable bytes escaped: fit for a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fsdecode(text))

@@ -14,6 +14,7 @@ from cifarnet.storage import sweep_temporaries, write_file
 
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
+PACKAGED = Path(__file__).parent / "weights" / "baseline-plus.safetensors"  # used where there is no run
 
 
 def next_folder(config: TrainConfig) -> Path:
@@ -147,6 +148,18 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
         if candidate.exists():
             return candidate
     raise Refused(str(name), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
+
+
+def default_checkpoint(name: str | Path | None) -> tuple[Path, str]:
+    """The checkpoint that a command uses, and what to tell the user of the choice where it was not his.
+
+    Raises:
+        Refused: as `find_checkpoint`.
+    """
+    path = find_checkpoint(name)
+    if path is None:
+        return PACKAGED, "using the small baseline model that ships with cifarnet (no run in runs/latest)"
+    return path, "" if name is not None else f"using {path}"
 
 
 def read_json(path: Path, fix: str) -> Any:

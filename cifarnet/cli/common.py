@@ -1,16 +1,19 @@
 """What all commands share: results on stdout, messages on stderr, errors in one line with their exit code."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cifarnet.errors import CifarnetError
+from cifarnet.errors import CifarnetError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +44,19 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and value - value != 0 else value
+
+
+def write_rows(path: Path, header: list[str], rows: list[list[Any]]) -> None:
+    """A CSV file, replaced as a whole.
+
+    Raises:
+        Failed: it cannot be written.
+    """
+    from cifarnet.storage import write_file
+
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([header, *rows])
+    write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def given_options(context: typer.Context) -> set[str]:
@@ -92,8 +108,3 @@ def _report(message: str, code: int, debug: bool) -> int:
     with contextlib.suppress(BrokenPipeError):
         print(f"error: {printable(message)}", file=sys.stderr, flush=True)
     return code
-
-
-def printable(text: str) -> str:
-    """`text` with its control characters escaped: a file's name must not steer the terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

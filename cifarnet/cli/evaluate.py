@@ -1,1 +1,105 @@
-def evaluate(): pass
+"""`cifarnet eval`: a trained model and a split -> every score, the class table, the confusion matrix."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cifarnet.cli.common import messages, print_json, results, write_rows
+from cifarnet.errors import Refused
+
+
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)] = None,
+    dataset: Annotated[str | None, typer.Option(help="cifar10, cifar100, digits, folder (default: the run's).")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")] = None,
+    split: Annotated[str, typer.Option(help="test, train, or val (what the run held out).")] = "test",
+    flip: Annotated[bool, typer.Option("--flip", help="Average each image's logits with its mirror image's.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 500,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 (default: the run's).")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Where the confusion matrix is drawn (default: beside the checkpoint).")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write precision, recall and F1 of each class.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write label, prediction and probabilities of each image (CSV).")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
+    from cifarnet.checkpoint import load_model
+    from cifarnet.evaluate import collect_logits, score
+    from cifarnet.runs import find_checkpoint
+
+    path = find_checkpoint(run)
+    if path is None:
+        raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
+    model, info = load_model(path)
+    loader, target, chosen = open_split(info, dataset, data_dir, split, batch_size, device, precision)
+    console = messages()
+    with console.status(f"evaluating {path} on {len(loader.split):,} images"):
+        logits, labels = collect_logits(model.to(target), loader.epoch(0), target, chosen, flip)
+        scores = score(logits, labels, info.classes).to_dict()
+    from cifarnet.plots import confusion
+
+    drawn = figure or path.parent / "confusion.png"
+    title = f"{info.config.arch} · {info.config.loss} · {dataset or info.config.dataset} {split}"
+    confusion.draw(scores["confusion"], info.classes, drawn, title=title)
+    if csv is not None:
+        rows = [[row["name"], row["precision"], row["recall"], row["f1"], row["images"]] for row in scores["classes"]]
+        write_rows(csv, ["class", "precision", "recall", "f1", "images"], rows)
+    if predictions is not None:
+        write_predictions(predictions, logits, labels, info.classes)
+    document = {"checkpoint": str(path), "dataset": dataset or info.config.dataset, "split": split, "precision": chosen, **scores}
+    if json_output:
+        print_json(document)
+        return
+    print_scores(document, str(drawn))
+
+
+def open_split(info, dataset, data_dir, split, batch_size, device, precision):  # type: ignore[no-untyped-def]
+    """The loader of a split as the model wants its images, the device and the precision.
+
+    Raises:
+        Refused: an unknown split, classes that are not the model's, a run that held nothing out.
+    """
+    from cifarnet.data import Loader, hold_out, load
+    from cifarnet.devices import pick_device, pick_precision
+
+    config = info.config
+    if split not in ("test", "train", "val"):
+        raise Refused("--split", f"'{split}' is not known", "choose from test, train, val")
+    if split == "val" and config.val_fraction == 0:
+        raise Refused("--split", "the run held no validation images out", "choose test or train")
+    target = pick_device(device)
+    data = load(dataset or config.dataset, data_dir or config.data_dir, image_size=config.image_size, coarse=config.coarse)
+    if data.classes != info.classes:
+        raise Refused("--dataset", f"its classes are not the model's ({len(data.classes)} and {len(info.classes)})", "name the data set that the model was trained on")
+    images = data.test
+    if split != "test":
+        images = data.train
+        if config.val_fraction > 0:
+            images = hold_out(data.train, config.val_fraction, config.seed)[split == "val"]
+    loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
+    return loader, target, pick_precision(precision or config.precision, target)
+
+
+def print_scores(document: dict, figure: str) -> None:
+    """The tables of an evaluation, on stdout."""
+    from cifarnet.cli import tables
+
+    console = results()
+    for name, value in tables.score_rows(document):
+        console.print(f"[dim]{name:<32}[/]{value}")
+    console.print(tables.class_table(document))
+    if len(document["classes"]) <= 20:
+        console.print(tables.confusion_table(document))
+    console.print(f"[dim]{'confusion matrix':<32}[/]{figure}", soft_wrap=True)
+
+
+def write_predictions(path: Path, logits, labels, classes) -> None:  # type: ignore[no-untyped-def]
+    """A line an image, in the split's order: label, prediction, probability of each class."""
+    probabilities = logits.cpu().double().softmax(dim=1)
+    best = probabilities.argmax(dim=1).tolist()
+    rows = [
+        [index, classes[label], classes[predicted], *row]
+        for index, (label, predicted, row) in enumerate(zip(labels.tolist(), best, probabilities.tolist(), strict=True))
+    ]
+    write_rows(path, ["index", "label", "prediction", *classes], rows)

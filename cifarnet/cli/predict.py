@@ -1,1 +1,72 @@
-def predict(): pass
+"""`cifarnet predict`: image files -> classes and probabilities."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifarnet.cli.common import messages, print_json, printable, results
+from cifarnet.errors import Failed
+
+if TYPE_CHECKING:
+    from cifarnet.predict import Prediction
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package).")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
+    crop: Annotated[bool, typer.Option("--crop", help="Cut a centred square out of the image (default: squeeze it).")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    csv: Annotated[Path | None, typer.Option(help="Also write a line an image to this file.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Name what is in pictures: class and probability of each, several files in one batch."""
+    from cifarnet.checkpoint import load_model
+    from cifarnet.data.images import find_images
+    from cifarnet.devices import pick_device
+    from cifarnet.predict import predict_files
+    from cifarnet.runs import default_checkpoint
+
+    target = pick_device(device)
+    files = find_images(images, recursive)
+    path, note = default_checkpoint(checkpoint)
+    model, info = load_model(path)
+    console = messages()
+    if note:
+        console.print(note)
+    predictions = list(predict_files(model, info, files, top=top, crop=crop, device=target))
+    for prediction in predictions:
+        for warning in prediction.warnings:
+            console.print(f"warning: {printable(warning)}", markup=False)
+        if prediction.error:
+            console.print(f"error: {prediction.error}", markup=False)
+    good = [prediction for prediction in predictions if prediction.error is None]
+    if csv is not None:
+        write_csv(csv, good)
+    if json_output:
+        print_json({"checkpoint": str(path), "predictions": [asdict(prediction) for prediction in predictions]})
+    elif good:
+        from cifarnet.cli.tables import prediction_table
+
+        results().print(prediction_table([asdict(prediction) for prediction in good]))
+    bad = len(predictions) - len(good)
+    if bad:
+        raise Failed("predict", f"{bad} of {len(predictions)} files could not be used", "see the lines above")
+
+
+def write_csv(path: Path, predictions: list["Prediction"]) -> None:
+    """A line a file: its name, then class and probability of each rank."""
+    ranks = max((len(prediction.classes) for prediction in predictions), default=0)
+    header = ["file", *(name for rank in range(1, ranks + 1) for name in (f"class_{rank}", f"probability_{rank}"))]
+    rows: list[list[Any]] = []
+    for prediction in predictions:
+        pairs = zip(prediction.classes, prediction.probabilities, strict=True)
+        rows.append([prediction.file, *(cell for pair in pairs for cell in pair)])
+    from cifarnet.cli.common import write_rows
+
+    write_rows(path, header, rows)
