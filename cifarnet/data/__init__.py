@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cifarnet.data.cifar import load_cifar10, load_cifar100
 from cifarnet.data.digits import load_digits
+from cifarnet.data.folder import StreamedSplit, load_folder
 from cifarnet.data.loader import Loader
 from cifarnet.data.request import Progress, Request, cache_folder
 from cifarnet.data.splits import AnySplit, Dataset, Split, hold_out
@@ -14,9 +15,10 @@ DATASETS: dict[str, Callable[[Request], Dataset]] = {
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "digits": load_digits,
+    "folder": load_folder,
 }
 
-__all__ = ["DATASETS", "AnySplit", "Dataset", "Loader", "Split", "cache_folder", "hold_out", "load"]
+__all__ = ["DATASETS", "AnySplit", "Dataset", "Loader", "Split", "StreamedSplit", "cache_folder", "hold_out", "load"]
 
 
 def load(
@@ -28,7 +30,7 @@ def load(
     download: bool = True,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Load a data set into memory.
+    """Load a data set, into memory where it fits.
 
     Args:
         name: a key of `DATASETS`.

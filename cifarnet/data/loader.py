@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.data import augment as augmentation
-from cifarnet.data.splits import AnySplit, Split
+from cifarnet.data.splits import AnySplit, Channels, Split
 
 
 class Loader:
@@ -33,8 +33,8 @@ class Loader:
         batch_size: int,
         device: torch.device | str,
         *,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: Channels,
+        std: Channels,
         augment: str = "none",
         seed: int = 0,
         shuffle: bool = True,
@@ -45,9 +45,8 @@ class Loader:
         self.device = torch.device(device)
         self.batch_size, self.policy = batch_size, augment
         self.seed, self.shuffle, self.workers = seed, shuffle, workers
-        self.split = split
-        if isinstance(split, Split):
-            self.split = Split(split.images.to(self.device), split.labels.to(self.device))
+        self.labels = split.labels.to(self.device)
+        self.split = Split(split.images.to(self.device), self.labels) if isinstance(split, Split) else split
         # (x - mean) / std as one multiply-add
         scale = torch.tensor(std, dtype=torch.float64).reciprocal()
         shift = -torch.tensor(mean, dtype=torch.float64) * scale
@@ -67,10 +66,10 @@ class Loader:
         order = torch.arange(len(self.split))
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
-        draws = augmentation.draw(len(self.split), self.seed, epoch)
-        order = order.to(self.device)
-        for batch in range(start, len(self)):
-            rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-            index = order[rows]
-            images = augmentation.augment(self.policy, self.split.images[index], draws[rows], self.scale, self.shift)
-            yield images, self.split.labels[index]
+        indices = order.split(self.batch_size)[start : len(self)]
+        draws = augmentation.draw(len(self.split), self.seed, epoch).split(self.batch_size)[start : len(self)]
+        batches = self.split.batches(indices, self.workers)
+        for index, numbers, images in zip(indices, draws, batches, strict=True):
+            images = images.to(self.device, non_blocking=True)
+            labels = self.labels[index.to(self.device, non_blocking=True)]
+            yield augmentation.augment(self.policy, images, numbers, self.scale, self.shift), labels

@@ -1,6 +1,6 @@
 """The shapes data takes here: a split of images in memory, and a data set of two splits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cifarnet.errors import Refused
 
+Channels = tuple[float, float, float]  # one number each for red, green, blue
 CHUNK = 4096  # images looked at together: 12 MB of 32x32 pixels, whatever the size of the set
 
 
@@ -22,8 +23,8 @@ class AnySplit(Protocol):
 
     def subset(self, indices: Tensor) -> "AnySplit": ...
 
-    def chunks(self) -> Iterator[Tensor]:
-        """All images in order, as uint8 tensors [n, 3, H, W]."""
+    def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
+        """uint8 [n, 3, H, W] for each int64 [n] of `indices`, decoded by `workers` processes where that is needed."""
         ...
 
 
@@ -52,8 +53,10 @@ class Split:
         """The images at `indices` (int64 [n]), copied."""
         return Split(self.images[indices], self.labels[indices])
 
-    def chunks(self) -> Iterator[Tensor]:
-        yield from self.images.split(CHUNK)
+    def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
+        """uint8 [n, 3, H, W] on the split's device for each int64 [n] of `indices`; `workers` has no effect."""
+        for index in indices:
+            yield self.images[index.to(self.images.device, non_blocking=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,19 +74,17 @@ class Dataset:
     classes: tuple[str, ...]
     train: AnySplit
     test: AnySplit
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
 
 
-def make_dataset(name: str, classes: tuple[str, ...], train: AnySplit, test: AnySplit) -> Dataset:
+def make_dataset(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:
     """Put two splits together and measure the training split."""
-    mean, std = channel_statistics(train.chunks())
+    mean, std = channel_statistics(train.images.split(CHUNK))
     return Dataset(name, classes, train, test, mean, std)
 
 
-def channel_statistics(
-    chunks: Iterator[Tensor],
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def channel_statistics(chunks: Iterable[Tensor]) -> tuple[Channels, Channels]:
     """Mean and population standard deviation per channel of uint8 images, as fractions of 255.
 
     Sums of integers, so they are exact and do not depend on how the images are cut into chunks. A constant channel
@@ -95,7 +96,7 @@ def channel_statistics(
             histogram[channel] += torch.bincount(images[:, channel].flatten(), minlength=256)
     mean, std = [], []
     for counts in histogram.tolist():  # Python integers do not overflow
-        total = sum(counts)
+        total = sum(counts) or 1
         first = sum(n * value for value, n in enumerate(counts))
         second = sum(n * value * value for value, n in enumerate(counts))
         variance = (second * total - first * first) / (total * total)
