@@ -58,10 +58,12 @@ class MarginHead(nn.Module):
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The mean loss, a scalar, of features [N, D] with labels [N] (int64 in [0, C))."""
         self._check_shapes(features, labels)
-        backend = kernels.resolve(self.backend, features.device.type)
-        run = margin_loss if backend == "torch" else kernels.margin_loss
-        with torch.autocast(features.device.type, enabled=False):
-            loss, state = run(features, self.weight, labels, self.options, self.state, self.training)
+        if kernels.resolve(self.backend, features.device.type, features.dtype) == "torch":
+            kernels.count_torch_call()
+            with torch.autocast(features.device.type, enabled=False):
+                loss, state = margin_loss(features, self.weight, labels, self.options, self.state, self.training)
+        else:  # autocast passes the operator by
+            loss, state = kernels.margin_loss(features, self.weight, labels, self.options, self.state, self.training)
         if self.training and len(self.state):
             with torch.no_grad():
                 self.state.copy_(state)

@@ -1,0 +1,122 @@
+// The operators' schemas, their autograd, and a small module with what Python asks of the build.
+//
+// cifarnet::margin_loss is functional: the new state comes back, nothing is mutated. Its autograd is here and not in
+// Python because dispatch is half the time at ten classes; the fake kernels that torch.compile needs are in kernels.py.
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "build_stamp.h"
+#include "margin_head.h"
+#include "margin_head_cpu.h"
+
+namespace margin {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::tensor_list;
+
+TORCH_LIBRARY(cifarnet, library) {
+  library.def(
+      "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
+      "float h, float t_alpha, bool easy, bool training) "
+      "-> (Tensor loss, Tensor state, Tensor row_statistics, Tensor cosines)");
+  library.def(
+      "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor state, "
+      "Tensor row_statistics, Tensor cosines, int loss, float scale, float margin, float h, float t_alpha, bool easy, "
+      "bool want_features, bool want_weight) -> (Tensor features, Tensor weight)");
+}
+
+namespace {
+
+Forward call_forward(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
+                     int64_t loss, double scale, double margin, double h, double t_alpha, bool easy, bool training) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("cifarnet::margin_loss", "")
+          .typed<Forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double, double, double,
+                         double, bool, bool)>();
+  return op.call(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
+}
+
+Backward call_backward(const Tensor& grad, const Tensor& features, const Tensor& weight, const Tensor& labels,
+                       const Tensor& state, const Tensor& statistics, const Tensor& cosines, int64_t loss, double scale,
+                       double margin, double h, double t_alpha, bool easy, bool want_features, bool want_weight) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("cifarnet::margin_loss_backward", "")
+          .typed<Backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                          const Tensor&, int64_t, double, double, double, double, bool, bool, bool)>();
+  return op.call(grad, features, weight, labels, state, statistics, cosines, loss, scale, margin, h, t_alpha, easy,
+                 want_features, want_weight);
+}
+
+struct MarginLoss : torch::autograd::Function<MarginLoss> {
+  static tensor_list forward(AutogradContext* context, const Tensor& features, const Tensor& weight,
+                             const Tensor& labels, const Tensor& state, int64_t loss, double scale, double margin,
+                             double h, double t_alpha, bool easy, bool training) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [value, next, statistics, cosines] =
+        call_forward(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
+    context->save_for_backward({features, weight, labels, next, statistics, cosines});
+    context->mark_non_differentiable({next, statistics, cosines});
+    context->set_materialize_grads(false);
+    auto& saved = context->saved_data;
+    saved["loss"] = loss, saved["scale"] = scale, saved["margin"] = margin, saved["h"] = h;
+    saved["t_alpha"] = t_alpha, saved["easy"] = easy;
+    return {value, next, statistics, cosines};
+  }
+
+  static tensor_list backward(AutogradContext* context, const tensor_list& grads) {
+    tensor_list result(11);
+    if (!grads[0].defined()) return result;
+    TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled(), "the margin kernels have no second derivative; ",
+                                "use backend='torch' for it");
+    const auto saved = context->get_saved_variables();
+    auto& data = context->saved_data;
+    const bool want_features = context->needs_input_grad(0), want_weight = context->needs_input_grad(1);
+    const auto [features, weight] =
+        call_backward(grads[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], data["loss"].toInt(),
+                      data["scale"].toDouble(), data["margin"].toDouble(), data["h"].toDouble(),
+                      data["t_alpha"].toDouble(), data["easy"].toBool(), want_features, want_weight);
+    if (want_features) result[0] = features;
+    if (want_weight) result[1] = weight;
+    return result;
+  }
+};
+
+Forward margin_loss_autograd(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
+                             int64_t loss, double scale, double margin, double h, double t_alpha, bool easy,
+                             bool training) {
+  auto out = MarginLoss::apply(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
+  return {out[0], out[1], out[2], out[3]};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(cifarnet, Autograd, library) { library.impl("margin_loss", &margin_loss_autograd); }
+
+#ifdef MARGIN_CUDA
+int64_t cuda_calls();
+#else
+static int64_t cuda_calls() { return 0; }
+#endif
+
+}  // namespace margin
+
+// Read from the file before it is loaded, so that a build for another torch is never loaded (kernels.py).
+extern "C" __attribute__((used, visibility("default"))) const char cifarnet_build_stamp[] =
+    "cifarnet-build:" MARGIN_BUILD_STAMP ":end";
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
+  module.doc() = "The compiled margin head: operators cifarnet::margin_loss and its backward.";
+  module.def("build_stamp", [] { return std::string(cifarnet_build_stamp); });
+  module.def("kept_cosines", [] { return margin::kKeptCosines; });
+  module.def("calls", [] { return std::pair(margin::cpu_calls.load(), margin::cuda_calls()); });
+  module.def("instruction_set", [] { return std::string(margin::chosen_rows().name); });
+  module.def("instruction_sets", &margin::instruction_sets);
+  module.def("choose_instruction_set", &margin::choose_instruction_set);
+}

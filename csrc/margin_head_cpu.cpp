@@ -1,0 +1,330 @@
+// The margin head on the CPU: forward and backward, built from the loops of margin_rows.h and torch's matrix products.
+//
+// Three regimes. Few classes: cosines, loss and gradients come from our own loops, a tile of rows at a time. More classes:
+// one matrix product each. Many: the classes go through in chunks that stay in the cache, and their cosines are computed
+// again in backward; nothing of size N x C is ever allocated. Every sum has a fixed order.
+#include <ATen/Parallel.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "margin_head.h"
+#include "margin_head_cpu.h"
+#include "margin_rows.h"
+
+namespace margin {
+namespace {
+
+constexpr int64_t kFewClasses = 64;         // up to here our own products are at least as fast as the library's
+constexpr int64_t kChunkCosines = 1 << 18;  // 1 MB of cosines a chunk
+constexpr int64_t kMostBlocks = 16;         // of rows, each with its own sums for the weight's gradient
+constexpr int64_t kGrain = 1 << 15;         // elements that are worth a thread
+
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+int64_t rows_a_task(int64_t row_size) { return std::max<int64_t>(1, kGrain / row_size); }
+
+Type type_of(const at::Tensor& tensor) {
+  if (tensor.scalar_type() == at::kFloat) return Type::kFloat;
+  return tensor.scalar_type() == at::kHalf ? Type::kHalf : Type::kBFloat16;
+}
+
+// A batch and its prototypes, contiguous, with what every step needs to know of them.
+struct Batch {
+  const Rows& rows;
+  Options options;
+  at::Tensor features, weight, labels;
+  int64_t samples, classes, size, padded;
+  const int64_t* label;
+
+  Batch(const Options& options, const at::Tensor& z, const at::Tensor& w, const at::Tensor& y)
+      : rows(chosen_rows()), options(options), features(z.contiguous()), weight(w.contiguous()), labels(y.contiguous()),
+        samples(z.size(0)), classes(w.size(0)), size(z.size(1)), padded(round_up(size, kLanes)),
+        label(labels.const_data_ptr<int64_t>()) {}
+
+  bool few() const { return classes <= kFewClasses; }
+  bool kept() const { return samples * classes <= kKeptCosines; }
+  int64_t chunk() const {
+    if (kept()) return classes;
+    return std::min(classes, std::max<int64_t>(256, round_up(kChunkCosines / samples, 64)));
+  }
+  const char* row(const at::Tensor& tensor, int64_t index) const {
+    return static_cast<const char*>(tensor.const_data_ptr()) + index * size * tensor.element_size();
+  }
+  at::Tensor scratch(int64_t count, int64_t width) const { return at::empty({count, width}, at::kFloat); }
+
+  // Unit vectors of the rows [first, first + count) of the features or the weight, and their norms.
+  void normalize(const at::Tensor& tensor, int64_t first, int64_t count, float* unit, float* norm) const {
+    at::parallel_for(0, count, rows_a_task(padded), [&](int64_t begin, int64_t end) {
+      rows.normalize(row(tensor, first + begin), type_of(tensor), end - begin, size, padded, unit + begin * padded,
+                     norm + begin);
+    });
+  }
+  // The place of sample `index`'s label among the classes of a chunk, or -1.
+  int64_t own(int64_t index, int64_t first, int64_t count) const {
+    const int64_t place = label[index] - first;
+    return place >= 0 && place < count ? place : -1;
+  }
+};
+
+struct Statistics {
+  float *norm, *cosine, *log_others;
+  explicit Statistics(const at::Tensor& rows)
+      : norm(rows.data_ptr<float>()), cosine(norm + rows.size(1)), log_others(cosine + rows.size(1)) {}
+};
+
+void check_labels(const Batch& batch) {
+  for (int64_t i = 0; i < batch.samples; ++i)
+    TORCH_CHECK_INDEX(batch.label[i] >= 0 && batch.label[i] < batch.classes, "label ", batch.label[i], " of sample ", i,
+                      " is out of range: there are ", batch.classes, " classes");
+}
+
+// Calls work(first row, rows) for each tile of a range of rows with its unit vectors in scratch; missing rows are zero.
+template <typename Work>
+void each_tile(const Batch& batch, int64_t begin, int64_t end, float* norm, const Work& work) {
+  std::vector<float> unit(kRowTile * batch.padded);
+  for (int64_t row = begin; row < end; row += kRowTile) {
+    const int64_t count = std::min(kRowTile, end - row);
+    std::fill(unit.begin() + count * batch.padded, unit.end(), 0.0f);
+    batch.rows.normalize(batch.row(batch.features, row), type_of(batch.features), count, batch.size, batch.padded,
+                         unit.data(), norm + row);
+    work(row, count, unit.data());
+  }
+}
+
+void few_cosines(const Batch& batch, Statistics rows, float* cosines) {
+  const int64_t classes = batch.classes, tiles = (batch.samples + kRowTile - 1) / kRowTile;
+  const at::Tensor prototypes = batch.scratch(classes, batch.padded + 1);
+  float *unit = prototypes.data_ptr<float>(), *norms = unit + classes * batch.padded;
+  batch.normalize(batch.weight, 0, classes, unit, norms);
+  at::parallel_for(0, tiles, rows_a_task(kRowTile * batch.padded), [&](int64_t begin, int64_t end) {
+    end = std::min(end * kRowTile, batch.samples);
+    each_tile(batch, begin * kRowTile, end, rows.norm, [&](int64_t row, int64_t count, const float* tile) {
+      batch.rows.products(tile, count, unit, classes, batch.padded, cosines + row * classes, classes);
+      for (int64_t i = row; i < row + count; ++i) rows.cosine[i] = cosines[i * classes + batch.label[i]];
+    });
+  });
+}
+
+void target_cosines(const Batch& batch, const float* unit, float* cosine) {
+  at::parallel_for(0, batch.samples, rows_a_task(batch.padded), [&](int64_t begin, int64_t end) {
+    std::vector<float> prototype(batch.padded);
+    float norm;
+    for (int64_t i = begin; i < end; ++i) {
+      batch.rows.normalize(batch.row(batch.weight, batch.label[i]), type_of(batch.weight), 1, batch.size, batch.padded,
+                           prototype.data(), &norm);
+      cosine[i] = batch.rows.dot(unit + i * batch.padded, prototype.data(), batch.padded);
+    }
+  });
+}
+
+// The state after this step, from the statistics of the batch; a copy where it does not move.
+at::Tensor moved_state(const Batch& batch, Statistics rows, const at::Tensor& state, bool training) {
+  at::Tensor next = state.clone();
+  if (!training || state.numel() == 0) return next;
+  double sum = 0, squares = 0;
+  const auto value = [&](int64_t i) { return double(observed(batch.options, rows.cosine[i], rows.norm[i])); };
+  for (int64_t i = 0; i < batch.samples; ++i) sum += value(i);
+  const double mean = sum / batch.samples;
+  for (int64_t i = 0; i < batch.samples; ++i) squares += (value(i) - mean) * (value(i) - mean);
+  const float* old = state.const_data_ptr<float>();
+  const float std = batch.samples > 1 ? std::sqrt(squares / (batch.samples - 1)) : old[state.numel() - 1];
+  next_state(batch.options, mean, std, old, next.data_ptr<float>());
+  return next;
+}
+
+// The classes' chunks in turn: work(first class, count, unit prototypes, their norms, cosines [N, count]). Where the
+// cosines are kept, `kept` [N, C] receives them (fill) or gives them.
+template <typename Work>
+void each_chunk(const Batch& batch, const at::Tensor& unit, const at::Tensor& kept, bool fill, const Work& work) {
+  const int64_t chunk = batch.chunk(), padded = batch.padded;
+  const at::Tensor prototypes = batch.scratch(chunk, padded), norms = batch.scratch(1, chunk);
+  const at::Tensor buffer = batch.kept() ? kept.view({-1}) : batch.scratch(1, batch.samples * chunk).view({-1});
+  for (int64_t first = 0; first < batch.classes; first += chunk) {
+    const int64_t count = std::min(chunk, batch.classes - first);
+    at::Tensor part = prototypes.narrow(0, 0, count);
+    at::Tensor cosines = buffer.narrow(0, 0, batch.samples * count).view({batch.samples, count});
+    batch.normalize(batch.weight, first, count, part.data_ptr<float>(), norms.data_ptr<float>());
+    if (fill || !batch.kept()) at::mm_out(cosines, unit, part.t());
+    work(first, part, norms.data_ptr<float>(), cosines);
+  }
+}
+
+}  // namespace
+
+Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
+                    const at::Tensor& state, int64_t loss_id, double scale, double margin, double h, double t_alpha,
+                    bool easy, bool training) {
+  const Options options = make_options(loss_id, scale, margin, h, t_alpha, easy);
+  check_inputs(features, weight, labels, state, options);
+  const Batch batch(options, features, weight, labels);
+  check_labels(batch);
+  ++cpu_calls;
+  const int64_t samples = batch.samples, classes = batch.classes;
+  const at::Tensor statistics = batch.scratch(kStatistics, samples);
+  const at::Tensor kept = batch.kept() ? batch.scratch(samples, classes) : batch.scratch(0, classes);
+  const Statistics rows(statistics);
+
+  at::Tensor unit;
+  if (batch.few()) {
+    few_cosines(batch, rows, kept.data_ptr<float>());
+  } else {
+    unit = batch.scratch(samples, batch.padded);
+    batch.normalize(batch.features, 0, samples, unit.data_ptr<float>(), rows.norm);
+    target_cosines(batch, unit.data_ptr<float>(), rows.cosine);
+  }
+  const at::Tensor next = moved_state(batch, rows, state.contiguous(), training);
+
+  std::vector<Target> targets(samples);
+  std::vector<float> largest(samples, -3e38f), sum(samples, 0.0f);
+  for (int64_t i = 0; i < samples; ++i)
+    targets[i] = target_of(options, rows.cosine[i], rows.norm[i], next.const_data_ptr<float>());
+  const auto accumulate = [&](int64_t first, int64_t count, const float* cosines) {
+    at::parallel_for(0, samples, rows_a_task(count), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        batch.rows.accumulate(cosines + i * count, count, batch.own(i, first, count), targets[i], &largest[i], &sum[i]);
+    });
+  };
+  if (batch.few())
+    accumulate(0, classes, kept.const_data_ptr<float>());
+  else
+    each_chunk(batch, unit, kept, true, [&](int64_t first, const at::Tensor&, const float*, const at::Tensor& cosines) {
+      accumulate(first, cosines.size(1), cosines.const_data_ptr<float>());
+    });
+
+  double total = 0;
+  for (int64_t i = 0; i < samples; ++i) {
+    rows.log_others[i] = largest[i] + std::log(sum[i]);
+    total += row_loss(targets[i], rows.log_others[i]);
+  }
+  const at::Tensor loss = at::empty({}, at::kFloat);
+  *loss.data_ptr<float>() = float(total / samples);
+  return {loss, next, statistics, kept};
+}
+
+namespace {
+
+// Backward with few classes: dz by tiles of rows, dW from the sums of at most kMostBlocks blocks of rows, added in order.
+void few_backward(const Batch& batch, const std::vector<RowGradient>& gradients, const float* cosines, float factor,
+                  const at::Tensor& dz, const at::Tensor& dw) {
+  const int64_t samples = batch.samples, classes = batch.classes, padded = batch.padded, plane = classes * padded;
+  const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0;
+  const int64_t block = round_up(std::max<int64_t>(32, (samples + kMostBlocks - 1) / kMostBlocks), kRowTile);
+  const int64_t blocks = (samples + block - 1) / block;
+  const at::Tensor prototypes = batch.scratch(classes, padded + 1), sums = batch.scratch(want_w ? blocks : 0, plane);
+  float *unit = prototypes.data_ptr<float>(), *norms = unit + plane;
+  batch.normalize(batch.weight, 0, classes, unit, norms);
+  std::vector<float> norm(samples);
+
+  at::parallel_for(0, blocks, std::max<int64_t>(1, kGrain / (block * padded)), [&](int64_t begin, int64_t end) {
+    std::vector<float> grad(kRowTile * classes), h(padded);
+    for (int64_t b = begin; b < end; ++b) {
+      float* sum = want_w ? sums.data_ptr<float>() + b * plane : nullptr;
+      if (want_w) std::fill(sum, sum + plane, 0.0f);
+      each_tile(batch, b * block, std::min((b + 1) * block, samples), norm.data(),
+                [&](int64_t row, int64_t count, const float* tile) {
+        std::fill(grad.begin(), grad.end(), 0.0f);
+        for (int64_t r = 0; r < count; ++r) {
+          const int64_t i = row + r;
+          float* own = grad.data() + r * classes;
+          const float along = batch.rows.gradient(cosines + i * classes, classes, batch.label[i], gradients[i], factor, own);
+          if (!want_z) continue;
+          batch.rows.combine(own, unit, classes, padded, h.data());
+          batch.rows.project(h.data(), tile + r * padded, norm[i],
+                             factor * gradients[i].norm + gradients[i].norm_share * along, batch.size, padded,
+                             const_cast<char*>(batch.row(dz, i)), type_of(dz));
+        }
+        if (want_w) batch.rows.accumulate_outer(grad.data(), tile, classes, padded, sum);
+      });
+    }
+  });
+  if (!want_w) return;
+  at::parallel_for(0, classes, rows_a_task(blocks * padded), [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      float* sum = sums.data_ptr<float>() + c * padded;
+      for (int64_t b = 1; b < blocks; ++b) batch.rows.add(sum + b * plane, padded, sum);
+      batch.rows.project(sum, unit + c * padded, norms[c], 0.0f, batch.size, padded,
+                         const_cast<char*>(batch.row(dw, c)), type_of(dw));
+    }
+  });
+}
+
+// Backward by matrix products: dz += G W^, and dW of each chunk = G^T z^, both through the normalisation's backward.
+void many_backward(const Batch& batch, const std::vector<RowGradient>& gradients, const at::Tensor& kept, float factor,
+                   const at::Tensor& dz, const at::Tensor& dw) {
+  const int64_t samples = batch.samples, padded = batch.padded, chunk = batch.chunk();
+  const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0;
+  const at::Tensor unit = batch.scratch(samples, padded), sums = batch.scratch(want_w ? chunk : 0, padded);
+  const at::Tensor buffer = batch.kept() ? batch.scratch(1, samples * chunk).view({-1}) : at::Tensor();
+  std::vector<float> norm(samples), along(samples, 0.0f);
+  at::Tensor h = batch.scratch(want_z ? samples : 0, padded);
+  batch.normalize(batch.features, 0, samples, unit.data_ptr<float>(), norm.data());
+
+  each_chunk(batch, unit, kept, false,
+             [&](int64_t first, const at::Tensor& prototypes, const float* norms, const at::Tensor& cosines) {
+    const int64_t count = cosines.size(1);
+    const at::Tensor grad = batch.kept() ? buffer.view({samples, count}) : cosines;  // in place where they are our own
+    const float* from = cosines.const_data_ptr<float>();
+    float* to = grad.data_ptr<float>();
+    at::parallel_for(0, samples, rows_a_task(count), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        along[i] += batch.rows.gradient(from + i * count, count, batch.own(i, first, count), gradients[i], factor,
+                                        to + i * count);
+    });
+    if (want_z) at::addmm_out(h, h, grad, prototypes, first ? 1 : 0, 1);
+    if (!want_w) return;
+    at::Tensor sum = sums.narrow(0, 0, count);
+    at::mm_out(sum, grad.t(), unit);
+    at::parallel_for(0, count, rows_a_task(padded), [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c)
+        batch.rows.project(sum.const_data_ptr<float>() + c * padded, prototypes.const_data_ptr<float>() + c * padded,
+                           norms[c], 0.0f, batch.size, padded, const_cast<char*>(batch.row(dw, first + c)), type_of(dw));
+    });
+  });
+  if (!want_z) return;
+  at::parallel_for(0, samples, rows_a_task(padded), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      batch.rows.project(h.const_data_ptr<float>() + i * padded, unit.const_data_ptr<float>() + i * padded, norm[i],
+                         factor * gradients[i].norm + gradients[i].norm_share * along[i], batch.size, padded,
+                         const_cast<char*>(batch.row(dz, i)), type_of(dz));
+  });
+}
+
+}  // namespace
+
+Backward backward_cpu(const at::Tensor& grad, const at::Tensor& features, const at::Tensor& weight,
+                      const at::Tensor& labels, const at::Tensor& state, const at::Tensor& statistics,
+                      const at::Tensor& kept, int64_t loss_id, double scale, double margin, double h, double t_alpha,
+                      bool easy, bool want_z, bool want_w) {
+  const Options options = make_options(loss_id, scale, margin, h, t_alpha, easy);
+  const Batch batch(options, features, weight, labels);
+  const Statistics rows(statistics);
+  const float factor = *grad.const_data_ptr<float>() / float(batch.samples);
+  std::vector<RowGradient> gradients(batch.samples);
+  for (int64_t i = 0; i < batch.samples; ++i) {
+    const Target target = target_of(options, rows.cosine[i], rows.norm[i], state.const_data_ptr<float>());
+    gradients[i] = row_gradient(target, rows.log_others[i]);
+  }
+  const auto like = [](const at::Tensor& tensor, bool wanted) {
+    return wanted ? at::empty(tensor.sizes(), tensor.scalar_type()) : at::empty({0}, tensor.scalar_type());
+  };
+  const at::Tensor dz = like(features, want_z), dw = like(weight, want_w);
+  if (batch.few())
+    few_backward(batch, gradients, kept.const_data_ptr<float>(), factor, dz, dw);
+  else
+    many_backward(batch, gradients, kept, factor, dz, dw);
+  return {dz, dw};
+}
+
+TORCH_LIBRARY_IMPL(cifarnet, CPU, library) {
+  library.impl("margin_loss", &forward_cpu);
+  library.impl("margin_loss_backward", &backward_cpu);
+}
+
+}  // namespace margin

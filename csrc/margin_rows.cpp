@@ -1,0 +1,304 @@
+// The CPU kernels' loops (see margin_rows.h), compiled once for each instruction set with -DMARGIN_ISA=<name>. Written with
+// the compiler's own vector type of 16 floats, which becomes one AVX-512, two AVX2 or four SSE registers: every object
+// sums in the same order.
+#include "margin_rows.h"
+
+#include <string.h>
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
+#define MARGIN_JOIN(a, b) a##b
+#define MARGIN_NAME(isa) MARGIN_JOIN(rows_, isa)
+#define MARGIN_QUOTE(isa) #isa
+#define MARGIN_STRING(isa) MARGIN_QUOTE(isa)
+
+namespace margin {
+namespace {
+
+typedef float Vec __attribute__((vector_size(64)));
+typedef float LooseVec __attribute__((vector_size(64), aligned(4)));
+typedef int32_t Int __attribute__((vector_size(64)));
+typedef uint32_t Bits __attribute__((vector_size(64)));
+typedef uint16_t Short __attribute__((vector_size(32)));
+
+const Int kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
+inline Vec splat(float x) { return Vec{} + x; }
+inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
+
+// The first `count` floats of p; the other lanes are zero and not read.
+inline Vec load_part(const float* p, int64_t count) {
+  if (count >= kLanes) return load(p);
+  Vec v{};
+  memcpy(&v, p, count * sizeof(float));
+  return v;
+}
+inline void store_part(float* p, Vec v, int64_t count) {
+  if (count >= kLanes) return store(p, v);
+  memcpy(p, &v, count * sizeof(float));
+}
+
+inline float total(Vec v) {
+  float part[kLanes];
+  memcpy(part, &v, sizeof(v));
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) part[i] += part[i + width];
+  return part[0];
+}
+inline float highest(Vec v) {
+  float part[kLanes];
+  memcpy(part, &v, sizeof(v));
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) part[i] = part[i] > part[i + width] ? part[i] : part[i + width];
+  return part[0];
+}
+
+// e^x to 1 unit in the last place or so; x is clamped to [-87.3, 88], e^-87.3 being 1e-38. Cody-Waite and a polynomial.
+inline Vec exponential(Vec x) {
+  x = smaller(larger(x, splat(-87.3f)), splat(88.0f));
+  const float magic = 12582912.0f;  // adding it rounds to an integer, which stands in the low bits
+  const Vec shifted = x * 1.44269504f + magic;
+  const Vec n = shifted - magic;
+  const Vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
+  Vec p = r * 1.98756915e-4f + 1.39819995e-3f;
+  p = p * r + 8.33345190e-3f;
+  p = p * r + 4.16657958e-2f;
+  p = p * r + 1.66666655e-1f;
+  p = p * r + 5.00000012e-1f;
+  p = p * r * r + r + 1.0f;
+  const Bits exponent = (Bits(shifted) - 0x4B400000u) << 23;
+  return Vec(Bits(p) + exponent);
+}
+
+inline float half_to_float(uint16_t h) {
+  const uint32_t sign = uint32_t(h & 0x8000u) << 16, magnitude = h & 0x7FFFu;
+  float value;
+  if (magnitude < 0x400u) {
+    value = magnitude * 5.9604644775390625e-8f;  // subnormal: times 2^-24
+  } else {
+    const uint32_t bits = magnitude >= 0x7C00u ? 0x7F800000u | (magnitude << 13) : (magnitude << 13) + (112u << 23);
+    memcpy(&value, &bits, sizeof(value));
+  }
+  return sign ? -value : value;
+}
+
+// Rounds to nearest even; what is finite stays finite (beyond 65504 it becomes 65504).
+inline uint16_t float_to_half(float value) {
+  value = value > 65504.0f ? 65504.0f : value < -65504.0f ? -65504.0f : value;
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  const uint16_t sign = (bits >> 16) & 0x8000u;
+  bits &= 0x7FFFFFFFu;
+  if (bits > 0x7F800000u) return sign | 0x7E00u;
+  if (bits < (113u << 23)) {  // subnormal: adding 0.5 leaves the rounded multiple of 2^-24 in the low bits
+    float shifted;
+    memcpy(&shifted, &bits, sizeof(shifted));
+    shifted += 0.5f;
+    memcpy(&bits, &shifted, sizeof(bits));
+    return sign | uint16_t(bits - (126u << 23));
+  }
+  bits += 0xFFFu + ((bits >> 13) & 1u);
+  return sign | uint16_t((bits - (112u << 23)) >> 13);
+}
+
+inline Vec widen(Short bits, Type type) {
+  if (type == Type::kBFloat16) {
+    return Vec(__builtin_convertvector(bits, Bits) << 16);
+  }
+  Vec v;
+#ifdef __F16C__
+  for (int i = 0; i < kLanes; i += 8) {
+    const __m256 eight = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(&bits) + i / 8));
+    memcpy(reinterpret_cast<float*>(&v) + i, &eight, sizeof(eight));
+  }
+#else
+  for (int i = 0; i < kLanes; ++i) v[i] = half_to_float(bits[i]);
+#endif
+  return v;
+}
+
+inline Short narrow(Vec v, Type type) {
+  if (type == Type::kBFloat16) {
+    const Bits bits = Bits(v);
+    const Bits rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+    const Bits quiet = (bits >> 16) | 0x40u;
+    return __builtin_convertvector(v == v ? rounded : quiet, Short);
+  }
+  Short bits;
+  for (int i = 0; i < kLanes; ++i) bits[i] = float_to_half(v[i]);
+  return bits;
+}
+
+inline Vec load_typed(const void* base, Type type, int64_t at, int64_t count) {
+  if (type == Type::kFloat) return load_part(static_cast<const float*>(base) + at, count);
+  const uint16_t* from = static_cast<const uint16_t*>(base) + at;
+  Short bits{};
+  if (count >= kLanes)
+    memcpy(&bits, from, sizeof(bits));
+  else
+    memcpy(&bits, from, count * sizeof(uint16_t));
+  return widen(bits, type);
+}
+
+inline void store_typed(void* base, Type type, int64_t at, int64_t count, Vec v) {
+  if (type == Type::kFloat) return store_part(static_cast<float*>(base) + at, v, count);
+  const Short bits = narrow(v, type);
+  memcpy(static_cast<uint16_t*>(base) + at, &bits, (count < kLanes ? count : kLanes) * sizeof(uint16_t));
+}
+
+void normalize(const void* in, Type type, int64_t rows, int64_t size, int64_t padded, float* unit, float* norm) {
+  for (int64_t row = 0; row < rows; ++row, unit += padded) {
+    Vec sums[2] = {};
+    Vec largest{};
+    for (int64_t d = 0; d < padded; d += kLanes) {
+      const Vec v = load_typed(in, type, row * size + d, size - d);
+      sums[d / kLanes % 2] += v * v;
+      largest = larger(largest, v < 0 ? -v : v);
+      store(unit + d, v);
+    }
+    float square = total(sums[0] + sums[1]), shrink = 1.0f;
+    if (!(square < 1e30f)) {  // the squares may have overflowed: again, with the largest entry scaled to 1
+      shrink = 1.0f / highest(largest);
+      Vec sum{};
+      for (int64_t d = 0; d < padded; d += kLanes) {
+        const Vec v = load(unit + d) * shrink;
+        sum += v * v;
+        store(unit + d, v);
+      }
+      square = total(sum);
+    }
+    const float length = __builtin_sqrtf(square) > kNormFloor ? __builtin_sqrtf(square) : kNormFloor;
+    const float inverse = 1.0f / length;
+    for (int64_t d = 0; d < padded; d += kLanes) store(unit + d, load(unit + d) * inverse);
+    norm[row] = length / shrink < kNormCeiling ? length / shrink : kNormCeiling;
+  }
+}
+
+template <int kClasses>
+inline void product_tile(const float* left, const float* right, int64_t padded, float* out, int64_t stride, int64_t rows) {
+  Vec sums[kRowTile][kClasses] = {};
+  for (int64_t d = 0; d < padded; d += kLanes)
+    for (int c = 0; c < kClasses; ++c) {
+      const Vec w = load(right + c * padded + d);
+      for (int r = 0; r < kRowTile; ++r) sums[r][c] += load(left + r * padded + d) * w;
+    }
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < kClasses; ++c) out[r * stride + c] = total(sums[r][c]);
+}
+
+void products(const float* left, int64_t rows, const float* right, int64_t classes, int64_t padded, float* out,
+              int64_t stride) {
+  for (int64_t row = 0; row < rows; row += kRowTile) {
+    const int64_t here = rows - row < kRowTile ? rows - row : kRowTile;
+    const float* tile = left + row * padded;
+    int64_t c = 0;
+    for (; c + 5 <= classes; c += 5) product_tile<5>(tile, right + c * padded, padded, out + row * stride + c, stride, here);
+    for (; c < classes; ++c) product_tile<1>(tile, right + c * padded, padded, out + row * stride + c, stride, here);
+  }
+}
+
+inline Vec clamped(Vec cosine) { return smaller(larger(cosine, splat(-kCosineLimit)), splat(kCosineLimit)); }
+
+// Lanes of the classes at `at` that exist and are not the label's.
+inline Int negatives(int64_t at, int64_t count, int64_t own) {
+  const int64_t left = count - at < kLanes ? count - at : kLanes, place = own - at;
+  const int32_t label = place >= 0 && place < kLanes ? int32_t(place) : -1;
+  return (kLane < int32_t(left)) & (kLane != label);
+}
+
+void accumulate(const float* cosine, int64_t count, int64_t own, const Target& target, float* largest, float* sum) {
+  const auto logits = [&](int64_t at, Int mask) {
+    const Vec c = clamped(load_part(cosine + at, count - at));
+    const Vec n = c > target.threshold ? c * (c + target.t) : c;
+    return mask ? n * target.scale : splat(-3e38f);
+  };
+  Vec peak = splat(*largest);
+  for (int64_t at = 0; at < count; at += kLanes) peak = larger(peak, logits(at, negatives(at, count, own)));
+  const float top = highest(peak);
+  if (top == -3e38f) return;  // no negative among these classes, and none before
+  Vec sums{};
+  for (int64_t at = 0; at < count; at += kLanes) {
+    const Int mask = negatives(at, count, own);
+    sums += mask ? exponential(logits(at, mask) - top) : Vec{};
+  }
+  *sum = *sum * total(exponential(splat(*largest - top)) * (1.0f / kLanes)) + total(sums);
+  *largest = top;
+}
+
+float gradient(const float* cosine, int64_t count, int64_t own, const RowGradient& row, float factor, float* grad) {
+  Vec along{};
+  const float strength = row.scale * factor;
+  for (int64_t at = 0; at < count; at += kLanes) {
+    const Vec c = clamped(load_part(cosine + at, count - at));
+    const Int hard = c > row.threshold;
+    const Vec n = hard ? c * (c + row.t) : c, slope = hard ? c * 2.0f + row.t : splat(1.0f);
+    Vec g = exponential(n * row.scale - row.log_total) * slope * strength;
+    g = negatives(at, count, own) ? g : Vec{};
+    along += g * c;
+    store_part(grad + at, g, count - at);
+  }
+  if (own >= 0 && own < count) grad[own] = row.target * factor;
+  return total(along);
+}
+
+template <int kBlock>
+inline void combine_block(const float* coefficient, const float* vectors, int64_t count, int64_t padded, float* sum) {
+  Vec sums[kBlock] = {};
+  for (int64_t c = 0; c < count; ++c)
+    for (int b = 0; b < kBlock; ++b) sums[b] += load(vectors + c * padded + b * kLanes) * coefficient[c];
+  for (int b = 0; b < kBlock; ++b) store(sum + b * kLanes, sums[b]);
+}
+
+void combine(const float* coefficient, const float* vectors, int64_t count, int64_t padded, float* sum) {
+  int64_t d = 0;
+  for (; d + 8 * kLanes <= padded; d += 8 * kLanes) combine_block<8>(coefficient, vectors + d, count, padded, sum + d);
+  for (; d < padded; d += kLanes) combine_block<1>(coefficient, vectors + d, count, padded, sum + d);
+}
+
+void accumulate_outer(const float* coefficient, const float* vectors, int64_t classes, int64_t padded, float* sums) {
+  for (int64_t d = 0; d < padded; d += kLanes) {
+    Vec v[kRowTile];
+    for (int r = 0; r < kRowTile; ++r) v[r] = load(vectors + r * padded + d);
+    for (int64_t c = 0; c < classes; ++c) {
+      Vec sum = load(sums + c * padded + d);
+      for (int r = 0; r < kRowTile; ++r) sum += v[r] * coefficient[r * classes + c];
+      store(sums + c * padded + d, sum);
+    }
+  }
+}
+
+float dot(const float* a, const float* b, int64_t padded) {
+  Vec sums[2] = {};
+  for (int64_t d = 0; d < padded; d += kLanes) sums[d / kLanes % 2] += load(a + d) * load(b + d);
+  return total(sums[0] + sums[1]);
+}
+
+void project(const float* h, const float* unit, float norm, float along, int64_t size, int64_t padded, void* out,
+             Type type) {
+  const float inverse = 1.0f / norm;
+  const float across = norm > kNormFloor ? dot(h, unit, padded) : 0.0f;
+  const float keep = norm > kNormFloor && norm < kNormCeiling ? along : 0.0f;
+  for (int64_t d = 0; d < padded; d += kLanes) {
+    const Vec u = load(unit + d);
+    store_typed(out, type, d, size - d, (load(h + d) - u * across) * inverse + u * keep);
+  }
+}
+
+void add(const float* part, int64_t count, float* sum) {
+  for (int64_t i = 0; i < count; i += kLanes)
+    store_part(sum + i, load_part(sum + i, count - i) + load_part(part + i, count - i), count - i);
+}
+
+}  // namespace
+
+const Rows& MARGIN_NAME(MARGIN_ISA)() {
+  static const Rows table = {MARGIN_STRING(MARGIN_ISA), normalize, products, accumulate, gradient, combine,
+                             accumulate_outer,          dot,       project,  add};
+  return table;
+}
+
+}  // namespace margin
