@@ -1,4 +1,4 @@
-"""The one style of all figures: sizes, fonts, colours that colour-blind readers tell apart, and how a figure is saved."""
+"""The style of all figures: sizes, fonts, colours that colour-blind readers tell apart, and how a figure is saved."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
