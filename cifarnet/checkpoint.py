@@ -74,8 +74,11 @@ def load_model(path: Path) -> tuple[Classifier, ModelInfo]:
         Refused: not a whole safetensors file of ours, another architecture than it says, weights that are not finite.
     """
     info = parse_info(read_metadata(path, FORMAT, "model").get("info", ""), path)
-    with torch.device("meta"):
-        model = build_model(info.config, len(info.classes))
+    try:
+        with torch.device("meta"):
+            model = build_model(info.config, len(info.classes))
+    except Refused as error:
+        raise Refused(str(path), f"describes a model that cannot be built ({error})", "take another checkpoint") from error
     tensors = read_tensors(path)
     compare(path, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
@@ -132,8 +135,12 @@ def parse_info(text: str, path: Path) -> ModelInfo:
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
     if len(mean) != 3 or len(std) != 3 or not numbers or not all(0 < value < 1e6 for value in std):
         raise refuse("mean and std must be three numbers each")
+    try:
+        config = TrainConfig.from_dict(values["config"])
+    except Refused as error:
+        raise refuse(str(error)) from error
     return ModelInfo(
-        config=TrainConfig.from_dict(values["config"], f"{path} (config)"),
+        config=config,
         classes=tuple(classes),
         mean=tuple(mean),
         std=tuple(std),

@@ -60,7 +60,7 @@ class TrainConfig:
         group="Model",
         choices=("small", "cifar", "imagenet"),
     )
-    embed_dim: int = option(0, "size of the embedding before the head; 0: the backbone's own", group="Model", low=0)
+    embed_dim: int = option(0, "size of the embedding before the head; 0: the backbone's own", group="Model", low=0, high=100_000)
     neck: str = option(
         "none", "bn puts Linear + BatchNorm between backbone and head", group="Model", choices=("none", "bn")
     )
