@@ -1,0 +1,97 @@
+"""Batches: their order, their draws, and what they do not depend on."""
+
+import pytest
+import torch
+import torchvision.transforms.functional as tvf
+
+from cifarnet.data import Loader, Split, load
+from cifarnet.data.augment import POLICIES
+
+MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+
+
+def numbered(count: int) -> Split:
+    """Image i is filled with i, and has the label i."""
+    values = torch.arange(count)
+    return Split(values.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous(), values)
+
+
+def make(split: Split, batch_size: int = 10, **options) -> Loader:
+    return Loader(split, batch_size, "cpu", mean=MEAN, std=STD, **options)
+
+
+def test_evaluation_gives_every_image_once_in_order_normalised_as_torchvision_does():
+    split = load("digits").test
+    loader = make(split, 100, shuffle=False)
+    images, labels = zip(*loader.epoch(0), strict=True)
+    assert len(images) == len(loader) == 4 and images[0].dtype == torch.float32
+    assert torch.equal(torch.cat(labels), split.labels)
+    torch.testing.assert_close(torch.cat(images), tvf.normalize(split.images / 255, MEAN, STD), rtol=0, atol=1e-6)
+
+
+def test_each_epoch_is_a_permutation_with_labels_that_belong_to_their_images():
+    loader = make(numbered(95))
+    orders = []
+    for epoch in range(3):
+        images, labels = (torch.cat(part) for part in zip(*loader.epoch(epoch), strict=True))
+        assert sorted(labels.tolist()) == list(range(95))
+        pixels = (images[:, 0, 0, 0] * STD[0] + MEAN[0]) * 255
+        assert torch.equal(pixels.round().long(), labels)
+        orders.append(labels.tolist())
+    assert orders[0] != orders[1] != orders[2]
+    assert orders[0] != torch.cat([y for _, y in make(numbered(95), seed=1).epoch(0)]).tolist()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_epoch_entered_later_is_bitwise_the_same(policy):
+    split = load("digits").train
+    torch.manual_seed(0)
+    whole = list(make(split, 128, augment=policy, seed=9).epoch(4))
+    torch.manual_seed(123)  # no other generator plays a part
+    list(make(split, 128, augment=policy, seed=9).epoch(3))
+    for start in (0, 1, 7, len(whole)):
+        again = list(make(split, 128, augment=policy, seed=9).epoch(4, start))
+        assert len(again) == len(whole) - start
+        for (x, y), (u, v) in zip(whole[start:], again, strict=True):
+            assert torch.equal(x, u) and torch.equal(y, v)
+    other = next(iter(make(split, 128, augment=policy, seed=9).epoch(5)))
+    assert not torch.equal(other[0], whole[0][0])
+
+
+def test_the_global_generator_is_left_alone():
+    state = torch.get_rng_state()
+    list(make(numbered(20), augment="report").epoch(0))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("count", "batch", "shuffle", "sizes"), [
+    (21, 10, True, [10, 10]),  # a single last image is dropped
+    (21, 10, False, [10, 10, 1]),  # but never in evaluation
+    (22, 10, True, [10, 10, 2]),
+    (20, 10, True, [10, 10]),
+    (1, 10, True, [1]),  # nor when it is all there is
+    (3, 1, True, [1, 1, 1]),
+    (5, 10, True, [5]),
+])  # fmt: skip
+def test_sizes_of_the_last_batch(count, batch, shuffle, sizes):
+    loader = make(numbered(count), batch, shuffle=shuffle)
+    assert [len(y) for _, y in loader.epoch(0)] == sizes and len(loader) == len(sizes)
+
+
+def test_augmentation_belongs_to_the_position_not_to_the_batch_size():
+    split = load("digits").train
+    first, second = (
+        torch.cat([x for x, _ in make(split, size, augment="basic").epoch(0)])[:1400] for size in (64, 100)
+    )
+    assert torch.equal(first, second)
+
+
+def test_on_a_device_without_values_nothing_is_read_back():
+    for policy in POLICIES:
+        loader = Loader(numbered(30), 10, "meta", mean=MEAN, std=STD, augment=policy)
+        assert [x.shape for x, _ in loader.epoch(0)] == [(10, 3, 8, 8)] * 3
+
+
+def test_unknown_policy():
+    with pytest.raises(ValueError, match="none, basic, report, autoaugment"):
+        make(numbered(3), augment="strong")
