@@ -27,7 +27,19 @@ from cifarnet.devices import autocast
 from cifarnet.model import Classifier, build_model
 
 # Operators that move or relabel numbers and compute none.
-MOVES = frozenset("clone copy_ _to_copy detach empty empty_like zeros_like ones_like expand fill_ zero_".split())
+MOVES = {
+    "clone",
+    "copy_",
+    "_to_copy",
+    "detach",
+    "empty",
+    "empty_like",
+    "zeros_like",
+    "ones_like",
+    "expand",
+    "fill_",
+    "zero_",
+}
 
 
 @dataclass(frozen=True)
@@ -45,8 +57,8 @@ class Layer:
 class Complexity:
     """The cost of one forward pass of `batch` images of `image_size` x `image_size`.
 
-    macs, flops: of the whole batch (flops = 2 macs); activation_bytes: what training keeps of the batch for the backward
-    pass, in fp32; uncounted: calls of each arithmetic operator that has no formula.
+    macs, flops: of the whole batch (flops = 2 macs); activation_bytes: what training keeps of the batch for backward,
+    in fp32; uncounted: calls of each arithmetic operator that has no formula.
     """
 
     arch: str
@@ -185,7 +197,7 @@ def saved_bytes(model: Classifier, images: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Timing:
-    """Measured time: median milliseconds a batch, images a second, on `device` in `precision`, over `repeats` passes."""
+    """Measured: median milliseconds a batch and images a second, on `device` in `precision`, over `repeats` passes."""
 
     milliseconds: float
     images_per_second: float
@@ -197,8 +209,9 @@ class Timing:
 def measure_time(
     config: TrainConfig, num_classes: int, batch: int, device: torch.device, precision: str, seconds: float = 2.0
 ) -> Timing:
-    """Times forward passes in inference mode, channels_last, for about `seconds` after a warm-up (at least 5 passes)."""
-    model = build_model(config, num_classes).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Times forward passes in inference mode, channels_last, for about `seconds` after a warm-up (5 passes or more)."""
+    model = build_model(config, num_classes).eval().to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(batch, 3, config.image_size, config.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     times: list[float] = []
