@@ -139,7 +139,7 @@ def decode(name: str, file: BinaryIO) -> tuple[Image.Image, list[str]]:
     except Image.DecompressionBombError as error:
         raise ImageError(name, f"has more than {MAX_PIXELS:,} pixels", "make it smaller") from error
     except Exception as error:  # a decoder given a broken header may raise anything
-        raise ImageError(name, f"is damaged ({printable(str(error))})") from error
+        raise ImageError(name, f"is truncated or damaged ({printable(str(error))})") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(name, f"has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}", "make it smaller")
