@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import ssl
 import tempfile
 import time
 import urllib.error
@@ -62,12 +63,14 @@ def fetch(url: str, size: int, file: IO[bytes], progress: Progress | None) -> No
     done = 0
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
-            if answer.headers.get_content_type() == "text/html":
-                raise Failed(url, "a web page came in place of the file", "a proxy or login page may be in the way")
             while block := answer.read(BLOCK):
+                if answer.headers.get_content_type() == "text/html" or (done == 0 and block.lstrip()[:1] == b"<"):
+                    raise Failed(
+                        url, "a web page came in place of the file", "a proxy or a login page may be in the way"
+                    )
                 done += len(block)
                 if done > size:
-                    raise Failed(url, f"more came than its {size:,} bytes")
+                    raise Failed(url, f"more came than its {size:,} bytes", "try again")
                 file.write(block)
                 if progress:
                     progress(done, size)
@@ -75,7 +78,7 @@ def fetch(url: str, size: int, file: IO[bytes], progress: Progress | None) -> No
         raise ConnectionError(f"HTTP {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise ConnectionError(str(error.reason)) from error
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
         raise Failed(url, f"the download was cut short at {done:,} bytes ({error})", "try again") from error
     if done < size:
         raise Failed(url, f"the download ended at {done:,} of {size:,} bytes", "try again")
