@@ -5,7 +5,7 @@ import sys
 import typer
 
 from cifarnet import __version__
-from cifarnet.cli import evaluate, predict, train
+from cifarnet.cli import complexity, evaluate, predict, train
 from cifarnet.cli.common import run_app
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("complexity")(complexity.complexity)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,66 @@
+"""Complexity -> Rich tables."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from cifarnet.complexity import Complexity
+
+
+def model_table(rows: list[dict[str, Any]]) -> Table:
+    """A row a model: parameters, MACs and FLOPs an image and a batch, memory, ratios to the baseline, time."""
+    first = rows[0]
+    batch = first["batch"]
+    stem = next((f", stem {row['stem']}" for row in rows if row["stem"]), "")
+    title = f"{first['image_size']}x{first['image_size']} images, {first['classes']} classes{stem}, batch {batch}; 1 MAC = 2 FLOPs; × baseline"
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_style="dim", title_justify="left", padding=(0, 1))
+    table.add_column("\nmodel", no_wrap=True)
+    names = ["\nparameters", "\n×", "GMACs\n/image", "GFLOPs\n/image", "\n×"]
+    names += ["GMACs\n/batch", "GFLOPs\n/batch"] if batch > 1 else []
+    names += ["activ.\nMB/batch", "weights MB\nfp32", "\nbf16"]
+    names += ["ms\n/batch", "images\n/second"] if "time" in first else []
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [f"{row['parameters']:,}", ratio(row["parameters_ratio"])]
+        cells += [giga(row["macs_per_image"]), giga(row["flops_per_image"]), ratio(row["macs_ratio"])]
+        cells += [giga(row["macs"]), giga(row["flops"])] if batch > 1 else []
+        cells += [f"{row[name] / 1e6:,.2f}" for name in ("activation_bytes", "weight_bytes_fp32", "weight_bytes_bf16")]
+        if "time" in row:
+            cells += [f"{row['time']['milliseconds']:.2f}", f"{row['time']['images_per_second']:,.0f}"]
+        table.add_row(row["arch"], *cells)
+    if "time" in rows[0]:
+        time = rows[0]["time"]
+        table.caption = f"time: median of forward passes on {time['device']}, {time['precision']}, channels_last"
+        table.caption_justify = "left"
+    return table
+
+
+def layer_table(cost: Complexity) -> Table:
+    """A row a layer."""
+    table = Table(box=box.SIMPLE_HEAD, title=cost.arch, title_style="bold", title_justify="left")
+    for name in ("layer", "kind"):
+        table.add_column(name, no_wrap=True)
+    for name in ("output of an image", "parameters", "MMACs", "MFLOPs", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in cost.layers:
+        macs = layer.macs / cost.batch
+        cells = [
+            "×".join(map(str, layer.output)),
+            f"{layer.parameters:,}",
+            f"{macs / 1e6:.3f}",
+            f"{2 * macs / 1e6:.3f}",
+        ]
+        table.add_row(layer.name, layer.kind, *cells, f"{100 * layer.macs / cost.macs:.1f}%")
+    return table
+
+
+def giga(value: float) -> str:
+    """In units of 10^9, seven digits after the point, as the report prints them."""
+    return f"{value / 1e9:.7f}"
+
+
+def ratio(value: float) -> str:
+    """A ratio to the baseline."""
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"
