@@ -1,0 +1,237 @@
+"""Training: it learns, it stops in good order, it resumes bit for bit."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cifarnet.config import TrainConfig
+from cifarnet.data import load
+from cifarnet.errors import Failed, Interrupted, Refused
+from cifarnet.runs import RunFolder, open_run, read_metrics
+from cifarnet.session import build_session
+from cifarnet.signals import StopRequest
+from cifarnet.state import check_same_run, load_state
+from cifarnet.train import Watcher, is_best, train
+
+DIGITS = load("digits")
+BASE = TrainConfig(
+    arch="baseline", dataset="digits", epochs=2, batch_size=128, augment="basic", lr=3e-3, schedule="onecycle", precision="fp32"
+)
+
+
+def start(folder, config, watcher=None, resume=False):
+    """Trains `config` in `folder`; returns the summary."""
+    session = build_session(config, DIGITS)
+    with open_run(folder, resume=resume, overwrite=False) as run, StopRequest() as stop:
+        if resume:
+            session.progress, _ = load_state(run.state, session.model, session.optimizer, session.totals)
+            run.rewrite_metrics(session.progress.history)
+        return train(session, run, watcher or Watcher(), stop)
+
+
+class StopAt(Watcher):
+    """Raises a real signal at the given step, counted over the whole run."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        self.left, self.number = step, number
+
+    def step(self, epoch, step, steps, totals, seen):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(self.number)
+
+
+def timeless(folder):
+    records, _ = read_metrics(RunFolder(folder).metrics)
+    return [{k: v for k, v in record.items() if k not in ("seconds", "images_per_second")} for record in records]
+
+
+def same_files(a, b):
+    one, two = load_file(a), load_file(b)
+    assert one.keys() == two.keys()
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_it_learns_and_writes_its_folder(tmp_path):
+    config = dataclasses.replace(BASE, epochs=6, augment="none", log_grad=True, val_fraction=0.1)
+    summary = start(tmp_path / "run", config)
+    assert summary["test"]["accuracy"] > 0.9
+    records = timeless(tmp_path / "run")
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(value) for record in records for value in record.values())
+    assert {"val_accuracy", "test_loss", "grad_norm_first", "grad_norm_last"} <= records[0].keys()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    best = max(records, key=lambda record: record["val_accuracy"])
+    assert summary["checkpoint"].endswith("best.safetensors")
+    assert summary["test"]["accuracy"] == pytest.approx(best["test_accuracy"])
+
+
+def test_metrics_of_the_last_line_are_those_of_an_independent_pass(tmp_path):
+    """Loss and accuracy logged for the test split, recomputed by hand from the checkpoint's weights."""
+    start(tmp_path / "run", BASE)
+    from cifarnet.checkpoint import load_model
+
+    model, info = load_model(tmp_path / "run" / "last.safetensors")
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (info.mean, info.std))
+    logits = model((DIGITS.test.images.float() / 255 - mean) / std)
+    last = timeless(tmp_path / "run")[-1]
+    assert last["test_accuracy"] == pytest.approx((logits.argmax(1) == DIGITS.test.labels).float().mean().item())
+    assert last["test_loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, DIGITS.test.labels).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("where", [1, 5, 12, 13, 20])
+@pytest.mark.parametrize("loss", ["ce", "adaface", "curricularface", "sphereface"])
+def test_resume_is_bitwise(tmp_path, loss, where):
+    """Stopped by a signal at a step (12 steps an epoch), resumed: the same weights, state and metrics, bit for bit."""
+    config = dataclasses.replace(BASE, loss=loss, log_grad=True, optimizer="sgd" if loss == "adaface" else "adamw")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    start(whole, config)
+    with pytest.raises(Interrupted) as caught:
+        start(broken, config, StopAt(where))
+    assert caught.value.exit_code == 143
+    start(broken, config, resume=True)
+    assert same_files(whole / "last.safetensors", broken / "last.safetensors")
+    assert same_files(whole / "state.safetensors", broken / "state.safetensors")
+    assert timeless(whole) == timeless(broken)
+
+
+TRAIN = "train --dataset digits --arch baseline --loss adaface --epochs 3 --batch-size 64 --augment basic --checkpoint-every 3 -q"
+
+
+def command(folder, *more):
+    return [sys.executable, "-m", "cifarnet", *TRAIN.split(), "--out", str(folder), *more]
+
+
+def test_kill_9_loses_nothing(tmp_path):
+    """Killed without warning at five moments, some within a write; resumed each time; equal to the run left alone."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(whole), env=environment, check=True, cwd=tmp_path)
+    kills = 0
+    for attempt in range(12):
+        more = ["--resume"] if (broken / "state.safetensors").exists() else []
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cifarnet", *(TRAIN.split() if not more else ["train", "-q"]), "--out", str(broken), *more],
+            env=environment, cwd=tmp_path,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        mark = broken / "state.safetensors"
+        before = mark.stat().st_mtime_ns if mark.exists() else 0
+        while process.poll() is None and attempt < 5 and time.monotonic() < deadline:
+            if mark.exists() and mark.stat().st_mtime_ns != before:
+                time.sleep(0.013 * attempt)
+                process.kill()
+                kills += process.wait() == -signal.SIGKILL
+                break
+            time.sleep(0.002)
+        if process.wait() == 0:
+            break
+    assert kills >= 3 and process.returncode == 0
+    assert same_files(whole / "state.safetensors", broken / "state.safetensors")
+    assert same_files(whole / "last.safetensors", broken / "last.safetensors")
+    assert timeless(whole) == timeless(broken)
+    assert not list(broken.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_the_real_program_in_good_order(tmp_path, number, code):
+    process = subprocess.Popen(
+        [*command(tmp_path / "run"), "--epochs", "500"], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert messages.count("\n") == 1 and "cifarnet train --resume --out" in messages
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
+    folder = tmp_path / "run"
+    start(folder, BASE)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    session = build_session(dataclasses.replace(BASE, epochs=3), DIGITS)
+    with open_run(folder, resume=True, overwrite=False) as run, StopRequest() as stop:
+        session.progress, _ = load_state(run.state, session.model, session.optimizer, session.totals)
+        with torch.no_grad():
+            session.model.backbone.fc.weight[0, 0] = math.inf
+        weights = session.model.head.weight.detach().clone()
+        with pytest.raises(Failed, match="not finite in epoch 3"):
+            train(session, run, Watcher(), stop)
+    assert torch.equal(session.model.head.weight, weights)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_metric_that_is_not_a_number_is_never_best():
+    session = build_session(dataclasses.replace(BASE, val_fraction=0.1), DIGITS)
+    assert not is_best(session, {"val_accuracy": math.nan, "val_loss": 1.0})
+    assert not is_best(session, {"val_accuracy": 0.9, "val_loss": math.nan})
+    assert is_best(session, {"val_accuracy": 0.5, "val_loss": 1.0})
+    assert not is_best(session, {"val_accuracy": 0.5, "val_loss": 0.9})
+
+
+def test_the_prototypes_learn_unless_frozen(tmp_path):
+    """What the report's code got wrong."""
+    for frozen in (False, True):
+        config = dataclasses.replace(BASE, loss="arcface", frozen_head=frozen, epochs=1)
+        before = build_session(config, DIGITS).model.head.weight.detach()
+        start(tmp_path / str(frozen), config)
+        after = load_file(tmp_path / str(frozen) / "last.safetensors")["head.weight"]
+        assert torch.equal(before, after) == frozen
+
+
+def test_a_head_cut_off_by_accident_stops_training(tmp_path):
+    session = build_session(dataclasses.replace(BASE, loss="arcface"), DIGITS)
+    session.model.head.requires_grad_(False)
+    with (
+        open_run(tmp_path / "run", resume=False, overwrite=False) as run,
+        StopRequest() as stop,
+        pytest.raises(Failed, match="head got no gradient"),
+    ):
+        train(session, run, Watcher(), stop)
+
+
+def test_what_may_change_on_resume():
+    longer = dataclasses.replace(BASE, epochs=9, device="cuda", data_dir="/elsewhere", workers=3)
+    check_same_run(BASE, longer)
+    with pytest.raises(Refused, match=r"--lr 0.003 -> 0.1, --seed 17 -> 3|--lr .*--seed") as caught:
+        check_same_run(BASE, dataclasses.replace(BASE, lr=0.1, seed=3))
+    assert caught.value.exit_code == 2
+    with pytest.raises(Refused, match="1 is fewer"):
+        check_same_run(BASE, dataclasses.replace(BASE, epochs=1))
+
+
+def test_init_from_keeps_a_head_of_another_shape(tmp_path):
+    start(tmp_path / "run", BASE)
+    source = load_file(tmp_path / "run" / "last.safetensors")
+    session = build_session(dataclasses.replace(BASE, embed_dim=0, loss="arcface"), DIGITS, tmp_path / "run" / "last.safetensors")
+    assert torch.equal(session.model.backbone.conv1.weight, source["backbone.conv1.weight"])
+    with pytest.raises(Refused, match="--init-from"):
+        build_session(dataclasses.replace(BASE, arch="resnet18"), DIGITS, tmp_path / "run" / "last.safetensors")
+
+
+def test_compiled_training_gives_the_same_losses(tmp_path):
+    config = dataclasses.replace(BASE, epochs=1, loss="adaface")
+    start(tmp_path / "eager", config)
+    start(tmp_path / "compiled", dataclasses.replace(config, compile=True))
+    eager, compiled = timeless(tmp_path / "eager")[0], timeless(tmp_path / "compiled")[0]
+    assert compiled["train_loss"] == pytest.approx(eager["train_loss"], rel=1e-3)
+
+
+def test_two_runs_are_equal_whatever_was_drawn_before(tmp_path):
+    start(tmp_path / "a", BASE)
+    torch.rand(1000)
+    start(tmp_path / "b", BASE)
+    assert same_files(tmp_path / "a" / "last.safetensors", tmp_path / "b" / "last.safetensors")
