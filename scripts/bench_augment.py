@@ -2,9 +2,9 @@
 
     python scripts/bench_augment.py [--data-dir DIR] [--json]
 
-The report's augmentation (crop with padding 4, flip, colour jitter) and normalisation, from uint8 to float32. The two are
-timed in turns and the median is shown, so that a slow moment of the machine meets both. Goal: 20,000 a second on 2 cores.
-Without --data-dir the images are noise: the work is the same for any pixels.
+The augmentation of the report (crop with padding 4, flip, colour jitter) and normalisation, from uint8 to float32. All
+are timed in turns and the median is shown, so that a slow moment of the machine meets each. Goal: 20,000 a second on
+2 cores. Without --data-dir the images are noise: the work is the same for any pixels.
 """
 
 import argparse

@@ -1,5 +1,7 @@
 """Image folders: what is found, what is refused, and streaming."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -125,4 +127,13 @@ def test_an_image_that_goes_away_during_the_work(root, monkeypatch, workers):
     (root / "test" / "zero" / "01.jpg").unlink()
     loader = Loader(data.test, 3, "cpu", mean=data.mean, std=data.std, shuffle=False, workers=workers)
     with pytest.raises(Failed, match=r"zero/01.jpg: there is no such file"):
+        list(loader.epoch(0))
+
+
+def test_a_worker_that_is_killed(root, monkeypatch):
+    monkeypatch.setattr(folder, "MEMORY", 1000)
+    data = load("folder", root)
+    monkeypatch.setattr(folder, "read_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    loader = Loader(data.test, 3, "cpu", mean=data.mean, std=data.std, shuffle=False, workers=1)
+    with pytest.raises(Failed, match="decoding ended early"):
         list(loader.epoch(0))

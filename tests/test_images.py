@@ -236,6 +236,14 @@ def test_first_of_several_frames_with_a_warning(tmp_path, kind):
     assert len(remarks) == 1 and "first is used" in remarks[0]
 
 
+def test_a_photo_with_a_preview_is_a_plain_photo(tmp_path):
+    """Phones write JPEG files with a second, smaller picture (MPO)."""
+    photo().save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[photo(30, 20)])
+    photo().save(tmp_path / "b.jpg", "JPEG")
+    image, remarks = read_image(tmp_path / "a.jpg", 32)
+    assert torch.equal(image, read_image(tmp_path / "b.jpg", 32)[0]) and remarks == []
+
+
 def test_size_crop_and_antialiasing(tmp_path):
     """Against torchvision on the same pixels."""
     import torchvision.transforms.functional as tvf

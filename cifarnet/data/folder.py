@@ -83,8 +83,13 @@ class StreamedSplit:
             num_workers=workers,
             generator=torch.Generator(),  # else it draws from torch's global generator
         )
-        for images, errors in loader:
-            yield torch.from_numpy(images), errors
+        try:
+            for images, errors in loader:
+                yield torch.from_numpy(images), errors
+        except RuntimeError as error:  # torch's way to say that a worker was killed
+            raise Failed(
+                "image folder", f"decoding ended early ({printable(str(error))})", "try fewer --workers"
+            ) from error
 
 
 class Files(TorchDataset):
@@ -114,7 +119,7 @@ def measure(split: StreamedSplit, in_memory: bool) -> tuple[AnySplit, Channels, 
     errors: list[tuple[str, str]] = []
 
     def decoded() -> Iterator[Tensor]:
-        workers = (os.cpu_count() or 1) if len(split) > 8 * PIECE else 0
+        workers = cores() if len(split) > 8 * PIECE else 0
         pieces = torch.arange(len(split)).split(PIECE)
         for index, (images, wrong) in zip(pieces, split.decode(pieces, workers), strict=True):
             errors.extend(wrong)
@@ -127,6 +132,11 @@ def measure(split: StreamedSplit, in_memory: bool) -> tuple[AnySplit, Channels, 
         listed = names([f"{name} ({why})" for name, why in errors])
         raise Refused("image folder", f"{len(errors)} of {len(split)} images cannot be used: {listed}", "remove them")
     return Split(pixels, split.labels) if in_memory else split, mean, std
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def list_classes(folder: Path) -> list[str]:
