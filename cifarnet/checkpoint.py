@@ -78,7 +78,9 @@ def load_model(path: Path) -> tuple[Classifier, ModelInfo]:
         with torch.device("meta"):
             model = build_model(info.config, len(info.classes))
     except Refused as error:
-        raise Refused(str(path), f"describes a model that cannot be built ({error})", "take another checkpoint") from error
+        raise Refused(
+            str(path), f"describes a model that cannot be built ({error})", "take another checkpoint"
+        ) from error
     tensors = read_tensors(path)
     compare(path, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)

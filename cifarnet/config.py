@@ -60,29 +60,25 @@ class TrainConfig:
         group="Model",
         choices=("small", "cifar", "imagenet"),
     )
-    embed_dim: int = option(0, "size of the embedding before the head; 0: the backbone's own", group="Model", low=0, high=100_000)
+    embed_dim: int = option(
+        0, "size of the embedding before the head; 0: the backbone's own", group="Model", low=0, high=100_000
+    )
     neck: str = option(
         "none", "bn puts Linear + BatchNorm between backbone and head", group="Model", choices=("none", "bn")
     )
 
-    loss: str = option(
-        "ce", "ce, focal, sphereface, cosface, arcface, curricularface, adaface, magface", group="Loss"
-    )
-    scale: float | None = option(None, "s of the margin losses [default: the paper's]", group="Loss", above=0)
-    margin: float | None = option(None, "m of the margin losses [default: the paper's]", group="Loss", low=0)
+    loss: str = option("ce", "ce, focal, sphereface, cosface, arcface, curricularface, adaface, magface", group="Loss")
+    scale: float | None = option(None, "s of the margin losses (default: the paper's)", group="Loss", above=0)
+    margin: float | None = option(None, "m of the margin losses (default: the paper's)", group="Loss", low=0)
     h: float | None = option(None, "AdaFace's h, how far the norm moves the margin", group="Loss", low=0)
-    t_alpha: float | None = option(
-        None, "AdaFace's EMA rate of the norm statistics", group="Loss", low=0, high=1
-    )
+    t_alpha: float | None = option(None, "AdaFace's EMA rate of the norm statistics", group="Loss", low=0, high=1)
     easy_margin: bool = option(False, "ArcFace: the margin only where the target cosine is positive", group="Loss")
     gamma: float | None = option(None, "focal loss: the focusing exponent", group="Loss", low=0)
     label_smoothing: float = option(0.0, "label smoothing of ce", group="Loss", low=0, high=0.999)
     frozen_head: bool = option(False, "keep the class prototypes random, as the report's code did", group="Loss")
 
     dataset: str = option("cifar10", "cifar10, cifar100, digits, folder", group="Data")
-    data_dir: str | None = option(
-        None, "where the data is [default: the user's cache]", group="Data", resume=True
-    )
+    data_dir: str | None = option(None, "where the data is (default: the user's cache)", group="Data", resume=True)
     coarse: bool = option(False, "CIFAR-100: the 20 superclasses in place of the 100 classes", group="Data")
     image_size: int = option(32, "side of the square input, pixels", group="Data", low=8, high=1024)
     augment: str = option(
@@ -91,14 +87,18 @@ class TrainConfig:
         group="Data",
         choices=("report", "basic", "autoaugment", "none"),
     )
-    normalize: bool = option(True, "subtract the training set's mean, divide by its std (else pixels in [0, 1])", group="Data")
+    normalize: bool = option(
+        True, "subtract the training set's mean, divide by its std (else pixels in [0, 1])", group="Data"
+    )
     val_fraction: float = option(
         0.0, "part of the training set held out to choose `best`; 0 keeps no best", group="Data", low=0, high=0.9
     )
 
     epochs: int = option(250, "passes over the training set", group="Optimisation", low=0, resume=True)
     batch_size: int = option(256, "images a step", group="Optimisation", low=1)
-    optimizer: str = option("adamw", "adamw, adam or sgd (Nesterov)", group="Optimisation", choices=("adamw", "adam", "sgd"))
+    optimizer: str = option(
+        "adamw", "adamw, adam or sgd (Nesterov)", group="Optimisation", choices=("adamw", "adam", "sgd")
+    )
     lr: float = option(1e-3, "peak learning rate", group="Optimisation", above=0)
     momentum: float = option(0.9, "momentum of sgd", group="Optimisation", low=0, high=0.9999)
     weight_decay: float = option(0.01, "weight decay", group="Optimisation", low=0)
@@ -108,23 +108,36 @@ class TrainConfig:
     warmup: float = option(
         0.3, "part of the training spent warming up (not with constant)", group="Optimisation", low=0, high=1
     )
-    init: str = option("kaiming", "initialisation: kaiming or keras", group="Optimisation", choices=("kaiming", "keras"))
+    init: str = option(
+        "kaiming", "initialisation: kaiming or keras", group="Optimisation", choices=("kaiming", "keras")
+    )
     seed: int = option(17, "the one seed of everything random", group="Optimisation", low=0, high=2**31 - 1)
 
-    device: str = option("auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps", group="Execution", resume=True)
+    device: str = option(
+        "auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps", group="Execution", resume=True
+    )
     precision: str = option(
         "auto", "auto (bf16 where the hardware has it), fp32, bf16", group="Execution", choices=("auto", "fp32", "bf16")
     )
     channels_last: bool = option(True, "channels_last memory layout", group="Execution")
     compile: bool = option(False, "compile the training step with torch.compile", group="Execution")
     backend: str = option(
-        "auto", "what runs the margin head: auto, torch, cpu, cuda", group="Execution", choices=("auto", "torch", "cpu", "cuda")
+        "auto",
+        "what runs the margin head: auto, torch, cpu, cuda",
+        group="Execution",
+        choices=("auto", "torch", "cpu", "cuda"),
     )
-    workers: int = option(0, "processes that decode image folders too large for memory", group="Execution", low=0, resume=True)
+    workers: int = option(
+        0, "processes that decode image folders too large for memory", group="Execution", low=0, resume=True
+    )
 
     eval_every: int = option(1, "epochs between two evaluations (the last is always evaluated)", group="Output", low=1)
     checkpoint_every: int = option(
-        0, "also save the training state every so many steps; 0: at the end of an epoch", group="Output", low=0, resume=True
+        0,
+        "also save the training state every so many steps; 0: at the end of an epoch",
+        group="Output",
+        low=0,
+        resume=True,
     )
     log_grad: bool = option(False, "log the gradient norm of the first and the last layer", group="Output")
 

@@ -39,7 +39,11 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
     if config.schedule == "cosine":
         if step + 1 < warm:
             return config.lr * (step + 1) / warm
-        return config.lr * (1 + math.cos(math.pi * (step + 1 - warm) / (total - warm + 1))) / 2 if total > warm else config.lr
+        return (
+            config.lr * (1 + math.cos(math.pi * (step + 1 - warm) / (total - warm + 1))) / 2
+            if total > warm
+            else config.lr
+        )
     low, end = config.lr / ONECYCLE_START, config.lr / ONECYCLE_START / ONECYCLE_END
     peak = max(warm - 1, 1e-9)
     if step <= peak:

@@ -1,5 +1,6 @@
 """The run folder: its files, its name, its lock, and how a checkpoint is found in it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -48,18 +49,25 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 (held until __exit__)
+            self._lock = open(self.path / ".lock", "a")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Refused(str(self.path), "another process is training there", "wait for it, or choose another --out") from error
+            raise Refused(
+                str(self.path), "another process is training there", "wait for it, or choose another --out"
+            ) from error
         except OSError as error:
             raise Refused(str(self.path), f"cannot be used ({error.strerror})", "choose another --out") from error
         sweep_temporaries(self.path)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        if self._lock is None:
+            return
+        if error is not None and not self.own_files():  # refused before any work: leave no empty folder behind
+            with contextlib.suppress(OSError):
+                (self.path / ".lock").unlink()
+                self.path.rmdir()
+        self._lock.close()
 
     def clear(self) -> None:
         """Removes what an earlier run left (and nothing else), for --overwrite."""

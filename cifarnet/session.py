@@ -143,5 +143,9 @@ def copy_weights(model: Classifier, path: Path) -> None:
     body = [name for name in mine if not name.startswith("head.")]
     lost = [name for name in body if name not in fitting]
     if lost:
-        raise Refused("--init-from", f"{path} is a {info.config.arch} whose {lost[0]} does not fit", "use the same --arch and --stem")
+        raise Refused(
+            "--init-from",
+            f"{path} is a {info.config.arch} whose {lost[0]} does not fit",
+            "use the same --arch and --stem",
+        )
     model.load_state_dict(fitting, strict=False)

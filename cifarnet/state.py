@@ -98,9 +98,13 @@ def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
         if getattr(saved, item.name) != getattr(asked, item.name) and not item.metadata["resume"]
     ]
     if changed:
-        raise Refused("--resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run")
+        raise Refused(
+            "--resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run"
+        )
     if asked.epochs < saved.epochs:
-        raise Refused("--epochs", f"the run was started for {saved.epochs}, {asked.epochs} is fewer", "ask for as many or more")
+        raise Refused(
+            "--epochs", f"the run was started for {saved.epochs}, {asked.epochs} is fewer", "ask for as many or more"
+        )
 
 
 def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -117,7 +121,9 @@ def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[
         elif value.shape == parameter.shape:  # empty_like keeps the parameter's memory layout, and so the order of sums
             optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(value)
         else:
-            raise Refused(str(path), f"{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}", "start the run again")
+            raise Refused(
+                str(path), f"{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}", "start the run again"
+            )
 
 
 def _parse_progress(text: str, path: Path) -> Progress:

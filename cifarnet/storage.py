@@ -27,7 +27,9 @@ def write_file(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise Failed(
-            str(path), f"cannot be written ({error.strerror})", "the previous file is kept; free some space or move --out"
+            str(path),
+            f"cannot be written ({error.strerror})",
+            "the previous file is kept; free some space or move --out",
         ) from error
 
 

@@ -144,7 +144,11 @@ def check_head_learns(session: Session) -> None:
     """The class prototypes must learn, unless they were frozen on request."""
     gradient = session.model.head.weight.grad
     if not session.config.frozen_head and (gradient is None or not gradient.any()):
-        raise Failed("training", "the head got no gradient in the first step", "this is a bug; --frozen-head allows it on purpose")
+        raise Failed(
+            "training",
+            "the head got no gradient in the first step",
+            "this is a bug; --frozen-head allows it on purpose",
+        )
 
 
 def measure_training(session: Session) -> dict[str, Any]:

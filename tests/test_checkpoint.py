@@ -50,10 +50,14 @@ def test_round_trip_of_a_channels_last_model(tmp_path, loss):
     model = build_model(config, 10).to(memory_format=torch.channels_last).train()
     model.head(model.features(torch.randn(4, 3, 32, 32)), torch.arange(4))
     path = tmp_path / "m.safetensors"
-    save_model(path, model, ModelInfo(config, CLASSES, (0.5,) * 3, (0.2,) * 3, metrics={"accuracy": 0.5}, backend="torch"))
+    save_model(
+        path, model, ModelInfo(config, CLASSES, (0.5,) * 3, (0.2,) * 3, metrics={"accuracy": 0.5}, backend="torch")
+    )
     loaded, found = load_model(path)
     assert found.config == config and found.classes == CLASSES and found.metrics == {"accuracy": 0.5}
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(model.eval()(images), loaded(images))
 

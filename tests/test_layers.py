@@ -30,7 +30,9 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "cifarnet" else {node.module}
+            names |= (
+                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "cifarnet" else {node.module}
+            )
     return names
 
 
@@ -44,9 +46,9 @@ def test_imports_go_down(path):
         if top == "cifarnet" and rest and rest[0] != "__version__":
             other = rest[0]
             same_room = other == room_of(path)
-            assert same_room or FLOOR[other] < here or (FLOOR[other] == here and other in PEERS.get(room_of(path), ())), (
-                f"{path} (floor {here}) imports cifarnet.{other} (floor {FLOOR[other]})"
-            )
+            assert (
+                same_room or FLOOR[other] < here or (FLOOR[other] == here and other in PEERS.get(room_of(path), ()))
+            ), f"{path} (floor {here}) imports cifarnet.{other} (floor {FLOOR[other]})"
 
 
 # Within a floor, the few that stand on a neighbour; each goes one way only.
@@ -66,7 +68,11 @@ PEERS = {
 def test_neighbours_do_not_form_a_loop():
     order: list[str] = []
     for _ in PEERS:
-        order += [room for room, uses in PEERS.items() if room not in order and all(u in order or u not in PEERS for u in uses)]
+        order += [
+            room
+            for room, uses in PEERS.items()
+            if room not in order and all(u in order or u not in PEERS for u in uses)
+        ]
     assert set(order) == set(PEERS)
 
 

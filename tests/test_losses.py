@@ -111,7 +111,11 @@ def draw(seed, spread=1.0, dtype=torch.float64):
     w = torch.randn(C, D, generator=g, dtype=torch.float64)
     y = torch.randint(0, C, (N,), generator=g)
     pull = torch.linspace(-3, 3, N, dtype=torch.float64)[:, None]
-    z = (torch.randn(N, D, generator=g, dtype=torch.float64) + pull * w[y]) * (2 + 4 * torch.rand(N, 1, generator=g)) * spread
+    z = (
+        (torch.randn(N, D, generator=g, dtype=torch.float64) + pull * w[y])
+        * (2 + 4 * torch.rand(N, 1, generator=g))
+        * spread
+    )
     return z.to(dtype), w.to(dtype), y
 
 
@@ -156,7 +160,9 @@ def test_gradcheck(loss):
     z, w, y = draw(3)
     head = head_with(loss, w, **({} if loss == "sphereface" else {"scale": 8.0}))
     head.eval()  # the running state is a constant of the derivative
-    head.state.copy_(torch.tensor({"curricularface": [0.3], "adaface": [20.0, 9.0], "sphereface": [60.0]}.get(loss, [])))
+    head.state.copy_(
+        torch.tensor({"curricularface": [0.3], "adaface": [20.0, 9.0], "sphereface": [60.0]}.get(loss, []))
+    )
     if loss == "adaface":  # its norms are detached on purpose: differentiate along directions that keep them
         norm = z.norm(dim=1, keepdim=True)
 
@@ -249,7 +255,7 @@ def test_the_optimizer_moves_the_head_unless_frozen(loss):
 
 @pytest.mark.parametrize("loss", ANGULAR)
 def test_inference_knows_no_margin(loss):
-    z, w, y = draw(4, dtype=torch.float32)
+    z, w, _ = draw(4, dtype=torch.float32)
     head = head_with(loss, w, **({} if loss == "sphereface" else {"scale": 20.0}))
     c = cosines(z.double().numpy(), w.double().numpy())
     factor = np.linalg.norm(z.double().numpy(), axis=1)[:, None] if loss == "sphereface" else 20.0

@@ -89,7 +89,8 @@ def test_neck_and_embedding(neck):
 
 
 @pytest.mark.parametrize(
-    ("arch", "size", "option"), [("resnet19", 32, "--arch"), ("baseline", 64, "--image-size"), ("resnet18", 16, "--image")]
+    ("arch", "size", "option"),
+    [("resnet19", 32, "--arch"), ("baseline", 64, "--image-size"), ("resnet18", 16, "--image")],
 )
 def test_what_cannot_be_built_is_refused(arch, size, option):
     with pytest.raises(Refused, match=option):

@@ -24,7 +24,14 @@ from cifarnet.train import Watcher, is_best, train
 
 DIGITS = load("digits")
 BASE = TrainConfig(
-    arch="baseline", dataset="digits", epochs=2, batch_size=128, augment="basic", lr=3e-3, schedule="onecycle", precision="fp32"
+    arch="baseline",
+    dataset="digits",
+    epochs=2,
+    batch_size=128,
+    augment="basic",
+    lr=3e-3,
+    schedule="onecycle",
+    precision="fp32",
 )
 
 
@@ -85,7 +92,9 @@ def test_metrics_of_the_last_line_are_those_of_an_independent_pass(tmp_path):
     logits = model((DIGITS.test.images.float() / 255 - mean) / std)
     last = timeless(tmp_path / "run")[-1]
     assert last["test_accuracy"] == pytest.approx((logits.argmax(1) == DIGITS.test.labels).float().mean().item())
-    assert last["test_loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, DIGITS.test.labels).item(), rel=1e-4)
+    assert last["test_loss"] == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, DIGITS.test.labels).item(), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("where", [1, 5, 12, 13, 20])
@@ -216,7 +225,9 @@ def test_what_may_change_on_resume():
 def test_init_from_keeps_a_head_of_another_shape(tmp_path):
     start(tmp_path / "run", BASE)
     source = load_file(tmp_path / "run" / "last.safetensors")
-    session = build_session(dataclasses.replace(BASE, embed_dim=0, loss="arcface"), DIGITS, tmp_path / "run" / "last.safetensors")
+    session = build_session(
+        dataclasses.replace(BASE, embed_dim=0, loss="arcface"), DIGITS, tmp_path / "run" / "last.safetensors"
+    )
     assert torch.equal(session.model.backbone.conv1.weight, source["backbone.conv1.weight"])
     with pytest.raises(Refused, match="--init-from"):
         build_session(dataclasses.replace(BASE, arch="resnet18"), DIGITS, tmp_path / "run" / "last.safetensors")

@@ -72,7 +72,7 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="cifarnet", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except CifarnetError as error:

@@ -10,17 +10,25 @@ from cifarnet.errors import Refused
 
 
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="cifar10, cifar100, digits, folder (default: the run's).")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")
+    ] = None,
     split: Annotated[str, typer.Option(help="test, train, or val (what the run held out).")] = "test",
     flip: Annotated[bool, typer.Option("--flip", help="Average each image's logits with its mirror image's.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 (default: the run's).")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Where the confusion matrix is drawn (default: beside the checkpoint).")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Where the confusion matrix is drawn (default: beside the checkpoint).")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write precision, recall and F1 of each class.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Write label, prediction and probabilities of each image (CSV).")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write label, prediction and probabilities of each image (CSV).")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
@@ -47,7 +55,13 @@ def evaluate(
         write_rows(csv, ["class", "precision", "recall", "f1", "images"], rows)
     if predictions is not None:
         write_predictions(predictions, logits, labels, info.classes)
-    document = {"checkpoint": str(path), "dataset": dataset or info.config.dataset, "split": split, "precision": chosen, **scores}
+    document = {
+        "checkpoint": str(path),
+        "dataset": dataset or info.config.dataset,
+        "split": split,
+        "precision": chosen,
+        **scores,
+    }
     if json_output:
         print_json(document)
         return
@@ -69,9 +83,15 @@ def open_split(info, dataset, data_dir, split, batch_size, device, precision):  
     if split == "val" and config.val_fraction == 0:
         raise Refused("--split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)
-    data = load(dataset or config.dataset, data_dir or config.data_dir, image_size=config.image_size, coarse=config.coarse)
+    data = load(
+        dataset or config.dataset, data_dir or config.data_dir, image_size=config.image_size, coarse=config.coarse
+    )
     if data.classes != info.classes:
-        raise Refused("--dataset", f"its classes are not the model's ({len(data.classes)} and {len(info.classes)})", "name the data set that the model was trained on")
+        raise Refused(
+            "--dataset",
+            f"its classes are not the model's ({len(data.classes)} and {len(info.classes)})",
+            "name the data set that the model was trained on",
+        )
     images = data.test
     if split != "test":
         images = data.train

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package).")
+        Path | None,
+        typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package)."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
-    crop: Annotated[bool, typer.Option("--crop", help="Cut a centred square out of the image (default: squeeze it).")] = False,
+    crop: Annotated[
+        bool, typer.Option("--crop", help="Cut a centred square out of the image (default: squeeze it).")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     csv: Annotated[Path | None, typer.Option(help="Also write a line an image to this file.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

@@ -33,7 +33,10 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     macro = " / ".join(percent(scores[f"macro_{name}"]) for name in ("precision", "recall", "f1"))
     micro = " / ".join(percent(scores[f"micro_{name}"]) for name in ("precision", "recall", "f1"))
     rows += [("macro precision / recall / F1", macro), ("micro precision / recall / F1", micro)]
-    rows += [("AUROC (one-vs-rest, macro)", percent(scores["auroc"])), ("AUPRC (one-vs-rest, macro)", percent(scores["auprc"]))]
+    rows += [
+        ("AUROC (one-vs-rest, macro)", percent(scores["auroc"])),
+        ("AUPRC (one-vs-rest, macro)", percent(scores["auprc"])),
+    ]
     rows += [("expected calibration error", percent(scores["ece"])), ("loss", f"{scores['loss']:.4f}")]
     return rows
 
@@ -53,7 +56,9 @@ def class_table(scores: dict[str, Any]) -> Table:
 def confusion_table(scores: dict[str, Any]) -> Table:
     """The row-normalised confusion matrix in percent: rows the true class, columns the predicted one."""
     names = [row["name"] for row in scores["classes"]]
-    table = Table(box=box.SIMPLE_HEAD, title="true class ↓, predicted →, % of the row", title_style="dim", padding=(0, 1))
+    table = Table(
+        box=box.SIMPLE_HEAD, title="true class ↓, predicted →, % of the row", title_style="dim", padding=(0, 1)
+    )
     table.add_column("")
     for name in names:
         table.add_column(name[:5], justify="right", no_wrap=True)
@@ -85,5 +90,10 @@ def prediction_table(records: list[dict[str, Any]]) -> Table:
         for rank, (label, probability) in enumerate(zip(record["classes"], record["probabilities"], strict=True)):
             style = "bold" if rank == 0 else "dim"
             bar = "█" * round(20 * probability)
-            table.add_row(name.replace("[", "\\[") if rank == 0 else "", f"[{style}]{label}[/]", f"[{style}]{100 * probability:.2f}%[/]", f"[cyan]{bar}[/]")
+            table.add_row(
+                name.replace("[", "\\[") if rank == 0 else "",
+                f"[{style}]{label}[/]",
+                f"[{style}]{100 * probability:.2f}%[/]",
+                f"[cyan]{bar}[/]",
+            )
     return table

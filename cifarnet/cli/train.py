@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
-from cifarnet.config import TrainConfig
+from cifarnet.config import TrainConfig, flag
 from cifarnet.errors import Refused
 from cifarnet.recipes import RECIPES, recipe_values
 
@@ -27,7 +27,9 @@ def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
             metavar="|".join(choices) if choices else None,
         )
         annotation = Annotated[item.type, option]  # type: ignore[valid-type]
-        own.append(inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=annotation))
+        own.append(
+            inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=annotation)
+        )
     function.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
     return function
@@ -39,8 +41,12 @@ def train(
     *,
     recipe: Annotated[str, typer.Option(help=f"A named set of values: {', '.join(RECIPES)}.")] = "report",
     config: Annotated[Path | None, typer.Option(help="A JSON file of options (config.json of a run).")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/<arch>-<loss>-<dataset>-<n>].")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out [default: runs/latest].")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder (default: runs/<arch>-<loss>-<dataset>-<n>).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out (default: runs/latest).")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in a folder that holds a run.")] = False,
     init_from: Annotated[Path | None, typer.Option(help="Start from the weights of a checkpoint or run.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
@@ -67,7 +73,7 @@ def train(
         overwrite=overwrite,
         init_from=init_from,
         console=messages(quiet),
-        recipe=recipe if not resume else None,
+        headline=None if resume else headline(recipe, chosen, given),
     )
     if json_output:
         print_json(summary)
@@ -75,6 +81,15 @@ def train(
         from cifarnet.cli.tables import summary_table
 
         results().print(summary_table(summary))
+
+
+def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> str:
+    """The recipe in words, its values, and those that the command line put in their place."""
+    values = [f"{flag(name)} {getattr(config, name)}" for name in recipe_values(recipe) if name not in given]
+    text = f"{recipe}: {RECIPES[recipe].summary}"
+    if values:
+        text += f" ({' '.join(values)})"
+    return text + (f"; here with {' '.join(f'{flag(name)} {value}' for name, value in given.items())}" if given else "")
 
 
 def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainConfig:

@@ -6,12 +6,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch import Tensor
 
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.devices import device_name
-from cifarnet.recipes import RECIPES
+from cifarnet.errors import CifarnetError
 from cifarnet.runs import RunFolder, find_checkpoint, next_folder, open_run
 from cifarnet.session import Session, build_session
 from cifarnet.signals import StopRequest
@@ -28,8 +29,15 @@ class TerminalWatcher(Watcher):
         self.console, self.session = console, session
         self.looked = time.monotonic()
         self.start = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[now]}"))
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[now]}"),
+        )
+        self.bar = Progress(
+            *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+        )
         total = session.config.epochs * session.steps
         done = session.progress.epoch * session.steps + session.progress.step
         self.task = self.bar.add_task("training", total=total, completed=done, now="")
@@ -60,10 +68,17 @@ class TerminalWatcher(Watcher):
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Adds the epoch's line to the table."""
-        cells = [f"{record['epoch']}", f"{record['lr']:.2e}", f"{record['train_loss']:.4f}", f"{100 * record['train_accuracy']:.2f}%"]
+        cells = [
+            f"{record['epoch']}",
+            f"{record['lr']:.2e}",
+            f"{record['train_loss']:.4f}",
+            f"{100 * record['train_accuracy']:.2f}%",
+        ]
         for split in ("val", "test") if self.session.validation else ("test",):
             known = f"{split}_loss" in record
-            cells += [f"{record[f'{split}_loss']:.4f}", f"{100 * record[f'{split}_accuracy']:.2f}%"] if known else ["–", "–"]
+            cells += (
+                [f"{record[f'{split}_loss']:.4f}", f"{100 * record[f'{split}_accuracy']:.2f}%"] if known else ["–", "–"]
+            )
         cells += [f"{record['images_per_second']:,.0f}", f"{record['seconds']:.1f} s"]
         self.console.print(" ".join(f"{cell:>10}" for cell in cells))
 
@@ -80,13 +95,11 @@ def train_with_progress(
     overwrite: bool,
     init_from: Path | None,
     console: Console,
-    recipe: str | None,
+    headline: str | None,
 ) -> dict[str, Any]:
     """Loads the data, trains in the run folder `out` with progress on `console`, and returns the summary."""
     path = out or next_folder(config)
     with open_run(path, resume=resume, overwrite=overwrite) as folder, StopRequest() as stop:
-        if recipe is not None:
-            console.print(f"[bold]recipe[/]   {recipe}: {RECIPES[recipe].summary}")
         dataset = load_with_progress(config, console)
         session = build_session(config, dataset, find_checkpoint(init_from) if init_from else None)
         if resume:
@@ -98,12 +111,29 @@ def train_with_progress(
             folder.clear()
         folder.write_config(config)
         folder.mark_latest()
+        if headline:
+            console.print("[bold]recipe[/]  ", Text(headline))
         describe(session, dataset.train, dataset.test, folder, console)
         if resume and session.progress.epoch >= config.epochs:
             console.print(f"nothing to do: the run is at its last epoch ({config.epochs}); ask for more with --epochs")
         with TerminalWatcher(console, session) as watcher:
             summary = train(session, folder, watcher, stop)
+        draw_figures(session, summary, folder, console)
     return summary
+
+
+def draw_figures(session: Session, summary: dict[str, Any], folder: RunFolder, console: Console) -> None:
+    """curves.png and confusion.png in the run's folder; a figure that cannot be written is only warned of."""
+    from cifarnet.plots import confusion, curves
+
+    config = session.config
+    title = f"{config.arch} · {config.loss} · {config.dataset}"
+    try:
+        if session.progress.history:
+            curves.draw({folder.path.name: session.progress.history}, folder.path / "curves.png", title)
+        confusion.draw(summary["test"]["confusion"], session.classes, folder.path / "confusion.png", f"{title} test")
+    except CifarnetError as error:
+        console.print(f"[yellow]warning:[/] {error}")
 
 
 def load_with_progress(config: TrainConfig, console: Console) -> Any:
@@ -132,6 +162,8 @@ def describe(session: Session, train_split: Any, test_split: Any, folder: RunFol
     constants = getattr(session.model.head, "options", None)
     loss = config.loss if constants is None else f"{config.loss} (s = {constants.scale:g}, m = {constants.margin:g})"
     console.print(f"[bold]model[/]    {config.arch}, {parameters:,} parameters, loss {loss}, head on {session.backend}")
-    console.print(f"[bold]data[/]     {config.dataset}: {len(train_split):,} train, {len(test_split):,} test, {len(session.classes)} classes")
+    console.print(
+        f"[bold]data[/]     {config.dataset}: {len(train_split):,} train, {len(test_split):,} test, {len(session.classes)} classes"
+    )
     console.print(f"[bold]device[/]   {device_name(session.device)}, {session.precision}")
     console.print(f"[bold]run[/]      {folder.path}", soft_wrap=True)
