@@ -98,6 +98,25 @@ def test_draws_cover_their_ranges():
     assert torch.isfinite(augment.jitter_draws(nearly_one)[0]).all()
 
 
+def test_each_choice_has_a_number_of_its_own():
+    """Changing one of the eight numbers changes one choice: no two choices are correlated."""
+
+    def choices(draws: Tensor) -> list[float]:
+        top, left, flip = augment.crop_flip_draws(draws)
+        blends, hue = augment.jitter_draws(draws)
+        order = int((blends.view(6, 3)[:3, 0] != 1).sum())  # how many ops come before the hue
+        own, grey, mean = blends.view(6, 3).unbind(1)
+        light, strong, rich = own[(own != 1) & (grey == 0) & (mean == 0)], mean.sum(), grey.sum()
+        return [float(x) for x in (top, left, flip, order, light, strong, rich, hue)]
+
+    base = torch.full((1, 8), 0.1)
+    for column in range(8):
+        draws = base.clone()
+        draws[0, column] = 0.9
+        changed = [i for i, (a, b) in enumerate(zip(choices(base), choices(draws), strict=True)) if a != b]
+        assert changed == [column]
+
+
 def test_draws_depend_on_seed_and_epoch_alone():
     assert torch.equal(augment.draw(10, 1, 2), augment.draw(10, 1, 2))
     assert torch.equal(augment.draw(10, 1, 2), augment.draw(20, 1, 2)[:10])

@@ -58,6 +58,13 @@ def test_an_epoch_entered_later_is_bitwise_the_same(policy):
     assert not torch.equal(other[0], whole[0][0])
 
 
+def test_each_epoch_draws_anew():
+    loader = make(load("digits").test, 100, augment="basic", shuffle=False)
+    first, second = (torch.cat([x for x, _ in loader.epoch(epoch)]) for epoch in (0, 1))
+    same = (first == second).flatten(1).all(1)
+    assert same.float().mean() < 0.1  # 1 in 162 has the same crop and flip again
+
+
 def test_the_global_generator_is_left_alone():
     state = torch.get_rng_state()
     list(make(numbered(20), augment="report").epoch(0))
