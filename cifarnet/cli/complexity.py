@@ -58,7 +58,8 @@ def complexity(
     baseline = measure(TrainConfig(arch="baseline"), classes, 1)
     times = []
     if measured:
-        times = [time_of(config, classes, batch, device, precision) for config in configs]
+        known = [config for config in configs if config.arch in {cost.arch for cost in counted}]
+        times = [time_of(config, classes, batch, device, precision) for config in known]
     rows = [documented(cost, baseline, times[index] if times else None) for index, cost in enumerate(counted)]
     if figure is not None:
         from cifarnet.plots import complexity as picture
@@ -111,6 +112,8 @@ def print_tables(counted: list["Complexity"], rows: list[dict[str, Any]], layers
 
     console = results()
     console.print(cost_tables.model_table(rows))
+    if "time" in rows[0]:
+        console.print(cost_tables.time_table(rows))
     if layers:
         for cost in counted:
             console.print(cost_tables.layer_table(cost))

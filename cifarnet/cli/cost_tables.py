@@ -9,17 +9,17 @@ from cifarnet.complexity import Complexity
 
 
 def model_table(rows: list[dict[str, Any]]) -> Table:
-    """A row a model: parameters, MACs and FLOPs an image and a batch, memory, ratios to the baseline, time."""
+    """A row a model: parameters, MACs and FLOPs an image and a batch, memory, ratios to the baseline."""
     first = rows[0]
     batch = first["batch"]
     stem = next((f", stem {row['stem']}" for row in rows if row["stem"]), "")
-    title = f"{first['image_size']}x{first['image_size']} images, {first['classes']} classes{stem}, batch {batch}; 1 MAC = 2 FLOPs; × baseline"
+    size, classes = first["image_size"], first["classes"]
+    title = f"{size}x{size} images, {classes} classes{stem}, batch {batch}; 1 MAC = 2 FLOPs; × baseline"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_style="dim", title_justify="left", padding=(0, 1))
     table.add_column("\nmodel", no_wrap=True)
     names = ["\nparameters", "\n×", "GMACs\n/image", "GFLOPs\n/image", "\n×"]
     names += ["GMACs\n/batch", "GFLOPs\n/batch"] if batch > 1 else []
     names += ["activ.\nMB/batch", "weights MB\nfp32", "\nbf16"]
-    names += ["ms\n/batch", "images\n/second"] if "time" in first else []
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -27,13 +27,24 @@ def model_table(rows: list[dict[str, Any]]) -> Table:
         cells += [giga(row["macs_per_image"]), giga(row["flops_per_image"]), ratio(row["macs_ratio"])]
         cells += [giga(row["macs"]), giga(row["flops"])] if batch > 1 else []
         cells += [f"{row[name] / 1e6:,.2f}" for name in ("activation_bytes", "weight_bytes_fp32", "weight_bytes_bf16")]
-        if "time" in row:
-            cells += [f"{row['time']['milliseconds']:.2f}", f"{row['time']['images_per_second']:,.0f}"]
         table.add_row(row["arch"], *cells)
-    if "time" in rows[0]:
-        time = rows[0]["time"]
-        table.caption = f"time: median of forward passes on {time['device']}, {time['precision']}, channels_last"
-        table.caption_justify = "left"
+    return table
+
+
+def time_table(rows: list[dict[str, Any]]) -> Table:
+    """Measured latency and throughput of each model."""
+    time = rows[0]["time"]
+    title = (
+        f"forward passes of {rows[0]['batch']} images on {time['device']}, {time['precision']}, channels_last: median"
+    )
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_style="dim", title_justify="left", padding=(0, 1))
+    table.add_column("model", no_wrap=True)
+    for name in ("ms a pass", "images a second", "passes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        time = row["time"]
+        cells = (f"{time['milliseconds']:.2f}", f"{time['images_per_second']:,.0f}", f"{time['repeats']}")
+        table.add_row(row["arch"], *cells)
     return table
 
 
