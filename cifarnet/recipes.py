@@ -32,6 +32,19 @@ RECIPES: dict[str, Recipe] = {
             "precision": "fp32",
         },
     ),
+    "baseline-plus": Recipe(
+        "the baseline with augmentation and normalisation: SGD + Nesterov 0.05, one-cycle, batch 128, 40 epochs",
+        {
+            "arch": "baseline",
+            "optimizer": "sgd",
+            "lr": 0.05,
+            "weight_decay": 5e-4,
+            "schedule": "onecycle",
+            "batch_size": 128,
+            "epochs": 40,
+            "augment": "basic",
+        },
+    ),
 }
 
 
