@@ -186,6 +186,9 @@ def test_only_the_pickle_version(tmp_path, cache):
         (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"a pickle")
         text = refused("cifar10", folder)
         assert "unpickling runs code" in text and "curl -LO https://www.cs.toronto.edu/~kriz/cifar-10-binary" in text
+    (tmp_path / "cifar-100-python").mkdir()
+    for folder in (tmp_path, tmp_path / "cifar-100-python"):
+        assert "cifar-100-python: this is the Python version of CIFAR-100" in refused("cifar100", folder)
     assert not cache.exists()  # nothing was tried
 
 

@@ -118,9 +118,9 @@ def find(cifar: Cifar, request: Request) -> Reader:
             return reader
     for folder in looked_in:
         for pickle in cifar.pickles:
-            if (folder / pickle).exists():
+            if (folder / pickle).exists() or folder.name == pickle:
                 raise Refused(
-                    str(folder / pickle),
+                    str(folder if folder.name == pickle else folder / pickle),
                     f"this is the Python version of {cifar.title}, a pickle, and unpickling runs code from the file",
                     f"fetch the binary version with `curl -LO {cifar.archive.url}` and name its folder with --data-dir",
                 )
