@@ -1,5 +1,7 @@
 """A classifier: a backbone, the neck between, and a head that owns the class weights. Saved together."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +47,7 @@ def build_model(config: TrainConfig, num_classes: int) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.arch, config.stem, config.image_size)
-        width = int(backbone.num_features)
+        width = cast(int, backbone.num_features)
         neck = build_neck(config.neck, width, config.embed_dim)
         head = build_head(
             config.embed_dim or width,
@@ -72,5 +74,6 @@ def initialise_as_keras(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, MarginHead, LinearHead)):
             nn.init.xavier_uniform_(module.weight)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                nn.init.zeros_(bias)

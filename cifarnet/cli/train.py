@@ -26,7 +26,7 @@ def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
             show_default=item.default is not None,
             metavar="|".join(choices) if choices else None,
         )
-        annotation = Annotated[item.type, option]  # type: ignore[valid-type]
+        annotation = Annotated[item.type, option]  # type: ignore[name-defined, valid-type]
         own.append(
             inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=annotation)
         )
@@ -61,14 +61,14 @@ def train(
     if resume and (overwrite or init_from or config or "recipe" in given_options(context)):
         raise Refused("--resume", "goes on with a run as it is", "drop --overwrite, --init-from, --config and --recipe")
     if resume:
-        chosen, folder = resumed_config(out, given)
+        chosen, out = resumed_config(out, given)
     else:
-        chosen, folder = new_config(recipe, config, given), out
+        chosen = new_config(recipe, config, given)
     from cifarnet.cli.training import train_with_progress
 
     summary = train_with_progress(
         chosen,
-        folder,
+        out,
         resume=resume,
         overwrite=overwrite,
         init_from=init_from,
