@@ -30,8 +30,8 @@ class ModelInfo:
 
     config: TrainConfig
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     epoch: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     backend: str = "torch"
@@ -144,8 +144,8 @@ def parse_info(text: str, path: Path) -> ModelInfo:
     return ModelInfo(
         config=config,
         classes=tuple(classes),
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
         epoch=values["epoch"],
         metrics=values["metrics"],
         backend=values["backend"],

@@ -36,8 +36,8 @@ class Session:
     train: Loader
     test: Loader
     validation: Loader | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     totals: Tensor
     progress: Progress = field(default_factory=Progress)
 
@@ -81,7 +81,7 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         copy_weights(model, init_from)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-    mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0,) * 3, (1.0,) * 3)
+    mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     def loader(split: AnySplit, training: bool) -> Loader:
         return Loader(

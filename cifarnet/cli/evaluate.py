@@ -1,12 +1,19 @@
 """`cifarnet eval`: a trained model and a split -> every score, the class table, the confusion matrix."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarnet.cli.common import messages, print_json, results, write_rows
 from cifarnet.errors import Refused
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from cifarnet.checkpoint import ModelInfo
+    from cifarnet.data import Loader
 
 
 def evaluate(
@@ -68,7 +75,15 @@ def evaluate(
     print_scores(document, str(drawn))
 
 
-def open_split(info, dataset, data_dir, split, batch_size, device, precision):  # type: ignore[no-untyped-def]
+def open_split(
+    info: "ModelInfo",
+    dataset: str | None,
+    data_dir: str | None,
+    split: str,
+    batch_size: int,
+    device: str,
+    precision: str | None,
+) -> tuple["Loader", "torch.device", str]:
     """The loader of a split as the model wants its images, the device and the precision.
 
     Raises:
@@ -83,25 +98,20 @@ def open_split(info, dataset, data_dir, split, batch_size, device, precision):  
     if split == "val" and config.val_fraction == 0:
         raise Refused("--split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)
-    data = load(
-        dataset or config.dataset, data_dir or config.data_dir, image_size=config.image_size, coarse=config.coarse
-    )
+    name = dataset or config.dataset
+    data = load(name, data_dir or config.data_dir, image_size=config.image_size, coarse=config.coarse)
     if data.classes != info.classes:
-        raise Refused(
-            "--dataset",
-            f"its classes are not the model's ({len(data.classes)} and {len(info.classes)})",
-            "name the data set that the model was trained on",
-        )
-    images = data.test
-    if split != "test":
-        images = data.train
-        if config.val_fraction > 0:
-            images = hold_out(data.train, config.val_fraction, config.seed)[split == "val"]
+        why = f"its {len(data.classes)} classes are not the model's {len(info.classes)}"
+        raise Refused("--dataset", why, "name the data set that the model was trained on")
+    images = data.test if split == "test" else data.train
+    if split != "test" and config.val_fraction > 0:
+        train, validation = hold_out(data.train, config.val_fraction, config.seed)
+        images = train if split == "train" else validation
     loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
     return loader, target, pick_precision(precision or config.precision, target)
 
 
-def print_scores(document: dict, figure: str) -> None:
+def print_scores(document: dict[str, Any], figure: str) -> None:
     """The tables of an evaluation, on stdout."""
     from cifarnet.cli import tables
 
@@ -114,7 +124,7 @@ def print_scores(document: dict, figure: str) -> None:
     console.print(f"[dim]{'confusion matrix':<32}[/]{figure}", soft_wrap=True)
 
 
-def write_predictions(path: Path, logits, labels, classes) -> None:  # type: ignore[no-untyped-def]
+def write_predictions(path: Path, logits: "Tensor", labels: "Tensor", classes: tuple[str, ...]) -> None:
     """A line an image, in the split's order: label, prediction, probability of each class."""
     probabilities = logits.cpu().double().softmax(dim=1)
     best = probabilities.argmax(dim=1).tolist()
