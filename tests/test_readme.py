@@ -1,0 +1,35 @@
+"""What the README shows is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cifarnet.cli import app
+from cifarnet.losses import LOSSES
+from cifarnet.recipes import RECIPES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_examples_run(code):
+    names: dict = {}
+    exec(code, names)
+    assert names["loss"].item() > 0 and names["head"].weight.grad.any()
+    assert names["probabilities"].shape == (8, 10)
+
+
+def test_every_loss_recipe_and_command_is_named():
+    names = [*LOSSES, *RECIPES, *(f"cifarnet {command.name}" for command in app.registered_commands)]
+    assert [name for name in names if f"`{name}" not in README] == []
+
+
+def test_its_pictures_and_files_are_there():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_no_placeholder_is_left():
+    assert not re.search(r"@[A-Z]+@", README)
