@@ -55,8 +55,8 @@ class Recorder(TorchFunctionMode):
     """Within `with Recorder(backbone):` a forward pass leaves each 4-d output in `maps`, name -> (kind, tensor, field).
 
     A module's name is its path in the backbone (stages.0.1); a function that the backbone itself calls is named with
-    its count (relu1, max_pool1). Receptive fields follow each tensor through the functions that make it, so that functional
-    poolings and the two branches of a residual block count as they run. Square kernels only, as all models here have.
+    its count (relu1, max_pool1). Receptive fields follow each tensor through the functions that make it, so that
+    functional poolings and the two branches of a residual block count as they run. Square kernels only, as all models here have.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -147,6 +147,11 @@ def record(model: Classifier, images: Tensor) -> tuple[dict[str, tuple[str, Tens
     with Recorder(model.backbone) as recorder:
         embedded = model.features(images)
     return recorder.maps, embedded
+
+
+def normalize_image(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """An image uint8 [3, H, W] as the model wants it: float32, mean and std per channel of pixels in [0, 1]."""
+    return (image.float() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
 @torch.no_grad()

@@ -9,8 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.errors import Refused
+from cifarnet.features import Embeddings
+from cifarnet.losses.head import MarginHead
+from cifarnet.model import Classifier
 
 METHODS = ("umap", "tsne", "pca")
+METRICS = ("cosine", "euclidean")
 
 
 def angles_to(features: Tensor, prototypes: Tensor) -> Tensor:
@@ -135,3 +139,34 @@ def split_last_layer(features: Tensor, weight: Tensor, size: int) -> Sphere:
         raise Refused("--project", f"the weights have rank {len(s)} at most", f"use --dims {len(s)}")
     lost = float((s[size:] ** 2).sum() / (s**2).sum().clamp_min(1e-300))
     return Sphere((features.double() @ v[:size].T).float(), (u[:, :size] * s[:size]).float(), lost)
+
+
+def on_sphere(model: Classifier, images: Embeddings, dims: int = 0) -> tuple[Sphere, str]:
+    """Features and prototypes in 2 or 3 dimensions, and a note on what a projection loses.
+
+    Args:
+        dims: 0 takes features that have 2 or 3 dimensions already; 2 or 3 splits the last layer (W2 W1 ~ W).
+
+    Raises:
+        Refused: dims is 0 and the features have more dimensions.
+    """
+    head = model.head
+    prototypes = head.prototypes().cpu()
+    size = images.features.shape[1]
+    if dims == 0:
+        if size not in (2, 3):
+            fix = "add --project, or train with --embed-dim 3"
+            raise Refused("visualize sphere", f"the features have {size} dimensions", fix)
+        return Sphere(images.features, prototypes), ""
+    # What multiplies the features: unit prototypes under a margin loss, the weights themselves otherwise.
+    weight = prototypes if isinstance(head, MarginHead) else head.weight.detach().float().cpu()
+    sphere = split_last_layer(images.features, weight, dims)
+    logits = sphere.features @ sphere.prototypes.T
+    if not isinstance(head, MarginHead):
+        logits = logits + head.bias.detach().float().cpu()
+    before = (images.predictions == images.labels).double().mean().item()
+    after = (logits.argmax(dim=1) == images.labels).double().mean().item()
+    return sphere, (
+        f"projection to {dims} dimensions: leaves out {100 * sphere.lost:.1f}% of |W|^2; "
+        f"accuracy on these images {100 * before:.2f}% -> {100 * after:.2f}%"
+    )

@@ -10,7 +10,7 @@ FLOORS = [
     {"errors", "__init__"},
     {"config", "recipes", "kernels", "devices", "storage", "header"},
     {"models", "losses", "data"},
-    {"model", "checkpoint", "state", "runs", "optim", "signals", "features", "complexity", "significance"},
+    {"model", "checkpoint", "state", "runs", "optim", "signals", "features", "geometry", "complexity", "significance"},
     {"session", "train", "evaluate", "predict", "plots", "report"},
     {"cli"},
     {"__main__"},
@@ -58,10 +58,11 @@ PEERS = {
     "checkpoint": {"model"},
     "state": {"checkpoint", "model"},
     "features": {"model", "checkpoint"},
+    "geometry": {"features", "model"},
     "complexity": {"model", "checkpoint"},
     "session": set(),
     "train": {"session", "evaluate"},
-    "report": {"evaluate"},
+    "report": {"evaluate", "plots"},
 }
 
 

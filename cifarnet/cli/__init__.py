@@ -5,7 +5,7 @@ import sys
 import typer
 
 from cifarnet import __version__
-from cifarnet.cli import complexity, evaluate, predict, train
+from cifarnet.cli import complexity, evaluate, featuremaps, predict, train, visualize
 from cifarnet.cli.common import run_app
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("complexity")(complexity.complexity)
+app.command("featuremaps")(featuremaps.featuremaps)
+app.add_typer(visualize.app, name="visualize")
 
 
 def _show_version(wanted: bool) -> None:

@@ -9,6 +9,7 @@ import torch
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from cifarnet.data import AnySplit
 from cifarnet.plots.style import PAGE, RIGHT, WRONG, drawing, pack, plain, shorten
 
 COLUMNS = 10
@@ -68,13 +69,15 @@ class Samples:
     indices: Tensor
 
 
-def choose_samples(images: Tensor, labels: Tensor, count: int, each: int, seed: int) -> Samples:
+def choose_samples(split: AnySplit, count: int, each: int, seed: int) -> Samples:
     """`each` random images of each of `count` classes (fewer where a class has fewer, the same for all)."""
+    labels = split.labels.cpu()
     generator = torch.Generator().manual_seed(seed)
     members = [(labels == index).nonzero()[:, 0] for index in range(count)]
     each = min([each, *(len(found) for found in members)])
     chosen = torch.stack([found[torch.randperm(len(found), generator=generator)[:each]] for found in members])
-    return Samples(images[chosen], chosen)
+    images = next(iter(split.batches([chosen.flatten()]))).cpu()
+    return Samples(images.view(count, each, *images.shape[1:]), chosen)
 
 
 def draw_samples(samples: Samples, classes: Sequence[str], path: Path, title: str = "") -> Path:
