@@ -168,17 +168,17 @@ def _load(path: str) -> str | None:
         _extension = importlib.import_module("cifarnet._C")
     except ImportError as error:
         return f"it cannot be loaded ({str(error).splitlines()[0]})"
-    _register_fakes(_extension.kept_cosines())
+    _register_fakes()
     return None
 
 
-def _register_fakes(kept_cosines: int) -> None:
+def _register_fakes() -> None:
     """Output shapes for torch.compile; the cosines come back for backward unless there are too many of them."""
 
     @torch.library.register_fake("cifarnet::margin_loss")
     def loss(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training):  # type: ignore[no-untyped-def]
         samples, classes = features.shape[0], weight.shape[0]
-        kept = samples if samples * classes <= kept_cosines else 0
+        kept = samples if samples * classes <= _extension.kept_cosines() else 0
         new = features.new_empty
         return (
             new((), dtype=torch.float32),

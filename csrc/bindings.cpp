@@ -114,7 +114,8 @@ extern "C" __attribute__((used, visibility("default"))) const char cifarnet_buil
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.doc() = "The compiled margin head: operators cifarnet::margin_loss and its backward.";
   module.def("build_stamp", [] { return std::string(cifarnet_build_stamp); });
-  module.def("kept_cosines", [] { return margin::kKeptCosines; });
+  module.def("kept_cosines", [] { return margin::kept_cosines.load(); });
+  module.def("keep_cosines", [](int64_t most) { margin::kept_cosines = most; });
   module.def("calls", [] { return std::pair(margin::cpu_calls.load(), margin::cuda_calls()); });
   module.def("instruction_set", [] { return std::string(margin::chosen_rows().name); });
   module.def("instruction_sets", &margin::instruction_sets);

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <cmath>
 #include <tuple>
 
@@ -10,8 +11,13 @@
 
 namespace margin {
 
-// Cosines are kept for backward up to this many (32 MB in fp32); beyond, they are computed again, chunk by chunk.
-constexpr int64_t kKeptCosines = int64_t(1) << 23;
+// Cosines are kept for backward up to this many (at first 2^23, 32 MB in fp32); beyond, they are computed again, chunk by
+// chunk. A setting, so that memory can be traded for time, and tests reach the chunks with small sizes.
+inline std::atomic<int64_t> kept_cosines{int64_t(1) << 23};
+
+inline bool keeps_cosines(const at::Tensor& features, const at::Tensor& weight) {
+  return features.size(0) * weight.size(0) <= kept_cosines;
+}
 
 // What row_statistics [kStatistics, N] holds of each sample: |z|, c_y (not clamped) and log S, S = sum_{j != y} e^{s n_j}.
 enum Statistic : int { kNorm, kCosine, kLogOthers, kStatistics };

@@ -41,17 +41,17 @@ struct Batch {
   Options options;
   at::Tensor features, weight, labels;
   int64_t samples, classes, size, padded;
+  bool keep;  // whether all cosines are there at once
   const int64_t* label;
 
-  Batch(const Options& options, const at::Tensor& z, const at::Tensor& w, const at::Tensor& y)
+  Batch(const Options& options, const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
       : rows(chosen_rows()), options(options), features(z.contiguous()), weight(w.contiguous()), labels(y.contiguous()),
-        samples(z.size(0)), classes(w.size(0)), size(z.size(1)), padded(round_up(size, kLanes)),
+        samples(z.size(0)), classes(w.size(0)), size(z.size(1)), padded(round_up(size, kLanes)), keep(keep),
         label(labels.const_data_ptr<int64_t>()) {}
 
-  bool few() const { return classes <= kFewClasses; }
-  bool kept() const { return samples * classes <= kKeptCosines; }
-  int64_t chunk() const {
-    if (kept()) return classes;
+  bool few() const { return keep && classes <= kFewClasses; }
+    int64_t chunk() const {
+    if (keep) return classes;
     return std::min(classes, std::max<int64_t>(256, round_up(kChunkCosines / samples, 64)));
   }
   const char* row(const at::Tensor& tensor, int64_t index) const {
@@ -145,13 +145,13 @@ template <typename Work>
 void each_chunk(const Batch& batch, const at::Tensor& unit, const at::Tensor& kept, bool fill, const Work& work) {
   const int64_t chunk = batch.chunk(), padded = batch.padded;
   const at::Tensor prototypes = batch.scratch(chunk, padded), norms = batch.scratch(1, chunk);
-  const at::Tensor buffer = batch.kept() ? kept.view({-1}) : batch.scratch(1, batch.samples * chunk).view({-1});
+  const at::Tensor buffer = batch.keep ? kept.view({-1}) : batch.scratch(1, batch.samples * chunk).view({-1});
   for (int64_t first = 0; first < batch.classes; first += chunk) {
     const int64_t count = std::min(chunk, batch.classes - first);
     at::Tensor part = prototypes.narrow(0, 0, count);
     at::Tensor cosines = buffer.narrow(0, 0, batch.samples * count).view({batch.samples, count});
     batch.normalize(batch.weight, first, count, part.data_ptr<float>(), norms.data_ptr<float>());
-    if (fill || !batch.kept()) at::mm_out(cosines, unit, part.t());
+    if (fill || !batch.keep) at::mm_out(cosines, unit, part.t());
     work(first, part, norms.data_ptr<float>(), cosines);
   }
 }
@@ -163,12 +163,12 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
                     bool easy, bool training) {
   const Options options = make_options(loss_id, scale, margin, h, t_alpha, easy);
   check_inputs(features, weight, labels, state, options);
-  const Batch batch(options, features, weight, labels);
+  const Batch batch(options, features, weight, labels, keeps_cosines(features, weight));
   check_labels(batch);
   ++cpu_calls;
   const int64_t samples = batch.samples, classes = batch.classes;
   const at::Tensor statistics = batch.scratch(kStatistics, samples);
-  const at::Tensor kept = batch.kept() ? batch.scratch(samples, classes) : batch.scratch(0, classes);
+  const at::Tensor kept = batch.keep ? batch.scratch(samples, classes) : batch.scratch(0, classes);
   const Statistics rows(statistics);
 
   at::Tensor unit;
@@ -261,7 +261,7 @@ void many_backward(const Batch& batch, const std::vector<RowGradient>& gradients
   const int64_t samples = batch.samples, padded = batch.padded, chunk = batch.chunk();
   const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0;
   const at::Tensor unit = batch.scratch(samples, padded), sums = batch.scratch(want_w ? chunk : 0, padded);
-  const at::Tensor buffer = batch.kept() ? batch.scratch(1, samples * chunk).view({-1}) : at::Tensor();
+  const at::Tensor buffer = batch.keep ? batch.scratch(1, samples * chunk).view({-1}) : at::Tensor();
   std::vector<float> norm(samples), along(samples, 0.0f);
   at::Tensor h = batch.scratch(want_z ? samples : 0, padded);
   batch.normalize(batch.features, 0, samples, unit.data_ptr<float>(), norm.data());
@@ -269,7 +269,7 @@ void many_backward(const Batch& batch, const std::vector<RowGradient>& gradients
   each_chunk(batch, unit, kept, false,
              [&](int64_t first, const at::Tensor& prototypes, const float* norms, const at::Tensor& cosines) {
     const int64_t count = cosines.size(1);
-    const at::Tensor grad = batch.kept() ? buffer.view({samples, count}) : cosines;  // in place where they are our own
+    const at::Tensor grad = batch.keep ? buffer.view({samples, count}) : cosines;  // in place where they are our own
     const float* from = cosines.const_data_ptr<float>();
     float* to = grad.data_ptr<float>();
     at::parallel_for(0, samples, rows_a_task(count), [&](int64_t begin, int64_t end) {
@@ -303,7 +303,7 @@ Backward backward_cpu(const at::Tensor& grad, const at::Tensor& features, const 
                       const at::Tensor& kept, int64_t loss_id, double scale, double margin, double h, double t_alpha,
                       bool easy, bool want_z, bool want_w) {
   const Options options = make_options(loss_id, scale, margin, h, t_alpha, easy);
-  const Batch batch(options, features, weight, labels);
+  const Batch batch(options, features, weight, labels, kept.size(0) > 0);
   const Statistics rows(statistics);
   const float factor = *grad.const_data_ptr<float>() / float(batch.samples);
   std::vector<RowGradient> gradients(batch.samples);

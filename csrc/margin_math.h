@@ -19,7 +19,8 @@ namespace margin {
 enum Loss : int { kCosface, kArcface, kSphereface, kCurricularface, kAdaface, kMagface };
 
 constexpr float kNormFloor = 1e-12f;  // a norm below it counts as it: a zero vector has cosine 0 and a finite gradient
-constexpr float kNormCeiling = 1e30f;  // a norm above it counts as it: sphereface's logits, |z| c, stay finite
+constexpr float kNormCeiling = 3e38f;  // likewise a norm too large for a float
+constexpr float kScaleCeiling = 1e15f;  // sphereface's scale |z| grows no further, so that its gradients stay finite
 constexpr float kCosineLimit = 1.0f - 1e-7f;  // beyond it value and derivative are those at the limit
 constexpr float kPi = 3.14159265358979f;
 constexpr float kClipEps = 1e-3f, kMaxNorm = 100.0f;                              // AdaFace
@@ -114,8 +115,8 @@ MARGIN_FN Target target_of(const Options& options, float raw_cosine, float norm,
       break;
     case kSphereface:
       sphereface(target, cosine, int(options.margin), state[0]);
-      target.scale = norm;
-      target.scale_slope = 1.0f;
+      target.scale = fminf(norm, kScaleCeiling);
+      target.scale_slope = norm <= kScaleCeiling ? 1.0f : 0.0f;
       break;
     case kAdaface:
       adaface(target, options, cosine, sine, norm, state);

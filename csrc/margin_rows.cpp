@@ -57,9 +57,10 @@ inline float highest(Vec v) {
   return part[0];
 }
 
-// e^x to 1 unit in the last place or so; x is clamped to [-87.3, 88], e^-87.3 being 1e-38. Cody-Waite and a polynomial.
+// e^x of x <= 0 to 1 unit in the last place or so; Cody-Waite and a polynomial. Clamped to [-87.3, 0]: e^-87.3 is 1e-38, and
+// rounding can bring a probability's exponent above 0 where the scale is huge.
 inline Vec exponential(Vec x) {
-  x = smaller(larger(x, splat(-87.3f)), splat(88.0f));
+  x = smaller(larger(x, splat(-87.3f)), Vec{});
   const float magic = 12582912.0f;  // adding it rounds to an integer, which stands in the low bits
   const Vec shifted = x * 1.44269504f + magic;
   const Vec n = shifted - magic;
@@ -281,7 +282,7 @@ void project(const float* h, const float* unit, float norm, float along, int64_t
              Type type) {
   const float inverse = 1.0f / norm;
   const float across = norm > kNormFloor ? dot(h, unit, padded) : 0.0f;
-  const float keep = norm > kNormFloor && norm < kNormCeiling ? along : 0.0f;
+  const float keep = norm > kNormFloor ? along : 0.0f;
   for (int64_t d = 0; d < padded; d += kLanes) {
     const Vec u = load(unit + d);
     store_typed(out, type, d, size - d, (load(h + d) - u * across) * inverse + u * keep);

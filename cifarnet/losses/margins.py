@@ -17,6 +17,7 @@ from torch import Tensor
 from cifarnet.config import MarginOptions
 
 NORM_FLOOR = 1e-12  # norms below it count as it, so that a zero vector has cosine 0 and a finite gradient
+MAX_SCALE = 1e15  # SphereFace's scale |z| grows no further, so that value and gradients stay finite
 CLIP_EPS = 1e-3  # AdaFace's epsilon: of the angle, of the norm's std, and the least norm
 MAX_NORM = 100.0  # AdaFace clips norms to [CLIP_EPS, MAX_NORM]
 CURRICULUM_RATE = 0.01  # CurricularFace's EMA rate of t
@@ -173,7 +174,7 @@ def margin_loss(
         plain = target * math.cos(options.margin) - angles.sine * math.sin(options.margin)
         hard = cosine.detach() > plain.detach()[:, None]
         others = torch.where(hard, cosine * (angles.state[0] + cosine), cosine)
-    scale = norm if options.loss == "sphereface" else torch.full_like(norm, options.scale)
+    scale = norm.clamp_max(MAX_SCALE) if options.loss == "sphereface" else torch.full_like(norm, options.scale)
 
     own = torch.zeros_like(cosine, dtype=torch.bool).scatter_(1, labels[:, None], True)
     log_others = (scale[:, None] * others).masked_fill(own, -math.inf).logsumexp(dim=1)
