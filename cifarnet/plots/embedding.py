@@ -29,12 +29,20 @@ def draw(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: P
             )
         axes.margins(0.06)
         if len(classes) <= len(COLOURS):
-            middles = np.array([np.median(points[labels == i], axis=0) for i in np.unique(labels)])
-            names = [shorten(classes[i], 12) for i in np.unique(labels)]
-            write_names(figure, axes, middles, names)
+            there = np.unique(labels).tolist()
+            places = [place_of_name(points[labels == index], np.ptp(points[:, 1])) for index in there]
+            middles, outward = np.array([place[0] for place in places]), np.array([place[1] for place in places])
+            write_names(figure, axes, middles, [shorten(classes[index], 12) for index in there], outward)
         if title:
             axes.set_title(title, fontsize=7.5)
     return path
+
+
+def place_of_name(points: np.ndarray, height: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Where a class's name stands, and to which side of it: amid its points [n, 2], or above where they are packed."""
+    x, y = np.median(points, axis=0)
+    low, high = np.quantile(points[:, 1], (0.1, 0.9))  # stragglers do not count
+    return ((x, high), (0.0, 1.0)) if high - low < 0.15 * height else ((x, y), (0.0, 0.0))
 
 
 def write_names(

@@ -31,13 +31,13 @@ def draw(sphere: Sphere, labels: np.ndarray, classes: Sequence[str], path: Path,
     arrows = prototypes / np.maximum(np.linalg.norm(prototypes, axis=1, keepdims=True), 1e-12)
     flat = features.shape[1] == 2
     views = {"": np.eye(2)} if flat else {side: camera(np.array(eye)) for side, eye in SIDES.items()}
-    with drawing(path, PAGE / 2 if flat else PAGE, PAGE / 2 + 0.35) as figure:
+    with drawing(path, PAGE / 2 if flat else PAGE, 0.92 * PAGE / 2 + 0.4) as figure:
         grid = figure.subplots(1, len(views), squeeze=False)[0]
         for axes, (side, view) in zip(grid, views.items(), strict=True):
             plain(axes)
             axes.set_aspect("equal")
             axes.set_xlim(-LIMIT, LIMIT)
-            axes.set_ylim(-LIMIT, LIMIT)
+            axes.set_ylim(-0.92 * LIMIT, 0.92 * LIMIT)
             draw_globe(axes, view)
             draw_features(axes, features / shrink @ view.T, unit @ view.T, labels, class_colours(len(classes)))
             draw_prototypes(figure, axes, arrows @ view.T, classes)
