@@ -111,6 +111,10 @@ class TrainConfig:
     init: str = option(
         "kaiming", "initialisation: kaiming or keras", group="Optimisation", choices=("kaiming", "keras")
     )
+    ema: float = option(
+        0.0, "decay of a running average of the weights, which is then what is measured and saved; 0: none",
+        group="Optimisation", low=0, high=0.99999,
+    )  # fmt: skip
     seed: int = option(17, "the one seed of everything random", group="Optimisation", low=0, high=2**31 - 1)
 
     device: str = option(

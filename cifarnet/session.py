@@ -1,5 +1,6 @@
 """What a training run holds in memory: model, optimizer, batches, running sums; built from a configuration and its data."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from cifarnet.devices import autocast, pick_device, pick_precision
 from cifarnet.errors import Refused
 from cifarnet.model import Classifier, build_model
 from cifarnet.optim import build_optimizer
-from cifarnet.state import Progress
+from cifarnet.state import Progress, load_state, save_state
 
 Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -31,6 +32,7 @@ class Session:
     precision: str
     backend: str
     model: Classifier
+    average: Classifier | None
     optimizer: torch.optim.Optimizer
     forward: Forward
     train: Loader
@@ -42,6 +44,11 @@ class Session:
     progress: Progress = field(default_factory=Progress)
 
     @property
+    def result(self) -> Classifier:
+        """The model that is measured and saved: the running average where there is one."""
+        return self.model if self.average is None else self.average
+
+    @property
     def steps(self) -> int:
         """Optimizer steps an epoch."""
         return len(self.train)
@@ -51,6 +58,20 @@ class Session:
         """Images an epoch trains on."""
         count, size = len(self.train.split), self.config.batch_size
         return min(count, self.steps * size)
+
+    @property
+    def models(self) -> dict[str, Classifier]:
+        """What the training state holds."""
+        return {"model": self.model} | ({"average": self.average} if self.average is not None else {})
+
+    def save(self, path: Path) -> None:
+        """Writes the training state of this moment."""
+        save_state(path, self.models, self.optimizer, self.totals, self.progress, self.config)
+
+    def load(self, path: Path) -> list[str]:
+        """Goes to the moment that `path` was saved at; returns warnings of changed versions."""
+        self.progress, warnings = load_state(path, self.models, self.optimizer, self.totals)
+        return warnings
 
     def info(self, metrics: dict[str, Any]) -> ModelInfo:
         """What the checkpoint of this moment says of its model."""
@@ -107,6 +128,7 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         precision=precision,
         backend=backend,
         model=model,
+        average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema > 0 else None,
         optimizer=build_optimizer(model, config),
         forward=make_forward(model, config, device, precision),
         train=loader(train, training=True),

@@ -36,18 +36,22 @@ class Progress:
 
 def save_state(
     path: Path,
-    model: Classifier,
+    models: dict[str, Classifier],
     optimizer: torch.optim.Optimizer,
     totals: Tensor,
     progress: Progress,
     config: TrainConfig,
 ) -> None:
-    """Writes the state atomically. `totals` are the running sums of the unfinished epoch.
+    """Writes the state atomically.
+
+    Args:
+        models: "model", and "average" where a running average is kept.
+        totals: the running sums of the unfinished epoch.
 
     Raises:
         Failed: the file cannot be written.
     """
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors = {f"{key}.{name}": value for key, model in models.items() for name, value in model.state_dict().items()}
     for index, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
@@ -59,9 +63,9 @@ def save_state(
 
 
 def load_state(
-    path: Path, model: Classifier, optimizer: torch.optim.Optimizer, totals: Tensor
+    path: Path, models: dict[str, Classifier], optimizer: torch.optim.Optimizer, totals: Tensor
 ) -> tuple[Progress, list[str]]:
-    """Puts the state of `path` into model, optimizer and totals; returns the progress, and warnings of changed versions.
+    """Puts the state of `path` into models, optimizer and totals; returns the progress, and warnings of changed versions.
 
     Raises:
         Refused: the file is not a whole training state of this model and optimizer.
@@ -69,10 +73,14 @@ def load_state(
     metadata = read_metadata(path, FORMAT, "state")
     progress = _parse_progress(metadata.get("progress", ""), path)
     tensors = read_tensors(path)
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    compare(path, weights, {name: value.cpu() for name, value in model.state_dict().items()})
-    model.load_state_dict(weights)
+    for key, model in models.items():
+        start = f"{key}."
+        weights = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+        compare(path, weights, model.state_dict())
+        model.load_state_dict(weights)
     _load_optimizer(path, optimizer, tensors)
+    if progress.epoch + progress.step > 0:
+        _check_optimizer(path, optimizer)
     if "totals" not in tensors or tensors["totals"].shape != totals.shape:
         raise Refused(str(path), "lacks its running sums", "start the run again")
     totals.copy_(tensors["totals"])
@@ -124,6 +132,17 @@ def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[
             raise Refused(
                 str(path), f"{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}", "start the run again"
             )
+
+
+def _check_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """A run under way has a state for every parameter (but plain SGD, which keeps none): nothing starts again from zero."""
+    keeps = {"exp_avg", "exp_avg_sq", "step"} if "betas" in optimizer.defaults else {"momentum_buffer"}
+    if optimizer.defaults.get("momentum") == 0:
+        keeps = set()
+    for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+        missing = keeps - optimizer.state[parameter].keys()
+        if missing:
+            raise Refused(str(path), f"lacks optimizer.{index}.{min(missing)}", "start the run again")
 
 
 def _parse_progress(text: str, path: Path) -> Progress:

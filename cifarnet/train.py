@@ -10,11 +10,11 @@ from torch import Tensor
 from cifarnet.checkpoint import load_model, save_model
 from cifarnet.errors import Failed, Interrupted
 from cifarnet.evaluate import Scores, collect_logits, score
+from cifarnet.model import Classifier
 from cifarnet.optim import gradients, learning_rate, set_learning_rate
 from cifarnet.runs import RunFolder
 from cifarnet.session import Session
 from cifarnet.signals import StopRequest
-from cifarnet.state import save_state
 
 GUARD_INTERVAL = 50  # steps between two looks at the device's not-finite flag, where looking would stall it
 
@@ -41,7 +41,7 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
     """
     config, progress = session.config, session.progress
     if progress.epoch == 0 and progress.step == 0:
-        save(session, folder)
+        session.save(folder.state)
     scores: Scores | None = None
     while progress.epoch < config.epochs:
         run_epoch(session, folder, watcher, stop)
@@ -56,10 +56,10 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
         if warning := folder.append(record):
             watcher.warn(warning)
         watcher.epoch(record)
-        save_model(folder.last, session.model, session.info(record))
+        save_model(folder.last, session.result, session.info(record))
         if best:
-            save_model(folder.best, session.model, session.info(record))
-        save(session, folder)
+            save_model(folder.best, session.result, session.info(record))
+        session.save(folder.state)
     return summarise(session, folder, scores)
 
 
@@ -82,6 +82,8 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
         count_step(session, loss, hits, len(labels))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if session.average is not None:
+            update_average(session.average, session.model, config.ema, step)
         progress.step += 1
         progress.seconds = before + time.perf_counter() - started
         seen = min(progress.step * config.batch_size, session.images)
@@ -89,13 +91,29 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
         due = config.checkpoint_every and progress.step % config.checkpoint_every == 0 and progress.step < session.steps
         if stop.number is not None or due:
             guard.look()
-            save(session, folder)
+            session.save(folder.state)
         if stop.number is not None:
             raise Interrupted(
                 stop.number, "training", f"stopped by signal {stop.number} in epoch {progress.epoch + 1}, step {progress.step}",
                 f"go on with: cifarnet train --resume --out {folder.path}",
             )  # fmt: skip
     guard.look()
+
+
+@torch.no_grad()
+def update_average(average: Classifier, model: Classifier, decay: float, step: int) -> None:
+    """average <- d average + (1 - d) model, parameters and buffers; d grows to `decay`, so that the start is forgotten."""
+    keep = min(decay, (1 + step) / (10 + step))
+    ours, theirs = list(average.state_dict().values()), list(model.state_dict().values())
+    floats = [tensor.is_floating_point() for tensor in ours]
+    torch._foreach_lerp_(
+        [mine for mine, moves in zip(ours, floats, strict=True) if moves],
+        [other for other, moves in zip(theirs, floats, strict=True) if moves],
+        1 - keep,
+    )
+    for mine, other, moves in zip(ours, theirs, floats, strict=True):
+        if not moves:  # BatchNorm's count of batches
+            mine.copy_(other)
 
 
 class Guard:
@@ -182,7 +200,7 @@ def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores:
 def evaluate_on(session: Session, name: str) -> Scores:
     """Scores of the model as it is on `test` or `validation`."""
     loader = getattr(session, name)
-    logits, labels = collect_logits(session.model, loader.epoch(0), session.device, session.precision)
+    logits, labels = collect_logits(session.result, loader.epoch(0), session.device, session.precision)
     return score(logits, labels, session.classes)
 
 
@@ -197,16 +215,11 @@ def is_best(session: Session, record: dict[str, Any]) -> bool:
     return True
 
 
-def save(session: Session, folder: RunFolder) -> None:
-    """Writes the training state."""
-    save_state(folder.state, session.model, session.optimizer, session.totals, session.progress, session.config)
-
-
 def summarise(session: Session, folder: RunFolder, scores: Scores | None) -> dict[str, Any]:
     """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch."""
     if folder.best.exists():
         best, _ = load_model(folder.best)
-        session.model.load_state_dict(best.state_dict())
+        session.result.load_state_dict(best.state_dict())
         scores = None
     if scores is None:
         scores = evaluate_on(session, "test")

@@ -11,15 +11,17 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from cifarnet.checkpoint import FORMAT
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.errors import Failed, Interrupted, Refused
+from cifarnet.header import read_metadata
 from cifarnet.runs import RunFolder, open_run, read_metrics
 from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
-from cifarnet.state import check_same_run, load_state
+from cifarnet.state import check_same_run
 from cifarnet.train import Watcher, is_best, train
 
 DIGITS = load("digits")
@@ -40,7 +42,7 @@ def start(folder, config, watcher=None, resume=False):
     session = build_session(config, DIGITS)
     with open_run(folder, resume=resume, overwrite=False) as run, StopRequest() as stop:
         if resume:
-            session.progress, _ = load_state(run.state, session.model, session.optimizer, session.totals)
+            session.load(run.state)
             run.rewrite_metrics(session.progress.history)
         return train(session, run, watcher or Watcher(), stop)
 
@@ -101,7 +103,8 @@ def test_metrics_of_the_last_line_are_those_of_an_independent_pass(tmp_path):
 @pytest.mark.parametrize("loss", ["ce", "adaface", "curricularface", "sphereface"])
 def test_resume_is_bitwise(tmp_path, loss, where):
     """Stopped by a signal at a step (12 steps an epoch), resumed: the same weights, state and metrics, bit for bit."""
-    config = dataclasses.replace(BASE, loss=loss, log_grad=True, optimizer="sgd" if loss == "adaface" else "adamw")
+    changes = {"adaface": {"optimizer": "sgd", "ema": 0.9}, "curricularface": {"augment": "autoaugment"}}.get(loss, {})
+    config = dataclasses.replace(BASE, loss=loss, log_grad=True, **changes)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     start(whole, config)
     with pytest.raises(Interrupted) as caught:
@@ -173,7 +176,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     session = build_session(dataclasses.replace(BASE, epochs=3), DIGITS)
     with open_run(folder, resume=True, overwrite=False) as run, StopRequest() as stop:
-        session.progress, _ = load_state(run.state, session.model, session.optimizer, session.totals)
+        session.load(run.state)
         with torch.no_grad():
             session.model.backbone.fc.weight[0, 0] = math.inf
         weights = session.model.head.weight.detach().clone()
@@ -231,6 +234,39 @@ def test_init_from_keeps_a_head_of_another_shape(tmp_path):
     assert torch.equal(session.model.backbone.conv1.weight, source["backbone.conv1.weight"])
     with pytest.raises(Refused, match="--init-from"):
         build_session(dataclasses.replace(BASE, arch="resnet18"), DIGITS, tmp_path / "run" / "last.safetensors")
+
+
+def test_the_average_is_the_running_average(tmp_path):
+    """The saved weights against the recursion in float64 over the weights of each step."""
+    config = dataclasses.replace(BASE, epochs=1, ema=0.8)
+    session = build_session(config, DIGITS)
+    seen = [session.model.head.weight.detach().double()]
+
+    class Snapshots(Watcher):
+        def step(self, *_):
+            seen.append(session.model.head.weight.detach().double())
+
+    with open_run(tmp_path / "run", resume=False, overwrite=False) as run, StopRequest() as stop:
+        train(session, run, Snapshots(), stop)
+    expected = seen[0]
+    for step, weight in enumerate(seen[1:]):
+        keep = min(0.8, (1 + step) / (10 + step))
+        expected = keep * expected + (1 - keep) * weight
+    saved = load_file(tmp_path / "run" / "last.safetensors")["head.weight"]
+    torch.testing.assert_close(saved.double(), expected, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(saved, session.model.head.weight.detach())
+
+
+def test_a_state_that_lacks_a_part_is_refused(tmp_path):
+    """A training state without a moment of the optimizer must not start it again from zero."""
+    start(tmp_path / "run", dataclasses.replace(BASE, epochs=1))
+    path = tmp_path / "run" / "state.safetensors"
+    metadata = read_metadata(path, FORMAT, "state")
+    tensors = load_file(path)
+    for name in ("optimizer.3.exp_avg", "optimizer.0.step", "totals", "model.head.bias"):
+        save_file({key: value for key, value in tensors.items() if key != name}, path, metadata)
+        with pytest.raises(Refused, match=f"lacks .*{name.split('.')[-1]}|lacks its running sums"):
+            build_session(BASE, DIGITS).load(path)
 
 
 def test_compiled_training_gives_the_same_losses(tmp_path):

@@ -16,7 +16,6 @@ from cifarnet.errors import CifarnetError
 from cifarnet.runs import RunFolder, find_checkpoint, next_folder, open_run
 from cifarnet.session import Session, build_session
 from cifarnet.signals import StopRequest
-from cifarnet.state import load_state
 from cifarnet.train import Watcher, train
 
 REFRESH = 0.5  # seconds between two looks at the running loss: each look waits for the device
@@ -103,7 +102,7 @@ def train_with_progress(
         dataset = load_with_progress(config, console)
         session = build_session(config, dataset, find_checkpoint(init_from) if init_from else None)
         if resume:
-            session.progress, warnings = load_state(folder.state, session.model, session.optimizer, session.totals)
+            warnings = session.load(folder.state)
             folder.rewrite_metrics(session.progress.history)
             for warning in warnings:
                 console.print(f"[yellow]warning:[/] {warning}")
