@@ -68,8 +68,12 @@ class TrainConfig:
     )
 
     loss: str = option("ce", "ce, focal, sphereface, cosface, arcface, curricularface, adaface, magface", group="Loss")
-    scale: float | None = option(None, "s of the margin losses (default: the paper's)", group="Loss", above=0)
-    margin: float | None = option(None, "m of the margin losses (default: the paper's)", group="Loss", low=0)
+    scale: float | str | None = option(
+        None, "s of the margin losses, or auto: fit to the number of classes (default: the paper's)", group="Loss", above=0
+    )
+    margin: float | str | None = option(
+        None, "m of the margin losses, or auto: fit to classes and features (default: the paper's)", group="Loss", low=0
+    )
     h: float | None = option(None, "AdaFace's h, how far the norm moves the margin", group="Loss", low=0)
     t_alpha: float | None = option(None, "AdaFace's EMA rate of the norm statistics", group="Loss", low=0, high=1)
     easy_margin: bool = option(False, "ArcFace: the margin only where the target cosine is positive", group="Loss")
@@ -183,7 +187,7 @@ def _check_type(item: dataclasses.Field, value: Any, source: str) -> None:
     allowed: Any = item.type
     if isinstance(value, bool) and allowed is not bool:
         raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {_type_name(allowed)}")
-    integer_for_float = isinstance(value, int) and allowed in (float, float | None)
+    integer_for_float = isinstance(value, int) and allowed in (float, float | None, float | str | None)
     if not integer_for_float and not isinstance(value, allowed):
         raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {_type_name(allowed)}")
 
@@ -196,6 +200,8 @@ def _check_field(item: dataclasses.Field, value: Any) -> None:
     bounds = item.metadata
     if bounds["choices"] and value not in bounds["choices"]:
         raise Refused(flag(item.name), f"'{value}' is not known", f"choose from {', '.join(bounds['choices'])}")
+    if isinstance(value, str) and item.type == float | str | None and value != "auto":
+        raise Refused(flag(item.name), f"'{value}' is not a number", "give a number, or auto")
     if value is None or isinstance(value, (str, bool)):
         return
     low, above, high = bounds["low"], bounds["above"], bounds["high"]

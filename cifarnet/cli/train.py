@@ -14,6 +14,16 @@ from cifarnet.config import TrainConfig, flag
 from cifarnet.errors import Refused
 from cifarnet.recipes import RECIPES, recipe_values
 
+NUMBER_OR_AUTO = float | str | None
+
+
+def number_or_auto(text: str) -> float | str:
+    """0.3 -> 0.3; anything else stays text, for the configuration's own check."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
 
 def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
     """Gives a command an option for each field of TrainConfig, in the place of its `**options`."""
@@ -26,7 +36,8 @@ def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
             show_default=item.default is not None,
             metavar="|".join(choices) if choices else None,
         )
-        annotation = Annotated[item.type, option]  # type: ignore[name-defined, valid-type]
+        kind: Any = str | None if item.type == NUMBER_OR_AUTO else item.type  # Typer takes no other unions
+        annotation = Annotated[kind, option]
         own.append(
             inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=annotation)
         )
@@ -57,7 +68,9 @@ def train(
 
     Values come from the recipe, then from --config, then from the flags given here. Without any, the report's protocol.
     """
-    given = {name: context.params[name] for name in given_options(context) if name in TrainConfig.__dataclass_fields__}
+    fields = TrainConfig.__dataclass_fields__
+    given = {name: context.params[name] for name in given_options(context) if name in fields}
+    given |= {name: number_or_auto(text) for name, text in given.items() if fields[name].type == NUMBER_OR_AUTO}
     if resume and (overwrite or init_from or config or "recipe" in given_options(context)):
         raise Refused("--resume", "goes on with a run as it is", "drop --overwrite, --init-from, --config and --recipe")
     if resume:

@@ -13,6 +13,7 @@ from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.devices import device_name
 from cifarnet.errors import CifarnetError
+from cifarnet.losses.fit import misfits
 from cifarnet.runs import RunFolder, find_checkpoint, next_folder, open_run
 from cifarnet.session import Session, build_session
 from cifarnet.signals import StopRequest
@@ -160,9 +161,15 @@ def describe(session: Session, train_split: Any, test_split: Any, folder: RunFol
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
     constants = getattr(session.model.head, "options", None)
     loss = config.loss if constants is None else f"{config.loss} (s = {constants.scale:g}, m = {constants.margin:g})"
-    console.print(f"[bold]model[/]    {config.arch}, {parameters:,} parameters, loss {loss}, head on {session.backend}")
+    console.print(
+        f"[bold]model[/]    {config.arch}, {parameters:,} parameters, loss {loss}, head backend {session.backend}"
+    )
     console.print(
         f"[bold]data[/]     {config.dataset}: {len(train_split):,} train, {len(test_split):,} test, {len(session.classes)} classes"
     )
     console.print(f"[bold]device[/]   {device_name(session.device)}, {session.precision}")
     console.print(f"[bold]run[/]      {folder.path}", soft_wrap=True)
+    if constants is not None:
+        prototypes = session.model.head.weight
+        for note in misfits(config.loss, constants.scale, constants.margin, *prototypes.shape):
+            console.print(f"[yellow]note:[/]     {note}")

@@ -37,7 +37,7 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def loss_constants(loss: str, **given: float | bool | None) -> dict[str, Any]:
+def loss_constants(loss: str, **given: float | str | bool | None) -> dict[str, Any]:
     """The constants of `loss`: its defaults, replaced by those `given` that are not None (or, for a flag, not False).
 
     Raises:

@@ -8,6 +8,7 @@ from cifarnet import kernels
 from cifarnet.config import MarginOptions
 from cifarnet.errors import Refused
 from cifarnet.losses import LOSSES, loss_constants
+from cifarnet.losses.fit import fitting_margin, fitting_scale
 from cifarnet.losses.focal import focal_loss
 from cifarnet.losses.margins import margin_loss, normalize
 
@@ -136,8 +137,8 @@ def build_head(
     num_classes: int,
     loss: str,
     *,
-    scale: float | None = None,
-    margin: float | None = None,
+    scale: float | str | None = None,
+    margin: float | str | None = None,
     h: float | None = None,
     t_alpha: float | None = None,
     easy_margin: bool = False,
@@ -146,7 +147,15 @@ def build_head(
     frozen: bool = False,
     backend: str = "auto",
 ) -> Head:
-    """The head of `loss`; a constant that the loss does not have is refused. `frozen`: its parameters do not learn."""
+    """The head of `loss`; a constant that the loss does not have is refused.
+
+    `scale` and `margin` may be "auto" (see `cifarnet.losses.fit`). `frozen`: its parameters do not learn.
+    """
+    if scale == "auto":
+        scale = fitting_scale(num_classes)
+    if margin == "auto":
+        default = LOSSES[loss].defaults.get("margin", 0.0) if loss in LOSSES else 0.0
+        margin = fitting_margin(loss, default, num_classes, in_features)
     constants = loss_constants(
         loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin, gamma=gamma
     )

@@ -1,0 +1,75 @@
+"""Scale and margin that fit the number of classes and the size of the features: bounds, and a choice inside them.
+
+Face recognition's s = 64 and m = 0.5 were tuned for 10^4 to 10^7 classes. C is the number of classes, D the feature size.
+"""
+
+import math
+
+from scipy.special import betaincinv
+
+CONFIDENCE = 0.99  # P, the probability that the target of a well placed feature shall reach
+ANGULAR_MARGINS = ("arcface", "curricularface", "adaface")  # their m is an angle; cosface's is a cosine
+
+
+def least_scale(num_classes: int, probability: float = CONFIDENCE) -> float:
+    """The least s at which a feature on its prototype can have `probability` (CosFace, arXiv 1801.09414, eq. 6).
+
+    s >= (C-1)/C ln((C-1) P / (1-P)), reached when the prototypes stand as far apart as they can: 6.1 for C = 10.
+    """
+    others = num_classes - 1
+    return others / num_classes * math.log(others * probability / (1 - probability))
+
+
+def widest_angle(num_classes: int, features: int) -> float:
+    """An upper bound on the angle between neighbouring prototypes, radians.
+
+    2 pi / C on the circle (exact); acos(-1/(C-1)) where C <= D + 1 (the simplex, exact); else twice the radius of a cap
+    that covers a C-th of the sphere, since caps of half the least angle around the prototypes do not overlap.
+    """
+    if num_classes <= features + 1:
+        return math.acos(-1 / (num_classes - 1))
+    if features == 1:
+        return 0.0
+    if features == 2:
+        return 2 * math.pi / num_classes
+    # A cap of angle a <= pi/2 covers I_x((D-1)/2, 1/2) / 2 of the sphere, x = sin^2 a.
+    sine_squared = float(betaincinv((features - 1) / 2, 0.5, 2 / num_classes))
+    return min(2 * math.asin(math.sqrt(sine_squared)), math.pi)
+
+
+def widest_margin(loss: str, num_classes: int, features: int) -> float:
+    """The largest m that features on their prototypes can satisfy: that angle, or for cosface 1 - cos of it.
+
+    On the circle cosface's is 1 - cos(2 pi / C), 0.19 for C = 10; with D >= C - 1 it is C / (C-1) (arXiv 1801.09414, eq. 8).
+    """
+    angle = widest_angle(num_classes, features)
+    return angle if loss in ANGULAR_MARGINS else 1 - math.cos(angle)
+
+
+def fitting_scale(num_classes: int) -> float:
+    """Twice the least scale: P is then reached at half the ideal gap between own and other cosines. 12.3 for C = 10."""
+    return round(2 * least_scale(num_classes), 1)
+
+
+def fitting_margin(loss: str, default: float, num_classes: int, features: int) -> float:
+    """The authors' margin, or half of the widest where that is less (there is then room for both neighbours)."""
+    return min(default, round(widest_margin(loss, num_classes, features) / 2, 3))
+
+
+def misfits(loss: str, scale: float, margin: float, num_classes: int, features: int) -> list[str]:
+    """What cannot be met with these values, in words for the user; empty where all is well."""
+    notes = []
+    least = least_scale(num_classes)
+    if loss != "sphereface" and scale < least:
+        notes.append(
+            f"s = {scale:g} is below {least:.1f}, the least at which {num_classes} classes can reach "
+            f"p = {CONFIDENCE} (CosFace eq. 6)"
+        )
+    if loss in ("cosface", *ANGULAR_MARGINS):
+        widest = widest_margin(loss, num_classes, features)
+        if margin > widest:
+            notes.append(
+                f"m = {margin:g} is more than {widest:.2f}, the widest that {num_classes} classes in {features} "
+                f"dimensions leave: the loss cannot be met"
+            )
+    return notes
