@@ -5,7 +5,7 @@ import sys
 import typer
 
 from cifarnet import __version__
-from cifarnet.cli import complexity, evaluate, featuremaps, predict, train, visualize
+from cifarnet.cli import complexity, evaluate, featuremaps, predict, report, train, visualize
 from cifarnet.cli.common import run_app
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("predict")(predict.predict)
 app.command("complexity")(complexity.complexity)
 app.command("featuremaps")(featuremaps.featuremaps)
 app.add_typer(visualize.app, name="visualize")
+app.command("report")(report.report)
 
 
 def _show_version(wanted: bool) -> None:

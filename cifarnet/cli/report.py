@@ -1,0 +1,89 @@
+"""`cifarnet report RUN...`: finished runs -> the report's tables and figures as one document."""
+
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cifarnet.cli.common import messages, printable
+from cifarnet.errors import CifarnetError, Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cifarnet.report.results import Result
+    from cifarnet.report.tables import Pair
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="report.md, .html (one file, pictures inside) or .tex.")] = Path(
+        "report.md"
+    ),
+    title: Annotated[str, typer.Option(help="The document's title.")] = "Runs of cifarnet",
+    note: Annotated[str, typer.Option(help="What the reader must know of the data.")] = "",
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where the data is (default: the runs', else the cache).")
+    ] = None,
+    test: Annotated[
+        bool, typer.Option("--test/--no-test", help="Paired tests of each two runs on the same data.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+) -> None:
+    """Put runs side by side: scores, published numbers, paired tests, costs, curves, confusion matrices."""
+    from cifarnet.report import build, read_result, render
+    from cifarnet.report.document import renderer
+    from cifarnet.storage import write_file
+
+    renderer(out)  # a suffix that is no format is refused before any work
+    if out.is_dir():
+        raise Refused(str(out), "is a folder", "name a file")
+    # The same folder named twice (runs/latest and its own name) is one run, not two seeds.
+    results = [read_result(path) for path in {path.resolve(): path for path in runs}.values()]
+    for result in results:
+        for warning in result.warnings:
+            messages().print(f"warning: {printable(warning)}", markup=False)
+    pairs = paired_tests(results, data_dir, device) if test else []
+    pictures = out.parent / f"{out.stem}_files"
+    blocks = build(results, pairs, pictures, note)
+    write_file(out, render(title, blocks, out).encode())
+    print(out)
+
+
+def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> list["Pair"]:
+    """McNemar's test of each two runs on one data set; where a run cannot be evaluated, the reason why."""
+    from cifarnet.significance import mcnemar
+
+    right: dict[Path, Tensor | str] = {}
+    pairs: list[Pair] = []
+    for first, second in combinations(results, 2):
+        if data_of(first) != data_of(second):
+            continue
+        for result in (first, second):
+            if result.path not in right:
+                right[result.path] = right_images(result, data_dir, device)
+        one, other = right[first.path], right[second.path]
+        if isinstance(one, str) or isinstance(other, str):
+            pairs.append((first.name, second.name, one if isinstance(one, str) else str(other)))
+        else:
+            pairs.append((first.name, second.name, mcnemar(one, other)))
+    return pairs
+
+
+def data_of(result: "Result") -> tuple[str, bool, str | None]:
+    """What two runs must share to be compared image by image."""
+    config = result.config
+    return config.dataset, config.coarse, config.data_dir if config.dataset == "folder" else None
+
+
+def right_images(result: "Result", data_dir: str | None, device: str) -> "Tensor | str":
+    """Which test images the run's checkpoint gets right (bool [N]), or why that cannot be known."""
+    from cifarnet.cli.opening import embed_images, open_model
+
+    try:
+        images = embed_images(open_model(result.path, data_dir, "test", 0, 0, device))
+    except CifarnetError as error:
+        messages().print(f"warning: {printable(str(error))}", markup=False)
+        return error.why
+    return images.predictions == images.labels

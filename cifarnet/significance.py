@@ -1,0 +1,40 @@
+"""Whether two models differ by more than chance, on the same images."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Images that both, only the first, only the second, or neither of two models gets right; the two-sided p."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float
+
+
+def mcnemar(first_right: Tensor, second_right: Tensor) -> Paired:
+    """McNemar's exact test (McNemar 1947): do two models err on different numbers of the same images?
+
+    Under the null hypothesis an image that one of them gets right and the other not falls to either with probability
+    1/2, so that p is twice the smaller tail of Binomial(n, 1/2), at most 1.
+
+    Args:
+        first_right, second_right: bool [N], image by image.
+    """
+    first, second = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
+    both = int((first_right & second_right).sum())
+    return Paired(both, first, second, len(first_right) - both - first - second, binomial_p(first, second))
+
+
+def binomial_p(one: int, other: int) -> float:
+    """Two-sided exact p of `one` against `other` under equal chances, in whole numbers up to the last division."""
+    count = one + other
+    term, tail = 1, 0
+    for k in range(min(one, other) + 1):
+        tail += term
+        term = term * (count - k) // (k + 1)
+    return min(1.0, 2 * tail / 2**count)
