@@ -60,6 +60,9 @@ def train(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in a folder that holds a run.")] = False,
     init_from: Annotated[Path | None, typer.Option(help="Start from the weights of a checkpoint or run.")] = None,
+    animate: Annotated[
+        bool, typer.Option("--animate", help="Draw the sphere after each epoch and a GIF of it (--embed-dim 2 or 3).")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the summary.")] = False,
     **options: Any,
@@ -87,6 +90,7 @@ def train(
         init_from=init_from,
         console=messages(quiet),
         headline=None if resume else headline(recipe, chosen, given),
+        animate=animate,
     )
     if json_output:
         print_json(summary)

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -19,14 +19,17 @@ from cifarnet.session import Session, build_session
 from cifarnet.signals import StopRequest
 from cifarnet.train import Watcher, train
 
+if TYPE_CHECKING:
+    from cifarnet.cli.animate import SphereFrames
+
 REFRESH = 0.5  # seconds between two looks at the running loss: each look waits for the device
 
 
 class TerminalWatcher(Watcher):
     """Draws training on a Rich console: on a terminal a bar below a growing table, elsewhere a plain line an epoch."""
 
-    def __init__(self, console: Console, session: Session) -> None:
-        self.console, self.session = console, session
+    def __init__(self, console: Console, session: Session, frames: "SphereFrames | None" = None) -> None:
+        self.console, self.session, self.frames = console, session, frames
         self.looked = time.monotonic()
         self.start = time.monotonic()
         columns = (
@@ -81,6 +84,8 @@ class TerminalWatcher(Watcher):
             )
         cells += [f"{record['images_per_second']:,.0f}", f"{record['seconds']:.1f} s"]
         self.console.print(" ".join(f"{cell:>10}" for cell in cells))
+        if self.frames is not None:
+            self.frames.add(record["epoch"])
 
     def warn(self, message: str) -> None:
         """Prints a warning."""
@@ -96,8 +101,13 @@ def train_with_progress(
     init_from: Path | None,
     console: Console,
     headline: str | None,
+    animate: bool = False,
 ) -> dict[str, Any]:
     """Loads the data, trains in the run folder `out` with progress on `console`, and returns the summary."""
+    if animate:
+        from cifarnet.cli.animate import SphereFrames, check_animation
+
+        check_animation(config)
     path = out or next_folder(config)
     with open_run(path, resume=resume, overwrite=overwrite) as folder, StopRequest() as stop:
         dataset = load_with_progress(config, console)
@@ -116,8 +126,11 @@ def train_with_progress(
         describe(session, dataset.train, dataset.test, folder, console)
         if resume and session.progress.epoch >= config.epochs:
             console.print(f"nothing to do: the run is at its last epoch ({config.epochs}); ask for more with --epochs")
-        with TerminalWatcher(console, session) as watcher:
+        frames = SphereFrames(session, folder.path) if animate else None
+        with TerminalWatcher(console, session, frames) as watcher:
             summary = train(session, folder, watcher, stop)
+        if frames is not None and (film := frames.finish()):
+            console.print(f"[bold]film[/]     {film}", soft_wrap=True)
         draw_figures(session, summary, folder, console)
     return summary
 

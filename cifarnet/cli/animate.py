@@ -1,0 +1,48 @@
+"""`cifarnet train --animate`: a frame of the sphere after each epoch, a GIF at the end."""
+
+from pathlib import Path
+from typing import Any
+
+from cifarnet.cli.figures import title_of
+from cifarnet.config import TrainConfig
+from cifarnet.data import Loader
+from cifarnet.errors import Refused
+from cifarnet.features import embed
+from cifarnet.geometry import choose_balanced, on_sphere
+from cifarnet.plots import animation, sphere
+from cifarnet.session import Session
+
+SAMPLES = 300  # test images in a frame
+
+
+def check_animation(config: TrainConfig) -> None:
+    """Refuses --animate for features that have more than three dimensions."""
+    if config.embed_dim not in (2, 3):
+        raise Refused("--animate", "draws features of 2 or 3 dimensions", "add --embed-dim 3")
+
+
+class SphereFrames:
+    """Keeps a frame an epoch in the run's folder `frames`, so that a resumed run goes on with its animation."""
+
+    def __init__(self, session: Session, run: Path) -> None:
+        self.session, self.gif, self.folder = session, run / "sphere.gif", run / "frames"
+        split = session.test.split
+        chosen = choose_balanced(split.labels.cpu(), SAMPLES, session.config.seed)
+        part: Any = split.subset(chosen)
+        self.images = Loader(part, 500, session.device, mean=session.mean, std=session.std, shuffle=False)  # type: ignore[arg-type]
+        if session.progress.epoch == 0:  # frames that a run before this one left
+            for path in self.folder.glob("*.png"):
+                path.unlink()
+
+    def add(self, epoch: int) -> None:
+        """Draws the frame of the epoch that has just ended."""
+        session = self.session
+        images = embed(session.model, self.images.epoch(0), session.device, session.precision)
+        drawn, _ = on_sphere(session.model, images)
+        title = f"{title_of(session.config)} · epoch {epoch} of {session.config.epochs}"
+        sphere.draw(drawn, images.labels.numpy(), session.classes, self.folder / f"{epoch:05d}.png", title)
+
+    def finish(self) -> Path | None:
+        """Joins the frames into sphere.gif; None where there are none."""
+        frames = sorted(self.folder.glob("*.png"))
+        return animation.write_gif(frames, self.gif) if frames else None
