@@ -21,7 +21,7 @@ from cifarnet.errors import Refused
 BACKENDS = ("auto", "torch", "cpu", "cuda")
 LOSS_NUMBERS = {"cosface": 0, "arcface": 1, "sphereface": 2, "curricularface": 3, "adaface": 4, "magface": 5}
 REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
-STATISTICS = 3  # rows of the operator's third output: |z|, c_y and log S of each sample, S summed over the other classes
+ROW_NUMBERS = 10  # columns of the operator's third output; the first: |z|, c_y and log S, S summed over the other classes
 
 _torch_calls = 0
 _extension: Any = None
@@ -183,13 +183,12 @@ def _register_fakes() -> None:
         return (
             new((), dtype=torch.float32),
             torch.empty_like(state),
-            new((STATISTICS, samples), dtype=torch.float32),
+            new((samples, ROW_NUMBERS), dtype=torch.float32),
             new((kept, classes), dtype=torch.float32),
         )
 
     @torch.library.register_fake("cifarnet::margin_loss_backward")
-    def backward(grad, features, weight, labels, state, statistics, cosines, *options):  # type: ignore[no-untyped-def]
-        want_features, want_weight = options[-2:]
+    def backward(grad, features, weight, labels, rows, cosines, want_features, want_weight):  # type: ignore[no-untyped-def]
         return (
             features.new_empty(features.shape if want_features else 0),
             weight.new_empty(weight.shape if want_weight else 0),

@@ -23,10 +23,9 @@ TORCH_LIBRARY(cifarnet, library) {
   library.def(
       "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
       "float h, float t_alpha, bool easy, bool training) "
-      "-> (Tensor loss, Tensor state, Tensor row_statistics, Tensor cosines)");
+      "-> (Tensor loss, Tensor state, Tensor rows, Tensor cosines)");
   library.def(
-      "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor state, "
-      "Tensor row_statistics, Tensor cosines, int loss, float scale, float margin, float h, float t_alpha, bool easy, "
+      "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor rows, Tensor cosines, "
       "bool want_features, bool want_weight) -> (Tensor features, Tensor weight)");
 }
 
@@ -43,15 +42,12 @@ Forward call_forward(const Tensor& features, const Tensor& weight, const Tensor&
 }
 
 Backward call_backward(const Tensor& grad, const Tensor& features, const Tensor& weight, const Tensor& labels,
-                       const Tensor& state, const Tensor& statistics, const Tensor& cosines, int64_t loss, double scale,
-                       double margin, double h, double t_alpha, bool easy, bool want_features, bool want_weight) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("cifarnet::margin_loss_backward", "")
-          .typed<Backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                          const Tensor&, int64_t, double, double, double, double, bool, bool, bool)>();
-  return op.call(grad, features, weight, labels, state, statistics, cosines, loss, scale, margin, h, t_alpha, easy,
-                 want_features, want_weight);
+                       const Tensor& rows, const Tensor& cosines, bool want_features, bool want_weight) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("cifarnet::margin_loss_backward", "")
+                             .typed<Backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                             const Tensor&, bool, bool)>();
+  return op.call(grad, features, weight, labels, rows, cosines, want_features, want_weight);
 }
 
 struct MarginLoss : torch::autograd::Function<MarginLoss> {
@@ -59,15 +55,12 @@ struct MarginLoss : torch::autograd::Function<MarginLoss> {
                              const Tensor& labels, const Tensor& state, int64_t loss, double scale, double margin,
                              double h, double t_alpha, bool easy, bool training) {
     at::AutoDispatchBelowADInplaceOrView below;
-    auto [value, next, statistics, cosines] =
+    auto [value, next, rows, cosines] =
         call_forward(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
-    context->save_for_backward({features, weight, labels, next, statistics, cosines});
-    context->mark_non_differentiable({next, statistics, cosines});
+    context->save_for_backward({features, weight, labels, rows, cosines});
+    context->mark_non_differentiable({next, rows, cosines});
     context->set_materialize_grads(false);
-    auto& saved = context->saved_data;
-    saved["loss"] = loss, saved["scale"] = scale, saved["margin"] = margin, saved["h"] = h;
-    saved["t_alpha"] = t_alpha, saved["easy"] = easy;
-    return {value, next, statistics, cosines};
+    return {value, next, rows, cosines};
   }
 
   static tensor_list backward(AutogradContext* context, const tensor_list& grads) {
@@ -76,12 +69,9 @@ struct MarginLoss : torch::autograd::Function<MarginLoss> {
     TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled(), "the margin kernels have no second derivative; ",
                                 "use backend='torch' for it");
     const auto saved = context->get_saved_variables();
-    auto& data = context->saved_data;
     const bool want_features = context->needs_input_grad(0), want_weight = context->needs_input_grad(1);
-    const auto [features, weight] =
-        call_backward(grads[0], saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], data["loss"].toInt(),
-                      data["scale"].toDouble(), data["margin"].toDouble(), data["h"].toDouble(),
-                      data["t_alpha"].toDouble(), data["easy"].toBool(), want_features, want_weight);
+    const auto [features, weight] = call_backward(grads[0], saved[0], saved[1], saved[2], saved[3], saved[4],
+                                                  want_features, want_weight);
     if (want_features) result[0] = features;
     if (want_weight) result[1] = weight;
     return result;

@@ -19,11 +19,10 @@ inline bool keeps_cosines(const at::Tensor& features, const at::Tensor& weight) 
   return features.size(0) * weight.size(0) <= kept_cosines;
 }
 
-// What row_statistics [kStatistics, N] holds of each sample: |z|, c_y (not clamped) and log S, S = sum_{j != y} e^{s n_j}.
-enum Statistic : int { kNorm, kCosine, kLogOthers, kStatistics };
-
-using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;  // loss, state, row_statistics, cosines
+using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;  // loss, state, rows [N, kRowNumbers], cosines
 using Backward = std::tuple<at::Tensor, at::Tensor>;                         // of features, of weight; empty if not asked
+
+inline Row* rows_of(const at::Tensor& rows) { return reinterpret_cast<Row*>(rows.data_ptr<float>()); }
 
 inline Options make_options(int64_t loss, double scale, double margin, double h, double t_alpha, bool easy) {
   return {int(loss), float(scale),   float(margin), float(std::cos(margin)), float(std::sin(margin)),

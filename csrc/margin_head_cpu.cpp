@@ -38,14 +38,13 @@ Type type_of(const at::Tensor& tensor) {
 // A batch and its prototypes, contiguous, with what every step needs to know of them.
 struct Batch {
   const Rows& rows;
-  Options options;
   at::Tensor features, weight, labels;
   int64_t samples, classes, size, padded;
   bool keep;  // whether all cosines are there at once
   const int64_t* label;
 
-  Batch(const Options& options, const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
-      : rows(chosen_rows()), options(options), features(z.contiguous()), weight(w.contiguous()), labels(y.contiguous()),
+  Batch(const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
+      : rows(chosen_rows()), features(z.contiguous()), weight(w.contiguous()), labels(y.contiguous()),
         samples(z.size(0)), classes(w.size(0)), size(z.size(1)), padded(round_up(size, kLanes)), keep(keep),
         label(labels.const_data_ptr<int64_t>()) {}
 
@@ -73,69 +72,70 @@ struct Batch {
   }
 };
 
-struct Statistics {
-  float *norm, *cosine, *log_others;
-  explicit Statistics(const at::Tensor& rows)
-      : norm(rows.data_ptr<float>()), cosine(norm + rows.size(1)), log_others(cosine + rows.size(1)) {}
-};
-
 void check_labels(const Batch& batch) {
   for (int64_t i = 0; i < batch.samples; ++i)
     TORCH_CHECK_INDEX(batch.label[i] >= 0 && batch.label[i] < batch.classes, "label ", batch.label[i], " of sample ", i,
                       " is out of range: there are ", batch.classes, " classes");
 }
 
-// Calls work(first row, rows) for each tile of a range of rows with its unit vectors in scratch; missing rows are zero.
+// Calls work(first row, rows, unit vectors, norms) for each tile of a range of rows; the last tile's missing rows are zero.
 template <typename Work>
-void each_tile(const Batch& batch, int64_t begin, int64_t end, float* norm, const Work& work) {
+void each_tile(const Batch& batch, int64_t begin, int64_t end, const Work& work) {
   std::vector<float> unit(kRowTile * batch.padded);
+  float norms[kRowTile];
   for (int64_t row = begin; row < end; row += kRowTile) {
     const int64_t count = std::min(kRowTile, end - row);
     std::fill(unit.begin() + count * batch.padded, unit.end(), 0.0f);
     batch.rows.normalize(batch.row(batch.features, row), type_of(batch.features), count, batch.size, batch.padded,
-                         unit.data(), norm + row);
-    work(row, count, unit.data());
+                         unit.data(), norms);
+    work(row, count, unit.data(), norms);
   }
 }
 
-void few_cosines(const Batch& batch, Statistics rows, float* cosines) {
+void few_cosines(const Batch& batch, Row* rows, float* cosines) {
   const int64_t classes = batch.classes, tiles = (batch.samples + kRowTile - 1) / kRowTile;
   const at::Tensor prototypes = batch.scratch(classes, batch.padded + 1);
   float *unit = prototypes.data_ptr<float>(), *norms = unit + classes * batch.padded;
   batch.normalize(batch.weight, 0, classes, unit, norms);
   at::parallel_for(0, tiles, rows_a_task(kRowTile * batch.padded), [&](int64_t begin, int64_t end) {
     end = std::min(end * kRowTile, batch.samples);
-    each_tile(batch, begin * kRowTile, end, rows.norm, [&](int64_t row, int64_t count, const float* tile) {
+    each_tile(batch, begin * kRowTile, end, [&](int64_t row, int64_t count, const float* tile, const float* norm) {
       batch.rows.products(tile, count, unit, classes, batch.padded, cosines + row * classes, classes);
-      for (int64_t i = row; i < row + count; ++i) rows.cosine[i] = cosines[i * classes + batch.label[i]];
+      for (int64_t i = row; i < row + count; ++i) {
+        rows[i].norm = norm[i - row];
+        rows[i].cosine = cosines[i * classes + batch.label[i]];
+      }
     });
   });
 }
 
-void target_cosines(const Batch& batch, const float* unit, float* cosine) {
+// Norms and target cosines where the cosines are not at hand yet.
+void target_cosines(const Batch& batch, float* unit, Row* rows) {
   at::parallel_for(0, batch.samples, rows_a_task(batch.padded), [&](int64_t begin, int64_t end) {
     std::vector<float> prototype(batch.padded);
     float norm;
     for (int64_t i = begin; i < end; ++i) {
+      batch.rows.normalize(batch.row(batch.features, i), type_of(batch.features), 1, batch.size, batch.padded,
+                           unit + i * batch.padded, &rows[i].norm);
       batch.rows.normalize(batch.row(batch.weight, batch.label[i]), type_of(batch.weight), 1, batch.size, batch.padded,
                            prototype.data(), &norm);
-      cosine[i] = batch.rows.dot(unit + i * batch.padded, prototype.data(), batch.padded);
+      rows[i].cosine = batch.rows.dot(unit + i * batch.padded, prototype.data(), batch.padded);
     }
   });
 }
 
 // The state after this step, from the statistics of the batch; a copy where it does not move.
-at::Tensor moved_state(const Batch& batch, Statistics rows, const at::Tensor& state, bool training) {
+at::Tensor moved_state(const Batch& batch, const Options& options, const Row* rows, const at::Tensor& state, bool training) {
   at::Tensor next = state.clone();
   if (!training || state.numel() == 0) return next;
   double sum = 0, squares = 0;
-  const auto value = [&](int64_t i) { return double(observed(batch.options, rows.cosine[i], rows.norm[i])); };
+  const auto value = [&](int64_t i) { return double(observed(options, rows[i].cosine, rows[i].norm)); };
   for (int64_t i = 0; i < batch.samples; ++i) sum += value(i);
   const double mean = sum / batch.samples;
   for (int64_t i = 0; i < batch.samples; ++i) squares += (value(i) - mean) * (value(i) - mean);
   const float* old = state.const_data_ptr<float>();
   const float std = batch.samples > 1 ? std::sqrt(squares / (batch.samples - 1)) : old[state.numel() - 1];
-  next_state(batch.options, mean, std, old, next.data_ptr<float>());
+  next_state(options, mean, std, old, next.data_ptr<float>());
   return next;
 }
 
@@ -163,28 +163,27 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
                     bool easy, bool training) {
   const Options options = make_options(loss_id, scale, margin, h, t_alpha, easy);
   check_inputs(features, weight, labels, state, options);
-  const Batch batch(options, features, weight, labels, keeps_cosines(features, weight));
+  const Batch batch(features, weight, labels, keeps_cosines(features, weight));
   check_labels(batch);
   ++cpu_calls;
   const int64_t samples = batch.samples, classes = batch.classes;
-  const at::Tensor statistics = batch.scratch(kStatistics, samples);
+  const at::Tensor statistics = batch.scratch(samples, kRowNumbers);
   const at::Tensor kept = batch.keep ? batch.scratch(samples, classes) : batch.scratch(0, classes);
-  const Statistics rows(statistics);
+  Row* rows = rows_of(statistics);
 
   at::Tensor unit;
   if (batch.few()) {
     few_cosines(batch, rows, kept.data_ptr<float>());
   } else {
     unit = batch.scratch(samples, batch.padded);
-    batch.normalize(batch.features, 0, samples, unit.data_ptr<float>(), rows.norm);
-    target_cosines(batch, unit.data_ptr<float>(), rows.cosine);
+    target_cosines(batch, unit.data_ptr<float>(), rows);
   }
-  const at::Tensor next = moved_state(batch, rows, state.contiguous(), training);
+  const at::Tensor next = moved_state(batch, options, rows, state.contiguous(), training);
 
   std::vector<Target> targets(samples);
   std::vector<float> largest(samples, -3e38f), sum(samples, 0.0f);
   for (int64_t i = 0; i < samples; ++i)
-    targets[i] = target_of(options, rows.cosine[i], rows.norm[i], next.const_data_ptr<float>());
+    targets[i] = target_of(options, rows[i].cosine, rows[i].norm, next.const_data_ptr<float>());
   const auto accumulate = [&](int64_t first, int64_t count, const float* cosines) {
     at::parallel_for(0, samples, rows_a_task(count), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
@@ -200,8 +199,9 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
 
   double total = 0;
   for (int64_t i = 0; i < samples; ++i) {
-    rows.log_others[i] = largest[i] + std::log(sum[i]);
-    total += row_loss(targets[i], rows.log_others[i]);
+    rows[i].log_others = largest[i] + std::log(sum[i]);
+    rows[i].gradient = row_gradient(targets[i], rows[i].log_others);
+    total += row_loss(targets[i], rows[i].log_others);
   }
   const at::Tensor loss = at::empty({}, at::kFloat);
   *loss.data_ptr<float>() = float(total / samples);
@@ -210,8 +210,11 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
 
 namespace {
 
+// d loss / d |z| of a row, with the sum over its negatives of c_j d loss / d c_j.
+float outward(const RowGradient& row, float factor, float along) { return factor * row.norm + row.norm_share * along; }
+
 // Backward with few classes: dz by tiles of rows, dW from the sums of at most kMostBlocks blocks of rows, added in order.
-void few_backward(const Batch& batch, const std::vector<RowGradient>& gradients, const float* cosines, float factor,
+void few_backward(const Batch& batch, const Row* rows, const float* cosines, float factor,
                   const at::Tensor& dz, const at::Tensor& dw) {
   const int64_t samples = batch.samples, classes = batch.classes, padded = batch.padded, plane = classes * padded;
   const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0;
@@ -220,24 +223,23 @@ void few_backward(const Batch& batch, const std::vector<RowGradient>& gradients,
   const at::Tensor prototypes = batch.scratch(classes, padded + 1), sums = batch.scratch(want_w ? blocks : 0, plane);
   float *unit = prototypes.data_ptr<float>(), *norms = unit + plane;
   batch.normalize(batch.weight, 0, classes, unit, norms);
-  std::vector<float> norm(samples);
 
   at::parallel_for(0, blocks, std::max<int64_t>(1, kGrain / (block * padded)), [&](int64_t begin, int64_t end) {
     std::vector<float> grad(kRowTile * classes), h(padded);
     for (int64_t b = begin; b < end; ++b) {
       float* sum = want_w ? sums.data_ptr<float>() + b * plane : nullptr;
       if (want_w) std::fill(sum, sum + plane, 0.0f);
-      each_tile(batch, b * block, std::min((b + 1) * block, samples), norm.data(),
-                [&](int64_t row, int64_t count, const float* tile) {
+      each_tile(batch, b * block, std::min((b + 1) * block, samples),
+                [&](int64_t row, int64_t count, const float* tile, const float* norm) {
         std::fill(grad.begin(), grad.end(), 0.0f);
         for (int64_t r = 0; r < count; ++r) {
           const int64_t i = row + r;
           float* own = grad.data() + r * classes;
-          const float along = batch.rows.gradient(cosines + i * classes, classes, batch.label[i], gradients[i], factor, own);
+          const float along = batch.rows.gradient(cosines + i * classes, classes, batch.label[i], rows[i].gradient, factor, own);
           if (!want_z) continue;
           batch.rows.combine(own, unit, classes, padded, h.data());
-          batch.rows.project(h.data(), tile + r * padded, norm[i],
-                             factor * gradients[i].norm + gradients[i].norm_share * along, batch.size, padded,
+          batch.rows.project(h.data(), tile + r * padded, norm[r],
+                             outward(rows[i].gradient, factor, along), batch.size, padded,
                              const_cast<char*>(batch.row(dz, i)), type_of(dz));
         }
         if (want_w) batch.rows.accumulate_outer(grad.data(), tile, classes, padded, sum);
@@ -256,7 +258,7 @@ void few_backward(const Batch& batch, const std::vector<RowGradient>& gradients,
 }
 
 // Backward by matrix products: dz += G W^, and dW of each chunk = G^T z^, both through the normalisation's backward.
-void many_backward(const Batch& batch, const std::vector<RowGradient>& gradients, const at::Tensor& kept, float factor,
+void many_backward(const Batch& batch, const Row* rows, const at::Tensor& kept, float factor,
                    const at::Tensor& dz, const at::Tensor& dw) {
   const int64_t samples = batch.samples, padded = batch.padded, chunk = batch.chunk();
   const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0;
@@ -274,7 +276,7 @@ void many_backward(const Batch& batch, const std::vector<RowGradient>& gradients
     float* to = grad.data_ptr<float>();
     at::parallel_for(0, samples, rows_a_task(count), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
-        along[i] += batch.rows.gradient(from + i * count, count, batch.own(i, first, count), gradients[i], factor,
+        along[i] += batch.rows.gradient(from + i * count, count, batch.own(i, first, count), rows[i].gradient, factor,
                                         to + i * count);
     });
     if (want_z) at::addmm_out(h, h, grad, prototypes, first ? 1 : 0, 1);
@@ -291,7 +293,7 @@ void many_backward(const Batch& batch, const std::vector<RowGradient>& gradients
   at::parallel_for(0, samples, rows_a_task(padded), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       batch.rows.project(h.const_data_ptr<float>() + i * padded, unit.const_data_ptr<float>() + i * padded, norm[i],
-                         factor * gradients[i].norm + gradients[i].norm_share * along[i], batch.size, padded,
+                         outward(rows[i].gradient, factor, along[i]), batch.size, padded,
                          const_cast<char*>(batch.row(dz, i)), type_of(dz));
   });
 }
@@ -299,26 +301,19 @@ void many_backward(const Batch& batch, const std::vector<RowGradient>& gradients
 }  // namespace
 
 Backward backward_cpu(const at::Tensor& grad, const at::Tensor& features, const at::Tensor& weight,
-                      const at::Tensor& labels, const at::Tensor& state, const at::Tensor& statistics,
-                      const at::Tensor& kept, int64_t loss_id, double scale, double margin, double h, double t_alpha,
-                      bool easy, bool want_z, bool want_w) {
-  const Options options = make_options(loss_id, scale, margin, h, t_alpha, easy);
-  const Batch batch(options, features, weight, labels, kept.size(0) > 0);
-  const Statistics rows(statistics);
+                      const at::Tensor& labels, const at::Tensor& statistics, const at::Tensor& kept, bool want_z,
+                      bool want_w) {
+  const Batch batch(features, weight, labels, kept.size(0) > 0);
+  const Row* rows = rows_of(statistics);
   const float factor = *grad.const_data_ptr<float>() / float(batch.samples);
-  std::vector<RowGradient> gradients(batch.samples);
-  for (int64_t i = 0; i < batch.samples; ++i) {
-    const Target target = target_of(options, rows.cosine[i], rows.norm[i], state.const_data_ptr<float>());
-    gradients[i] = row_gradient(target, rows.log_others[i]);
-  }
   const auto like = [](const at::Tensor& tensor, bool wanted) {
     return wanted ? at::empty(tensor.sizes(), tensor.scalar_type()) : at::empty({0}, tensor.scalar_type());
   };
   const at::Tensor dz = like(features, want_z), dw = like(weight, want_w);
   if (batch.few())
-    few_backward(batch, gradients, kept.const_data_ptr<float>(), factor, dz, dw);
+    few_backward(batch, rows, kept.const_data_ptr<float>(), factor, dz, dw);
   else
-    many_backward(batch, gradients, kept, factor, dz, dw);
+    many_backward(batch, rows, kept, factor, dz, dw);
   return {dz, dw};
 }
 

@@ -170,6 +170,14 @@ MARGIN_FN RowGradient row_gradient(const Target& target, float log_others) {
           target.scale_slope / target.scale};
 }
 
+// What forward keeps of a row; backward needs no more of the loss than this, whichever loss it is. S^- and c_y are also what
+// a head sharded over classes would exchange.
+struct Row {
+  float norm, cosine, log_others;  // |z|, c_y (not clamped), log of S
+  RowGradient gradient;
+};
+constexpr int kRowNumbers = sizeof(Row) / sizeof(float);
+
 MARGIN_FN float row_loss(const Target& target, float log_others) {
   return softplus(log_others - target.scale * target.psi) + target.penalty;
 }
