@@ -4,6 +4,9 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
+
+from cifarnet.errors import printable
 
 
 def percent(value: float | None) -> str:
@@ -20,8 +23,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_column()
     for name, value in score_rows(test):
         table.add_row(name, value)
-    table.add_row("run", summary["run"])
-    table.add_row("checkpoint", summary["checkpoint"])
+    table.add_row("run", Text(summary["run"]))
+    table.add_row("checkpoint", Text(summary["checkpoint"]))
     return table
 
 
@@ -49,7 +52,7 @@ def class_table(scores: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for row in scores["classes"]:
         cells = (percent(row["precision"]), percent(row["recall"]), percent(row["f1"]), f"{row['images']:,}")
-        table.add_row(row["name"], *cells)
+        table.add_row(Text(printable(row["name"])), *cells)
     return table
 
 
@@ -61,11 +64,11 @@ def confusion_table(scores: dict[str, Any]) -> Table:
     )
     table.add_column("")
     for name in names:
-        table.add_column(name[:5], justify="right", no_wrap=True)
+        table.add_column(Text(printable(name)[:5]), justify="right", no_wrap=True)
     for index, (name, row) in enumerate(zip(names, scores["confusion"], strict=True)):
         total = max(sum(row), 1)
         cells = [_cell(count / total, column == index) for column, count in enumerate(row)]
-        table.add_row(name, *cells)
+        table.add_row(Text(printable(name)), *cells)
     return table
 
 
@@ -78,8 +81,6 @@ def _cell(part: float, diagonal: bool) -> str:
 
 def prediction_table(records: list[dict[str, Any]]) -> Table:
     """File, class and probability of each prediction."""
-    from cifarnet.cli.common import printable
-
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("image", overflow="fold")
     table.add_column("class")
@@ -91,9 +92,9 @@ def prediction_table(records: list[dict[str, Any]]) -> Table:
             style = "bold" if rank == 0 else "dim"
             bar = "█" * round(20 * probability)
             table.add_row(
-                name.replace("[", "\\[") if rank == 0 else "",
-                f"[{style}]{label}[/]",
-                f"[{style}]{100 * probability:.2f}%[/]",
+                Text(name if rank == 0 else ""),
+                Text(printable(label), style),
+                Text(f"{100 * probability:.2f}%", style),
                 f"[cyan]{bar}[/]",
             )
     return table

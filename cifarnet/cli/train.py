@@ -89,7 +89,7 @@ def train(
         overwrite=overwrite,
         init_from=init_from,
         console=messages(quiet),
-        headline=None if resume else headline(recipe, chosen, given),
+        headline=[] if resume else headline(recipe, chosen, given),
         animate=animate,
     )
     if json_output:
@@ -100,13 +100,12 @@ def train(
         results().print(summary_table(summary))
 
 
-def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> str:
-    """The recipe in words, its values, and those that the command line put in their place."""
-    values = [f"{flag(name)} {getattr(config, name)}" for name in recipe_values(recipe) if name not in given]
-    text = f"{recipe}: {RECIPES[recipe].summary}"
-    if values:
-        text += f" ({' '.join(values)})"
-    return text + (f"; here with {' '.join(f'{flag(name)} {value}' for name, value in given.items())}" if given else "")
+def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is about to be trained: the recipe, the values it sets, and those that the command line put in their place."""
+    set_here = " ".join(f"{flag(name)} {getattr(config, name)}" for name in recipe_values(recipe) if name not in given)
+    changed = " ".join(f"{flag(name)} {value}" for name, value in given.items())
+    rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}"), ("sets", set_here), ("changed", changed)]
+    return [(name, text) for name, text in rows if text]
 
 
 def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainConfig:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.devices import device_name
-from cifarnet.errors import CifarnetError
+from cifarnet.errors import CifarnetError, printable
 from cifarnet.losses.fit import misfits
 from cifarnet.runs import RunFolder, find_checkpoint, next_folder, open_run
 from cifarnet.session import Session, build_session
@@ -100,7 +101,7 @@ def train_with_progress(
     overwrite: bool,
     init_from: Path | None,
     console: Console,
-    headline: str | None,
+    headline: list[tuple[str, str]],
     animate: bool = False,
 ) -> dict[str, Any]:
     """Loads the data, trains in the run folder `out` with progress on `console`, and returns the summary."""
@@ -121,8 +122,8 @@ def train_with_progress(
             folder.clear()
         folder.write_config(config)
         folder.mark_latest()
-        if headline:
-            console.print("[bold]recipe[/]  ", Text(headline))
+        for name, text in headline:
+            say(console, name, text)
         describe(session, dataset.train, dataset.test, folder, console)
         if resume and session.progress.epoch >= config.epochs:
             console.print(f"nothing to do: the run is at its last epoch ({config.epochs}); ask for more with --epochs")
@@ -174,15 +175,24 @@ def describe(session: Session, train_split: Any, test_split: Any, folder: RunFol
     parameters = sum(parameter.numel() for parameter in session.model.parameters())
     constants = getattr(session.model.head, "options", None)
     loss = config.loss if constants is None else f"{config.loss} (s = {constants.scale:g}, m = {constants.margin:g})"
-    console.print(
-        f"[bold]model[/]    {config.arch}, {parameters:,} parameters, loss {loss}, head backend {session.backend}"
-    )
-    console.print(
-        f"[bold]data[/]     {config.dataset}: {len(train_split):,} train, {len(test_split):,} test, {len(session.classes)} classes"
-    )
-    console.print(f"[bold]device[/]   {device_name(session.device)}, {session.precision}")
-    console.print(f"[bold]run[/]      {folder.path}", soft_wrap=True)
+    trained, tested = f"{len(train_split):,} train", f"{len(test_split):,} test"
+    say(console, "model", f"{config.arch}, {parameters:,} parameters, loss {loss}, head backend {session.backend}")
+    say(console, "data", f"{config.dataset}: {trained}, {tested}, {len(session.classes)} classes")
+    say(console, "device", f"{device_name(session.device)}, {session.precision}")
+    say(console, "run", str(folder.path))
     if constants is not None:
         prototypes = session.model.head.weight
         for note in misfits(config.loss, constants.scale, constants.margin, *prototypes.shape):
-            console.print(f"[yellow]note:[/]     {note}")
+            say(console, "note", note)
+
+
+def say(console: Console, name: str, text: str) -> None:
+    """A line of what is said before training starts; what does not fit goes on below `text`."""
+    if not console.is_terminal:
+        console.print(Text.assemble((f"{name:<8} ", "bold"), printable(text)))
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", min_width=7)
+    grid.add_column(overflow="fold")
+    grid.add_row(name, Text(printable(text)))
+    console.print(grid)
