@@ -92,21 +92,20 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
         return principal_components(F.normalize(features.double(), dim=1).numpy() if metric == "cosine" else points)
     if method == "tsne":
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
 
         start: Any = "pca" if points.shape[1] >= 2 else "random"
-        return (
-            TSNE(perplexity=neighbors, metric=metric, init=start, random_state=seed)
-            .fit_transform(points)
-            .astype(np.float64)
-        )
+        with threadpool_limits(1):  # so few points: threads would only wait for each other
+            plane = TSNE(perplexity=neighbors, metric=metric, init=start, random_state=seed).fit_transform(points)
+        return plane.astype(np.float64)
     import warnings
 
     import umap
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a seed means one thread
-        plane = umap.UMAP(n_neighbors=neighbors, metric=metric, random_state=seed, n_jobs=1)
-        return np.asarray(plane.fit_transform(points), dtype=np.float64)
+        reducer = umap.UMAP(n_neighbors=neighbors, metric=metric, random_state=seed, n_jobs=1)
+        return np.asarray(reducer.fit_transform(points), dtype=np.float64)
 
 
 def principal_components(points: np.ndarray) -> np.ndarray:
