@@ -112,17 +112,18 @@ def make_build_ext():
         """torch's BuildExtension, with one object for each instruction set, and falling back where auto may."""
 
         def build_extensions(self) -> None:
+            if wanted() != "auto":
+                return self.build_for(with_cuda=wanted() == "cuda")
             try:
-                self.build_for(with_cuda=wanted() != "cpu")
+                return self.build_for(with_cuda=True)
             except Exception as error:
-                if wanted() != "auto":
-                    raise
-                say(f"built without CUDA: {first_line(error)}")
-                try:
-                    self.build_for(with_cuda=False)
-                except Exception as error:
-                    say(f"the compiled margin head is not built, pure torch serves: {first_line(error)}")
-                    self.extensions = self.distribution.ext_modules = []
+                why = first_line(error)
+            try:
+                self.build_for(with_cuda=False)
+                say(f"the margin head is compiled for the CPU alone: {why}")
+            except Exception as error:
+                say(f"the margin head is not compiled, pure torch serves: {first_line(error)}")
+                self.extensions = self.distribution.ext_modules = []
 
         def build_for(self, with_cuda: bool) -> None:
             cuda = cuda_version() if with_cuda else ""
@@ -167,7 +168,7 @@ def main() -> None:
     except ImportError as error:
         if wanted() != "auto":
             sys.exit(f"error: CIFARNET_BUILD={wanted()}: {error}; install torch first, then use --no-build-isolation")
-        say(f"the compiled margin head is not built, pure torch serves: {error}")
+        say(f"the margin head is not compiled, pure torch serves: {error}")
         setup()
 
 

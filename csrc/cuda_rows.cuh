@@ -15,7 +15,7 @@ namespace margin {
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;  // of every kernel but those of a single block
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kSingleBlock = 1024;
+constexpr int kSingleBlock = 512;
 constexpr float kNoLogit = -3e38f;
 
 template <typename T>

@@ -1,0 +1,21 @@
+// The CUDA backend, compiled for the CPU with tests/cuda_on_host.h as its platform: operators cifarnet_on_host::*.
+#define MARGIN_ON_HOST
+#include <torch/library.h>
+
+#include <cmath>
+
+TORCH_LIBRARY(cifarnet_on_host, library) {
+  library.def(
+      "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
+      "float h, float t_alpha, bool easy, bool training) -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def(
+      "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor rows, Tensor cosines, "
+      "bool want_features, bool want_weight) -> (Tensor, Tensor)");
+  library.def("keep_cosines(int most) -> ()");
+}
+
+#include "../csrc/margin_head_cuda.cu"
+
+TORCH_LIBRARY_IMPL(cifarnet_on_host, CompositeExplicitAutograd, library) {
+  library.impl("keep_cosines", [](int64_t most) { margin::kept_cosines = most; });
+}

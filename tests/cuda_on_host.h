@@ -1,0 +1,141 @@
+// Runs the CUDA kernels on the CPU, for tests on machines without a GPU: stands in for csrc/cuda_platform.cuh. A block's
+// threads are fibers that take turns; a barrier or a shuffle waits for the block's or the warp's other threads. It shows
+// errors of logic, indices and barriers, not of memory ordering or speed.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/mm.h>
+#include <ucontext.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#define MARGIN_LIBRARY cifarnet_on_host
+#define MARGIN_DEVICE CPU
+#define MARGIN_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(host::shared.data())
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __shared__ static
+#define __launch_bounds__(threads)
+#define __syncthreads() host::wait(host::block)
+#define __syncwarp() host::wait(host::warps[threadIdx.x / 32])
+#undef CUDA_KERNEL_ASSERT
+#define CUDA_KERNEL_ASSERT(condition) \
+  if (!(condition)) host::fail(#condition)
+
+struct Index {
+  unsigned x;
+};
+inline Index threadIdx, blockIdx, blockDim;
+
+namespace host {
+
+struct Group {  // the threads that a barrier waits for
+  int live = 0, arrived = 0, generation = 0;
+  void pass() {
+    if (live > 0 && arrived == live) arrived = 0, ++generation;
+  }
+};
+struct Fiber {
+  ucontext_t context;
+  std::vector<char> stack = std::vector<char>(64 << 10);
+  bool done = false;
+};
+
+inline std::vector<std::unique_ptr<Fiber>> fibers;
+inline std::vector<Group> warps;
+inline Group block;
+inline ucontext_t scheduler;
+inline std::vector<char> shared;
+inline std::vector<double> slots;
+inline std::string failure;
+inline void (*body)(void*);
+inline void* body_data;
+
+inline void yield() { swapcontext(&fibers[threadIdx.x]->context, &scheduler); }
+inline void leave() {
+  fibers[threadIdx.x]->done = true;
+  Group& warp = warps[threadIdx.x / 32];
+  --warp.live, --block.live;
+  warp.pass(), block.pass();
+  for (;;) yield();
+}
+inline void wait(Group& group) {
+  const int generation = group.generation;
+  ++group.arrived;
+  group.pass();
+  while (group.generation == generation) yield();
+}
+inline void fail(const char* condition) {
+  failure = condition;
+  leave();
+}
+inline void enter() {
+  body(body_data);
+  leave();
+}
+
+inline void run_block(unsigned threads) {
+  while (fibers.size() < threads) fibers.push_back(std::make_unique<Fiber>());
+  block = Group{int(threads)};
+  warps.assign((threads + 31) / 32, Group{});
+  slots.assign(threads, 0.0);
+  for (unsigned i = 0; i < threads; ++i) {
+    Fiber& fiber = *fibers[i];
+    ++warps[i / 32].live;
+    fiber.done = false;
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.data();
+    fiber.context.uc_stack.ss_size = fiber.stack.size();
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, enter, 0);
+  }
+  while (block.live > 0)
+    for (unsigned i = 0; i < threads; ++i)
+      if (!fibers[i]->done) {
+        threadIdx.x = i;
+        swapcontext(&scheduler, &fibers[i]->context);
+      }
+}
+
+}  // namespace host
+
+template <typename V>
+V __shfl_xor_sync(unsigned, V value, int step) {
+  const unsigned me = threadIdx.x;
+  host::slots[me] = double(value);
+  host::wait(host::warps[me / 32]);
+  const V other = V(host::slots[me ^ unsigned(step)]);
+  host::wait(host::warps[me / 32]);
+  return other;
+}
+
+namespace margin {
+
+struct DeviceGuard {
+  explicit DeviceGuard(at::Device) {}
+};
+
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, size_t bytes, Arguments&&... arguments) {
+  auto call = [&] { kernel(static_cast<Parameters>(arguments)...); };
+  host::shared.assign(bytes, 0);
+  host::failure.clear();
+  host::body = [](void* data) { (*static_cast<decltype(call)*>(data))(); };
+  host::body_data = &call;
+  blockDim.x = threads;
+  for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) host::run_block(threads);
+  if (!host::failure.empty()) throw std::runtime_error("device-side assertion: " + host::failure);
+}
+
+template <typename Kernel>
+void allow_shared(Kernel*, int64_t) {}
+
+inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b) {
+  out.copy_(at::mm(a.to(at::kFloat), b.to(at::kFloat)));
+}
+
+}  // namespace margin
