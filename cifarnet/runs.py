@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -35,6 +36,7 @@ class RunFolder:
         self.state, self.summary = path / "state.safetensors", path / "summary.json"
         self.predictions = path / "predictions.csv"
         self._lock: IO[str] | None = None
+        self._log_is_behind = False
 
     def own_files(self) -> list[Path]:
         """The files that a run writes and that are there."""
@@ -51,13 +53,14 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sweep_temporaries(self.path)
+            tempfile.TemporaryFile(dir=self.path).close()  # an old lock may be writable in a folder that is not
         except BlockingIOError as error:
             raise Refused(
                 str(self.path), "another process is training there", "wait for it, or choose another --out"
             ) from error
         except OSError as error:
-            raise Refused(str(self.path), f"cannot be used ({error.strerror})", "choose another --out") from error
-        sweep_temporaries(self.path)
+            raise Refused(str(self.path), f"cannot be written ({error.strerror})", "choose another --out") from error
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -90,15 +93,24 @@ class RunFolder:
         """
         return TrainConfig.from_dict(read_json(self.config, "name a run folder of cifarnet train"), str(self.config))
 
-    def append(self, record: dict[str, Any]) -> str | None:
-        """Adds a line to metrics.jsonl; where the disk does not take it, returns a warning (training goes on)."""
+    def log(self, history: list[dict[str, Any]]) -> str | None:
+        """Adds the last record to metrics.jsonl, or writes all of them again where an earlier one did not get there.
+
+        Where the disk does not take it, training goes on; the first time, a warning is returned.
+        """
         try:
-            with open(self.metrics, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            return f"{self.metrics}: cannot be written ({error.strerror}); training goes on, the next checkpoint keeps the line"
+            if self._log_is_behind:
+                self.rewrite_metrics(history)
+            else:
+                with open(self.metrics, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(history[-1]) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            self._log_is_behind = False
+        except (OSError, Failed) as error:
+            known, self._log_is_behind = self._log_is_behind, True
+            why = getattr(error, "strerror", error)
+            return None if known else f"{self.metrics}: cannot be written ({why}); training goes on, the training state keeps the line"
         return None
 
     def rewrite_metrics(self, history: list[dict[str, Any]]) -> None:
@@ -125,7 +137,8 @@ def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
     """
     folder = RunFolder(out)
     if out.is_file():
-        raise Refused(str(out), "is a file", "choose another --out")
+        fix = f"to start from its weights use --init-from {out}" if resume else "choose another --out"
+        raise Refused(str(out), "is a file, not a run folder", fix)
     if resume and not folder.state.exists():
         if folder.last.exists():
             fix = f"to start from its weights use --init-from {folder.last}"

@@ -1,9 +1,16 @@
-"""SIGTERM and Ctrl-C end a run in good order: the first asks for it, the second ends the process at once."""
+"""SIGTERM and Ctrl-C end the work in good order: training at the end of its step, everything else at once.
 
+A second signal ends the process without waiting for the step.
+"""
+
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
+
+from cifarnet.errors import Interrupted
 
 
 class StopRequest:
@@ -27,3 +34,20 @@ class StopRequest:
         if self.number is not None:
             os._exit(128 + number)
         self.number = number
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises Interrupted here, as Ctrl-C raises KeyboardInterrupt: temporary files go on the way out."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number, "cifarnet", f"stopped by signal {number}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

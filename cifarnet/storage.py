@@ -24,13 +24,14 @@ def write_file(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise Failed(
             str(path),
             f"cannot be written ({error.strerror})",
             "the previous file is kept; free some space or move --out",
         ) from error
+    finally:  # after the rename there is none
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -53,7 +53,7 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
             scores = evaluate_epoch(session, record)
             best = is_best(session, record)
         progress.history.append(record)
-        if warning := folder.append(record):
+        if warning := folder.log(progress.history):
             watcher.warn(warning)
         watcher.epoch(record)
         save_model(folder.last, session.result, session.info(record))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cifarnet.errors import CifarnetError, printable
+from cifarnet.signals import terminable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,24 +70,35 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
 
     2: refused before any work, 1: failed during work, 130 and 143: stopped by Ctrl-C and SIGTERM.
     """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # None where the caller closed it (`>&-`)
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(args=arguments, prog_name="cifarnet", standalone_mode=False)
-        sys.stdout.flush()
+        with terminable():
+            code = app(args=arguments, prog_name="cifarnet", standalone_mode=False)
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except CifarnetError as error:
         return _report(str(error), error.exit_code, debug)
     except KeyboardInterrupt:
         return _report("interrupted", 130, debug)
     except BrokenPipeError:  # the reader of our output went away (`| head`): nothing is wrong
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
     except OSError as error:
+        _drop_output()
         return _report(f"{error.filename or 'system'}: {error.strerror or error}", 1, debug)
     except Exception as error:
         return _report(*_describe(error), debug)
+
+
+def _drop_output() -> None:
+    """Sends what stdout does not take nowhere: Python would try again at its end, and fail aloud."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _describe(error: Exception) -> tuple[str, int]:
@@ -97,7 +109,7 @@ def _describe(error: Exception) -> tuple[str, int]:
     if type(error).__name__ == "Abort":
         return "interrupted", 130
     text = " ".join(str(error).split())
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
         return "memory: the device has not enough for this; try a smaller --batch-size or --precision bf16", 1
     return f"internal: {type(error).__name__}: {text[:300]}; this is a bug, run again with --debug to see where", 1
 

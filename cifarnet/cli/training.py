@@ -110,7 +110,7 @@ def train_with_progress(
 
         check_animation(config)
     path = out or next_folder(config)
-    with open_run(path, resume=resume, overwrite=overwrite) as folder, StopRequest() as stop:
+    with open_run(path, resume=resume, overwrite=overwrite) as folder:
         dataset = load_with_progress(config, console)
         session = build_session(config, dataset, find_checkpoint(init_from) if init_from else None)
         if resume:
@@ -128,7 +128,7 @@ def train_with_progress(
         if resume and session.progress.epoch >= config.epochs:
             console.print(f"nothing to do: the run is at its last epoch ({config.epochs}); ask for more with --epochs")
         frames = SphereFrames(session, folder.path) if animate else None
-        with TerminalWatcher(console, session, frames) as watcher:
+        with TerminalWatcher(console, session, frames) as watcher, StopRequest() as stop:
             summary = train(session, folder, watcher, stop)
         if frames is not None and (film := frames.finish()):
             console.print(f"[bold]film[/]     {film}", soft_wrap=True)
