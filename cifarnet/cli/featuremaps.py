@@ -36,6 +36,7 @@ def featuremaps(
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
     out: Annotated[Path, typer.Option(help="Folder; each image gets one of its own inside.")] = Path("featuremaps"),
+    title: Annotated[str | None, typer.Option(help="What stands above (default: model, loss, data set).")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM."""
@@ -55,13 +56,16 @@ def featuremaps(
     console = messages()
     if note:
         console.print(note)
+    from cifarnet.cli.figures import title_of
+
+    heading = title or title_of(info.config)
     documents, bad, folders = [], 0, set[Path]()
     for file in files:
         folder = free_folder(out / (file.stem or "image"), folders)
         try:
-            done = draw_image(file, model, info, layer or [], channels, crop, folder)
+            done = draw_image(file, model, info, layer or [], channels, crop, folder, heading)
             if grad_cam:
-                done.append(draw_grad_cam(file, model, info, target, layer or [], crop, folder))
+                done.append(draw_grad_cam(file, model, info, target, layer or [], crop, folder, heading))
         except ImageError as error:
             console.print(f"error: {error}", markup=False)
             bad += 1
@@ -87,10 +91,16 @@ def free_folder(wanted: Path, taken: set[Path]) -> Path:
 
 
 def draw_image(
-    file: Path, model: "Classifier", info: "ModelInfo", layers: list[str], channels: int, crop: bool, folder: Path
+    file: Path,
+    model: "Classifier",
+    info: "ModelInfo",
+    layers: list[str],
+    channels: int,
+    crop: bool,
+    folder: Path,
+    heading: str,
 ) -> list[Path]:
     """The overview and a grid a layer; their paths."""
-    from cifarnet.cli.figures import title_of
     from cifarnet.data.images import read_image
     from cifarnet.features import feature_maps, normalize_image
     from cifarnet.plots import featuremaps as picture
@@ -99,19 +109,25 @@ def draw_image(
     for warning in warnings:
         messages().print(f"warning: {printable(warning)}", markup=False)
     maps = feature_maps(model, normalize_image(image, info.mean, info.std), layers)
-    title = f"{title_of(info.config)} · {printable(file.name)}"
+    title = f"{heading} · {printable(file.name)}"
     done = [picture.draw_overview(image, maps, folder / "overview.png", title)]
     done += [picture.draw_channels(one, channels, folder / f"{one.name}.png", title) for one in maps]
     return done
 
 
 def draw_grad_cam(
-    file: Path, model: "Classifier", info: "ModelInfo", target: str | None, layers: list[str], crop: bool, folder: Path
+    file: Path,
+    model: "Classifier",
+    info: "ModelInfo",
+    target: str | None,
+    layers: list[str],
+    crop: bool,
+    folder: Path,
+    heading: str,
 ) -> Path:
     """Heat maps of the class asked for, or of the three likeliest; the path."""
     import torch
 
-    from cifarnet.cli.figures import title_of
     from cifarnet.data.images import read_image
     from cifarnet.features import grad_cam, normalize_image, upsample
     from cifarnet.plots import featuremaps as picture
@@ -127,5 +143,5 @@ def draw_grad_cam(
         label = f"{info.classes[index]} ({100 * probabilities[index]:.1f}%)"
         heats.append((label, upsample(heat, CAM_SIDE)))
     shown, _ = read_image(file, CAM_SIDE, crop=crop)
-    title = f"Grad-CAM at {name} · {title_of(info.config)}\n{printable(file.name)}"
+    title = f"Grad-CAM at {name} · {heading}\n{printable(file.name)}"
     return picture.draw_cam(shown, heats, folder / "grad-cam.png", title)
