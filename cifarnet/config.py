@@ -69,7 +69,10 @@ class TrainConfig:
 
     loss: str = option("ce", "ce, focal, sphereface, cosface, arcface, curricularface, adaface, magface", group="Loss")
     scale: float | str | None = option(
-        None, "s of the margin losses, or auto: fit to the number of classes (default: the paper's)", group="Loss", above=0
+        None,
+        "s of the margin losses, or auto: fit to the number of classes (default: the paper's)",
+        group="Loss",
+        above=0,
     )
     margin: float | str | None = option(
         None, "m of the margin losses, or auto: fit to classes and features (default: the paper's)", group="Loss", low=0
@@ -90,6 +93,12 @@ class TrainConfig:
         "report (crop, flip, colour jitter), basic (crop, flip), autoaugment, none",
         group="Data",
         choices=("report", "basic", "autoaugment", "none"),
+    )
+    mixup: float = option(
+        0.0, "mixup: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
+    )
+    cutmix: float = option(
+        0.0, "CutMix: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
     )
     normalize: bool = option(
         True, "subtract the training set's mean, divide by its std (else pixels in [0, 1])", group="Data"

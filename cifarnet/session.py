@@ -19,7 +19,7 @@ from cifarnet.model import Classifier, build_model
 from cifarnet.optim import build_optimizer
 from cifarnet.state import Progress, load_state, save_state
 
-Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Forward = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -70,7 +70,12 @@ class Session:
 
     def load(self, path: Path) -> list[str]:
         """Goes to the moment that `path` was saved at; returns warnings of changed versions."""
-        self.progress, warnings = load_state(path, self.models, self.optimizer, self.totals)
+        progress, warnings = load_state(path, self.models, self.optimizer, self.totals)
+        if progress.step > self.steps:
+            raise Refused(
+                str(path), f"stands at step {progress.step} of {self.steps}", "is this the data it began with?"
+            )
+        self.progress = progress
         return warnings
 
     def info(self, metrics: dict[str, Any]) -> ModelInfo:
@@ -94,6 +99,10 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split).
     """
     config.check()
+    if (config.mixup or config.cutmix) and config.loss not in ("ce", "focal"):
+        raise Refused(
+            "--mixup and --cutmix", f"{config.loss} needs one label an image", "leave them out, or use --loss ce"
+        )
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
     model = build_model(config, len(dataset.classes))
@@ -141,12 +150,17 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
 
 
 def make_forward(model: Classifier, config: TrainConfig, device: torch.device, precision: str) -> Forward:
-    """(images, labels) -> (loss with its graph, hits): the part of a step that torch.compile takes."""
+    """(images, labels, share) -> (loss with its graph, hits): the part of a step that torch.compile takes.
 
-    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    `share` [] is that of an image's own label where images are mixed with their neighbours, else None.
+    """
+
+    def forward(images: Tensor, labels: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
         with autocast(device, precision):
             features = model.features(images)
         loss = model.head(features, labels)
+        if share is not None:
+            loss = share * loss + (1 - share) * model.head(features, labels.roll(1))
         hits = (model.head.logits(features.detach()).argmax(dim=1) == labels).sum()
         return loss, hits
 

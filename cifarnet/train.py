@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.checkpoint import load_model, save_model
+from cifarnet.data.mixing import draw_mix, mix_images
 from cifarnet.errors import Failed, Interrupted
 from cifarnet.evaluate import Scores, collect_logits, score
 from cifarnet.model import Classifier
@@ -74,7 +75,8 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
             images = images.contiguous(memory_format=torch.channels_last)
         step = progress.epoch * session.steps + progress.step
         set_learning_rate(optimizer, learning_rate(config, step, config.epochs * session.steps))
-        loss, hits = session.forward(images, labels)
+        images, share = mix(session, images, step)
+        loss, hits = session.forward(images, labels, share)
         loss.backward()
         if step == 0:
             check_head_learns(session)
@@ -114,6 +116,15 @@ def update_average(average: Classifier, model: Classifier, decay: float, step: i
     for mine, other, moves in zip(ours, theirs, floats, strict=True):
         if not moves:  # BatchNorm's count of batches
             mine.copy_(other)
+
+
+def mix(session: Session, images: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+    """The images mixed with their neighbours where that is asked for, and the share of their own label."""
+    config = session.config
+    drawn = draw_mix(config.mixup, config.cutmix, config.image_size, config.seed, step)
+    if drawn is None:
+        return images, None
+    return mix_images(images, drawn), torch.tensor(drawn.share).to(session.device, non_blocking=True)
 
 
 class Guard:
