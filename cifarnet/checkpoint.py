@@ -125,7 +125,7 @@ def parse_info(text: str, path: Path) -> ModelInfo:
 
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refuse("it is not JSON") from error
     expected: dict[str, Any] = {"config": dict, "classes": list, "mean": list, "std": list, "epoch": int}
     expected |= {"metrics": dict, "backend": str, "versions": dict}
@@ -135,8 +135,10 @@ def parse_info(text: str, path: Path) -> ModelInfo:
     if not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) for name in classes):
         raise refuse("classes must be 2 names or more")
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
-    if len(mean) != 3 or len(std) != 3 or not numbers or not all(0 < value < 1e6 for value in std):
+    if len(mean) != 3 or len(std) != 3 or not numbers or not all(1e-6 < value < 1e6 for value in std):
         raise refuse("mean and std must be three numbers each")
+    if not all(abs(value) < 1e6 for value in mean):
+        raise refuse("mean must be three finite numbers")
     try:
         config = TrainConfig.from_dict(values["config"])
     except Refused as error:

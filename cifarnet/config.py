@@ -144,6 +144,9 @@ class TrainConfig:
         group="Execution",
         choices=("auto", "torch", "cpu", "cuda"),
     )
+    deterministic: bool = option(
+        False, "only algorithms that give the same bits each time on one machine (slower on a GPU)", group="Execution"
+    )
     workers: int = option(
         0, "processes that decode image folders too large for memory", group="Execution", low=0, resume=True
     )
@@ -214,7 +217,7 @@ def _check_field(item: dataclasses.Field, value: Any) -> None:
     if value is None or isinstance(value, (str, bool)):
         return
     low, above, high = bounds["low"], bounds["above"], bounds["high"]
-    inside = math.isfinite(value)
+    inside = abs(value) < 2**63 and math.isfinite(value)  # isfinite takes no integer beyond a float's range
     inside &= (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
     if not inside:
         words = [f"at least {low}" if low is not None else "", f"above {above}" if above is not None else ""]

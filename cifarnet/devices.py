@@ -1,10 +1,12 @@
 """Which device computes, and in which precision: chosen once, never silently another than the one asked for."""
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from cifarnet.errors import Refused
+from cifarnet.errors import Failed, Refused
 
 
 def available_devices() -> list[str]:
@@ -62,3 +64,33 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+@contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Within it, if `wanted`, torch computes the same bits each time, on one machine with one number of threads.
+
+    cuBLAS gets the workspace that it needs for that, unless CUBLAS_WORKSPACE_CONFIG is set already; it reads it once, at
+    its first use in the process.
+
+    Raises:
+        Failed: an operator has no such algorithm on its device.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    except RuntimeError as error:
+        name, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise Failed("--deterministic", f"{name} has no deterministic form on this device", "leave it out") from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]

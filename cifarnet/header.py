@@ -30,6 +30,8 @@ def read_metadata(path: Path, format_name: str, kind: str) -> dict[str, str]:
     if metadata.get("kind") != kind:
         fix = "to start from its weights use --init-from" if kind == "state" else "use last.safetensors of that run"
         raise Refused(str(path), f"is a {metadata.get('kind')} file, not a {kind} file", fix)
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise Refused(str(path), "its metadata is not text", "take another checkpoint")
     return metadata
 
 

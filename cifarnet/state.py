@@ -19,6 +19,8 @@ from cifarnet.header import read_metadata
 from cifarnet.model import Classifier
 from cifarnet.storage import write_file
 
+LARGEST = 2**53  # no number of a training state is as large
+
 
 @dataclass
 class Progress:
@@ -126,6 +128,8 @@ def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[
         parameter = parameters[int(index)]
         if value.dim() == 0:  # a step count; fused optimizers keep it beside the parameter
             optimizer.state[parameter][key] = value.to(parameter.device)
+        elif not torch.isfinite(value).all():
+            raise Refused(str(path), f"{name} holds values that are not finite", "start the run again")
         elif value.shape == parameter.shape:  # empty_like keeps the parameter's memory layout, and so the order of sums
             optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(value)
         else:
@@ -148,20 +152,27 @@ def _check_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
 def _parse_progress(text: str, path: Path) -> Progress:
     try:
         progress = Progress(**json.loads(text))
-        good = all(isinstance(value, int) and value >= 0 for value in (progress.epoch, progress.step))
-        good &= isinstance(progress.history, list) and all(isinstance(record, dict) for record in progress.history)
-        good &= isinstance(progress.seconds, (int, float)) and isinstance(progress.best, (int, float, type(None)))
-    except (ValueError, TypeError, RecursionError):
+        good = all(type(value) is int and 0 <= value < LARGEST for value in (progress.epoch, progress.step))
+        good &= is_number(progress.seconds) and (progress.best is None or is_number(progress.best))
+        good &= [record["epoch"] for record in progress.history] == list(range(1, len(progress.history) + 1))
+        good &= len(progress.history) == progress.epoch
+        good &= all(is_number(record["seconds"]) for record in progress.history)
+    except (ValueError, TypeError, KeyError, RecursionError):
         good = False
     if not good:
         raise Refused(str(path), "does not say where the run stands", "start the run again")
     return progress
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a finite number that is not negative."""
+    return type(value) in (int, float) and 0 <= value < LARGEST
+
+
 def _changed_versions(text: str) -> list[str]:
     try:
         saved = dict(json.loads(text))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         saved = {}
     now = current_versions()
     return [

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cifarnet.checkpoint import load_model, save_model
 from cifarnet.data.mixing import draw_mix, mix_images
+from cifarnet.devices import determinism
 from cifarnet.errors import Failed, Interrupted
 from cifarnet.evaluate import Scores, collect_logits, score
 from cifarnet.model import Classifier
@@ -41,27 +42,28 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
         Interrupted: a signal came; the state of the last whole step is saved.
     """
     config, progress = session.config, session.progress
-    if progress.epoch == 0 and progress.step == 0:
-        session.save(folder.state)
-    scores: Scores | None = None
-    while progress.epoch < config.epochs:
-        run_epoch(session, folder, watcher, stop)
-        record = measure_training(session)
-        progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
-        session.totals.zero_()
-        best = False
-        if progress.epoch % config.eval_every == 0 or progress.epoch == config.epochs:
-            scores = evaluate_epoch(session, record)
-            best = is_best(session, record)
-        progress.history.append(record)
-        if warning := folder.log(progress.history):
-            watcher.warn(warning)
-        watcher.epoch(record)
-        save_model(folder.last, session.result, session.info(record))
-        if best:
-            save_model(folder.best, session.result, session.info(record))
-        session.save(folder.state)
-    return summarise(session, folder, scores)
+    with determinism(config.deterministic):
+        if progress.epoch == 0 and progress.step == 0:
+            session.save(folder.state)
+        scores: Scores | None = None
+        while progress.epoch < config.epochs:
+            run_epoch(session, folder, watcher, stop)
+            record = measure_training(session)
+            progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
+            session.totals.zero_()
+            best = False
+            if progress.epoch % config.eval_every == 0 or progress.epoch == config.epochs:
+                scores = evaluate_epoch(session, record)
+                best = is_best(session, record)
+            progress.history.append(record)
+            if warning := folder.log(progress.history):
+                watcher.warn(warning)
+            watcher.epoch(record)
+            save_model(folder.last, session.result, session.info(record))
+            if best:
+                save_model(folder.best, session.result, session.info(record))
+            session.save(folder.state)
+        return summarise(session, folder, scores)
 
 
 def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopRequest) -> None:
@@ -191,7 +193,7 @@ def measure_training(session: Session) -> dict[str, Any]:
         "train_loss": loss / images,
         "train_accuracy": hits / images,
         "seconds": round(progress.seconds, 3),
-        "images_per_second": round(images / progress.seconds, 1),
+        "images_per_second": round(images / max(progress.seconds, 1e-9), 1),
     }
     if config.log_grad:
         record |= {"grad_norm_first": first / session.steps, "grad_norm_last": last / session.steps}

@@ -70,8 +70,8 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
 
     2: refused before any work, 1: failed during work, 130 and 143: stopped by Ctrl-C and SIGTERM.
     """
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # None where the caller closed it (`>&-`)
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (None where the caller closed it: `>&-`)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
