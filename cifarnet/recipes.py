@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from cifarnet.config import TrainConfig
 from cifarnet.errors import Refused
+from cifarnet.losses import LOSSES
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,35 @@ RECIPES: dict[str, Recipe] = {
             "augment": "basic",
         },
     ),
+    "modern": Recipe(
+        "short and strong: SGD + Nesterov 0.1, one-cycle, batch 128, label smoothing, averaged weights, crop and flip",
+        {
+            "optimizer": "sgd",
+            "lr": 0.1,
+            "weight_decay": 5e-4,
+            "schedule": "onecycle",
+            "batch_size": 128,
+            "epochs": 12,
+            "augment": "basic",
+            "label_smoothing": 0.1,
+            "ema": 0.995,
+            "scale": "auto",
+            "margin": "auto",
+        },
+    ),
 }
 
 
-def recipe_values(name: str) -> dict[str, Any]:
-    """The values of a recipe.
+def recipe_values(name: str, loss: str | None = None) -> dict[str, Any]:
+    """The values of a recipe, without those that `loss` (None: the recipe's own) has no use for.
 
     Raises:
         Refused: an unknown name.
     """
     if name not in RECIPES:
         raise Refused("--recipe", f"'{name}' is not known", f"choose from {', '.join(RECIPES)}")
-    return RECIPES[name].values
+    values = RECIPES[name].values
+    loss = loss or values.get("loss", TrainConfig.loss)
+    constants = LOSSES[loss].defaults if loss in LOSSES else {}
+    useless = {"scale", "margin"} - constants.keys() | ({"label_smoothing"} if loss != "ce" else set())
+    return {key: value for key, value in values.items() if key not in useless}

@@ -9,9 +9,9 @@ from cifarnet.config import TrainConfig, flag
 from cifarnet.data import DATASETS
 from cifarnet.data.augment import POLICIES
 from cifarnet.errors import Refused
-from cifarnet.losses import LOSSES
+from cifarnet.losses import LOSSES, build_head
 from cifarnet.models import ARCHS
-from cifarnet.recipes import RECIPES
+from cifarnet.recipes import RECIPES, recipe_values
 
 FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}
 
@@ -86,6 +86,9 @@ def test_help_names_what_the_tables_hold():
     assert set(FIELDS["augment"].metadata["choices"]) == set(POLICIES)
 
 
+@pytest.mark.parametrize("loss", [None, *LOSSES])
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_are_configurations(name):
-    TrainConfig.from_dict(dict(RECIPES[name].values), name)
+def test_recipes_are_configurations_for_every_loss(name, loss):
+    values = recipe_values(name, loss)
+    config = TrainConfig.from_dict(values | ({"loss": loss} if loss else {}), name)
+    build_head(64, 10, config.loss, scale=config.scale, margin=config.margin, label_smoothing=config.label_smoothing)

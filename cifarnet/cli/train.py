@@ -102,7 +102,7 @@ def train(
 
 def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:
     """What is about to be trained: the recipe, the values it sets, and those that the command line put in their place."""
-    set_here = " ".join(f"{flag(name)} {getattr(config, name)}" for name in recipe_values(recipe) if name not in given)
+    set_here = " ".join(f"{flag(name)} {getattr(config, name)}" for name in recipe_values(recipe, config.loss) if name not in given)
     changed = " ".join(f"{flag(name)} {value}" for name, value in given.items())
     rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}"), ("sets", set_here), ("changed", changed)]
     return [(name, text) for name, text in rows if text]
@@ -110,14 +110,14 @@ def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tu
 
 def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainConfig:
     """The recipe's values, replaced by the file's, replaced by those given on the command line."""
-    values = dict(recipe_values(recipe))
+    from_file: dict[str, Any] = {}
     if file is not None:
         from cifarnet.runs import read_json
 
         from_file = read_json(file, "name a JSON file of options")
         TrainConfig.from_dict(from_file, str(file))
-        values |= from_file
-    return TrainConfig.from_dict(values | given, "options")
+    loss = given.get("loss", from_file.get("loss"))
+    return TrainConfig.from_dict(recipe_values(recipe, loss) | from_file | given, "options")
 
 
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:
