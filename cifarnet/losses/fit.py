@@ -52,7 +52,12 @@ def fitting_scale(num_classes: int) -> float:
 
 
 def fitting_margin(loss: str, default: float, num_classes: int, features: int) -> float:
-    """The authors' margin, or half of the widest where that is less (there is then room for both neighbours)."""
+    """The authors' margin, or half of the widest where that is less (there is then room for both neighbours).
+
+    SphereFace's multiplier and MagFace's range stay the authors'.
+    """
+    if loss not in ("cosface", *ANGULAR_MARGINS):
+        return default
     return min(default, round(widest_margin(loss, num_classes, features) / 2, 3))
 
 
