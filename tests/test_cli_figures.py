@@ -22,9 +22,11 @@ TRAIN += ["--schedule", "onecycle", "--precision", "fp32", "-q"]
 def runs(tmp_path_factory):
     """Two short digits runs: cross-entropy, and arcface on the sphere with its film."""
     folder = tmp_path_factory.mktemp("runs")
-    assert run([*TRAIN, "--log-grad", "--out", str(folder / "ce")]) == 0
-    options = ["--loss", "arcface", "--scale", "16", "--margin", "0.2", "--embed-dim", "3", "--animate"]
-    assert run([*TRAIN, *options, "--out", str(folder / "arc")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # where runs/latest is marked
+        assert run([*TRAIN, "--log-grad", "--out", str(folder / "ce")]) == 0
+        options = ["--loss", "arcface", "--scale", "16", "--margin", "0.2", "--embed-dim", "3", "--animate"]
+        assert run([*TRAIN, *options, "--out", str(folder / "arc")]) == 0
     return folder
 
 
