@@ -149,4 +149,4 @@ def present(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float
 
 def is_number(value: Any) -> bool:
     """Whether a value of a metrics log can be drawn."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
