@@ -102,10 +102,15 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
 
     import umap
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a seed means one thread
-        reducer = umap.UMAP(n_neighbors=neighbors, metric=metric, random_state=seed, n_jobs=1)
-        return np.asarray(reducer.fit_transform(points), dtype=np.float64)
+    state = np.random.get_state()
+    try:
+        np.random.seed(seed)  # umap lays out separate clusters with NumPy's global generator, whatever its own seed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a seed means one thread
+            reducer = umap.UMAP(n_neighbors=neighbors, metric=metric, random_state=seed, n_jobs=1)
+            return np.asarray(reducer.fit_transform(points), dtype=np.float64)
+    finally:
+        np.random.set_state(state)
 
 
 def principal_components(points: np.ndarray) -> np.ndarray:
