@@ -29,7 +29,7 @@ from cifarnet.cli import run
 OPTIONS = (
     "--arch baseline --dataset digits --epochs 4 --batch-size 64 --augment autoaugment --ema 0.95 --val-fraction 0.1 "
     "--checkpoint-every 3 --lr 3e-3 --precision fp32 --device cpu -q"
-).split()  # noqa: SIM905
+)
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 TIMES = ("seconds", "images_per_second")  # the only figures of a run that may differ
 PATIENCE = 120  # seconds for one process
@@ -42,7 +42,7 @@ def start(folder: Path, loss: str) -> int:
     if child == 0:
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        again = ["--resume", "-q"] if resume else [*OPTIONS, "--loss", loss, "--overwrite"]
+        again = ["--resume", "-q"] if resume else [*OPTIONS.split(), "--loss", loss, "--overwrite"]
         os._exit(run(["train", "--out", str(folder), *again]))
     return child
 
