@@ -94,7 +94,7 @@ def extension(with_cuda: bool):
         macros.append(("MARGIN_CUDA", None))
         flags["nvcc"] = ["-O3", "-std=c++20", "--threads=2", "-Xptxas=-v" if os.environ.get("VERBOSE") else "-w"]
     make = CUDAExtension if with_cuda else CppExtension
-    return make(
+    built = make(
         "cifarnet._C",
         [str(CSRC / source) for source in sources],
         define_macros=macros,
@@ -102,6 +102,9 @@ def extension(with_cuda: bool):
         extra_link_args=["-fsanitize=address,undefined"] if sanitize() else [],
         depends=[str(path) for path in CSRC.iterdir()],
     )
+    # The CUDA runtime is torch's own, like its OpenMP: a toolkit need not bring the library to link with.
+    built.libraries = [name for name in built.libraries if name != "cudart"]
+    return built
 
 
 def make_build_ext():

@@ -50,7 +50,6 @@ struct Batch {
 
   bool few() const { return keep && classes <= kFewClasses; }
     int64_t chunk() const {
-    if (keep) return classes;
     return std::min(classes, std::max<int64_t>(256, round_up(kChunkCosines / samples, 64)));
   }
   const char* row(const at::Tensor& tensor, int64_t index) const {
@@ -109,21 +108,6 @@ void few_cosines(const Batch& batch, Row* rows, float* cosines) {
   });
 }
 
-// Norms and target cosines where the cosines are not at hand yet.
-void target_cosines(const Batch& batch, float* unit, Row* rows) {
-  at::parallel_for(0, batch.samples, rows_a_task(batch.padded), [&](int64_t begin, int64_t end) {
-    std::vector<float> prototype(batch.padded);
-    float norm;
-    for (int64_t i = begin; i < end; ++i) {
-      batch.rows.normalize(batch.row(batch.features, i), type_of(batch.features), 1, batch.size, batch.padded,
-                           unit + i * batch.padded, &rows[i].norm);
-      batch.rows.normalize(batch.row(batch.weight, batch.label[i]), type_of(batch.weight), 1, batch.size, batch.padded,
-                           prototype.data(), &norm);
-      rows[i].cosine = batch.rows.dot(unit + i * batch.padded, prototype.data(), batch.padded);
-    }
-  });
-}
-
 // The state after this step, from the statistics of the batch; a copy where it does not move.
 at::Tensor moved_state(const Batch& batch, const Options& options, const Row* rows, const at::Tensor& state, bool training) {
   at::Tensor next = state.clone();
@@ -139,21 +123,44 @@ at::Tensor moved_state(const Batch& batch, const Options& options, const Row* ro
   return next;
 }
 
-// The classes' chunks in turn: work(first class, count, unit prototypes, their norms, cosines [N, count]). Where the
-// cosines are kept, `kept` [N, C] receives them (fill) or gives them.
+// The classes' chunks in turn: work(first class, unit prototypes, their norms, cosines [N, count]). Where the cosines are
+// kept, `kept` [N, C] receives them (fill) or gives them; else they stand in a buffer of one chunk.
 template <typename Work>
 void each_chunk(const Batch& batch, const at::Tensor& unit, const at::Tensor& kept, bool fill, const Work& work) {
   const int64_t chunk = batch.chunk(), padded = batch.padded;
   const at::Tensor prototypes = batch.scratch(chunk, padded), norms = batch.scratch(1, chunk);
-  const at::Tensor buffer = batch.keep ? kept.view({-1}) : batch.scratch(1, batch.samples * chunk).view({-1});
+  const at::Tensor buffer = batch.scratch(1, batch.keep ? 0 : batch.samples * chunk).view({-1});
   for (int64_t first = 0; first < batch.classes; first += chunk) {
     const int64_t count = std::min(chunk, batch.classes - first);
     at::Tensor part = prototypes.narrow(0, 0, count);
-    at::Tensor cosines = buffer.narrow(0, 0, batch.samples * count).view({batch.samples, count});
+    at::Tensor cosines = batch.keep ? kept.narrow(1, first, count)
+                                    : buffer.narrow(0, 0, batch.samples * count).view({batch.samples, count});
     batch.normalize(batch.weight, first, count, part.data_ptr<float>(), norms.data_ptr<float>());
     if (fill || !batch.keep) at::mm_out(cosines, unit, part.t());
-    work(first, part, norms.data_ptr<float>(), cosines);
+    work(first, part, norms.const_data_ptr<float>(), cosines);
   }
+}
+
+// Norms and target cosines by matrix products; where the cosines are kept, all of them, else the targets' alone.
+void many_cosines(const Batch& batch, const at::Tensor& unit, Row* rows, const at::Tensor& kept) {
+  std::vector<float> norm(batch.samples);
+  batch.normalize(batch.features, 0, batch.samples, unit.data_ptr<float>(), norm.data());
+  if (batch.keep) each_chunk(batch, unit, kept, true, [](auto&&...) {});
+  at::parallel_for(0, batch.samples, rows_a_task(batch.padded), [&](int64_t begin, int64_t end) {
+    std::vector<float> prototype(batch.padded);
+    float length;
+    for (int64_t i = begin; i < end; ++i) {
+      rows[i].norm = norm[i];
+      if (batch.keep) {
+        rows[i].cosine = kept.const_data_ptr<float>()[i * batch.classes + batch.label[i]];
+        continue;
+      }
+      batch.rows.normalize(batch.row(batch.weight, batch.label[i]), type_of(batch.weight), 1, batch.size, batch.padded,
+                           prototype.data(), &length);
+      rows[i].cosine =
+          batch.rows.dot(unit.const_data_ptr<float>() + i * batch.padded, prototype.data(), batch.padded);
+    }
+  });
 }
 
 }  // namespace
@@ -176,7 +183,7 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
     few_cosines(batch, rows, kept.data_ptr<float>());
   } else {
     unit = batch.scratch(samples, batch.padded);
-    target_cosines(batch, unit.data_ptr<float>(), rows);
+    many_cosines(batch, unit, rows, kept);
   }
   const at::Tensor next = moved_state(batch, options, rows, state.contiguous(), training);
 
@@ -190,7 +197,7 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
         batch.rows.accumulate(cosines + i * count, count, batch.own(i, first, count), targets[i], &largest[i], &sum[i]);
     });
   };
-  if (batch.few())
+  if (batch.keep)
     accumulate(0, classes, kept.const_data_ptr<float>());
   else
     each_chunk(batch, unit, kept, true, [&](int64_t first, const at::Tensor&, const float*, const at::Tensor& cosines) {
@@ -262,26 +269,30 @@ void many_backward(const Batch& batch, const Row* rows, const at::Tensor& kept, 
                    const at::Tensor& dz, const at::Tensor& dw) {
   const int64_t samples = batch.samples, padded = batch.padded, chunk = batch.chunk();
   const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0;
-  const at::Tensor unit = batch.scratch(samples, padded), sums = batch.scratch(want_w ? chunk : 0, padded);
-  const at::Tensor buffer = batch.keep ? batch.scratch(1, samples * chunk).view({-1}) : at::Tensor();
+  // The products go where the gradients will stand if they fit there, else through a buffer.
+  const auto direct = [&](const at::Tensor& out) { return out.scalar_type() == at::kFloat && padded == batch.size; };
+  const at::Tensor unit = batch.scratch(samples, padded);
+  const at::Tensor sums = direct(dw) ? at::Tensor() : batch.scratch(want_w ? chunk : 0, padded);
+  const at::Tensor buffer = batch.scratch(1, batch.keep ? samples * chunk : 0).view({-1});  // else in the cosines' place
   std::vector<float> norm(samples), along(samples, 0.0f);
-  at::Tensor h = batch.scratch(want_z ? samples : 0, padded);
+  at::Tensor h = direct(dz) ? dz : batch.scratch(want_z ? samples : 0, padded);
   batch.normalize(batch.features, 0, samples, unit.data_ptr<float>(), norm.data());
 
   each_chunk(batch, unit, kept, false,
              [&](int64_t first, const at::Tensor& prototypes, const float* norms, const at::Tensor& cosines) {
     const int64_t count = cosines.size(1);
-    const at::Tensor grad = batch.keep ? buffer.view({samples, count}) : cosines;  // in place where they are our own
+    const at::Tensor grad = batch.keep ? buffer.narrow(0, 0, samples * count).view({samples, count}) : cosines;
+    const int64_t stride = cosines.stride(0);
     const float* from = cosines.const_data_ptr<float>();
     float* to = grad.data_ptr<float>();
     at::parallel_for(0, samples, rows_a_task(count), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
-        along[i] += batch.rows.gradient(from + i * count, count, batch.own(i, first, count), rows[i].gradient, factor,
+        along[i] += batch.rows.gradient(from + i * stride, count, batch.own(i, first, count), rows[i].gradient, factor,
                                         to + i * count);
     });
     if (want_z) at::addmm_out(h, h, grad, prototypes, first ? 1 : 0, 1);
     if (!want_w) return;
-    at::Tensor sum = sums.narrow(0, 0, count);
+    at::Tensor sum = direct(dw) ? dw.narrow(0, first, count) : sums.narrow(0, 0, count);
     at::mm_out(sum, grad.t(), unit);
     at::parallel_for(0, count, rows_a_task(padded), [&](int64_t begin, int64_t end) {
       for (int64_t c = begin; c < end; ++c)

@@ -151,32 +151,34 @@ inline void store_typed(void* base, Type type, int64_t at, int64_t count, Vec v)
   memcpy(static_cast<uint16_t*>(base) + at, &bits, (count < kLanes ? count : kLanes) * sizeof(uint16_t));
 }
 
-void normalize(const void* in, Type type, int64_t rows, int64_t size, int64_t padded, float* unit, float* norm) {
+template <Type type>
+void normalize_typed(const void* in, int64_t rows, int64_t size, int64_t padded, float* unit, float* norm) {
   for (int64_t row = 0; row < rows; ++row, unit += padded) {
-    Vec sums[2] = {};
-    Vec largest{};
+    const auto entries = [&](int64_t d) { return load_typed(in, type, row * size + d, size - d); };
+    Vec sums[4] = {};
     for (int64_t d = 0; d < padded; d += kLanes) {
-      const Vec v = load_typed(in, type, row * size + d, size - d);
-      sums[d / kLanes % 2] += v * v;
-      largest = larger(largest, v < 0 ? -v : v);
-      store(unit + d, v);
+      const Vec v = entries(d);
+      sums[d / kLanes % 4] += v * v;
     }
-    float square = total(sums[0] + sums[1]), shrink = 1.0f;
+    float square = total((sums[0] + sums[1]) + (sums[2] + sums[3])), shrink = 1.0f;
     if (!(square < 1e30f)) {  // the squares may have overflowed: again, with the largest entry scaled to 1
+      Vec largest{}, sum{};
+      for (int64_t d = 0; d < padded; d += kLanes) largest = larger(largest, entries(d) < 0 ? -entries(d) : entries(d));
       shrink = 1.0f / highest(largest);
-      Vec sum{};
-      for (int64_t d = 0; d < padded; d += kLanes) {
-        const Vec v = load(unit + d) * shrink;
-        sum += v * v;
-        store(unit + d, v);
-      }
+      for (int64_t d = 0; d < padded; d += kLanes) sum += entries(d) * shrink * (entries(d) * shrink);
       square = total(sum);
     }
     const float length = __builtin_sqrtf(square) > kNormFloor ? __builtin_sqrtf(square) : kNormFloor;
     const float inverse = 1.0f / length;
-    for (int64_t d = 0; d < padded; d += kLanes) store(unit + d, load(unit + d) * inverse);
+    for (int64_t d = 0; d < padded; d += kLanes) store(unit + d, entries(d) * shrink * inverse);
     norm[row] = length / shrink < kNormCeiling ? length / shrink : kNormCeiling;
   }
+}
+
+void normalize(const void* in, Type type, int64_t rows, int64_t size, int64_t padded, float* unit, float* norm) {
+  if (type == Type::kFloat) return normalize_typed<Type::kFloat>(in, rows, size, padded, unit, norm);
+  if (type == Type::kHalf) return normalize_typed<Type::kHalf>(in, rows, size, padded, unit, norm);
+  normalize_typed<Type::kBFloat16>(in, rows, size, padded, unit, norm);
 }
 
 template <int kClasses>
@@ -204,46 +206,71 @@ void products(const float* left, int64_t rows, const float* right, int64_t class
 
 inline Vec clamped(Vec cosine) { return smaller(larger(cosine, splat(-kCosineLimit)), splat(kCosineLimit)); }
 
-// Lanes of the classes at `at` that exist and are not the label's.
-inline Int negatives(int64_t at, int64_t count, int64_t own) {
-  const int64_t left = count - at < kLanes ? count - at : kLanes, place = own - at;
-  const int32_t label = place >= 0 && place < kLanes ? int32_t(place) : -1;
-  return (kLane < int32_t(left)) & (kLane != label);
+// Calls step(place, mask or null) for the vectors of a row: a mask for those that hold the label's class or the row's end.
+template <typename Step>
+inline void each_vector(int64_t count, int64_t own, const Step& step) {
+  for (int64_t at = 0; at < count; at += kLanes) {
+    if (at + kLanes <= count && (own < at || own >= at + kLanes)) {
+      step(at, static_cast<const Int*>(nullptr));
+    } else {
+      const int32_t left = int32_t(count - at < kLanes ? count - at : kLanes);
+      const int32_t label = own >= at && own < at + kLanes ? int32_t(own - at) : -1;
+      const Int mask = (kLane < left) & (kLane != label);
+      step(at, &mask);
+    }
+  }
 }
 
-void accumulate(const float* cosine, int64_t count, int64_t own, const Target& target, float* largest, float* sum) {
-  const auto logits = [&](int64_t at, Int mask) {
-    const Vec c = clamped(load_part(cosine + at, count - at));
-    const Vec n = c > target.threshold ? c * (c + target.t) : c;
-    return mask ? n * target.scale : splat(-3e38f);
+// A negative's n_j; only CurricularFace changes it.
+template <bool kCurricular>
+inline Vec negative(Vec c, float threshold, float t) {
+  return kCurricular ? (c > threshold ? c * (c + t) : c) : c;
+}
+
+template <bool kCurricular>
+void accumulate_as(const float* cosine, int64_t count, int64_t own, const Target& target, float* largest, float* sum) {
+  const auto logits = [&](int64_t at) {
+    return negative<kCurricular>(clamped(load_part(cosine + at, count - at)), target.threshold, target.t) * target.scale;
   };
   Vec peak = splat(*largest);
-  for (int64_t at = 0; at < count; at += kLanes) peak = larger(peak, logits(at, negatives(at, count, own)));
+  each_vector(count, own, [&](int64_t at, const Int* mask) {
+    peak = larger(peak, mask ? (*mask ? logits(at) : splat(-3e38f)) : logits(at));
+  });
   const float top = highest(peak);
   if (top == -3e38f) return;  // no negative among these classes, and none before
   Vec sums{};
-  for (int64_t at = 0; at < count; at += kLanes) {
-    const Int mask = negatives(at, count, own);
-    sums += mask ? exponential(logits(at, mask) - top) : Vec{};
-  }
+  each_vector(count, own, [&](int64_t at, const Int* mask) {
+    const Vec e = exponential(logits(at) - top);
+    sums += mask ? (*mask ? e : Vec{}) : e;
+  });
   *sum = *sum * total(exponential(splat(*largest - top)) * (1.0f / kLanes)) + total(sums);
   *largest = top;
 }
 
-float gradient(const float* cosine, int64_t count, int64_t own, const RowGradient& row, float factor, float* grad) {
+void accumulate(const float* cosine, int64_t count, int64_t own, const Target& target, float* largest, float* sum) {
+  if (target.threshold < 1.0f) return accumulate_as<true>(cosine, count, own, target, largest, sum);
+  accumulate_as<false>(cosine, count, own, target, largest, sum);
+}
+
+template <bool kCurricular>
+float gradient_as(const float* cosine, int64_t count, int64_t own, const RowGradient& row, float factor, float* grad) {
   Vec along{};
   const float strength = row.scale * factor;
-  for (int64_t at = 0; at < count; at += kLanes) {
+  each_vector(count, own, [&](int64_t at, const Int* mask) {
     const Vec c = clamped(load_part(cosine + at, count - at));
-    const Int hard = c > row.threshold;
-    const Vec n = hard ? c * (c + row.t) : c, slope = hard ? c * 2.0f + row.t : splat(1.0f);
-    Vec g = exponential(n * row.scale - row.log_total) * slope * strength;
-    g = negatives(at, count, own) ? g : Vec{};
+    Vec g = exponential(negative<kCurricular>(c, row.threshold, row.t) * row.scale - row.log_total) * strength;
+    if (kCurricular) g *= c > row.threshold ? c * 2.0f + row.t : splat(1.0f);
+    if (mask) g = *mask ? g : Vec{};
     along += g * c;
     store_part(grad + at, g, count - at);
-  }
+  });
   if (own >= 0 && own < count) grad[own] = row.target * factor;
   return total(along);
+}
+
+float gradient(const float* cosine, int64_t count, int64_t own, const RowGradient& row, float factor, float* grad) {
+  if (row.threshold < 1.0f) return gradient_as<true>(cosine, count, own, row, factor, grad);
+  return gradient_as<false>(cosine, count, own, row, factor, grad);
 }
 
 template <int kBlock>
@@ -273,9 +300,9 @@ void accumulate_outer(const float* coefficient, const float* vectors, int64_t cl
 }
 
 float dot(const float* a, const float* b, int64_t padded) {
-  Vec sums[2] = {};
-  for (int64_t d = 0; d < padded; d += kLanes) sums[d / kLanes % 2] += load(a + d) * load(b + d);
-  return total(sums[0] + sums[1]);
+  Vec sums[4] = {};
+  for (int64_t d = 0; d < padded; d += kLanes) sums[d / kLanes % 4] += load(a + d) * load(b + d);
+  return total((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 void project(const float* h, const float* unit, float norm, float along, int64_t size, int64_t padded, void* out,

@@ -41,7 +41,8 @@ struct Rows {
 
   float (*dot)(const float* a, const float* b, int64_t padded);
 
-  // The backward of normalize(): out [size] = (h - (h . unit) unit) / norm + along * unit, with no projection at the floor.
+  // The backward of normalize(): out [size] = (h - (h . unit) unit) / norm + along * unit, with no projection at
+  // the norm's floor; out may be h.
   void (*project)(const float* h, const float* unit, float norm, float along, int64_t size, int64_t padded, void* out,
                   Type type);
 

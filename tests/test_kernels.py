@@ -141,7 +141,9 @@ def test_any_shape(n, d, c, loss, kept, seed, device):
     if d == 1:  # every cosine is +-1, where the reference's derivative does not exist
         assert all(x.isfinite().all() for x in compiled(loss, *batch))
         return
-    check(loss, batch, 1e-5 if d >= 4 else 1e-3)  # in 2 or 3 dimensions cosines come close to 1, where sin is ill-conditioned
+    check(
+        loss, batch, 1e-5 if d >= 4 else 1e-3
+    )  # in 2 or 3 dimensions cosines come close to 1, where sin is ill-conditioned
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -240,7 +242,9 @@ def test_the_rows_hold_what_sharding_needs():
     own = torch.nn.functional.one_hot(y, 200).bool()
     torch.testing.assert_close(norm.double(), z.double().norm(dim=1), rtol=1e-6, atol=0)
     torch.testing.assert_close(cosine.double(), truth[own], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(log_others.double(), (64 * truth).masked_fill(own, -math.inf).logsumexp(1), rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(
+        log_others.double(), (64 * truth).masked_fill(own, -math.inf).logsumexp(1), rtol=1e-6, atol=1e-5
+    )
 
 
 def test_what_is_refused():

@@ -122,7 +122,7 @@ def test_the_environment_stands_in_for_auto(monkeypatch):
     assert kernels.resolve("auto", "cpu") == "torch"
     monkeypatch.setattr(kernels, "_resolved", {})
     monkeypatch.setenv("CIFARNET_BACKEND", "cuda")
-    with pytest.raises(Refused, match="^CIFARNET_BACKEND: the cuda kernels cannot run on the device 'cpu'"):
+    with pytest.raises(Refused, match=r"^CIFARNET_BACKEND: the cuda kernels cannot run on the device 'cpu'"):
         kernels.resolve("auto", "cpu")
 
 

@@ -18,7 +18,9 @@ from cifarnet import kernels
 
 ROOT = Path(__file__).parents[1]
 INCLUDES = [f"-I{path}" for path in (*include_paths(), sysconfig.get_paths()["include"], ROOT / "csrc", ROOT / "tests")]
-NVCC = shutil.which("nvcc") or (f"{CUDA_HOME}/bin/nvcc" if CUDA_HOME and Path(CUDA_HOME, "bin", "nvcc").exists() else None)
+NVCC = shutil.which("nvcc") or (
+    f"{CUDA_HOME}/bin/nvcc" if CUDA_HOME and Path(CUDA_HOME, "bin", "nvcc").exists() else None
+)
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc here")
@@ -29,8 +31,12 @@ def test_cuda_compiles_and_does_not_spill(tmp_path):
     command = [NVCC, *options, *architectures, *INCLUDES, "-c", ROOT / "csrc" / "margin_head_cuda.cu"]
     result = subprocess.run([*command, "-o", tmp_path / "kernels.o"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
-    spills = re.findall(r"Compiling entry function '(\S+)' for '(sm_\d+)'.*?(\d+) bytes spill stores", result.stderr, re.S)
-    assert {arch for _, arch, _ in spills} == {"sm_80", "sm_90"} and sum("few_backward" in name for name, *_ in spills) == 10
+    spills = re.findall(
+        r"Compiling entry function '(\S+)' for '(sm_\d+)'.*?(\d+) bytes spill stores", result.stderr, re.S
+    )
+    assert {arch for _, arch, _ in spills} == {"sm_80", "sm_90"} and sum(
+        "few_backward" in name for name, *_ in spills
+    ) == 10
     assert [entry for entry in spills if entry[2] != "0"] == []
 
 
@@ -42,7 +48,16 @@ def on_host(tmp_path_factory):
         pytest.skip(f"no C++ compiler ({compiler}) here")
     library = tmp_path_factory.mktemp("on_host") / "cuda_on_host.so"
     options = ["-O1", "-std=c++20", "-fPIC", "-shared", "-w", f"-L{Path(torch.__file__).parent / 'lib'}"]
-    command = [compiler, *options, *INCLUDES, ROOT / "tests" / "cuda_on_host.cpp", "-o", library, "-lc10", "-ltorch_cpu"]
+    command = [
+        compiler,
+        *options,
+        *INCLUDES,
+        ROOT / "tests" / "cuda_on_host.cpp",
+        "-o",
+        library,
+        "-lc10",
+        "-ltorch_cpu",
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     torch.ops.load_library(str(library))
@@ -60,7 +75,12 @@ def run(on_host, loss, features, weight, labels, state, training=True, **constan
 
 
 # N, D, C, the most cosines that are kept: few classes (more rows than a chunk of them), products, two chunks of classes
-REGIMES = {"few": (150, 40, 10, 1 << 23), "tiled": (9, 33, 21, 1 << 23), "products": (9, 20, 70, 1 << 23), "chunks": (5, 12, 1500, 0)}
+REGIMES = {
+    "few": (150, 40, 10, 1 << 23),
+    "tiled": (9, 33, 21, 1 << 23),
+    "products": (9, 20, 70, 1 << 23),
+    "chunks": (5, 12, 1500, 0),
+}
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
