@@ -150,6 +150,8 @@ def decode(name: str, file: BinaryIO) -> tuple[Image.Image, list[str]]:
         if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photo and its preview
             remarks.append(f"{name}: has several frames or pages; the first is used")
             image.seek(0)
+        if image.format == "TIFF":
+            check_tiles(image)
         image.load()
     except Exception as error:
         raise ImageError(name, f"is truncated or damaged ({printable(str(error))})") from error
@@ -160,6 +162,13 @@ def decode(name: str, file: BinaryIO) -> tuple[Image.Image, list[str]]:
         remarks.append(f"{name}: its EXIF block cannot be read, so it is not turned")
     rgb = to_rgb(name, image)
     return (rgb if turn is None else rgb.transpose(turn)), remarks
+
+
+def check_tiles(image: Image.Image) -> None:
+    """Raises OSError where strips or tiles are missing: Pillow would leave their part of the image black."""
+    held = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)
+    if held < image.width * image.height:
+        raise OSError(f"it holds {held:,} of {image.width * image.height:,} pixels")
 
 
 def to_rgb(name: str, image: Image.Image) -> Image.Image:
@@ -176,13 +185,13 @@ def to_rgb(name: str, image: Image.Image) -> Image.Image:
 
 def from_16_bits(image: Image.Image) -> Image.Image:
     """Grey values of up to 16 bits scaled to 8, rounded; a grey value that is declared transparent becomes so."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image).clip(0, 65535).astype(np.uint16)
     tags = getattr(image, "tag_v2", {})  # TIFF: 12 bits are not stretched to 16, and 0 may be white
-    top = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
-    grey = (values.clip(0, top) * 255 + top // 2) // top
+    top = 2 ** min(tags.get(BITS_PER_SAMPLE, (16,))[0], 16) - 1
+    grey = (np.arange(65536).clip(0, top) * 255 + top // 2) // top
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         grey = 255 - grey
-    result = Image.fromarray(grey.astype(np.uint8))
+    result = Image.fromarray(grey.astype(np.uint8)[values])
     if isinstance(clear := image.info.get("transparency"), int):
         result.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return result
