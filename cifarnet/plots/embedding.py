@@ -39,8 +39,12 @@ def draw(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: P
 
 
 def place_of_name(points: np.ndarray, height: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Where a class's name stands, and to which side of it: amid its points [n, 2], or above where they are packed."""
-    x, y = np.median(points, axis=0)
+    """Where a class's name stands, and to which side of it: amid its points [n, 2], or above where packed.
+
+    The middle is the point that half of the class lies closest around, so that of two clusters the larger is named.
+    """
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
+    x, y = points[np.median(apart, axis=1).argmin()]
     low, high = np.quantile(points[:, 1], (0.1, 0.9))  # stragglers do not count
     return ((x, high), (0.0, 1.0)) if high - low < 0.15 * height else ((x, y), (0.0, 0.0))
 
