@@ -11,7 +11,7 @@ FLOORS = [
     {"config", "kernels", "devices", "storage", "header"},
     {"models", "losses", "data"},
     {"recipes", "model", "checkpoint", "state", "runs", "optim", "signals", "features", "geometry", "complexity", "significance"},
-    {"session", "train", "evaluate", "predict", "plots", "report"},
+    {"session", "train", "evaluate", "predict", "plots", "report", "doctor"},
     {"cli"},
     {"__main__"},
 ]

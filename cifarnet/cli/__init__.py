@@ -5,7 +5,7 @@ import sys
 import typer
 
 from cifarnet import __version__
-from cifarnet.cli import complexity, evaluate, featuremaps, predict, report, train, visualize
+from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, train, visualize
 from cifarnet.cli.common import run_app
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("complexity")(complexity.complexity)
 app.command("featuremaps")(featuremaps.featuremaps)
 app.add_typer(visualize.app, name="visualize")
 app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
 
 
 def _show_version(wanted: bool) -> None:

@@ -166,7 +166,7 @@ def decode(name: str, file: BinaryIO) -> tuple[Image.Image, list[str]]:
 
 def check_tiles(image: Image.Image) -> None:
     """Raises OSError where strips or tiles are missing: Pillow would leave their part of the image black."""
-    held = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)
+    held = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)  # type: ignore[attr-defined]
     if held < image.width * image.height:
         raise OSError(f"it holds {held:,} of {image.width * image.height:,} pixels")
 

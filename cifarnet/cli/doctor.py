@@ -1,0 +1,43 @@
+"""`cifarnet doctor`: this machine -> what a bug report needs first."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cifarnet.cli.common import print_json, printable
+
+
+def doctor(
+    data_dir: Annotated[Path | None, typer.Option(help="Also look for CIFAR here.", show_default=False)] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Say what is installed, which devices and backend are used and why, where the data is, and what is in the way."""
+    from cifarnet.doctor import examine
+
+    found = examine(data_dir)
+    if json_output:
+        print_json(found)
+        return
+    for title, lines in sections(found):
+        print(title)
+        for name, text in lines:
+            print(f"  {name:<14}  {printable(text)}".rstrip())
+
+
+def sections(found: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Titles with their lines, (name, text) each."""
+    devices, backend, data = found["devices"], found["backend"], found["data"]
+    listed = [(row["name"], f"{row['description']}, bf16 {'yes' if row['bf16'] else 'no'}") for row in devices["found"]]
+    built = ", ".join(f"{name} {value or 'none'}" for name, value in backend["build"].items()) or "not built"
+    free = [("free disk", f"{size / 2**30:.1f} GB for {path}") for path, size in found["disk"].items()]
+    runs = found["runs"]
+    latest = f", the newest {runs['latest']}" if runs["latest"] else ""
+    return [
+        ("versions", list(found["versions"].items())),
+        ("devices", [*listed, ("auto", f"{devices['device']}, {devices['precision']}, {devices['cores']} cores")]),
+        ("margin head", [("auto", f"{backend['auto']}: {backend['why']}"), ("built for", built)]),
+        ("data", [*(("folder", f"{path}: {state}") for path, state in data["folders"].items()), *data["sets"].items()]),
+        ("storage", [*free, ("runs", f"{runs['count']} in {runs['folder']}{latest}")]),
+        ("problems", [("", text) for text in found["problems"]] or [("", "none found")]),
+    ]
