@@ -28,7 +28,7 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
     blocks += [Heading("Scores on the test split (%)"), scores_table(groups), Paragraph(SCORES_NOTE)]
     if rows := published_rows(groups):
         head = ["run", "published", "accuracy there", "ours", "difference", "epochs there", "epochs here"]
-        blocks += [Heading("Beside the published accuracies (%)"), Table(head, rows)]
+        blocks += [Heading("Beside the published accuracies (%)"), Table(head, rows), Paragraph(PUBLISHED_NOTE)]
     if pairs:
         blocks += [Heading("Paired tests"), pairs_table(pairs), Paragraph(PAIRS_NOTE)]
     blocks += [Heading("Costs"), costs_table(groups), Paragraph(COSTS_NOTE)]
@@ -41,6 +41,7 @@ SCORES_NOTE = (
     "Precision, recall and F1 are means over the classes; AUROC and AUPRC are one-vs-rest means; ECE is the expected "
     "calibration error in 15 bins. Where a row stands for several seeds: mean ± sample standard deviation."
 )
+PUBLISHED_NOTE = "The published accuracies are of the exact images of CIFAR-10."
 PAIRS_NOTE = "McNemar's exact test, two-sided, on the same test images: how many only one of the two runs gets right."
 COSTS_NOTE = (
     "1 MAC = 2 FLOPs; MACs are those of convolutions and matrix products. The published MACs (Table 3.9) are those of a "
