@@ -152,6 +152,7 @@ class TrainConfig:
     )
 
     eval_every: int = option(1, "epochs between two evaluations (the last is always evaluated)", group="Output", low=1)
+    tta: bool = option(False, "measure with the logits of each image and its mirror image averaged", group="Output")
     checkpoint_every: int = option(
         0,
         "also save the training state every so many steps; 0: at the end of an epoch",

@@ -213,7 +213,8 @@ def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores:
 def evaluate_on(session: Session, name: str) -> Scores:
     """Scores of the model as it is on `test` or `validation`."""
     loader = getattr(session, name)
-    logits, labels = collect_logits(session.result, loader.epoch(0), session.device, session.precision)
+    flip = session.config.tta
+    logits, labels = collect_logits(session.result, loader.epoch(0), session.device, session.precision, flip)
     return score(logits, labels, session.classes)
 
 

@@ -187,6 +187,12 @@ def test_eval_agrees_with_scikit_learn(cli, trained, tmp_path):
     assert f"{100 * before:.2f}% of 355" in out
 
 
+def test_tta_is_said_and_changes_the_scores(cli, trained):
+    plain, averaged = (json.loads(cli("eval", trained / "run", "--json", *more)[1]) for more in ([], ["--tta"]))
+    assert (plain["tta"], averaged["tta"]) == (False, True)
+    assert plain["loss"] != averaged["loss"]
+
+
 def test_eval_refuses_what_does_not_fit(cli, trained, tmp_path):
     refused(cli("eval"), "no run yet")
     refused(cli("eval", trained / "run", "--split", "valid"), "--split")
