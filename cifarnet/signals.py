@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 
-from cifarnet.errors import Interrupted
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
@@ -22,7 +22,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -36,18 +36,33 @@ class StopRequest:
         self.number = number
 
 
+class Stopped(BaseException):
+    """A signal came outside the training loop. Not an Exception: nothing may take it for the fault of a file."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM raises Interrupted here, as Ctrl-C raises KeyboardInterrupt: temporary files go on the way out."""
+def stoppable() -> Iterator[None]:
+    """SIGTERM and Ctrl-C raise Stopped here, so that temporary files go on the way out."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number, "cifarnet", f"stopped by signal {number}")
+        raise Stopped(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_signals(*_: object) -> None:
+    """For worker processes: a terminal and a scheduler send signals to all, and the main process ends them in order."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "cifarnet"
 FLOORS = [
     {"errors", "__init__"},
-    {"config", "kernels", "devices", "storage", "header"},
+    {"config", "kernels", "devices", "storage", "header", "signals"},
     {"models", "losses", "data"},
-    {"recipes", "model", "checkpoint", "state", "runs", "optim", "signals", "features", "geometry", "complexity", "significance"},
+    {"recipes", "model", "checkpoint", "state", "runs", "optim", "features", "geometry", "complexity", "significance"},
     {"session", "train", "evaluate", "predict", "plots", "report", "doctor"},
     {"cli"},
     {"__main__"},

@@ -1,12 +1,13 @@
 """The command line: one file a subcommand, each of which parses, makes one call into the core, and renders the result."""
 
 import sys
+import warnings
 
 import typer
 
 from cifarnet import __version__
 from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, train, visualize
-from cifarnet.cli.common import run_app
+from cifarnet.cli.common import run_app, show_warning
 
 app = typer.Typer(
     name="cifarnet",
@@ -46,4 +47,5 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """The entry point of `cifarnet` and `python -m cifarnet`."""
+    warnings.showwarning = show_warning
     sys.exit(run(sys.argv[1:]))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cifarnet.errors import CifarnetError, printable
-from cifarnet.signals import terminable
+from cifarnet.signals import Stopped, stoppable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,14 +75,16 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        with terminable():
+        with stoppable():
             code = app(args=arguments, prog_name="cifarnet", standalone_mode=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except CifarnetError as error:
         return _report(str(error), error.exit_code, debug)
-    except KeyboardInterrupt:
-        return _report("interrupted", 130, debug)
+    except Stopped as stop:
+        return _report(str(stop), stop.exit_code, debug)
+    except SystemExit as end:  # how the parser ends where the reader of our output went away
+        return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:  # the reader of our output went away (`| head`): nothing is wrong
         _drop_output()
         return 141
@@ -91,6 +93,11 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
         return _report(f"{error.filename or 'system'}: {error.strerror or error}", 1, debug)
     except Exception as error:
         return _report(*_describe(error), debug)
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A Python warning as one line on stderr, without the source line that it came from."""
+    print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 def _drop_output() -> None:

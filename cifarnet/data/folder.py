@@ -15,6 +15,7 @@ from cifarnet.data.images import ImageError, is_image_name, printable, read_imag
 from cifarnet.data.request import Request
 from cifarnet.data.splits import AnySplit, Channels, Dataset, Split, channel_statistics
 from cifarnet.errors import Failed, Refused
+from cifarnet.signals import ignore_signals
 
 MEMORY = 4 << 30  # bytes of pixels, both splits together, above which a set is streamed
 NAMED = 5  # files named in a message; of more, the number is given
@@ -81,6 +82,7 @@ class StreamedSplit:
             batch_sampler=[index.tolist() for index in indices],
             collate_fn=collate,
             num_workers=workers,
+            worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # else it draws from torch's global generator
         )
         try:
