@@ -119,9 +119,11 @@ def data(data_dir: Path | None) -> dict[str, Any]:
 
 def folder_state(path: Path) -> str:
     """Whether the folder is there and can be written."""
-    if not path.exists():
-        return "not there yet" if os.access(existing(path), os.W_OK) else "not there, and cannot be made"
-    return "writable" if os.access(path, os.W_OK) else "read-only"
+    place = existing(path)
+    usable = place.is_dir() and os.access(place, os.W_OK)
+    if place == path.absolute():
+        return "writable" if usable else "not writable"
+    return "not there yet" if usable else "not there, and cannot be made"
 
 
 def existing(path: Path) -> Path:
@@ -150,7 +152,7 @@ def problems(found: dict[str, Any]) -> list[str]:
     if found["backend"]["auto"] is None or "not used" in found["backend"]["why"]:
         listed.append(found["backend"]["why"])
     for path, state in found["data"]["folders"].items():
-        if state in ("read-only", "not there, and cannot be made") and path == str(cache_folder()):
+        if state in ("not writable", "not there, and cannot be made") and path == str(cache_folder()):
             listed.append(f"the cache {path} is {state}: set XDG_CACHE_HOME to a folder that can be written")
     for path, free in found["disk"].items():
         if free < LOW_DISK:
