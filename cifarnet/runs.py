@@ -143,9 +143,12 @@ def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
         if folder.last.exists():
             fix = f"to start from its weights use --init-from {folder.last}"
             raise Refused(str(out), "has weights but no training state to resume", fix)
+        if folder.own_files():  # killed before its first checkpoint
+            raise Refused(str(out), "has no training state to resume yet", "use --overwrite to start again")
         raise Refused(str(out), "there is no run to resume", "leave --resume out to start one")
     if folder.own_files() and not (resume or overwrite):
-        raise Refused(str(out), "already holds a run", "add --resume to continue it, or --overwrite to start again")
+        ways = "--resume to continue it, or --overwrite to start again" if folder.state.exists() else "--overwrite"
+        raise Refused(str(out), "already holds a run", f"add {ways}")
     return folder
 
 

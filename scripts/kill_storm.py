@@ -27,7 +27,7 @@ import cifarnet.cli.training  # noqa: F401 (imported here once, not in each chil
 from cifarnet.cli import run
 
 OPTIONS = (
-    "--arch baseline --dataset digits --epochs 4 --batch-size 64 --augment autoaugment --ema 0.95 --val-fraction 0.1 "
+    "--arch baseline --dataset digits --batch-size 64 --augment autoaugment --ema 0.95 --val-fraction 0.1 "
     "--checkpoint-every 3 --lr 3e-3 --precision fp32 --device cpu -q"
 )
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
@@ -35,14 +35,16 @@ TIMES = ("seconds", "images_per_second")  # the only figures of a run that may d
 PATIENCE = 120  # seconds for one process
 
 
-def start(folder: Path, loss: str) -> int:
+def start(folder: Path, loss: str, epochs: int) -> int:
     """Forks a process that trains in `folder`, or resumes there; returns its id."""
     resume = (folder / "state.safetensors").exists()
     child = os.fork()
     if child == 0:
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        again = ["--resume", "-q"] if resume else [*OPTIONS.split(), "--loss", loss, "--overwrite"]
+        again = (
+            ["--resume", "-q"] if resume else [*OPTIONS.split(), "--epochs", str(epochs), "--loss", loss, "--overwrite"]
+        )
         os._exit(run(["train", "--out", str(folder), *again]))
     return child
 
@@ -109,15 +111,15 @@ def timeless(value: Any) -> Any:
     return [timeless(item) for item in value] if isinstance(value, list) else value
 
 
-def storm(folder: Path, loss: str, name: str, kills: int, rng: random.Random) -> dict[str, Any]:
+def storm(folder: Path, loss: str, name: str, kills: int, epochs: int, rng: random.Random) -> dict[str, Any]:
     """Runs until `kills` signals have ended a process; every run that reaches its end is compared."""
     whole, broken = folder / "whole", folder / "broken"
-    if ended(start(whole, loss), wait=True) != 0:
+    if ended(start(whole, loss, epochs), wait=True) != 0:
         raise RuntimeError(f"the run that is left alone failed ({loss})")
     result: dict[str, Any] = {"loss": loss, "signal": name, "kills": 0, "in_a_write": 0, "runs": 0, "differences": []}
     expected = -SIGNALS[name] if name == "SIGKILL" else 128 + SIGNALS[name]
     while result["kills"] < kills or broken.exists():
-        child = start(broken, loss)
+        child = start(broken, loss, epochs)
         if result["kills"] < kills:
             code, cut_off = strike(child, broken, SIGNALS[name], rng)
         else:
@@ -139,6 +141,7 @@ def main() -> int:
     """Runs the storms, prints and writes the figures, and returns 1 where anything differed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=40, help="for each loss and signal")
+    parser.add_argument("--epochs", type=int, default=4, help="of each run")
     parser.add_argument("--losses", nargs="+", default=["ce", "adaface", "curricularface"])
     parser.add_argument("--signals", nargs="+", default=list(SIGNALS), choices=list(SIGNALS))
     parser.add_argument("--seed", type=int, default=0)
@@ -151,7 +154,14 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 os.chdir(folder)
                 started = time.monotonic()
-                row = storm(Path(folder), loss, name, options.kills, random.Random(f"{options.seed}/{loss}/{name}"))
+                row = storm(
+                    Path(folder),
+                    loss,
+                    name,
+                    options.kills,
+                    options.epochs,
+                    random.Random(f"{options.seed}/{loss}/{name}"),
+                )
                 rows.append(row | {"seconds": round(time.monotonic() - started, 1)})
                 os.chdir("/")
             print(json.dumps(rows[-1]), flush=True)

@@ -26,6 +26,7 @@ from cifarnet.runs import RunFolder, read_metrics
 QUICK = (
     "train --arch baseline --dataset digits --batch-size 256 --augment none --lr 3e-3 --precision fp32 --device cpu -q"
 )
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -265,6 +266,31 @@ def test_signals_while_data_is_read(tmp_path, number, expected):
     assert not (tmp_path / "run").exists()
 
 
+def test_kill_storm(tmp_path):
+    """The short form of scripts/kill_storm.py: kill -9 at random moments, some within a write."""
+    line = f"{SCRIPTS / 'kill_storm.py'} --kills 2 --epochs 2 --losses curricularface --signals SIGKILL --json k.json"
+    done = execute([sys.executable, *line.split()], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = json.loads((tmp_path / "k.json").read_text())
+    assert found["kills"] == 2 and found["runs"] >= 1 and found["differences"] == []
+
+
+def test_killed_before_the_first_state_was_saved(cli, tmp_path):
+    """Then there is nothing to resume, and both ways to ask say the same way out."""
+    code = """
+import os, signal, sys
+from cifarnet.cli import run
+from cifarnet.runs import RunFolder
+RunFolder.mark_latest = lambda self: os.kill(os.getpid(), signal.SIGKILL)  # after config.json, before the state
+run(sys.argv[1:])
+"""
+    done = execute(command(*QUICK.split(), "--out", "run", code=code), cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL and (tmp_path / "run" / "config.json").exists()
+    one_line(cli("train", "--resume", "--out", "run"), 2, "no training state", "--overwrite")
+    one_line(cli(*QUICK.split(), "--out", "run"), 2, "already holds", "--overwrite")
+    assert cli(*QUICK.split(), "--epochs", 0, "--overwrite", "--out", "run")[0] == 0
+
+
 # memory, network, versions
 
 
@@ -443,3 +469,13 @@ def test_numbers_in_a_log_that_no_float_holds(cli, tmp_path):
     record = {"epoch": 1, "train_loss": 10**400, "train_accuracy": 0.5, "lr": 0.1}
     (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     assert cli("visualize", "curves", "run", "--out", "c.png")[0] == 0
+
+
+def test_fuzz(tmp_path):
+    """The short form of scripts/fuzz.py."""
+    done = execute(
+        [sys.executable, SCRIPTS / "fuzz.py", "--cases", "350", "--seed", "99", "--json", "f.json"], cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = json.loads((tmp_path / "f.json").read_text())
+    assert found["cases"] == 350 and len(found["targets"]) == 7 and 0 < found["refused"] < 350
