@@ -7,7 +7,7 @@
 namespace margin {
 
 constexpr int kFewClasses = 64;
-constexpr int64_t kFewBytes = 96 << 10;  // of shared memory for the prototypes: what every GPU from 8.0 on has
+constexpr int64_t kFewBytes = 72 << 10;  // of shared memory for the prototypes: with the rest under the 99 KB of sm_86
 constexpr int kClassTile = kWarps;       // classes whose dW a block computes: one a warp where it looks after their rows
 constexpr int kRowChunk = 128;           // rows whose gradients stand in shared memory at a time
 

@@ -1,0 +1,152 @@
+// Sixteen floats at a time, for margin_rows.cpp alone: the compiler's own vector type, typed loads and stores, e^x. Everything
+// has internal linkage, since objects built for different instruction sets must not share a copy.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
+#include "margin_rows.h"
+
+namespace margin {
+namespace {
+
+typedef float Vec __attribute__((vector_size(64)));
+typedef float LooseVec __attribute__((vector_size(64), aligned(4)));
+typedef int32_t Int __attribute__((vector_size(64)));
+typedef uint32_t Bits __attribute__((vector_size(64)));
+typedef uint16_t Short __attribute__((vector_size(32)));
+
+const Int kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
+inline Vec splat(float x) { return Vec{} + x; }
+inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
+
+// The first `count` floats of p; the other lanes are zero and not read.
+inline Vec load_part(const float* p, int64_t count) {
+  if (count >= kLanes) return load(p);
+  Vec v{};
+  memcpy(&v, p, count * sizeof(float));
+  return v;
+}
+inline void store_part(float* p, Vec v, int64_t count) {
+  if (count >= kLanes) return store(p, v);
+  memcpy(p, &v, count * sizeof(float));
+}
+
+inline float total(Vec v) {
+  float part[kLanes];
+  memcpy(part, &v, sizeof(v));
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) part[i] += part[i + width];
+  return part[0];
+}
+inline float highest(Vec v) {
+  float part[kLanes];
+  memcpy(part, &v, sizeof(v));
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) part[i] = part[i] > part[i + width] ? part[i] : part[i + width];
+  return part[0];
+}
+
+// e^x of x <= 0 to 1 unit in the last place or so; Cody-Waite and a polynomial. Clamped to [-87.3, 0]: e^-87.3 is 1e-38, and
+// rounding can bring a probability's exponent above 0 where the scale is huge.
+inline Vec exponential(Vec x) {
+  x = smaller(larger(x, splat(-87.3f)), Vec{});
+  const float magic = 12582912.0f;  // adding it rounds to an integer, which stands in the low bits
+  const Vec shifted = x * 1.44269504f + magic;
+  const Vec n = shifted - magic;
+  const Vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
+  Vec p = r * 1.98756915e-4f + 1.39819995e-3f;
+  p = p * r + 8.33345190e-3f;
+  p = p * r + 4.16657958e-2f;
+  p = p * r + 1.66666655e-1f;
+  p = p * r + 5.00000012e-1f;
+  p = p * r * r + r + 1.0f;
+  const Bits exponent = (Bits(shifted) - 0x4B400000u) << 23;
+  return Vec(Bits(p) + exponent);
+}
+
+inline float half_to_float(uint16_t h) {
+  const uint32_t sign = uint32_t(h & 0x8000u) << 16, magnitude = h & 0x7FFFu;
+  float value;
+  if (magnitude < 0x400u) {
+    value = magnitude * 5.9604644775390625e-8f;  // subnormal: times 2^-24
+  } else {
+    const uint32_t bits = magnitude >= 0x7C00u ? 0x7F800000u | (magnitude << 13) : (magnitude << 13) + (112u << 23);
+    memcpy(&value, &bits, sizeof(value));
+  }
+  return sign ? -value : value;
+}
+
+// Rounds to nearest even; what is finite stays finite (beyond 65504 it becomes 65504).
+inline uint16_t float_to_half(float value) {
+  value = value > 65504.0f ? 65504.0f : value < -65504.0f ? -65504.0f : value;
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  const uint16_t sign = (bits >> 16) & 0x8000u;
+  bits &= 0x7FFFFFFFu;
+  if (bits > 0x7F800000u) return sign | 0x7E00u;
+  if (bits < (113u << 23)) {  // subnormal: adding 0.5 leaves the rounded multiple of 2^-24 in the low bits
+    float shifted;
+    memcpy(&shifted, &bits, sizeof(shifted));
+    shifted += 0.5f;
+    memcpy(&bits, &shifted, sizeof(bits));
+    return sign | uint16_t(bits - (126u << 23));
+  }
+  bits += 0xFFFu + ((bits >> 13) & 1u);
+  return sign | uint16_t((bits - (112u << 23)) >> 13);
+}
+
+inline Vec widen(Short bits, Type type) {
+  if (type == Type::kBFloat16) {
+    return Vec(__builtin_convertvector(bits, Bits) << 16);
+  }
+  Vec v;
+#ifdef __F16C__
+  for (int i = 0; i < kLanes; i += 8) {
+    const __m256 eight = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(&bits) + i / 8));
+    memcpy(reinterpret_cast<float*>(&v) + i, &eight, sizeof(eight));
+  }
+#else
+  for (int i = 0; i < kLanes; ++i) v[i] = half_to_float(bits[i]);
+#endif
+  return v;
+}
+
+inline Short narrow(Vec v, Type type) {
+  if (type == Type::kBFloat16) {
+    const Bits bits = Bits(v);
+    const Bits rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+    const Bits quiet = (bits >> 16) | 0x40u;
+    return __builtin_convertvector(v == v ? rounded : quiet, Short);
+  }
+  Short bits;
+  for (int i = 0; i < kLanes; ++i) bits[i] = float_to_half(v[i]);
+  return bits;
+}
+
+inline Vec load_typed(const void* base, Type type, int64_t at, int64_t count) {
+  if (type == Type::kFloat) return load_part(static_cast<const float*>(base) + at, count);
+  const uint16_t* from = static_cast<const uint16_t*>(base) + at;
+  Short bits{};
+  if (count >= kLanes)
+    memcpy(&bits, from, sizeof(bits));
+  else
+    memcpy(&bits, from, count * sizeof(uint16_t));
+  return widen(bits, type);
+}
+
+inline void store_typed(void* base, Type type, int64_t at, int64_t count, Vec v) {
+  if (type == Type::kFloat) return store_part(static_cast<float*>(base) + at, v, count);
+  const Short bits = narrow(v, type);
+  memcpy(static_cast<uint16_t*>(base) + at, &bits, (count < kLanes ? count : kLanes) * sizeof(uint16_t));
+}
+
+}  // namespace
+}  // namespace margin
