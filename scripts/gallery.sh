@@ -22,7 +22,7 @@ train() { # name, epochs, options
 train ce 10 --loss ce
 train adaface 10 --loss adaface --scale 16 --margin 0.2
 train ce-3d 10 --loss ce --embed-dim 3
-train adaface-3d 20 --loss adaface --scale 16 --margin 0.1 --embed-dim 3 --animate # ten classes in 3-d take their time
+train adaface-3d 20 --loss adaface --scale 16 --margin 0.1 --embed-dim 3 --neck bn --animate # ten classes in 3-d take their time
 
 draw() { "${cifarnet[@]}" visualize "$@" --data-dir "$data"; }
 rm -rf "$out"
@@ -48,7 +48,7 @@ from PIL import Image
 from cifarnet.data import load
 
 test = load("cifar10", sys.argv[1]).test
-index = int((test.labels == 7).nonzero()[3])  # a horse
+index = int((test.labels == 7).nonzero()[4])  # a horse
 Image.fromarray(test.images[index].permute(1, 2, 0).numpy()).save(f"{sys.argv[2]}/horse.png")
 PY
 weights=cifarnet/weights/baseline-plus.safetensors
@@ -59,7 +59,7 @@ cp "$runs/featuremaps/horse/relu1.png" "$out/featuremaps-relu1.png"
 cp "$runs/featuremaps/horse/grad-cam.png" "$out/grad-cam.png"
 cp "$runs/adaface-3d/sphere.gif" "$out/sphere.gif"
 
-# 256 colours are enough for a web page.
+# Smaller, for a web page: 256 colours are enough for all but photographs.
 .venv/bin/python - "$out" <<'PY'
 import sys
 from pathlib import Path
@@ -68,6 +68,7 @@ from PIL import Image
 
 for path in Path(sys.argv[1]).glob("*.png"):
     image = Image.open(path).convert("RGB")
-    image.resize((image.width * 7 // 10, image.height * 7 // 10), Image.Resampling.LANCZOS).quantize(256).save(path, optimize=True)
+    image = image.resize((image.width * 7 // 10, image.height * 7 // 10), Image.Resampling.LANCZOS)
+    (image if path.stem == "grad-cam" else image.quantize(256)).save(path, optimize=True)
 PY
 du -ch "$out"/*
