@@ -132,8 +132,8 @@ def parse_info(text: str, path: Path) -> ModelInfo:
     if not isinstance(values, dict) or any(not isinstance(values.get(key), kind) for key, kind in expected.items()):
         raise refuse(f"it needs {', '.join(expected)}")
     classes, mean, std = values["classes"], values["mean"], values["std"]
-    if not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) for name in classes):
-        raise refuse("classes must be 2 names or more")
+    if not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) and name.isprintable() for name in classes):
+        raise refuse("classes must be 2 names or more, without control characters")
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
     if len(mean) != 3 or len(std) != 3 or not numbers or not all(1e-6 < value < 1e6 for value in std):
         raise refuse("mean and std must be three numbers each")

@@ -139,6 +139,7 @@ def rewrite(path, change_info=None, tensors=None):
         (lambda v: v.update(std=[0.1, 0.1, 0.0]), "three numbers"),
         (lambda v: v.update(classes=["a"]), "2 names"),
         (lambda v: v.update(classes=[1, 2]), "2 names"),
+        (lambda v: v["classes"].__setitem__(3, "\x1b[2J"), "without control characters"),
         (lambda v: v.update(classes=list("abc")), "head.bias is .10,. torch.float32, not .3,."),
         (lambda v: v["config"].update(arch="resnet18"), "lacks backbone.stem.0.weight.* has unknown"),
         (lambda v: v["config"].update(arch="../../etc"), "is not known"),

@@ -59,6 +59,14 @@ def test_formats(tmp_path, suffix, start):
         assert "learning rate" in path.read_text()  # text stays text
 
 
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_names_that_look_like_markup(tmp_path, suffix):
+    """Not a formula, not a tag, not a format: a name."""
+    names = ("$\\frac$", "[red]x[/]", "</text>", "{}%s", "x" * 300)
+    confusion.draw(torch.eye(5).long(), names, tmp_path / f"c{suffix}", "$\\bad$")
+    assert (tmp_path / f"c{suffix}").stat().st_size > 1000
+
+
 def test_other_formats_are_refused(tmp_path):
     with pytest.raises(Refused, match=r"\.png, \.svg, \.pdf"):
         style.check_path(tmp_path / "x.gif")

@@ -19,6 +19,8 @@ from cifarnet.signals import Stopped, stoppable
 if TYPE_CHECKING:
     from rich.console import Console
 
+LONGEST = 2000  # characters of an error: a name in a hostile file may be as long as the file
+
 
 def messages(quiet: bool = False) -> "Console":
     """The console of progress and messages: stderr, plain where it is no terminal or NO_COLOR is set."""
@@ -125,5 +127,5 @@ def _report(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     with contextlib.suppress(BrokenPipeError):
-        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+        print(f"error: {printable(message[:LONGEST])}", file=sys.stderr, flush=True)
     return code

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifarnet.plots.style import PAGE, drawing
+from cifarnet.plots.style import PAGE, drawing, plain_powers
 
 FAMILIES = {"baseline": "#bd1f01", "resnet": "#3f90da", "plainnet": "#ffa90e"}
 PANELS = {"parameters (millions)": "parameters", "GMACs an image (1 MAC = 2 FLOPs)": "macs_per_image"}
@@ -27,6 +27,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             bars = axes.barh(names, values, color=colours, height=0.7)
             axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=2, fontsize=6.5)
             axes.set_xscale("log")
+            plain_powers(axes.xaxis)
             axes.set_xlim(min(values) / 3, max(values) * 3)
             axes.set_title(title)
             axes.grid(False, axis="y")

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.lines import Line2D
 
 from cifarnet.errors import Refused
-from cifarnet.plots.style import INK, LINES, PAGE, drawing, present, shorten
+from cifarnet.plots.style import INK, LINES, PAGE, drawing, plain_powers, present, shorten
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -96,6 +96,7 @@ def fill_panel(axes: Any, panel: str, series: Mapping[str, Mapping[str, Mapping[
     axes.xaxis.get_major_locator().set_params(integer=True)
     if panel == "gradient norm":
         axes.set_yscale("log")
+        plain_powers(axes.yaxis)
     if panel == "learning rate":
         power = 10.0 ** math.floor(math.log10(max(axes.get_ylim()[1], 1e-12)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value / power:g}")

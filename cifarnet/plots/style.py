@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from cifarnet.errors import Failed, Refused
 from cifarnet.storage import write_file
@@ -32,6 +33,7 @@ STYLE: Any = {
     "savefig.dpi": 200,
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
+    "text.parse_math": False,  # a class may be called $x
     "text.color": INK,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
@@ -122,6 +124,12 @@ def plain(axes: Any) -> None:
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def plain_powers(axis: Any) -> None:
+    """Labels a logarithmic axis 0.01, 1, 100: its own labels are formulas, which the style leaves unread."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
 
 
 def pack(figure: Figure, inches: float) -> None:
