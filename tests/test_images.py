@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -57,11 +58,21 @@ def test_missing_empty_folder_pipe_and_device(tmp_path):
     assert "cannot be read" in reason(empty / "below.png")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_unreadable(tmp_path):
-    photo().save(tmp_path / "a.png")
-    (tmp_path / "a.png").chmod(0)
-    assert "cannot be read (Permission denied)" in reason(tmp_path / "a.png")
+def test_unreadable():
+    """Root may read every file, and so becomes another user for a moment."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = Path(folder, "a.png")
+        photo().save(path)
+        assert read_image(path, 32)[0].shape == (3, 32, 32)
+        path.chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            assert "cannot be read (Permission denied)" in reason(path)
+        finally:
+            os.seteuid(user)
 
 
 def test_not_an_image_and_formats_off_the_list(tmp_path):

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifarnet.data.download import download
+from cifarnet.data.download import download, sync_folder
 from cifarnet.data.request import Progress, cache_folder
 from cifarnet.errors import Failed, Refused
 
@@ -127,8 +127,10 @@ def unpack(path: Path, archive: Archive, cache: Path) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.chmod(0o755)  # mkdtemp's folders are the user's alone
+        sync_folder(temporary)
         if not (cache / archive.folder).exists():  # else another process was faster
             temporary.rename(cache / archive.folder)
+            sync_folder(cache)
     except OSError as error:
         raise Failed(str(cache / archive.folder), f"could not be written ({error.strerror})") from error
     finally:
