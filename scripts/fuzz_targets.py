@@ -20,6 +20,9 @@ from cifarnet.data import cifar, load
 from cifarnet.data.archive import Archive
 from cifarnet.data.images import read_image
 from cifarnet.plots import curves
+from cifarnet.plots.confusion import numbers as confusion_numbers
+from cifarnet.report.results import group, read_result
+from cifarnet.report.tables import published_rows, scores_table
 from cifarnet.runs import open_run, read_json, read_metrics
 from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
@@ -65,6 +68,13 @@ def targets(folder: Path) -> dict[str, Case]:
         (place / "m").write_bytes(b"\n".join(lines) if rng.random() < 0.5 else damage(log, rng, [config]))
         curves.numbers({"run": read_metrics(place / "m")[0]})
 
+    def summary(rng: random.Random, place: Path) -> None:
+        document = json.loads((run / "summary.json").read_text())
+        (place / "summary.json").write_bytes(as_json(damage_json(document, rng), rng))
+        (place / "config.json").write_bytes(config)
+        groups = group([read_result(place)])
+        scores_table(groups), published_rows(groups), confusion_numbers(groups[0].first.summary["test"]["confusion"])
+
     def records(rng: random.Random, place: Path) -> None:
         for name, data in SMALL.items():
             (place / name).write_bytes(damage(data, rng, [data]) if rng.random() < 0.3 else put_label(data, rng))
@@ -77,7 +87,7 @@ def targets(folder: Path) -> dict[str, Case]:
         (place / "cifar-10-binary.tar.gz").write_bytes(data)
         load("cifar10", place, download=False)
 
-    cases = [checkpoint, state, image, config_file, metrics, records, archive]
+    cases = [checkpoint, state, image, config_file, metrics, summary, records, archive]
     return {case.__name__: case for case in cases}
 
 

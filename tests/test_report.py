@@ -139,3 +139,27 @@ def test_a_run_that_has_not_ended_is_refused(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({"test": {}}))
     with pytest.raises(Refused, match="not a summary"):
         read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: v.update(seconds="3"),
+        lambda v: v.update(epochs=10**400),
+        lambda v: v["test"].update(accuracy=float("nan")),
+        lambda v: v["test"].update(auroc=[1]),
+        lambda v: v["test"]["confusion"].pop(),
+        lambda v: v["test"]["confusion"][3].append(0),
+        lambda v: v["test"]["classes"].__setitem__(0, {"name": "\x1b[2J"}),
+        lambda v: v["test"].update(classes=7),
+    ],
+)
+def test_every_value_of_a_summary_is_checked(tmp_path, change):
+    values = summary(0.5)
+    (tmp_path / "config.json").write_text(json.dumps(TrainConfig().to_dict()))
+    (tmp_path / "summary.json").write_text(json.dumps(values))
+    assert read_result(tmp_path).summary == values
+    change(values)
+    (tmp_path / "summary.json").write_text(json.dumps(values))
+    with pytest.raises(Refused, match="not a summary"):
+        read_result(tmp_path)

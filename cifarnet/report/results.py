@@ -10,6 +10,7 @@ from typing import Any
 from cifarnet.config import TrainConfig
 from cifarnet.errors import Refused
 from cifarnet.runs import RunFolder, read_json, read_metrics
+from cifarnet.state import is_number
 
 SCORES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "auroc", "auprc", "ece")
 
@@ -47,11 +48,29 @@ def read_result(path: Path) -> Result:
     if not folder.summary.exists():
         raise Refused(str(path), "has no summary.json: the run has not ended", "finish it with cifarnet train --resume")
     summary = read_json(folder.summary, "run cifarnet train again")
-    test = summary.get("test") if isinstance(summary, dict) else None
-    if not isinstance(test, dict) or any(name not in test for name in (*SCORES, "classes", "confusion", "images")):
+    if not is_summary(summary):
         raise Refused(str(folder.summary), "is not a summary of cifarnet train", "name another run")
     records, warnings = read_metrics(folder.metrics) if folder.metrics.exists() else ([], [])
     return Result(path, folder.read_config(), summary, records, warnings)
+
+
+def is_summary(values: Any) -> bool:
+    """Whether every value that a report uses is there, and is what it should be."""
+    try:
+        test = values["test"]
+        names, confusion = [row["name"] for row in test["classes"]], test["confusion"]
+        counts = [count for row in confusion for count in row]
+        return (
+            all(test[name] is None or is_number(test[name]) for name in SCORES)
+            and all(isinstance(name, str) and name.isprintable() for name in names)
+            and len(names) >= 2
+            and [len(row) for row in confusion] == [len(names)] * len(names)
+            and all(type(count) is int and is_number(count) for count in [*counts, test["images"], values["epochs"]])
+            and is_number(values["seconds"])
+            and isinstance(values["device"], str)
+        )
+    except (KeyError, TypeError):
+        return False
 
 
 @dataclass(frozen=True)
