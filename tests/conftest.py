@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cifarnet.cli import run
+
 
 @pytest.fixture(scope="session")
 def cifar_data() -> Path:
@@ -13,3 +15,17 @@ def cifar_data() -> Path:
     if not folder:
         pytest.skip("CIFARNET_TEST_DATA does not name a folder with cifar-10-batches-bin/")
     return Path(folder)
+
+
+@pytest.fixture
+def cli(capfd, monkeypatch, tmp_path):
+    """Runs a command in an empty folder; returns exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def call(*arguments):
+        code = run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call

@@ -52,16 +52,9 @@ def evaluate(
     with console.status(f"evaluating {path} on {len(loader.split):,} images"):
         logits, labels = collect_logits(model.to(target), loader.epoch(0), target, chosen, tta)
         scores = score(logits, labels, info.classes).to_dict()
-    from cifarnet.plots import confusion
-
-    drawn = figure or path.parent / "confusion.png"
     title = f"{info.config.arch} · {info.config.loss} · {dataset or info.config.dataset} {split}"
-    try:
-        confusion.draw(scores["confusion"], info.classes, drawn, title=title)
-    except Failed as error:  # beside a checkpoint on a medium that cannot be written: the scores are good all the same
-        if figure is not None:
-            raise
-        console.print(f"[yellow]warning:[/] {error}")
+    drawn = figure or path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
+    draw_confusion(scores, drawn, title, asked=figure is not None)
     if csv is not None:
         rows = [[row["name"], row["precision"], row["recall"], row["f1"], row["images"]] for row in scores["classes"]]
         write_rows(csv, ["class", "precision", "recall", "f1", "images"], rows)
@@ -115,6 +108,18 @@ def open_split(
         images = train if split == "train" else validation
     loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
     return loader, target, pick_precision(precision or config.precision, target)
+
+
+def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> None:
+    """Draws the confusion matrix; where the user did not name the file, one that cannot be written is only warned of."""
+    from cifarnet.plots import confusion
+
+    try:
+        confusion.draw(scores["confusion"], [row["name"] for row in scores["classes"]], path, title=title)
+    except Failed as error:  # beside a checkpoint on a medium that cannot be written: the scores are good all the same
+        if asked:
+            raise
+        messages().print(f"[yellow]warning:[/] {error}")
 
 
 def print_scores(document: dict[str, Any], figure: str) -> None:
