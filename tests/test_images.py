@@ -1,5 +1,6 @@
 """Every kind of file that a user may hand over, made for real."""
 
+import contextlib
 import os
 import struct
 import subprocess
@@ -182,6 +183,20 @@ def test_twelve_bits_and_white_is_zero(tmp_path):
     assert read_image(tmp_path / "a.tif", 4)[0][0, 0].tolist() == [0, 64, 128, 255]
     (tmp_path / "b.tif").write_bytes(tiff16(np.array([[0, 257 * 50, 257 * 200, 65535]] * 4), 16, 0))
     assert read_image(tmp_path / "b.tif", 4)[0][0, 0].tolist() == [255, 205, 55, 0]
+
+
+def test_a_damaged_tiff_is_one_error_and_no_remarks_of_its_library(tmp_path, capfd):
+    path = tmp_path / "a.tif"
+    photo().save(path, compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\x80\x00")  # LZW begins with its clear code
+    data[start + 2 : start + 60] = b"\xff" * 58
+    path.write_bytes(data)
+    with contextlib.suppress(OSError):
+        Image.open(path).load()
+    assert "tempfile.tif" in capfd.readouterr().err  # what Pillow alone lets through
+    assert "damaged" in reason(path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_missing_strips_are_not_left_black(tmp_path):

@@ -1,9 +1,10 @@
 """Any image file that a user may hand over, read whole and safely, or refused by name."""
 
+import contextlib
 import os
 import stat
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -152,6 +153,8 @@ def decode(name: str, file: BinaryIO) -> tuple[Image.Image, list[str]]:
             image.seek(0)
         if image.format == "TIFF":
             check_tiles(image)
+            with quiet_libtiff():
+                image.load()
         image.load()
     except Exception as error:
         raise ImageError(name, f"is truncated or damaged ({printable(str(error))})") from error
@@ -169,6 +172,24 @@ def check_tiles(image: Image.Image) -> None:
     held = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)  # type: ignore[attr-defined]
     if held < image.width * image.height:
         raise OSError(f"it holds {held:,} of {image.width * image.height:,} pixels")
+
+
+@contextlib.contextmanager
+def quiet_libtiff() -> Iterator[None]:
+    """Keeps libtiff's own remarks off the error stream of the process: what matters of them comes as an exception."""
+    try:
+        error_stream = os.dup(2)
+    except OSError:  # closed by the caller: nothing can be seen anyway
+        yield
+        return
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    try:
+        yield
+    finally:
+        os.dup2(error_stream, 2)
+        os.close(error_stream)
+        os.close(silence)
 
 
 def to_rgb(name: str, image: Image.Image) -> Image.Image:
