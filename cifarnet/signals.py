@@ -32,6 +32,8 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None:
+            if os.isatty(2):
+                os.write(2, b"\x1b[?25h\n")  # the progress bar hid the cursor
             os._exit(128 + number)
         self.number = number
 

@@ -228,16 +228,18 @@ def test_a_reader_that_went_away_is_no_error(trained):
 
 
 def test_a_second_signal_ends_the_process_at_once():
-    """In a step that never ends."""
+    """In a step that never ends, at a terminal, whose cursor comes back."""
     code = "import time; from cifarnet.signals import StopRequest\nwith StopRequest(): print(flush=True); time.sleep(100); time.sleep(100)"
     for number, expected in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = subprocess.Popen(command(code=code), stdout=subprocess.PIPE, text=True)
+        screen, terminal = os.openpty()
+        process = subprocess.Popen(command(code=code), stdout=subprocess.PIPE, stderr=terminal, text=True)
         process.stdout.readline()
         process.send_signal(number)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         process.send_signal(number)
-        assert process.wait(10) == expected
+        assert process.wait(10) == expected and b"\x1b[?25h" in os.read(screen, 1000)
+        os.close(screen), os.close(terminal)
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
