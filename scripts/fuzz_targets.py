@@ -75,20 +75,24 @@ def targets(folder: Path) -> dict[str, Case]:
         groups = group([read_result(place)])
         scores_table(groups), published_rows(groups), confusion_numbers(groups[0].first.summary["test"]["confusion"])
 
-    def records(rng: random.Random, place: Path) -> None:
-        for name, data in SMALL.items():
-            (place / name).write_bytes(damage(data, rng, [data]) if rng.random() < 0.3 else put_label(data, rng))
-        publish(b"")
-        load("cifar10", place, download=False)
-
-    def archive(rng: random.Random, place: Path) -> None:
-        data = damage(ARCHIVE if rng.random() < 0.5 else PLAIN, rng, [ARCHIVE])
-        publish(data)
-        (place / "cifar-10-binary.tar.gz").write_bytes(data)
-        load("cifar10", place, download=False)
-
     cases = [checkpoint, state, image, config_file, metrics, summary, records, archive]
     return {case.__name__: case for case in cases}
+
+
+def records(rng: random.Random, place: Path) -> None:
+    """CIFAR's loose files, a small set in the place of the official one."""
+    for name, data in SMALL.items():
+        (place / name).write_bytes(damage(data, rng, [data]) if rng.random() < 0.3 else put_label(data, rng))
+    publish(b"")
+    load("cifar10", place, download=False)
+
+
+def archive(rng: random.Random, place: Path) -> None:
+    """CIFAR's archive, the damage behind its checksum."""
+    data = damage(ARCHIVE if rng.random() < 0.5 else PLAIN, rng, [ARCHIVE])
+    publish(data)
+    (place / "cifar-10-binary.tar.gz").write_bytes(data)
+    load("cifar10", place, download=False)
 
 
 def small_run(folder: Path) -> Any:
