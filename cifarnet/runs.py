@@ -110,7 +110,11 @@ class RunFolder:
         except (OSError, Failed) as error:
             known, self._log_is_behind = self._log_is_behind, True
             why = getattr(error, "strerror", error)
-            return None if known else f"{self.metrics}: cannot be written ({why}); training goes on, the training state keeps the line"
+            return (
+                None
+                if known
+                else f"{self.metrics}: cannot be written ({why}); training goes on, the training state keeps the line"
+            )
         return None
 
     def rewrite_metrics(self, history: list[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs `cifarnet train ARGS` and draws what the terminal showed as an SVG.
 
-    python scripts/terminal_picture.py docs/training.svg --dataset digits --arch baseline --epochs 5
+python scripts/terminal_picture.py docs/training.svg --dataset digits --arch baseline --epochs 5
 """
 
 import io

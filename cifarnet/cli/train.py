@@ -102,7 +102,9 @@ def train(
 
 def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:
     """What is about to be trained: the recipe, the values it sets, and those that the command line put in their place."""
-    set_here = " ".join(f"{flag(name)} {getattr(config, name)}" for name in recipe_values(recipe, config.loss) if name not in given)
+    set_here = " ".join(
+        f"{flag(name)} {getattr(config, name)}" for name in recipe_values(recipe, config.loss) if name not in given
+    )
     changed = " ".join(f"{flag(name)} {value}" for name, value in given.items())
     rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}"), ("sets", set_here), ("changed", changed)]
     return [(name, text) for name, text in rows if text]
