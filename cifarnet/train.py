@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cifarnet.averaging import update_average
 from cifarnet.checkpoint import load_model, save_model
 from cifarnet.data.mixing import draw_mix, mix_images
 from cifarnet.devices import determinism
 from cifarnet.errors import Failed, Interrupted
 from cifarnet.evaluate import Scores, collect_logits, score
-from cifarnet.model import Classifier
 from cifarnet.optim import gradients, learning_rate, set_learning_rate
 from cifarnet.runs import RunFolder
 from cifarnet.session import Session
@@ -102,22 +102,6 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
                 f"go on with: cifarnet train --resume --out {folder.path}",
             )  # fmt: skip
     guard.look()
-
-
-@torch.no_grad()
-def update_average(average: Classifier, model: Classifier, decay: float, step: int) -> None:
-    """average <- d average + (1 - d) model, parameters and buffers; d grows to `decay`, so that the start is forgotten."""
-    keep = min(decay, (1 + step) / (10 + step))
-    ours, theirs = list(average.state_dict().values()), list(model.state_dict().values())
-    floats = [tensor.is_floating_point() for tensor in ours]
-    torch._foreach_lerp_(
-        [mine for mine, moves in zip(ours, floats, strict=True) if moves],
-        [other for other, moves in zip(theirs, floats, strict=True) if moves],
-        1 - keep,
-    )
-    for mine, other, moves in zip(ours, theirs, floats, strict=True):
-        if not moves:  # BatchNorm's count of batches
-            mine.copy_(other)
 
 
 def mix(session: Session, images: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
