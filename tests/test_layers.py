@@ -13,7 +13,6 @@ FLOORS = [
     {
         "recipes",
         "averaging",
-        "averaging",
         "model",
         "checkpoint",
         "state",
