@@ -30,22 +30,6 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def cli(capfd, monkeypatch, tmp_path):
-    """Runs a command in an empty folder without a display; returns exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
-        monkeypatch.delenv(name, raising=False)
-    capfd.readouterr()
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
-
-
 def size_of(path):
     with Image.open(path) as image:
         return image.size

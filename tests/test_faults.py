@@ -68,19 +68,6 @@ def read_only(folder):
         yield
 
 
-@pytest.fixture
-def cli(capfd, monkeypatch, tmp_path):
-    """Runs a command in an empty folder; returns exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def call(*arguments):
-        code = run([str(argument) for argument in arguments])
-        return code, *capfd.readouterr()
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run of one epoch, and the same run after two; not to be changed."""
