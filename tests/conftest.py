@@ -19,9 +19,13 @@ def cifar_data() -> Path:
 
 @pytest.fixture
 def cli(capfd, monkeypatch, tmp_path):
-    """Runs a command in an empty folder; returns exit code, stdout, stderr."""
+    """Runs a command in an empty folder, without a display; returns exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    capfd.readouterr()
 
     def call(*arguments):
         code = run([str(argument) for argument in arguments])
