@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -20,10 +21,25 @@ PACKAGED = Path(__file__).parent / "weights" / "baseline-plus.safetensors"  # us
 
 
 def next_folder(config: TrainConfig) -> Path:
-    """The next free runs/<arch>-<loss>-<dataset>-<n>."""
+    """Makes the next free runs/<arch>-<loss>-<dataset>-<n>; of two runs started at the same moment each gets its own.
+
+    Raises:
+        Refused: runs/ cannot be written.
+    """
     stem = f"{config.arch}-{config.loss}-{config.dataset}-"
     taken = [int(found[1]) for path in RUNS.glob(f"{stem}*") if (found := re.fullmatch(r".*-(\d+)", path.name))]
-    return RUNS / f"{stem}{max(taken, default=0) + 1}"
+    for number in itertools.count(max(taken, default=0) + 1):
+        path = RUNS / f"{stem}{number}"
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise Refused(
+                str(RUNS), f"cannot be written ({error.strerror})", "choose another folder with --out"
+            ) from error
+    raise AssertionError  # count() has no end
 
 
 class RunFolder:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import f1_score
 
 from cifarnet.cli import run
+from cifarnet.config import TrainConfig
+from cifarnet.runs import next_folder
 
 QUICK = [
     "--arch",
@@ -259,3 +262,16 @@ def test_the_epoch_of_the_checkpoint_is_told(cli, trained):
     with open(trained / "run" / "metrics.jsonl") as file:
         assert len(file.readlines()) == 8
     assert load_file(trained / "run" / "last.safetensors")["head.weight"].shape == (10, 64)
+
+
+def test_runs_started_at_the_same_moment_get_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(arch="baseline", dataset="digits")
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: next_folder(config), range(40)))
+    assert sorted(int(folder.name.rsplit("-", 1)[1]) for folder in folders) == list(range(1, 41))
+
+
+def test_a_refused_run_leaves_no_folder(cli, tmp_path):
+    refused(cli("train", *QUICK, "--device", "cuda:7"), "--device")
+    assert not (tmp_path / "runs").exists() or os.listdir(tmp_path / "runs") == []
