@@ -79,6 +79,19 @@ def build_info() -> dict[str, str]:
     return _read_stamp(path) if path else {}
 
 
+def build_tag() -> str:
+    """Tells one build of the extension from another; empty where it is not built.
+
+    torch.compile keeps graphs on disk and does not know when an operator in one of them has changed: this goes into
+    its cache's key (`torch.compiler.config.cache_key_tag`).
+    """
+    path = _extension_path()
+    if path is None:
+        return ""
+    status = os.stat(path)
+    return f"cifarnet {status.st_size} {status.st_mtime_ns}"
+
+
 def calls() -> dict[str, int]:
     """How many losses each backend has computed in this process (pure torch: those outside torch.compile)."""
     cpu, cuda = _extension.calls() if _extension is not None else (0, 0)

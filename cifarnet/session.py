@@ -164,7 +164,10 @@ def make_forward(model: Classifier, config: TrainConfig, device: torch.device, p
         hits = (model.head.logits(features.detach()).argmax(dim=1) == labels).sum()
         return loss, hits
 
-    return torch.compile(forward) if config.compile else forward
+    if not config.compile:
+        return forward
+    torch.compiler.config.cache_key_tag = kernels.build_tag()
+    return torch.compile(forward)
 
 
 def copy_weights(model: Classifier, path: Path) -> None:

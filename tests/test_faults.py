@@ -72,9 +72,11 @@ def read_only(folder):
 def trained(tmp_path_factory):
     """A run of one epoch, and the same run after two; not to be changed."""
     folder = tmp_path_factory.mktemp("faults")
-    assert run([*QUICK.split(), "--epochs", "1", "--schedule", "constant", "--out", str(folder / "one")]) == 0
-    shutil.copytree(folder / "one", folder / "two")
-    assert run(["train", "--resume", "--epochs", "2", "-q", "--out", str(folder / "two")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # where runs/latest is marked
+        assert run([*QUICK.split(), "--epochs", "1", "--schedule", "constant", "--out", str(folder / "one")]) == 0
+        shutil.copytree(folder / "one", folder / "two")
+        assert run(["train", "--resume", "--epochs", "2", "-q", "--out", str(folder / "two")]) == 0
     Image.new("RGB", (8, 8)).save(folder / "a.png")
     return folder
 
