@@ -31,7 +31,6 @@ _why_not: str | None = None  # why the extension is not used, once that was foun
 _resolved: dict[tuple[str, str, torch.dtype], str] = {}
 
 
-@torch.compiler.assume_constant_result
 def resolve(backend: str, device: str, dtype: torch.dtype = torch.float32) -> str:
     """The backend ("torch", "cpu" or "cuda") that runs the head for features on `device` ("cpu", "cuda", "mps").
 
@@ -45,6 +44,10 @@ def resolve(backend: str, device: str, dtype: torch.dtype = torch.float32) -> st
     if key not in _resolved:
         _resolved[key] = _resolve(*key)
     return _resolved[key]
+
+
+# What torch.compiler.assume_constant_result does, without importing the compiler: that takes a second at every start.
+resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _resolve(backend: str, device: str, dtype: torch.dtype) -> str:

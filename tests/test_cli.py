@@ -273,3 +273,10 @@ def test_runs_started_at_the_same_moment_get_a_folder_each(tmp_path, monkeypatch
 def test_a_refused_run_leaves_no_folder(cli, tmp_path):
     refused(cli("train", *QUICK, "--device", "cuda:7"), "--device")
     assert not (tmp_path / "runs").exists() or os.listdir(tmp_path / "runs") == []
+
+
+def test_predict_starts_without_the_compiler(trained):
+    """torch._dynamo takes a second to import, and predict has no use for it."""
+    code = f"import sys; from cifarnet.cli import run; run(['predict', {str(trained / 'five.png')!r}, '--checkpoint', {str(trained / 'run')!r}]); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("False\n")

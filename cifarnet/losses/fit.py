@@ -5,8 +5,6 @@ Face recognition's s = 64 and m = 0.5 were tuned for 10^4 to 10^7 classes. C is 
 
 import math
 
-from scipy.special import betaincinv
-
 CONFIDENCE = 0.99  # P, the probability that the target of a well placed feature shall reach
 ANGULAR_MARGINS = ("arcface", "curricularface", "adaface")  # their m is an angle; cosface's is a cosine
 
@@ -32,6 +30,8 @@ def widest_angle(num_classes: int, features: int) -> float:
         return 0.0
     if features == 2:
         return 2 * math.pi / num_classes
+    from scipy.special import betaincinv  # here, since it takes a tenth of a second to import
+
     # A cap of angle a <= pi/2 covers I_x((D-1)/2, 1/2) / 2 of the sphere, x = sin^2 a.
     sine_squared = float(betaincinv((features - 1) / 2, 0.5, 2 / num_classes))
     return min(2 * math.asin(math.sqrt(sine_squared)), math.pi)
