@@ -10,6 +10,7 @@ import safetensors
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from cifarnet import __version__
 from cifarnet.config import TrainConfig
@@ -64,6 +65,16 @@ def save_model(path: Path, model: Classifier, info: ModelInfo) -> None:
     write_file(path, save(contiguous(model.state_dict()), metadata))
 
 
+class WithoutDrawing(TorchFunctionMode):
+    """Random initialisation does nothing: on the meta device there is nothing to draw, and torch imports its compiler for it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        """Passes everything on but the in-place draws."""
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def load_model(path: Path) -> tuple[Classifier, ModelInfo]:
     """The model of a checkpoint, on the CPU in evaluation mode, and what the file says of it.
 
@@ -75,7 +86,7 @@ def load_model(path: Path) -> tuple[Classifier, ModelInfo]:
     """
     info = parse_info(read_metadata(path, FORMAT, "model").get("info", ""), path)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), WithoutDrawing():
             model = build_model(info.config, len(info.classes))
     except Refused as error:
         raise Refused(

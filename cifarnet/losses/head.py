@@ -52,7 +52,9 @@ class MarginHead(nn.Module):
         self.options = MarginOptions(loss, **constants)
         _check_constants(self.options)
         self.backend = backend
-        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, in_features), dim=1))
+        weight = torch.randn(num_classes, in_features)
+        # On the meta device there is nothing to normalise, and torch would import its compiler for it: a second.
+        self.weight = nn.Parameter(weight if weight.is_meta else F.normalize(weight, dim=1))
         self.register_buffer("state", torch.tensor(LOSSES[loss].initial_state, dtype=torch.float32))
         self.state: Tensor
 
