@@ -18,6 +18,7 @@ from sklearn.metrics import f1_score
 
 from cifarnet.cli import run
 from cifarnet.config import TrainConfig
+from cifarnet.data import load
 from cifarnet.runs import next_folder
 
 QUICK = [
@@ -280,3 +281,16 @@ def test_predict_starts_without_the_compiler(trained):
     code = f"import sys; from cifarnet.cli import run; run(['predict', {str(trained / 'five.png')!r}, '--checkpoint', {str(trained / 'run')!r}]); print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.endswith("False\n")
+
+
+def test_the_main_job_on_real_cifar(cli, cifar_data, tmp_path):
+    """One epoch on the 50,000 images, eval of the 10,000, predict of one of them."""
+    options = ["--arch", "baseline", "--loss", "adaface", "--scale", "16", "--epochs", "1", "--lr", "3e-3"]
+    assert cli("train", "--data-dir", cifar_data, "--augment", "basic", *options, "-q", "--out", "run")[0] == 0
+    code, out, _ = cli("eval", "run", "--data-dir", cifar_data, "--json")
+    scores = json.loads(out)
+    assert code == 0 and scores["images"] == 10_000 and scores["accuracy"] > 0.3
+    test = load("cifar10", cifar_data).test
+    Image.fromarray(test.images[0].permute(1, 2, 0).numpy()).save(tmp_path / "image.png")
+    code, out, _ = cli("predict", "image.png", "--checkpoint", "run", "--top", "10", "--json")
+    assert code == 0 and set(json.loads(out)["predictions"][0]["classes"]) == {row["name"] for row in scores["classes"]}
