@@ -9,9 +9,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifarnet.data.download import download, sync_folder
+from cifarnet.data.download import download
 from cifarnet.data.request import Progress, cache_folder
 from cifarnet.errors import Failed, Refused
+from cifarnet.storage import sync_folder
 
 SLACK = 1 << 20  # bytes that an archive may hold beyond its named files: headers, a readme, class names
 

@@ -13,6 +13,7 @@ from typing import IO
 
 from cifarnet.data.request import Progress
 from cifarnet.errors import Failed
+from cifarnet.storage import sync_folder
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 18  # bytes a read
@@ -89,12 +90,3 @@ def sweep(folder: Path, name: str) -> None:
     for orphan in folder.glob(f"{name}*.part"):
         if orphan.is_file() and time.time() - orphan.stat().st_mtime > STALE:
             orphan.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last through a power loss."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
