@@ -12,6 +12,7 @@ from typing import Any
 from cifarnet.errors import Refused
 
 GROUPS = ("Model", "Loss", "Data", "Optimisation", "Execution", "Output")
+SMALLEST_SIDE = 16  # pixels: the last stage of a ResNet still has one to work on
 
 
 def option(
@@ -100,6 +101,10 @@ class TrainConfig:
     cutmix: float = option(
         0.0, "CutMix: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
     )
+    progressive: int = option(
+        0, "side that training images start at, growing to --image-size over the first two thirds; 0: off",
+        group="Data", low=0, high=1024,
+    )  # fmt: skip
     normalize: bool = option(
         True, "subtract the training set's mean, divide by its std (else pixels in [0, 1])", group="Data"
     )
@@ -172,6 +177,9 @@ class TrainConfig:
             raise Refused("--label-smoothing", f"is not defined for {self.loss}", "leave it out, or use --loss ce")
         if self.dataset != "cifar100" and self.coarse:
             raise Refused("--coarse", f"{self.dataset} has no superclasses", "use it with --dataset cifar100")
+        if self.progressive and not SMALLEST_SIDE <= self.progressive <= self.image_size:
+            wanted = f"give {SMALLEST_SIDE} to {self.image_size} (--image-size)"
+            raise Refused("--progressive", f"{self.progressive} is out of range", wanted)
         return self
 
     def to_dict(self) -> dict[str, Any]:

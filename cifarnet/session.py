@@ -16,6 +16,7 @@ from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.devices import autocast, pick_device, pick_precision
 from cifarnet.errors import Refused
 from cifarnet.model import Classifier, build_model
+from cifarnet.models import ARCHS
 from cifarnet.optim import build_optimizer
 from cifarnet.state import Progress, load_state, save_state
 
@@ -106,6 +107,8 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
     model = build_model(config, len(dataset.classes))
+    if config.progressive and ARCHS[config.arch].block == "convnet":
+        raise Refused("--progressive", f"{config.arch} takes images of one size only", "leave it out, or use a ResNet")
     backend = "torch" if config.loss in ("ce", "focal") else kernels.resolve(config.backend, device.type)
     if init_from is not None:
         copy_weights(model, init_from)

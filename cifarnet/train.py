@@ -10,6 +10,7 @@ from torch import Tensor
 from cifarnet.averaging import update_average
 from cifarnet.checkpoint import load_model, save_model
 from cifarnet.data.mixing import draw_mix, mix_images
+from cifarnet.data.progressive import shrink, side_at
 from cifarnet.devices import determinism
 from cifarnet.errors import Failed, Interrupted
 from cifarnet.evaluate import Scores, collect_logits, score
@@ -72,12 +73,14 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
     session.model.train()
     started, before = time.perf_counter(), progress.seconds
     guard = Guard(session)
+    side = side_at(progress.epoch, config.epochs, config.progressive, config.image_size)
     for images, labels in session.train.epoch(progress.epoch, start=progress.step):
-        if config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
         step = progress.epoch * session.steps + progress.step
         set_learning_rate(optimizer, learning_rate(config, step, config.epochs * session.steps))
         images, share = mix(session, images, step)
+        images = shrink(images, side)
+        if config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         loss, hits = session.forward(images, labels, share)
         loss.backward()
         if step == 0:
