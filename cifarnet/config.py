@@ -139,7 +139,11 @@ class TrainConfig:
         "auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps", group="Execution", resume=True
     )
     precision: str = option(
-        "auto", "auto (bf16 where the hardware has it), fp32, bf16", group="Execution", choices=("auto", "fp32", "bf16")
+        "auto",
+        "auto (bf16 where it is the faster; a resumed run keeps what it had), fp32, bf16",
+        group="Execution",
+        choices=("auto", "fp32", "bf16"),
+        resume=True,
     )
     channels_last: bool = option(True, "channels_last memory layout", group="Execution")
     compile: bool = option(False, "compile the training step with torch.compile", group="Execution")

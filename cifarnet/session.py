@@ -1,6 +1,7 @@
 """What a training run holds in memory: model, optimizer, batches, running sums; built from a configuration and its data."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ class Session:
 
 
 def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None = None) -> Session:
-    """Everything that training needs, at its start.
+    """Everything that training needs, at its start; its `config` says which precision `auto` came to.
 
     Raises:
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split).
@@ -106,6 +107,7 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         )
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
+    config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
     model = build_model(config, len(dataset.classes))
     if config.progressive and ARCHS[config.arch].block == "convnet":
         raise Refused("--progressive", f"{config.arch} takes images of one size only", "leave it out, or use a ResNet")
