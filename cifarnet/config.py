@@ -95,6 +95,10 @@ class TrainConfig:
         group="Data",
         choices=("report", "basic", "autoaugment", "none"),
     )
+    cutout: int = option(
+        0, "side of the square erased at a random place of each training image; 0: off",
+        group="Data", low=0, high=1024,
+    )  # fmt: skip
     mixup: float = option(
         0.0, "mixup: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
     )

@@ -126,6 +126,7 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
             mean=mean,
             std=std,
             augment=config.augment if training else "none",
+            cutout=config.cutout if training else 0,
             seed=config.seed,
             shuffle=training,
             workers=config.workers,

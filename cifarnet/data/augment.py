@@ -7,6 +7,8 @@ A policy is a list of transforms, in this order:
     report       basic, then colour jitter: brightness, contrast, saturation 0.8 to 1.2, hue -0.1 to 0.1
     autoaugment  basic, then AutoAugment's CIFAR-10 policy (autoaugment.py)
 
+After any of them cutout may erase a square.
+
 The definitions are torchvision's: RandomCrop, RandomHorizontalFlip, and ColorJitter on float tensors.
 """
 
@@ -35,17 +37,18 @@ def generator_for(purpose: str, seed: int, epoch: int) -> torch.Generator:
 
 
 def draw(count: int, seed: int, epoch: int) -> Tensor:
-    """Uniform numbers in [0, 1) for each position of an epoch: float32 [count, 8], on the CPU."""
-    return torch.rand(count, DRAWS, generator=generator_for("augment", seed, epoch))
+    """Uniform numbers in [0, 1) for each position of an epoch: float32 [count, 8 + 2], on the CPU; the last two are cutout's."""
+    policy = torch.rand(count, DRAWS, generator=generator_for("augment", seed, epoch))
+    return torch.cat([policy, torch.rand(count, 2, generator=generator_for("cutout", seed, epoch))], dim=1)
 
 
-def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Augment a batch and normalise it.
+def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Tensor, cutout: int = 0) -> Tensor:
+    """Augment a batch, normalise it, and cut a square of `cutout` pixels out of each image.
 
     Args:
         policy: a name of `POLICIES`.
         images: uint8 [B, 3, H, W], on any device.
-        draws: float32 [B, 8] in [0, 1), on the CPU.
+        draws: float32 [B, 8 + 2] in [0, 1), on the CPU.
         scale, shift: float32 [3, 1]; the result is `pixels * scale + shift` of pixels in [0, 1].
 
     Returns:
@@ -56,7 +59,7 @@ def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Te
     if policy != "none":
         images = crop_flip(images, top.long(), left.long(), flip)
     if policy == "autoaugment":
-        images = autoaugment(images, draws[:, 3:])
+        images = autoaugment(images, draws[:, 3:DRAWS])
 
     ready = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     block = len(images) if images.device.type != "cpu" else max(1, BLOCK // images[0, 0].numel())
@@ -66,6 +69,8 @@ def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Te
         if policy == "report":
             jitter_(x, blends, hue)
         torch.addcmul(shift, x, scale, out=x)
+    if cutout:
+        cut_out_(ready, draws[:, DRAWS:].to(images.device, non_blocking=True), cutout)
     return ready
 
 
@@ -91,6 +96,25 @@ def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor
     index = rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]
     index = index.view(count, 1, -1).expand(-1, channels, -1)
     return padded.flatten(2).gather(2, index).view(images.shape)
+
+
+def cut_out_(images: Tensor, centres: Tensor, side: int) -> None:
+    """Cutout (DeVries and Taylor, arXiv 1708.04552): zeroes a square of each image, in place.
+
+    As in the authors' code the centre lies anywhere in the image, so that the square may reach over its edge, and the
+    images are normalised already: 0 is the mean colour.
+
+    Args:
+        images: float [B, 3, H, W].
+        centres: row and column in [0, 1) of the height and the width, [B, 2].
+        side: of the square, pixels.
+    """
+    inside = []
+    for axis, length in ((0, images.shape[2]), (1, images.shape[3])):
+        first = (centres[:, axis : axis + 1] * length).long().clamp_(max=length - 1) - side // 2
+        pixels = torch.arange(length, device=images.device)
+        inside.append((pixels >= first) & (pixels < first + side))
+    images.masked_fill_((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0)
 
 
 def jitter_draws(draws: Tensor) -> tuple[Tensor, Tensor]:
