@@ -137,6 +137,10 @@ class TrainConfig:
         0.0, "decay of a running average of the weights, which is then what is measured and saved; 0: none",
         group="Optimisation", low=0, high=0.99999,
     )  # fmt: skip
+    swa: float = option(
+        0.0, "last part of the training, for example 0.25, over which the weights are averaged at a constant rate; 0: none",
+        group="Optimisation", low=0, high=0.9,
+    )  # fmt: skip
     seed: int = option(17, "the one seed of everything random", group="Optimisation", low=0, high=2**31 - 1)
 
     device: str = option(
@@ -185,6 +189,8 @@ class TrainConfig:
             raise Refused("--label-smoothing", f"is not defined for {self.loss}", "leave it out, or use --loss ce")
         if self.dataset != "cifar100" and self.coarse:
             raise Refused("--coarse", f"{self.dataset} has no superclasses", "use it with --dataset cifar100")
+        if self.ema and self.swa:
+            raise Refused("--ema and --swa", "are two averages of the weights", "choose one: --ema 0 or --swa 0")
         if self.progressive and not SMALLEST_SIDE <= self.progressive <= self.image_size:
             wanted = f"give {SMALLEST_SIDE} to {self.image_size} (--image-size)"
             raise Refused("--progressive", f"{self.progressive} is out of range", wanted)

@@ -31,8 +31,11 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
     """The learning rate of step `step` (from 0) of `total`.
 
     cosine: linear warm-up from lr/warm-up steps to lr, then half a cosine to 0 at the end. onecycle: as torch's
-    OneCycleLR, half a cosine up from lr/25 and half a cosine down to lr/250,000. constant: lr.
+    OneCycleLR, half a cosine up from lr/25 and half a cosine down to lr/250,000. constant: lr. With --swa the rate stays
+    what it is where the average begins.
     """
+    if config.swa and total > 1:
+        step = min(step, swa_start(config.swa, total))
     if config.schedule == "constant" or total <= 1:
         return config.lr
     warm = config.warmup * total
@@ -49,6 +52,11 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
     if step <= peak:
         return _cosine(low, config.lr, step / peak)
     return _cosine(config.lr, end, (step - peak) / max(total - 1 - peak, 1e-9))
+
+
+def swa_start(swa: float, total: int) -> int:
+    """The first step (from 0) of the part that is averaged, of `total` steps; at least the last is."""
+    return min(math.floor((1 - swa) * total), total - 1)
 
 
 def _cosine(start: float, end: float, part: float) -> float:

@@ -47,8 +47,10 @@ class Session:
 
     @property
     def result(self) -> Classifier:
-        """The model that is measured and saved: the running average where there is one."""
-        return self.model if self.average is None else self.average
+        """The model that is measured and saved: the average where there is one (with --swa at the end only)."""
+        if self.average is None or (self.config.swa and self.progress.epoch < self.config.epochs):
+            return self.model
+        return self.average
 
     @property
     def steps(self) -> int:
@@ -143,7 +145,7 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         precision=precision,
         backend=backend,
         model=model,
-        average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema > 0 else None,
+        average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema or config.swa else None,
         optimizer=build_optimizer(model, config),
         forward=make_forward(model, config, device, precision),
         train=loader(train, training=True),

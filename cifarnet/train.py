@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifarnet.averaging import update_average
+from cifarnet.averaging import average_share, measure_batch_norm, update_average
 from cifarnet.checkpoint import load_model, save_model
 from cifarnet.data.mixing import draw_mix, mix_images
 from cifarnet.data.progressive import shrink, side_at
@@ -49,6 +49,8 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
         scores: Scores | None = None
         while progress.epoch < config.epochs:
             run_epoch(session, folder, watcher, stop)
+            if config.swa and progress.epoch + 1 == config.epochs:
+                finish_average(session)
             record = measure_training(session)
             progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
             session.totals.zero_()
@@ -89,8 +91,7 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
         count_step(session, loss, hits, len(labels))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if session.average is not None:
-            update_average(session.average, session.model, config.ema, step)
+        average_step(session, step)
         progress.step += 1
         progress.seconds = before + time.perf_counter() - started
         seen = min(progress.step * config.batch_size, session.images)
@@ -114,6 +115,24 @@ def mix(session: Session, images: Tensor, step: int) -> tuple[Tensor, Tensor | N
     if drawn is None:
         return images, None
     return mix_images(images, drawn), torch.tensor(drawn.share).to(session.device, non_blocking=True)
+
+
+def average_step(session: Session, step: int) -> None:
+    """Takes the weights of this step into their average, where one is kept."""
+    share = average_share(session.config, step, session.config.epochs * session.steps)
+    if session.average is not None and share > 0:
+        update_average(session.average, session.model, share)
+
+
+def finish_average(session: Session) -> None:
+    """The averaged weights get BatchNorm statistics of their own, from a pass over the training images."""
+    assert session.average is not None
+    started, config = time.perf_counter(), session.config
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    batches = session.train.epoch(config.epochs)
+    laid_out = ((images.contiguous(memory_format=layout), labels) for images, labels in batches)
+    measure_batch_norm(session.average, laid_out, session.device, session.precision)
+    session.progress.seconds += time.perf_counter() - started
 
 
 class Guard:

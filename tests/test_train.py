@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from cifarnet.checkpoint import FORMAT
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
+from cifarnet.data.augment import generator_for
 from cifarnet.errors import Failed, Interrupted, Refused
 from cifarnet.header import read_metadata
 from cifarnet.runs import RunFolder, open_run, read_metrics
@@ -103,7 +104,11 @@ def test_metrics_of_the_last_line_are_those_of_an_independent_pass(tmp_path):
 @pytest.mark.parametrize("loss", ["ce", "adaface", "curricularface", "sphereface"])
 def test_resume_is_bitwise(tmp_path, loss, where):
     """Stopped by a signal at a step (12 steps an epoch), resumed: the same weights, state and metrics, bit for bit."""
-    changes = {"adaface": {"optimizer": "sgd", "ema": 0.9}, "curricularface": {"augment": "autoaugment"}}.get(loss, {})
+    changes = {
+        "adaface": {"optimizer": "sgd", "ema": 0.9},
+        "curricularface": {"augment": "autoaugment", "cutout": 8},
+        "sphereface": {"swa": 0.4, "neck": "bn", "embed_dim": 16},
+    }.get(loss, {})
     config = dataclasses.replace(BASE, loss=loss, log_grad=True, **changes)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     start(whole, config)
@@ -255,6 +260,48 @@ def test_the_average_is_the_running_average(tmp_path):
     saved = load_file(tmp_path / "run" / "last.safetensors")["head.weight"]
     torch.testing.assert_close(saved.double(), expected, rtol=1e-5, atol=1e-7)
     assert not torch.equal(saved, session.model.head.weight.detach())
+
+
+def test_swa_is_the_mean_of_the_last_weights_with_statistics_of_their_own(tmp_path):
+    """Against the mean of the snapshots, and BatchNorm's against the plain statistics of all its inputs, in float64."""
+    digits = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(1436)))  # 4 equal batches of 359
+    config = dataclasses.replace(BASE, swa=0.4, neck="bn", embed_dim=8, augment="none", batch_size=359)
+    session = build_session(config, digits)
+    seen, rates, measured = [], [], []
+
+    class Snapshots(Watcher):
+        def step(self, *_):
+            seen.append({name: p.detach().double() for name, p in session.model.named_parameters()})
+            rates.append(session.optimizer.param_groups[0]["lr"])
+
+        def epoch(self, record):
+            measured.append(record["test_loss"])
+
+    with open_run(tmp_path / "run", resume=False, overwrite=False) as run, StopRequest() as stop:
+        train(session, run, Snapshots(), stop)
+    saved = load_file(tmp_path / "run" / "last.safetensors")
+    assert len(seen) == 8 and len(set(rates[4:])) == 1 and len(set(rates[:5])) == 5
+    for name in seen[0]:
+        mean = torch.stack([weights[name] for weights in seen[4:]]).mean(0)
+        torch.testing.assert_close(saved[name].double(), mean, rtol=1e-5, atol=1e-6)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (DIGITS.mean, DIGITS.std))
+    order = torch.randperm(1436, generator=generator_for("order", config.seed, config.epochs))
+    images = ((digits.train.images / 255 - mean) / std)[order]
+    with torch.no_grad():
+        inputs = session.average.neck[0](session.average.backbone(images)).double().split(359)
+    torch.testing.assert_close(saved["neck.1.running_mean"].double(), torch.cat(inputs).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        saved["neck.1.running_var"].double(), torch.stack([x.var(0) for x in inputs]).mean(0), rtol=1e-4, atol=1e-5
+    )
+    with torch.no_grad():  # what was measured last is the average, earlier the weights themselves
+        test = (DIGITS.test.images / 255 - mean) / std
+        logits = session.average.eval()(test)
+    assert measured[-1] == pytest.approx(torch.nn.functional.cross_entropy(logits, DIGITS.test.labels).item(), rel=1e-4)
+
+
+def test_two_averages_are_refused():
+    with pytest.raises(Refused, match="--ema and --swa"):
+        dataclasses.replace(BASE, ema=0.9, swa=0.2).check()
 
 
 def test_a_state_that_lacks_a_part_is_refused(tmp_path):
