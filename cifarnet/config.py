@@ -53,7 +53,7 @@ class TrainConfig:
     """Everything that decides what a run computes. The defaults are the report's protocol."""
 
     arch: str = option(
-        "resnet18", "baseline, resnet18|34|50|101|152, plainnet18|34|50 (no skip connections)", group="Model"
+        "resnet18", "baseline, speednet, resnet18|34|50|101|152, plainnet18|34|50 (no skip connections)", group="Model"
     )
     stem: str = option(
         "small",
@@ -91,9 +91,9 @@ class TrainConfig:
     image_size: int = option(32, "side of the square input, pixels", group="Data", low=8, high=1024)
     augment: str = option(
         "report",
-        "report (crop, flip, colour jitter), basic (crop, flip), autoaugment, none",
+        "report (crop, flip, colour jitter), basic (crop, flip), alternate (shift, flip every other epoch), autoaugment, none",
         group="Data",
-        choices=("report", "basic", "autoaugment", "none"),
+        choices=("report", "basic", "alternate", "autoaugment", "none"),
     )
     cutout: int = option(
         0, "side of the square erased at a random place of each training image; 0: off",
@@ -119,13 +119,19 @@ class TrainConfig:
     epochs: int = option(250, "passes over the training set", group="Optimisation", low=0, resume=True)
     batch_size: int = option(256, "images a step", group="Optimisation", low=1)
     optimizer: str = option(
-        "adamw", "adamw, adam or sgd (Nesterov)", group="Optimisation", choices=("adamw", "adam", "sgd")
+        "adamw",
+        "adamw, adam, sgd (Nesterov) or muon (orthogonal steps for filters, sgd for the rest)",
+        group="Optimisation",
+        choices=("adamw", "adam", "sgd", "muon"),
     )
     lr: float = option(1e-3, "peak learning rate", group="Optimisation", above=0)
-    momentum: float = option(0.9, "momentum of sgd", group="Optimisation", low=0, high=0.9999)
+    momentum: float = option(0.9, "momentum of sgd and muon", group="Optimisation", low=0, high=0.9999)
     weight_decay: float = option(0.01, "weight decay", group="Optimisation", low=0)
     schedule: str = option(
-        "cosine", "cosine, onecycle or constant", group="Optimisation", choices=("cosine", "onecycle", "constant")
+        "cosine",
+        "cosine, onecycle, linear (down to 0) or constant",
+        group="Optimisation",
+        choices=("cosine", "onecycle", "linear", "constant"),
     )
     warmup: float = option(
         0.3, "part of the training spent warming up (not with constant)", group="Optimisation", low=0, high=1

@@ -14,13 +14,16 @@ from cifarnet import kernels
 from cifarnet.checkpoint import ModelInfo, current_versions, load_model
 from cifarnet.config import TrainConfig
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
+from cifarnet.data.splits import Channels
 from cifarnet.devices import autocast, pick_device, pick_precision
 from cifarnet.errors import Refused
 from cifarnet.model import Classifier, build_model
 from cifarnet.models import ARCHS
+from cifarnet.models.speednet import SpeedNet
 from cifarnet.optim import build_optimizer
 from cifarnet.state import Progress, load_state, save_state
 
+FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
 Forward = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
@@ -113,11 +116,12 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
     model = build_model(config, len(dataset.classes))
     if config.progressive and ARCHS[config.arch].block == "convnet":
         raise Refused("--progressive", f"{config.arch} takes images of one size only", "leave it out, or use a ResNet")
+    if config.optimizer == "muon" and ARCHS[config.arch].block == "convnet":
+        raise Refused(
+            "--optimizer", f"muon needs a BatchNorm after each convolution, {config.arch} has none", "use sgd"
+        )
     backend = "torch" if config.loss in ("ce", "focal") else kernels.resolve(config.backend, device.type)
-    if init_from is not None:
-        copy_weights(model, init_from)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     def loader(split: AnySplit, training: bool) -> Loader:
@@ -138,6 +142,11 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
     if config.val_fraction > 0:
         train, held_out = hold_out(dataset.train, config.val_fraction, config.seed)
         validation = loader(held_out, training=False)
+    if init_from is not None:
+        copy_weights(model, init_from)
+    elif isinstance(model.backbone, SpeedNet):
+        model.backbone.fit_to(sample_images(train, mean, std))
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     return Session(
         config=config,
         classes=dataset.classes,
@@ -155,6 +164,14 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         std=std,
         totals=torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device),
     )
+
+
+def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:
+    """Up to FIT_IMAGES images from all over a training split, normalised, float32 [N, 3, H, W] on the CPU."""
+    count = min(len(split), FIT_IMAGES)
+    images = next(iter(split.batches([torch.arange(count) * len(split) // count]))).cpu()
+    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (images / 255 - shift) / scale
 
 
 def make_forward(model: Classifier, config: TrainConfig, device: torch.device, precision: str) -> Forward:

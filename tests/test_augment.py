@@ -170,6 +170,15 @@ def test_report_policy_is_crop_flip_jitter_then_normalise():
         torch.testing.assert_close(ours[i], x * scale[:, None] + shift[:, None], rtol=0, atol=5e-5)
 
 
+def test_shift_is_a_crop_of_the_reflected_image():
+    images = noise(25 * 2)
+    draws = torch.tensor(list(itertools.product(range(-2, 3), range(-2, 3), range(2))))
+    ours = augment.shift_flip(images, *draws.split(1, dim=1))
+    for image, (down, right, mirrored), got in zip(images, draws.tolist(), ours, strict=True):
+        theirs = tvf.crop(tvf.pad(image, 2, padding_mode="reflect"), down + 2, right + 2, 32, 32)
+        assert torch.equal(got, tvf.hflip(theirs) if mirrored else theirs)
+
+
 @pytest.mark.parametrize("side", [1, 7, 16, 40])
 def test_cutout_erases_the_square_around_each_centre(side):
     """Against the authors' steps, an image and a row at a time; the square is clipped at the edges."""

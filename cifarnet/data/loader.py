@@ -69,7 +69,10 @@ class Loader:
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
         indices = order.split(self.batch_size)[start : len(self)]
-        draws = augmentation.draw(len(self.split), self.seed, epoch).split(self.batch_size)[start : len(self)]
+        numbers_of_epoch = augmentation.draw(len(self.split), self.seed, epoch)
+        if self.policy == "alternate":
+            numbers_of_epoch[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
+        draws = numbers_of_epoch.split(self.batch_size)[start : len(self)]
         batches = self.split.batches(indices, self.workers)
         for index, numbers, images in zip(indices, draws, batches, strict=True):
             images = images.to(self.device, non_blocking=True)
