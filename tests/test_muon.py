@@ -9,7 +9,7 @@ from cifarnet.muon import Muon, orthogonalise
 @pytest.mark.parametrize(("rows", "columns"), [(64, 216), (300, 40), (50, 50), (1, 9)])
 def test_the_step_has_the_gradients_singular_vectors_and_equal_singular_values(rows, columns):
     generator = torch.Generator().manual_seed(rows)
-    matrix = torch.randn(rows, columns, generator=generator) * torch.logspace(0, -2, columns)
+    matrix = torch.randn(rows, columns, generator=generator) * torch.logspace(0, -1, columns)
     u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
     rotated = u.T @ orthogonalise(matrix).double() @ v.T  # diagonal where the singular vectors are the same
     values = rotated.diagonal()
