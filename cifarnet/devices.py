@@ -80,6 +80,13 @@ def pick_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on `device`, without waiting: to a GPU by way of pinned memory, since any other copy may wait for its stream."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context in which the backbone runs: bf16 autocast, or nothing for fp32."""
     if precision == "bf16":

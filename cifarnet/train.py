@@ -11,7 +11,7 @@ from cifarnet.averaging import average_share, measure_batch_norm, update_average
 from cifarnet.checkpoint import load_model, save_model
 from cifarnet.data.mixing import draw_mix, mix_images
 from cifarnet.data.progressive import shrink, side_at
-from cifarnet.devices import determinism
+from cifarnet.devices import determinism, send
 from cifarnet.errors import Failed, Interrupted
 from cifarnet.evaluate import Scores, collect_logits, score
 from cifarnet.optim import gradients, learning_rate, set_learning_rate
@@ -105,7 +105,8 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
                 stop.number, "training", f"stopped by signal {stop.number} in epoch {progress.epoch + 1}, step {progress.step}",
                 f"go on with: cifarnet train --resume --out {folder.path}",
             )  # fmt: skip
-    guard.look()
+    guard.look()  # waits for the device: the epoch takes until then
+    progress.seconds = before + time.perf_counter() - started
 
 
 def mix(session: Session, images: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
@@ -114,7 +115,7 @@ def mix(session: Session, images: Tensor, step: int) -> tuple[Tensor, Tensor | N
     drawn = draw_mix(config.mixup, config.cutmix, config.image_size, config.seed, step)
     if drawn is None:
         return images, None
-    return mix_images(images, drawn), torch.tensor(drawn.share).to(session.device, non_blocking=True)
+    return mix_images(images, drawn), send(torch.tensor(drawn.share), session.device)
 
 
 def average_step(session: Session, step: int) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.data.autoaugment import autoaugment
+from cifarnet.devices import send
 
 POLICIES = ("none", "basic", "alternate", "report", "autoaugment")
 PADDING = 4  # pixels of black around an image before the crop
@@ -60,7 +61,7 @@ def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Te
     numbers = torch.cat(
         [*crop_flip_draws(draws, reach), *jitter_draws(draws)], dim=1
     )  # one copy to the device, not five
-    top, left, flip, *jitter = numbers.to(images.device, non_blocking=True).split([1, 1, 1, 18, 1], dim=1)
+    top, left, flip, *jitter = send(numbers, images.device).split([1, 1, 1, 18, 1], dim=1)
     if policy == "alternate":
         images = shift_flip(images, top.long() - SHIFT, left.long() - SHIFT, flip)
     elif policy != "none":
@@ -77,7 +78,7 @@ def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Te
             jitter_(x, blends, hue)
         torch.addcmul(shift, x, scale, out=x)
     if cutout:
-        cut_out_(ready, draws[:, DRAWS:].to(images.device, non_blocking=True), cutout)
+        cut_out_(ready, send(draws[:, DRAWS:], images.device), cutout)
     return ready
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cifarnet.data import augment as augmentation
 from cifarnet.data.splits import AnySplit, Channels, Split
+from cifarnet.devices import send
 
 
 class Loader:
@@ -69,12 +70,12 @@ class Loader:
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
         indices = order.split(self.batch_size)[start : len(self)]
-        numbers_of_epoch = augmentation.draw(len(self.split), self.seed, epoch)
+        draws = augmentation.draw(len(self.split), self.seed, epoch)
         if self.policy == "alternate":
-            numbers_of_epoch[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
-        draws = numbers_of_epoch.split(self.batch_size)[start : len(self)]
+            draws[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
+        draws_of = draws.split(self.batch_size)[start : len(self)]
         batches = self.split.batches(indices, self.workers)
-        for index, numbers, images in zip(indices, draws, batches, strict=True):
+        for index, numbers, images in zip(indices, draws_of, batches, strict=True):
             images = images.to(self.device, non_blocking=True)
-            labels = self.labels[index.to(self.device, non_blocking=True)]
+            labels = self.labels[send(index, self.device)]
             yield augmentation.augment(self.policy, images, numbers, self.scale, self.shift, self.cutout), labels
