@@ -1,6 +1,7 @@
 """What a training run holds in memory: model, optimizer, batches, running sums; built from a configuration and its data."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,16 @@ from cifarnet import kernels
 from cifarnet.checkpoint import ModelInfo, current_versions, load_model
 from cifarnet.config import TrainConfig
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
+from cifarnet.data.splits import Channels
 from cifarnet.devices import autocast, pick_device, pick_precision
 from cifarnet.errors import Refused
 from cifarnet.model import Classifier, build_model
+from cifarnet.models import ARCHS
+from cifarnet.models.speednet import SpeedNet
 from cifarnet.optim import build_optimizer
 from cifarnet.state import Progress, load_state, save_state
 
+FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
 Forward = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
@@ -45,8 +50,10 @@ class Session:
 
     @property
     def result(self) -> Classifier:
-        """The model that is measured and saved: the running average where there is one."""
-        return self.model if self.average is None else self.average
+        """The model that is measured and saved: the average where there is one (with --swa at the end only)."""
+        if self.average is None or (self.config.swa and self.progress.epoch < self.config.epochs):
+            return self.model
+        return self.average
 
     @property
     def steps(self) -> int:
@@ -93,7 +100,7 @@ class Session:
 
 
 def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None = None) -> Session:
-    """Everything that training needs, at its start.
+    """Everything that training needs, at its start; its `config` says which precision `auto` came to.
 
     Raises:
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split).
@@ -105,12 +112,16 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         )
     device = pick_device(config.device)
     precision = pick_precision(config.precision, device)
+    config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
     model = build_model(config, len(dataset.classes))
+    if config.progressive and ARCHS[config.arch].block == "convnet":
+        raise Refused("--progressive", f"{config.arch} takes images of one size only", "leave it out, or use a ResNet")
+    if config.optimizer == "muon" and ARCHS[config.arch].block == "convnet":
+        raise Refused(
+            "--optimizer", f"muon needs a BatchNorm after each convolution, {config.arch} has none", "use sgd"
+        )
     backend = "torch" if config.loss in ("ce", "focal") else kernels.resolve(config.backend, device.type)
-    if init_from is not None:
-        copy_weights(model, init_from)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     def loader(split: AnySplit, training: bool) -> Loader:
@@ -121,6 +132,7 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
             mean=mean,
             std=std,
             augment=config.augment if training else "none",
+            cutout=config.cutout if training else 0,
             seed=config.seed,
             shuffle=training,
             workers=config.workers,
@@ -130,6 +142,11 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
     if config.val_fraction > 0:
         train, held_out = hold_out(dataset.train, config.val_fraction, config.seed)
         validation = loader(held_out, training=False)
+    if init_from is not None:
+        copy_weights(model, init_from)
+    elif isinstance(model.backbone, SpeedNet):
+        model.backbone.fit_to(sample_images(train, mean, std))
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     return Session(
         config=config,
         classes=dataset.classes,
@@ -137,7 +154,7 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         precision=precision,
         backend=backend,
         model=model,
-        average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema > 0 else None,
+        average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema or config.swa else None,
         optimizer=build_optimizer(model, config),
         forward=make_forward(model, config, device, precision),
         train=loader(train, training=True),
@@ -147,6 +164,14 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         std=std,
         totals=torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device),
     )
+
+
+def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:
+    """Up to FIT_IMAGES images from all over a training split, normalised, float32 [N, 3, H, W] on the CPU."""
+    count = min(len(split), FIT_IMAGES)
+    images = next(iter(split.batches([torch.arange(count) * len(split) // count]))).cpu()
+    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (images / 255 - shift) / scale
 
 
 def make_forward(model: Classifier, config: TrainConfig, device: torch.device, precision: str) -> Forward:

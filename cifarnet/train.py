@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifarnet.averaging import update_average
+from cifarnet.averaging import average_share, measure_batch_norm, update_average
 from cifarnet.checkpoint import load_model, save_model
 from cifarnet.data.mixing import draw_mix, mix_images
-from cifarnet.devices import determinism
+from cifarnet.data.progressive import shrink, side_at
+from cifarnet.devices import determinism, send
 from cifarnet.errors import Failed, Interrupted
 from cifarnet.evaluate import Scores, collect_logits, score
 from cifarnet.optim import gradients, learning_rate, set_learning_rate
@@ -48,6 +49,8 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
         scores: Scores | None = None
         while progress.epoch < config.epochs:
             run_epoch(session, folder, watcher, stop)
+            if config.swa and progress.epoch + 1 == config.epochs:
+                finish_average(session)
             record = measure_training(session)
             progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
             session.totals.zero_()
@@ -72,12 +75,14 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
     session.model.train()
     started, before = time.perf_counter(), progress.seconds
     guard = Guard(session)
+    side = side_at(progress.epoch, config.epochs, config.progressive, config.image_size)
     for images, labels in session.train.epoch(progress.epoch, start=progress.step):
-        if config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
         step = progress.epoch * session.steps + progress.step
         set_learning_rate(optimizer, learning_rate(config, step, config.epochs * session.steps))
         images, share = mix(session, images, step)
+        images = shrink(images, side)
+        if config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         loss, hits = session.forward(images, labels, share)
         loss.backward()
         if step == 0:
@@ -86,8 +91,7 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
         count_step(session, loss, hits, len(labels))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if session.average is not None:
-            update_average(session.average, session.model, config.ema, step)
+        average_step(session, step)
         progress.step += 1
         progress.seconds = before + time.perf_counter() - started
         seen = min(progress.step * config.batch_size, session.images)
@@ -101,7 +105,8 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
                 stop.number, "training", f"stopped by signal {stop.number} in epoch {progress.epoch + 1}, step {progress.step}",
                 f"go on with: cifarnet train --resume --out {folder.path}",
             )  # fmt: skip
-    guard.look()
+    guard.look()  # waits for the device: the epoch takes until then
+    progress.seconds = before + time.perf_counter() - started
 
 
 def mix(session: Session, images: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
@@ -110,7 +115,25 @@ def mix(session: Session, images: Tensor, step: int) -> tuple[Tensor, Tensor | N
     drawn = draw_mix(config.mixup, config.cutmix, config.image_size, config.seed, step)
     if drawn is None:
         return images, None
-    return mix_images(images, drawn), torch.tensor(drawn.share).to(session.device, non_blocking=True)
+    return mix_images(images, drawn), send(torch.tensor(drawn.share), session.device)
+
+
+def average_step(session: Session, step: int) -> None:
+    """Takes the weights of this step into their average, where one is kept."""
+    share = average_share(session.config, step, session.config.epochs * session.steps)
+    if session.average is not None and share > 0:
+        update_average(session.average, session.model, share)
+
+
+def finish_average(session: Session) -> None:
+    """The averaged weights get BatchNorm statistics of their own, from a pass over the training images."""
+    assert session.average is not None
+    started, config = time.perf_counter(), session.config
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    batches = session.train.epoch(config.epochs)
+    laid_out = ((images.contiguous(memory_format=layout), labels) for images, labels in batches)
+    measure_batch_norm(session.average, laid_out, session.device, session.precision)
+    session.progress.seconds += time.perf_counter() - started
 
 
 class Guard:

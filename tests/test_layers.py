@@ -18,6 +18,7 @@ FLOORS = [
         "state",
         "runs",
         "optim",
+        "muon",
         "features",
         "geometry",
         "complexity",
@@ -65,9 +66,10 @@ def test_imports_go_down(path):
 
 # Within a floor, the few that stand on a neighbour; each goes one way only.
 PEERS = {
-    "averaging": {"model"},
+    "averaging": {"model", "optim"},
     "kernels": {"config"},
     "checkpoint": {"model"},
+    "optim": {"muon"},
     "state": {"checkpoint", "model"},
     "features": {"model", "checkpoint"},
     "geometry": {"features", "model"},

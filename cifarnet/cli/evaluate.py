@@ -28,7 +28,9 @@ def evaluate(
     tta: Annotated[bool, typer.Option("--tta", help="Average each image's logits with its mirror image's.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 (default: the run's).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, fp32, bf16 (default: the run's, or auto if slower here).")
+    ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Where the confusion matrix is drawn (default: beside the checkpoint).")
     ] = None,
@@ -89,7 +91,7 @@ def open_split(
         Refused: an unknown split, classes that are not the model's, a run that held nothing out.
     """
     from cifarnet.data import Loader, hold_out, load
-    from cifarnet.devices import pick_device, pick_precision
+    from cifarnet.devices import has_bf16, pick_device, pick_precision
 
     config = info.config
     if split not in ("test", "train", "val"):
@@ -107,7 +109,8 @@ def open_split(
         train, validation = hold_out(data.train, config.val_fraction, config.seed)
         images = train if split == "train" else validation
     loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
-    return loader, target, pick_precision(precision or config.precision, target)
+    own = "auto" if config.precision == "bf16" and not has_bf16(target) else config.precision
+    return loader, target, pick_precision(precision or own, target)
 
 
 def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> None:

@@ -120,7 +120,7 @@ def train_with_progress(
                 console.print(f"[yellow]warning:[/] {warning}")
         elif overwrite:
             folder.clear()
-        folder.write_config(config)
+        folder.write_config(session.config)
         folder.mark_latest()
         for name, text in headline:
             say(console, name, text)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cifarnet.data import augment as augmentation
 from cifarnet.data.splits import AnySplit, Channels, Split
+from cifarnet.devices import send
 
 
 class Loader:
@@ -21,6 +22,7 @@ class Loader:
         device: where batches are made.
         mean, std: per channel, of pixels in [0, 1].
         augment: a name of `augment.POLICIES`.
+        cutout: side of the square erased in each image, pixels; 0: none.
         seed: of the order and of the augmentation.
         shuffle: a new order each epoch. A last batch of a single image, of which BatchNorm can take no statistics,
             is then dropped unless it is the only one.
@@ -36,6 +38,7 @@ class Loader:
         mean: Channels,
         std: Channels,
         augment: str = "none",
+        cutout: int = 0,
         seed: int = 0,
         shuffle: bool = True,
         workers: int = 0,
@@ -43,7 +46,7 @@ class Loader:
         if augment not in augmentation.POLICIES:
             raise ValueError(f"augment must be one of {', '.join(augmentation.POLICIES)}, not {augment!r}")
         self.device = torch.device(device)
-        self.batch_size, self.policy = batch_size, augment
+        self.batch_size, self.policy, self.cutout = batch_size, augment, cutout
         self.seed, self.shuffle, self.workers = seed, shuffle, workers
         self.labels = split.labels.to(self.device)
         self.split = Split(split.images.to(self.device), self.labels) if isinstance(split, Split) else split
@@ -67,9 +70,12 @@ class Loader:
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
         indices = order.split(self.batch_size)[start : len(self)]
-        draws = augmentation.draw(len(self.split), self.seed, epoch).split(self.batch_size)[start : len(self)]
+        draws = augmentation.draw(len(self.split), self.seed, epoch)
+        if self.policy == "alternate":
+            draws[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
+        draws_of = draws.split(self.batch_size)[start : len(self)]
         batches = self.split.batches(indices, self.workers)
-        for index, numbers, images in zip(indices, draws, batches, strict=True):
+        for index, numbers, images in zip(indices, draws_of, batches, strict=True):
             images = images.to(self.device, non_blocking=True)
-            labels = self.labels[index.to(self.device, non_blocking=True)]
-            yield augmentation.augment(self.policy, images, numbers, self.scale, self.shift), labels
+            labels = self.labels[send(index, self.device)]
+            yield augmentation.augment(self.policy, images, numbers, self.scale, self.shift, self.cutout), labels

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cifarnet.devices import send
 from cifarnet.errors import Refused
 
 Channels = tuple[float, float, float]  # one number each for red, green, blue
@@ -56,7 +57,7 @@ class Split:
     def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
         """uint8 [n, 3, H, W] on the split's device for each int64 [n] of `indices`; `workers` has no effect."""
         for index in indices:
-            yield self.images[index.to(self.images.device, non_blocking=True)]
+            yield self.images[send(index, self.images.device)]
 
 
 @dataclass(frozen=True, eq=False)
