@@ -9,9 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from cifarnet.data import Loader, Split, StreamedSplit, folder, hold_out, load
+from cifarnet.data import Loader, Split, StreamedSplit, folder, hold_out, index, load
 from cifarnet.data.images import read_image
 from cifarnet.errors import Failed, Refused
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """The user's cache, empty."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "cifarnet" / "index"
 
 
 @pytest.fixture
@@ -45,7 +53,7 @@ def test_a_folder_in_memory(root):
 def test_a_streamed_folder_gives_what_one_in_memory_gives(root, monkeypatch):
     """For any number of workers, also when entered later, and without touching torch's global generator."""
     memory = load("folder", root)
-    monkeypatch.setattr(folder, "MEMORY", 1000)
+    monkeypatch.setattr(index, "MEMORY", 1000)
     streamed = load("folder", root)
     assert isinstance(streamed.train, StreamedSplit) and isinstance(streamed.test, StreamedSplit)
     assert (streamed.mean, streamed.std) == (memory.mean, memory.std)
@@ -99,30 +107,30 @@ def test_classes_that_differ(root):
     assert "the classes of train and test differ: two" in refusal(root)
 
 
-@pytest.mark.parametrize("ceiling", [folder.MEMORY, 1000])
+@pytest.mark.parametrize("ceiling", [index.MEMORY, 1000])
 def test_unreadable_images_are_named(root, monkeypatch, ceiling):
-    monkeypatch.setattr(folder, "MEMORY", ceiling)
+    monkeypatch.setattr(index, "MEMORY", ceiling)
     (root / "train" / "one" / "00.png").write_text("nothing of the kind")
     whole = (root / "train" / "zero" / "01.jpg").read_bytes()
     (root / "train" / "zero" / "01.jpg").write_bytes(whole[: len(whole) // 2])
     text = refusal(root)
-    assert "2 of 24 images" in text and "one/00.png (is not an image" in text and "zero/01.jpg (is truncated" in text
+    assert "2 of 32" in text and "one/00.png (is not an image" in text and "zero/01.jpg (is truncated" in text
     for name in ("one/00.png", "zero/01.jpg"):
         (root / "train" / name).unlink()
     (root / "test" / "one" / "00.png").write_bytes(b"")
-    assert "1 of 8 images" in refusal(root) and "one/00.png (is empty)" in refusal(root)
+    assert "1 of 30" in refusal(root) and "one/00.png (is empty)" in refusal(root)
 
 
 def test_many_unreadable_images_are_counted(root):
     for path in (root / "train" / "one").iterdir():
         path.write_bytes(b"")
     text = refusal(root)
-    assert "12 of 24 images" in text and text.count("is empty") == folder.NAMED and "and 7 more" in text
+    assert "12 of 32" in text and text.count("is empty") == index.NAMED and "and 7 more" in text
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_goes_away_during_the_work(root, monkeypatch, workers):
-    monkeypatch.setattr(folder, "MEMORY", 1000)
+    monkeypatch.setattr(index, "MEMORY", 1000)
     data = load("folder", root)
     (root / "test" / "zero" / "01.jpg").unlink()
     loader = Loader(data.test, 3, "cpu", mean=data.mean, std=data.std, shuffle=False, workers=workers)
@@ -131,7 +139,7 @@ def test_an_image_that_goes_away_during_the_work(root, monkeypatch, workers):
 
 
 def test_a_worker_that_is_killed(root, monkeypatch):
-    monkeypatch.setattr(folder, "MEMORY", 1000)
+    monkeypatch.setattr(index, "MEMORY", 1000)
     data = load("folder", root)
     monkeypatch.setattr(folder, "read_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     loader = Loader(data.test, 3, "cpu", mean=data.mean, std=data.std, shuffle=False, workers=1)

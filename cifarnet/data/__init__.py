@@ -5,10 +5,11 @@ from pathlib import Path
 
 from cifarnet.data.cifar import load_cifar10, load_cifar100
 from cifarnet.data.digits import load_digits
-from cifarnet.data.folder import StreamedSplit, load_folder
+from cifarnet.data.folder import load_folder
 from cifarnet.data.loader import Loader
 from cifarnet.data.request import Progress, Request, cache_folder
 from cifarnet.data.splits import AnySplit, Dataset, Split, hold_out
+from cifarnet.data.streamed import StreamedSplit
 from cifarnet.errors import Refused
 
 DATASETS: dict[str, Callable[[Request], Dataset]] = {
