@@ -63,7 +63,7 @@ def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
     header: dict[str, object] = {}
     checksum, offset, pieces = hashlib.blake2b(), 0, []
     for name, array in arrays.items():
-        piece = memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B") if array.size else memoryview(b"")
+        piece = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         offsets = [offset, offset := offset + len(piece)]
         header[name] = {"dtype": DTYPES[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}
         checksum.update(piece)

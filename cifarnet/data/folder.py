@@ -13,7 +13,7 @@ from cifarnet.data.images import is_image_name, printable, read_image
 from cifarnet.data.index import indexed_dataset, names
 from cifarnet.data.request import Request
 from cifarnet.data.splits import Dataset
-from cifarnet.data.streamed import StreamedSplit
+from cifarnet.data.streamed import StreamedSplit, hash_arrays
 from cifarnet.errors import Refused
 
 
@@ -71,6 +71,10 @@ class Files:
         """The files at `indices`."""
         return Files(self.folders, self.folder_of[indices], self.names[indices])
 
+    def digest(self) -> str:
+        """Hex digits over the names and the folder of each, wherever the folders are."""
+        return hash_arrays(self.folder_of, self.names)
+
 
 def list_classes(folder: Path) -> list[str]:
     """Names of the class folders, sorted; hidden ones are left out."""
@@ -95,7 +99,7 @@ def list_files(root: Path, folders: list[Path]) -> tuple[Files, np.ndarray]:
     """
     inside, keys, empty = [], [], []
     for folder in folders:
-        found = list_folder(folder, str(folder.relative_to(root)))
+        found = list_folder(folder, os.fsencode(folder.relative_to(root)))
         inside.append(np.array([name for name, _ in found], dtype=bytes))
         keys.append(np.frombuffer(b"".join(key for _, key in found), dtype=np.int64))
         if not found:
@@ -107,24 +111,25 @@ def list_files(root: Path, folders: list[Path]) -> tuple[Files, np.ndarray]:
     return Files(tuple(map(str, folders)), folder_of, np.concatenate(inside)), np.concatenate(keys)
 
 
-def list_folder(folder: Path, place: str) -> list[tuple[bytes, bytes]]:
+def list_folder(folder: Path, place: bytes) -> list[tuple[bytes, bytes]]:
     """Name and key (8 bytes) of each image file, sorted. The key hashes `place`, name, size and time of change."""
     found = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_image_name(entry.name):
-                    text = os.fsencode(f"{place}/{entry.name}\0{stamp_of(entry)}")
-                    found.append((os.fsencode(entry.name), hashlib.blake2b(text, digest_size=8).digest()))
+                    name = os.fsencode(entry.name)
+                    text = b"%b/%b\0%b" % (place, name, stamp_of(entry))
+                    found.append((name, hashlib.blake2b(text, digest_size=8).digest()))
     except OSError as error:
         raise Refused(printable(folder), f"cannot be read ({error.strerror})", "check its permissions") from error
     return sorted(found)
 
 
-def stamp_of(entry: os.DirEntry[str]) -> str:
+def stamp_of(entry: os.DirEntry[str]) -> bytes:
     """Size and time of change, in nanoseconds; of a link those of the file it leads to."""
     try:
         status = entry.stat()
     except FileNotFoundError:  # a link into nothing: `read_image` names it
-        return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"
+        return b"missing"
+    return b"%d %d" % (status.st_size, status.st_mtime_ns)

@@ -1,5 +1,6 @@
 """Images that stay on the disk, decoded as they are asked for, by as many processes as are wanted."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ class Source(Protocol):
 
     def take(self, indices: np.ndarray) -> "Source":
         """The images at `indices` (int64 [n]), in this order."""
+        ...
+
+    def digest(self) -> str:
+        """Hex digits over names and order: the same for a copy of the set elsewhere. Opens no image."""
         ...
 
 
@@ -109,3 +114,11 @@ def stack(items: list[np.ndarray | Unreadable]) -> tuple[np.ndarray, np.ndarray,
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hash_arrays(*arrays: np.ndarray) -> str:
+    """16 hex digits over the bytes of arrays."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()
