@@ -148,8 +148,9 @@ def find_shards(pattern: Path | None) -> list[Path]:
         raise Refused(printable(text), "no .tar files in it", "name a folder of shards or a pattern with braces")
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        what = "is no .tar file" if len(paths) == 1 else f"{len(missing):,} of {len(paths):,} shards are not there"
-        raise Refused(printable(text), f"{what}: {names(missing)}", "correct the pattern")
+        why = f"{len(missing):,} of {len(paths):,} shards are not there: {names(missing)}"
+        fix = "name a folder of .tar files, or a pattern with braces that names those which are there"
+        raise Refused(printable(text), "there is no such file" if missing == [text] else why, fix)
     return paths
 
 

@@ -151,6 +151,8 @@ def members(path: Path, stream: Any, size: int) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(fileobj=Bounded(stream), mode="r:") as tar:  # type: ignore[call-overload]
             while member := tar.next():
                 tar.members.clear()  # else it keeps all that it has read  # type: ignore[attr-defined]
+                if member.size < 0:  # would lead back, and round in a circle
+                    raise tarfile.ReadError("a size below zero")
                 if member.offset_data + member.size > size:
                     raise Refused(printable(path), "is cut short", fix)
                 if member.isreg() and not member.issparse():
