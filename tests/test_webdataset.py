@@ -256,6 +256,7 @@ PAIR = {"a.png": encoded(1), "a.cls": b"0", "b.png": encoded(2), "b.cls": b"1"}
     [
         ({**PAIR, "c.png": encoded(3)}, "c.png: has no label; add c.cls"),
         ({"c.png": encoded(3), **PAIR}, "c.png: has no label"),
+        ({**PAIR, "c\n.png": encoded(3)}, "c\\n.png: has no label; add c\\n.cls"),
         ({**PAIR, "c.png": b"", "c.json": b'{"caption": 3}'}, "c.png: has no label"),
         ({**PAIR, "c.png": encoded(3), "c.json": b"[" * 100_000}, "c.png: has no label"),
         ({**PAIR, "c.png": encoded(3), "c.json": b'{"label": true}'}, "c.png: has no label"),

@@ -200,4 +200,6 @@ def check_sample(path: Path, samples: list[Sample]) -> None:
     """Raises Refused where the last sample has an image without a label."""
     if samples and samples[-1].image is not None and samples[-1].label is None:
         name = printable(os.path.join(path, samples[-1].image[0]))
-        raise Refused(name, "has no label", f'add {samples[-1].key}.cls with the class number, or .json with "label"')
+        raise Refused(
+            name, "has no label", f'add {printable(samples[-1].key)}.cls with the class number, or .json with "label"'
+        )
