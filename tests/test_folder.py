@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torchvision import datasets, transforms
 
+from cifarnet.cli import loading
+from cifarnet.cli.common import messages
 from cifarnet.data import Loader, Split, StreamedSplit, folder, hold_out, index, load
 from cifarnet.data.images import read_image
 from cifarnet.errors import Failed, Refused
@@ -265,6 +267,9 @@ def test_a_damaged_or_hostile_index_is_ignored(root, cache, monkeypatch, ceiling
     expected = load("folder", root)
     (path,) = cache.glob("*.safetensors")
     whole = path.read_bytes()
+    orphan, young = cache / ".old.1.tmp", cache / ".new.2.tmp"
+    orphan.touch(), young.touch()
+    os.utime(orphan, (1, 1))
     length = 8 + int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8:length])
     begin = header["sums"]["data_offsets"][0]
@@ -277,6 +282,7 @@ def test_a_damaged_or_hostile_index_is_ignored(root, cache, monkeypatch, ceiling
         read_log()
         assert same(load("folder", root), expected) and read_log()
         assert path.read_bytes() == whole  # built anew
+    assert not orphan.exists() and young.exists()  # what a killed process left is swept, what one writes now is not
     # sums that no image has, under a checksum that is right
     keys = np.frombuffer(whole[length:], np.int64, 32, header["keys"]["data_offsets"][0])
     for value in (-1, 2**62):
@@ -345,6 +351,14 @@ def test_a_rank_decodes_its_own_images_alone(root, monkeypatch, read_log):
     list(data.train.batches([torch.tensor([4])]))
     assert read_log() == ["train/one/01.jpg", "train/one/04.jpg", "train/zero/11.BMP"]
     assert len(mine.source.digest()) == 16 and mine.source.digest() != data.train.source.digest()
+
+
+def test_a_long_first_reading_is_seen(root, monkeypatch, capfd):
+    monkeypatch.setattr(loading, "PATIENCE", -1)
+    monkeypatch.setattr(loading, "PAUSE", -1)
+    for _ in range(2):
+        loading.load_shown(messages(), "folder", str(root))
+    assert capfd.readouterr().err == "reading folder, once: 32 of 32\n"
 
 
 def test_strange_file_names(root):

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,11 @@ from torch import Tensor
 from cifarnet.data.request import Progress, cache_folder
 from cifarnet.errors import Failed, Refused
 from cifarnet.header import read_metadata
-from cifarnet.storage import write_file
+from cifarnet.storage import TEMPORARY, write_file
 
 FORMAT, VERSION = "cifarnet-index", f"1, Pillow {PIL.__version__}"  # another decoder may round pixels otherwise
 DTYPES = {"int64": "I64", "uint8": "U8"}
+STALE = 24 * 3600  # seconds after which a temporary file is an orphan of a killed process
 NUMBER = 8  # bytes of a safetensors header's length
 
 
@@ -73,6 +75,9 @@ def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
     text += b" " * (-len(text) % NUMBER)  # the arrays begin where a processor likes them to
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for orphan in path.parent.glob(f".*{TEMPORARY}"):
+            if time.time() - orphan.stat().st_mtime > STALE:
+                orphan.unlink(missing_ok=True)
         write_file(path, len(text).to_bytes(NUMBER, "little"), text, *pieces)
     except (OSError, Failed) as error:
         why = error.__cause__ or error
