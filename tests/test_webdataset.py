@@ -342,7 +342,8 @@ def test_only_plain_members_are_read_and_nothing_is_written(tmp_path, monkeypatc
 def test_patterns_that_are_refused(tmp_path, monkeypatch):
     assert "--data-dir: webdataset needs it" in refusal(None)
     assert "no .tar files in it" in refusal(tmp_path)
-    assert "there is no such file" in refusal(tmp_path / "a.tar")
+    for path in (tmp_path / "a.tar", Path("pipeline/a.tar")):
+        assert "there is no such file" in refusal(path)
     for text in ("https://host/a.tar", "s3://b/a-{0..1}.tar", "pipe:touch made", "a.tar::b.tar"):
         assert "is not on this machine" in refusal(Path(text))
     assert "check the braces" in refusal(Path("a{0..1.tar"))

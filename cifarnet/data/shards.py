@@ -138,7 +138,7 @@ def find_shards(pattern: Path | None) -> list[Path]:
             "--dataset webdataset", "the webdataset package is not installed", "pip install webdataset"
         ) from error
     text = str(pattern)
-    if re.match(r"(pipe|\w+:/|-$)", text) or "::" in text:
+    if re.match(r"pipe:|\w+:/|-$", text) or "::" in text:
         raise Refused("--data-dir", f"{printable(text)} is not on this machine", "name .tar files that are")
     try:
         paths = sorted(pattern.glob("*.tar")) if pattern.is_dir() else [Path(name) for name in expand_urls(text)]
