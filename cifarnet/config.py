@@ -85,8 +85,13 @@ class TrainConfig:
     label_smoothing: float = option(0.0, "label smoothing of ce", group="Loss", low=0, high=0.999)
     frozen_head: bool = option(False, "keep the class prototypes random, as the report's code did", group="Loss")
 
-    dataset: str = option("cifar10", "cifar10, cifar100, digits, folder", group="Data")
-    data_dir: str | None = option(None, "where the data is (default: the user's cache)", group="Data", resume=True)
+    dataset: str = option("cifar10", "cifar10, cifar100, digits, folder, webdataset (tar shards)", group="Data")
+    data_dir: str | None = option(
+        None,
+        "where the data is: a folder, or a pattern of tar shards (default: the user's cache)",
+        group="Data",
+        resume=True,
+    )
     coarse: bool = option(False, "CIFAR-100: the 20 superclasses in place of the 100 classes", group="Data")
     image_size: int = option(32, "side of the square input, pixels", group="Data", low=8, high=1024)
     augment: str = option(
@@ -171,7 +176,7 @@ class TrainConfig:
         False, "only algorithms that give the same bits each time on one machine (slower on a GPU)", group="Execution"
     )
     workers: int = option(
-        0, "processes that decode image folders too large for memory", group="Execution", low=0, resume=True
+        0, "processes that decode images of a set too large for memory", group="Execution", low=0, resume=True
     )
 
     eval_every: int = option(1, "epochs between two evaluations (the last is always evaluated)", group="Output", low=1)

@@ -20,7 +20,9 @@ def evaluate(
     run: Annotated[
         Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="cifar10, cifar100, digits, folder (default: the run's).")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="cifar10, cifar100, digits, folder, webdataset (default: the run's).")
+    ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")
     ] = None,
@@ -90,7 +92,8 @@ def open_split(
     Raises:
         Refused: an unknown split, classes that are not the model's, a run that held nothing out.
     """
-    from cifarnet.data import Loader, hold_out, load
+    from cifarnet.cli.loading import load_shown
+    from cifarnet.data import Loader, hold_out
     from cifarnet.devices import has_bf16, pick_device, pick_precision
 
     config = info.config
@@ -100,7 +103,8 @@ def open_split(
         raise Refused("--split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)
     name = dataset or config.dataset
-    data = load(name, data_dir or config.data_dir, image_size=config.image_size, coarse=config.coarse)
+    options = {"image_size": config.image_size, "coarse": config.coarse}
+    data = load_shown(messages(), name, data_dir or config.data_dir, **options)
     if data.classes != info.classes:
         why = f"its {len(data.classes)} classes are not the model's {len(info.classes)}"
         raise Refused("--dataset", why, "name the data set that the model was trained on")

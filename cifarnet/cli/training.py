@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from cifarnet.cli.loading import load_with_progress
 from cifarnet.config import TrainConfig
-from cifarnet.data import load
 from cifarnet.devices import device_name
 from cifarnet.errors import CifarnetError, printable
 from cifarnet.losses.fit import misfits
@@ -148,25 +148,6 @@ def draw_figures(session: Session, summary: dict[str, Any], folder: RunFolder, c
         confusion.draw(summary["test"]["confusion"], session.classes, folder.path / "confusion.png", f"{title} test")
     except CifarnetError as error:
         console.print(f"[yellow]warning:[/] {error}")
-
-
-def load_with_progress(config: TrainConfig, console: Console) -> Any:
-    """The data set, with a bar while it is downloaded."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: list[Any] = []
-
-        def show(done: int, total: int) -> None:
-            if not tasks:
-                tasks.append(bar.add_task(f"downloading {config.dataset}", total=total))
-            bar.update(tasks[0], completed=done)
-
-        return load(
-            config.dataset,
-            config.data_dir,
-            image_size=config.image_size,
-            coarse=config.coarse,
-            progress=show,
-        )
 
 
 def describe(session: Session, train_split: Any, test_split: Any, folder: RunFolder, console: Console) -> None:

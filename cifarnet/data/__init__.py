@@ -5,10 +5,12 @@ from pathlib import Path
 
 from cifarnet.data.cifar import load_cifar10, load_cifar100
 from cifarnet.data.digits import load_digits
-from cifarnet.data.folder import StreamedSplit, load_folder
+from cifarnet.data.folder import load_folder
 from cifarnet.data.loader import Loader
 from cifarnet.data.request import Progress, Request, cache_folder
+from cifarnet.data.shards import load_shards
 from cifarnet.data.splits import AnySplit, Dataset, Split, hold_out
+from cifarnet.data.streamed import StreamedSplit
 from cifarnet.errors import Refused
 
 DATASETS: dict[str, Callable[[Request], Dataset]] = {
@@ -16,6 +18,7 @@ DATASETS: dict[str, Callable[[Request], Dataset]] = {
     "cifar100": load_cifar100,
     "digits": load_digits,
     "folder": load_folder,
+    "webdataset": load_shards,
 }
 
 __all__ = ["DATASETS", "AnySplit", "Dataset", "Loader", "Split", "StreamedSplit", "cache_folder", "hold_out", "load"]
@@ -34,11 +37,12 @@ def load(
 
     Args:
         name: a key of `DATASETS`.
-        data_dir: where to look before the user's cache; the folder itself for `folder`.
+        data_dir: where to look before the user's cache; the folder itself for `folder`; a folder or a pattern for
+            `webdataset`.
         image_size: height and width in pixels; images of another size are resized with antialiasing.
         coarse: the 20 superclasses of CIFAR-100.
         download: fetch CIFAR from its official address when it is not on this machine.
-        progress: called with (bytes so far, bytes in all) during a download.
+        progress: called with (done so far, in all) during a download and the first reading of an image set.
 
     Returns:
         both splits as uint8 images and int64 labels, with the mean and standard deviation of the training split.

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
+Progress = Callable[
+    [int, int], None
+]  # (done so far, in all): bytes of a download, images that are read for the first time
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Request:
         image_size: height and width of the images in pixels.
         coarse: CIFAR-100's 20 superclasses in place of its 100 classes.
         download: fetch what is not on this machine.
-        progress: told about a download.
+        progress: told about a download, or about the first reading of many images.
     """
 
     data_dir: Path | None = None
