@@ -7,9 +7,10 @@
 One run folder a cell and seed under OUT/runs, one JSON a run under OUT/results, the table in OUT/tables.md. Called again it
 goes on where it stopped, in the middle of an epoch too; --max-minutes (or SIGTERM, Ctrl-C) stops it in good order.
 
-The first call measures how fast this machine trains each network and shortens all cells alike, so that they end within the
-budget: 3 hours on a CPU, 40 minutes on a GPU. The epochs are kept in OUT/plan.json; later calls follow it. At 390 images a
-second (ResNet-18, two cores with AMX) the CPU's cells get the 12 epochs that they are made for; at 150 about five.
+The first call measures how fast this machine trains each network and shortens the costly cells, so that all end within the
+budget: 3 hours on a CPU, 40 minutes on a GPU. The epochs are kept in OUT/plan.json and later calls follow it; remove it where
+the machine was busy with other work at that moment. At 390 images a second (ResNet-18 on two cores with AMX) the CPU's cells
+get the 12 epochs that they are made for, at 150 four.
 """
 
 import argparse
@@ -45,8 +46,7 @@ def main() -> None:
         print("\n".join(cell.name for cell in cells(options.budget)))
         sys.exit(0 if options.list else "error: --only: names no cell of this budget; choose from those above")
     (options.out / "results").mkdir(parents=True, exist_ok=True)
-    data, spent, code = load("cifar10", options.data_dir), threading.Event(), 0
-    planned = follow_plan(chosen, data, options)
+    spent, code = threading.Event(), 0
     with StopRequest() as stop:
         if options.max_minutes is not None:
             timer = threading.Timer(
@@ -54,6 +54,8 @@ def main() -> None:
             )
             timer.daemon = True
             timer.start()
+        data = load("cifar10", options.data_dir)
+        planned = follow_plan(chosen, data, options)
         try:
             for seed in range(options.seeds):
                 for cell in planned:

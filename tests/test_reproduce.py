@@ -57,11 +57,16 @@ def test_every_cell_of_the_tables_is_there():
 def test_the_plan_fills_the_budget_and_no_more():
     rates = dict.fromkeys((cell.name for cell in reproduce_cells.cells("cpu")), 150.0)
     chosen = [cell for cell in reproduce_cells.cells("cpu") if cell.name.startswith("resnet18")]
-    plan = reproduce_cells.plan_epochs(chosen, rates, 50_000, 1, 170.0)
+    plan = reproduce_cells.plan_epochs(chosen, rates, 50_000, 1, 175.0)
     seconds = sum(plan[cell.name] for cell in chosen) * 50_000 / 150 * reproduce_cells.EVALUATION
-    assert set(plan.values()) == {4} and seconds < 170 * 60 < seconds * 5 / 4
-    assert set(reproduce_cells.plan_epochs(chosen, dict.fromkeys(rates, 1e6), 50_000, 3, 170.0).values()) == {12}
-    assert set(reproduce_cells.plan_epochs(chosen, dict.fromkeys(rates, 0.1), 50_000, 3, 170.0).values()) == {1}
+    assert set(plan.values()) == {4} and seconds < 175 * 60 < seconds * 5 / 4
+    everything = reproduce_cells.cells("cpu")
+    mixed = rates | {"baseline": 4600.0, "baseline-plus": 11_600.0}
+    plan = reproduce_cells.plan_epochs(everything, mixed, 50_000, 1, 175.0)
+    assert (plan["baseline"], plan["baseline-plus"]) == (10, 40) and {plan[cell.name] for cell in chosen} == {4}
+    assert sum(plan[name] * 50_000 / mixed[name] * reproduce_cells.EVALUATION for name in plan) < 175 * 60
+    assert set(reproduce_cells.plan_epochs(chosen, dict.fromkeys(rates, 1e6), 50_000, 3, 175.0).values()) == {12}
+    assert set(reproduce_cells.plan_epochs(chosen, dict.fromkeys(rates, 0.1), 50_000, 3, 175.0).values()) == {1}
 
 
 class StopAt(Watcher):

@@ -61,7 +61,7 @@ def test_any_side_from_16(side):
 
 
 CONFIG = TrainConfig.from_dict(
-    recipe_values("speed") | {"dataset": "digits", "epochs": 2, "batch_size": 128, "precision": "fp32"}
+    recipe_values("speed") | {"dataset": "digits", "epochs": 2, "batch_size": 32, "precision": "fp32"}
 )
 
 
@@ -75,27 +75,32 @@ class StopAt(Watcher):
             self.stop.number = 15
 
 
-def run(folder, steps=0, resume=False):
-    session = build_session(CONFIG, DIGITS)
+def run(folder, images, steps=0, resume=False):
+    """Trains on some images; the summary."""
+    few = {"train": DIGITS.train.subset(torch.arange(images)), "test": DIGITS.test.subset(torch.arange(100))}
+    session = build_session(CONFIG, dataclasses.replace(DIGITS, **few))
     with open_run(folder, resume=resume, overwrite=False) as files, StopRequest() as stop:
         if resume:
             session.load(files.state)
-        return session, train(session, files, StopAt(steps, stop), stop)
+        return train(session, files, StopAt(steps, stop), stop)
 
 
-def test_the_recipe_learns_resumes_bitwise_and_keeps_its_first_layer(tmp_path):
-    _, summary = run(tmp_path / "whole")
-    assert summary["test"]["accuracy"] > 0.9
+def test_the_recipe_learns(tmp_path):
+    assert run(tmp_path / "run", 320)["test"]["accuracy"] > 0.4  # after 20 steps; 0.1 is chance
+
+
+def test_it_resumes_bitwise_and_keeps_its_first_layer(tmp_path):
+    run(tmp_path / "whole", 96)
     with pytest.raises(Interrupted):
-        run(tmp_path / "broken", steps=17)
-    run(tmp_path / "broken", resume=True)
+        run(tmp_path / "broken", 96, steps=4)
+    run(tmp_path / "broken", 96, resume=True)
     for name in ("last", "state"):
         one, two = (load_file(tmp_path / path / f"{name}.safetensors") for path in ("whole", "broken"))
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     saved = load_file(tmp_path / "whole" / "last.safetensors")["backbone.whitening.weight"]
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (DIGITS.mean, DIGITS.std))
     layer = Whitening()
-    layer.fit((DIGITS.train.images / 255 - mean) / std)
+    layer.fit((DIGITS.train.images[:96] / 255 - mean) / std)
     torch.testing.assert_close(saved, layer.weight.detach(), rtol=1e-4, atol=1e-4)
     # --init-from keeps the first layer that those weights were trained on
     other = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(50)))
