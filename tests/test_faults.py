@@ -469,4 +469,4 @@ def test_fuzz(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = json.loads((tmp_path / "f.json").read_text())
-    assert found["cases"] == 350 and len(found["targets"]) == 8 and 0 < found["refused"] < 350
+    assert found["cases"] == 350 and len(found["targets"]) == 10 and 0 < found["refused"] < 350
