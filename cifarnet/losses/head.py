@@ -44,18 +44,14 @@ class MarginHead(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        constants = loss_constants(loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin)
-        if not LOSSES[loss].angular:
-            raise Refused("--loss", f"{loss} has no margin head", "use LinearHead")
-        if num_classes < 2:
-            raise Refused("num_classes", f"a margin needs at least 2 classes, not {num_classes}")
-        self.options = MarginOptions(loss, **constants)
-        _check_constants(self.options)
+        self.options, state = margin_options(
+            num_classes, loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin
+        )
         self.backend = backend
         weight = torch.randn(num_classes, in_features)
         # On the meta device there is nothing to normalise, and torch would import its compiler for it: a second.
         self.weight = nn.Parameter(weight if weight.is_meta else F.normalize(weight, dim=1))
-        self.register_buffer("state", torch.tensor(LOSSES[loss].initial_state, dtype=torch.float32))
+        self.register_buffer("state", state)
         self.state: Tensor
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -100,6 +96,22 @@ class MarginHead(nn.Module):
         super()._apply(fn, recurse)
         self.state = self.state.float()
         return self
+
+
+def margin_options(num_classes: int, loss: str, **given: float | bool | None) -> tuple[MarginOptions, Tensor]:
+    """The constants of a margin loss, checked, and its initial state.
+
+    Raises:
+        Refused: an unknown loss, a constant it does not have or that is out of range, fewer than two classes.
+    """
+    constants = loss_constants(loss, **given)
+    if not LOSSES[loss].angular:
+        raise Refused("--loss", f"{loss} has no margin head", "use LinearHead")
+    if num_classes < 2:
+        raise Refused("num_classes", f"a margin needs at least 2 classes, not {num_classes}")
+    options = MarginOptions(loss, **constants)
+    _check_constants(options)
+    return options, torch.tensor(LOSSES[loss].initial_state, dtype=torch.float32)
 
 
 class LinearHead(nn.Module):

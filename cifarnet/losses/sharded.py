@@ -1,0 +1,289 @@
+"""A margin head whose classes are spread over ranks: each holds its rows of W, and the loss is the one of all classes.
+
+What crosses the wire in a step, N samples over all ranks: the unit features and norms (all-gather, N (D + 1) numbers), the
+labels (N), each target's cosine (all-reduce, N), the log-sums' maximum and sum (all-reduce, N each), the features'
+gradient (reduce-scatter, N D). The gradient of W crosses no wire. One rank, or no process group, is one shard that holds
+every class: then this is the margin loss in little memory.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from cifarnet.errors import Refused
+from cifarnet.losses import margins
+from cifarnet.losses.head import margin_options
+from cifarnet.losses.sampling import draw_classes
+from cifarnet.losses.shard import others_log_sum, shard_gradients, target_cosines
+
+
+def shard_of(num_classes: int, rank: int, ranks: int) -> range:
+    """The classes that a rank holds: contiguous, of sizes that differ by one at most."""
+    return range(rank * num_classes // ranks, (rank + 1) * num_classes // ranks)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that share a head; without a process group it is the only one."""
+
+    rank: int
+    count: int
+
+    @classmethod
+    def current(cls) -> "Ranks":
+        """As the default process group has it."""
+        if not dist.is_available() or not dist.is_initialized():
+            return cls(0, 1)
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def sizes(self, samples: int) -> list[int]:
+        """How many samples each rank has. The numbers are on the CPU and wait for no GPU where the group has gloo for it."""
+        if self.count == 1:
+            return [samples]
+        device = "cpu" if "cpu" in dist.get_backend_config() else "cuda"
+        found = torch.zeros(self.count, dtype=torch.int64, device=device)
+        found[self.rank] = samples
+        dist.all_reduce(found)
+        return found.tolist()
+
+    def gather(self, mine: Tensor, sizes: list[int]) -> Tensor:
+        """[n, ...] of each rank -> [N, ...], in the order of ranks; shorter ones are padded on the wire."""
+        if self.count == 1:
+            return mine
+        padded = F.pad(mine, [0, 0] * (mine.dim() - 1) + [0, max(sizes) - len(mine)]).contiguous()
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    def sum_own(self, parts: Tensor, sizes: list[int]) -> Tensor:
+        """Of [N, D] at each rank the sum over ranks, each getting the rows of its own samples [n, D]."""
+        if self.count == 1:
+            return parts
+        longest = max(sizes)
+        padded = [F.pad(part, (0, 0, 0, longest - len(part))) for part in parts.split(sizes)]
+        mine = torch.empty_like(padded[0])
+        dist.reduce_scatter(mine, padded)
+        return mine[: sizes[self.rank]]
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over ranks, in place."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def most(self, values: Tensor) -> Tensor:
+        """The maximum over ranks."""
+        values = values.clone()
+        if self.count > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values
+
+    def log_sum(self, values: Tensor) -> Tensor:
+        """log of the sum over ranks of exp(values): what is added is scaled by the maximum, so nothing overflows or vanishes."""
+        highest = self.most(values)
+        return highest + self.sum((values - highest).exp()).log()
+
+
+class ShardedMarginHead(nn.Module):
+    """A `MarginHead` of which this rank holds the classes `classes`; the loss is that of all C classes, exactly.
+
+    `head(features, labels)` takes this rank's samples and returns the mean over the samples of ALL ranks, the same number
+    on each. Its gradients: `weight` gets the gradient of that mean (no averaging over ranks may follow), the features get
+    R times it, R the number of ranks, so that after DistributedDataParallel has averaged the backbone's gradients they are
+    those of one process with the whole batch, also where ranks have different numbers of samples. Each rank must call
+    forward and backward together with the others, and scale the loss alike.
+
+    Args:
+        in_features: D; num_classes: C of all ranks, at least one each.
+        loss: one of the angular rows of `LOSSES`; scale, margin, h, t_alpha, easy_margin: as MarginHead's.
+        sample: the part of each shard's classes that a training step takes (see `cifarnet.losses.sampling`); 1: all.
+        seed: of the drawn classes; `step` (0, and one more after each training forward) is the other half.
+
+    Raises:
+        Refused: as MarginHead, fewer classes than ranks, a part outside (0, 1].
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        loss: str = "arcface",
+        *,
+        scale: float | None = None,
+        margin: float | None = None,
+        h: float | None = None,
+        t_alpha: float | None = None,
+        easy_margin: bool = False,
+        sample: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.options, state = margin_options(
+            num_classes, loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin
+        )
+        self.ranks = Ranks.current()
+        if num_classes < self.ranks.count:
+            raise Refused("--head-parallel", f"{num_classes} classes for {self.ranks.count} ranks", "use fewer ranks")
+        if not 0 < sample <= 1:
+            raise Refused("--head-sample", f"{sample} is out of range", "give a part above 0 and at most 1")
+        self.num_classes, self.sample, self.seed, self.step = num_classes, sample, seed, 0
+        self.classes = shard_of(num_classes, self.ranks.rank, self.ranks.count)
+        self.weight = nn.Parameter(_initial_rows(num_classes, in_features, self.classes))
+        self.register_buffer("state", state)
+        self.state: Tensor
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss over the samples of all ranks, of this rank's features [n, D] and labels [n] (int64 in [0, C))."""
+        return self.loss_and_hits(features, labels)[0]
+
+    def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
+        self._check(features, labels)
+        with torch.autocast(features.device.type, enabled=False):
+            working = torch.promote_types(features.dtype, torch.float32)
+            unit, norm = margins.normalize(features.to(working))
+            loss, hits, state = _ShardedLoss.apply(unit, norm, self.weight, labels, self, self.training)
+        if self.training:
+            self.step += 1
+            with torch.no_grad():
+                self.state.copy_(state)
+        return loss, hits
+
+    @torch.no_grad()
+    def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy [n] of this rank's samples over the logits of inference (no margin), and whether each is a hit [n]."""
+        self._check(features, labels)
+        working = torch.promote_types(features.dtype, torch.float32)
+        unit, norm = margins.normalize(features.to(working))
+        batch = _Batch.gather(self.ranks, unit, norm, labels, self.classes)
+        cosine = self.ranks.sum(target_cosines(batch.unit, self.weight, batch.own))
+        cosine.clamp_(-margins.COSINE_LIMIT, margins.COSINE_LIMIT)
+        scale = torch.full_like(batch.norm, self.options.scale) if self.options.loss != "sphereface" else batch.norm
+        plain = margins.Targets(cosine, scale, None, cosine[:1])
+        log_others, highest = others_log_sum(batch.unit, self.weight, batch.own, plain)
+        losses = plain.losses(self.ranks.log_sum(log_others))
+        hits = cosine > self.ranks.most(highest)
+        mine = batch.mine
+        return losses[mine], hits[mine]
+
+    def prototypes(self) -> Tensor:
+        """This rank's class prototypes on the unit sphere [C_k, D]."""
+        return margins.normalize(self.weight.detach().float())[0]
+
+    def extra_repr(self) -> str:
+        """The options, for printing the module."""
+        return f"num_classes={self.num_classes}, classes={self.classes}, sample={self.sample}, {self.options}"
+
+    def _check(self, features: Tensor, labels: Tensor) -> None:
+        size = self.weight.shape[1]
+        if features.dim() != 2 or features.shape[1] != size or labels.shape != features.shape[:1]:
+            raise ValueError(f"features must be [n, {size}] and labels [n], not {features.shape} and {labels.shape}")
+        # Of a label out of range no rank would know the class. On a GPU this is reported at the next synchronisation.
+        torch._assert_async(((labels >= 0) & (labels < self.num_classes)).all(), "a label is out of range")
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def, override]
+        super()._apply(fn, recurse)  # the state stays fp32, as MarginHead's
+        self.state = self.state.float()
+        return self
+
+
+@dataclass
+class _Batch:
+    """The samples of all ranks: unit features [N, D], norms [N], labels [N], where each own class stands here [N] or -1."""
+
+    unit: Tensor
+    norm: Tensor
+    labels: Tensor
+    own: Tensor
+    sizes: list[int]
+    mine: slice  # this rank's samples
+
+    @classmethod
+    def gather(cls, ranks: Ranks, unit: Tensor, norm: Tensor, labels: Tensor, classes: range) -> "_Batch":
+        """Collects them; the norm travels as one more column of the features."""
+        sizes = ranks.sizes(len(unit))
+        both = ranks.gather(torch.cat([unit, norm[:, None]], dim=1), sizes)
+        labels = ranks.gather(labels, sizes)
+        own = torch.where((labels >= classes.start) & (labels < classes.stop), labels - classes.start, -1)
+        start = sum(sizes[: ranks.rank])
+        return cls(both[:, :-1], both[:, -1], labels, own, sizes, slice(start, start + sizes[ranks.rank]))
+
+
+class _ShardedLoss(torch.autograd.Function):
+    """(unit features, norms, shard of W) -> mean loss. The margin's derivatives are autograd's, on [N] vectors."""
+
+    @staticmethod
+    def forward(ctx, unit, norm, weight, labels, head, training):  # type: ignore[no-untyped-def, override]
+        ranks: Ranks = head.ranks
+        batch = _Batch.gather(ranks, unit, norm, labels, head.classes)
+        cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
+        with torch.enable_grad():
+            cosine, norms = cosine.requires_grad_(), batch.norm.clone().requires_grad_()
+            angles = margins.Angles(margins.clamp_cosine(cosine), norms, head.state.to(unit.dtype))
+            if training:
+                angles.state = margins.next_state(head.options.loss, head.options, angles)
+            targets = margins.targets_of(angles, head.options)
+        plain = margins.Targets(targets.psi.detach(), targets.scale.detach(), targets.threshold, targets.t)
+        draw = None
+        if training and head.sample < 1:
+            draw = draw_classes(batch.own, len(weight), head.sample, (head.seed, head.step, ranks.rank))
+        rows, own, offset = (weight, batch.own, None) if draw is None else (weight[draw.index], draw.own, draw.offset)
+        log_others, highest = others_log_sum(batch.unit, rows, own, plain, offset)
+        log_others, highest = ranks.log_sum(log_others), ranks.most(highest)
+        with torch.enable_grad():
+            log_others.requires_grad_()
+            losses = targets.losses(log_others) + margins.penalties(norms, head.options)
+            slopes = torch.autograd.grad(losses.sum(), (log_others, cosine, norms), materialize_grads=True)
+        ctx.save_for_backward(batch.unit, weight, own, cosine.detach(), log_others.detach(), *slopes)
+        ctx.plain, ctx.draw, ctx.ranks, ctx.batch = plain, draw, ranks, (batch.sizes, batch.mine)
+        ctx.scales_by_norm = head.options.loss == "sphereface"
+        hits = (cosine.detach() > highest)[batch.mine]
+        state = angles.state.to(head.state.dtype)
+        ctx.mark_non_differentiable(hits, state)
+        return losses.detach().mean(), hits, state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, *_):  # type: ignore[no-untyped-def, override]
+        unit, weight, own, cosine, log_others, *slopes = ctx.saved_tensors
+        ranks, draw, (sizes, mine) = ctx.ranks, ctx.draw, ctx.batch
+        by_others, by_target, by_norm = (slope * (grad / len(unit)) for slope in slopes)
+        want = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+        rows, offset = (weight, None) if draw is None else (weight[draw.index], draw.offset)
+        features, gradient = shard_gradients(unit, rows, own, ctx.plain, log_others, by_others, by_target, offset, want)
+        if draw is not None and gradient is not None:
+            gradient = torch.zeros_like(weight).index_copy_(0, draw.index, gradient)
+        norms = None
+        if features is not None:
+            features, norms = ranks.sum_own(features, sizes), by_norm[mine]
+            if (
+                ctx.scales_by_norm
+            ):  # S's logits are |z| c_j: d loss / d |z| gets sum_j (d loss / d c_j) c_j / |z| of the others
+                along = (features * unit[mine]).sum(dim=1) - by_target[mine] * cosine[mine]
+                scale = ctx.plain.scale[mine]
+                norms = norms + torch.where(scale < margins.MAX_SCALE, along / scale, 0.0)
+            features, norms = features * ranks.count, norms * ranks.count
+        return features, norms, gradient, None, None, None
+
+
+def _initial_rows(num_classes: int, in_features: int, classes: range) -> Tensor:
+    """The rows `classes` of MarginHead's initial W [C, D], the same whatever the number of ranks; never all of W at once."""
+    if torch.empty(0).is_meta:
+        return torch.empty(len(classes), in_features)
+    rows = torch.empty(len(classes), in_features)
+    block = 16 * max(
+        1, 2**20 // (16 * in_features)
+    )  # torch fills 16 numbers at a time: whole groups give the same draws
+    starts = list(range(0, num_classes, block))
+    if len(starts) > 1 and num_classes - starts[-1] < 16:  # fewer than 16 numbers are drawn in another way
+        starts.pop()
+    for start, stop in zip(starts, [*starts[1:], num_classes], strict=True):
+        drawn = torch.randn(stop - start, in_features)
+        low, high = max(start, classes.start), min(stop, classes.stop)
+        if low < high:
+            rows[low - classes.start : high - classes.start] = drawn[low - start : high - start]
+    return F.normalize(rows, dim=1)
