@@ -23,7 +23,9 @@ from cifarnet.losses.shard import others_log_sum, shard_gradients, target_cosine
 
 def shard_of(num_classes: int, rank: int, ranks: int) -> range:
     """The classes that a rank holds: contiguous, of sizes that differ by one at most."""
-    return range(rank * num_classes // ranks, (rank + 1) * num_classes // ranks)
+    least, more = divmod(num_classes, ranks)
+    start = rank * least + min(rank, more)
+    return range(start, start + least + (rank < more))
 
 
 @dataclass(frozen=True)
