@@ -1,6 +1,7 @@
 """What a training run holds in memory: model, optimizer, batches, running sums; built from a configuration and its data."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,6 +222,16 @@ class TrainingStep(nn.Module):
         return loss, hits
 
 
+class SharedStep(TrainingStep):
+    """The step as DistributedDataParallel takes it; without arguments a rehearsal that reaches each parameter."""
+
+    def forward(self, *batch):  # type: ignore[no-untyped-def, override]
+        """As TrainingStep's, or a sum over all parameters that learn."""
+        if batch:
+            return super().forward(*batch)
+        return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
+
+
 def compiled(step: nn.Module, config: TrainConfig) -> Forward:
     """The step, compiled where that is asked for."""
     if not config.compile:
@@ -240,11 +251,15 @@ def join(session: Session) -> None:
         model.head.ranks = ranks
     if session.config.sync_bn:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    # Buffers are not shared step by step: the head's state is equal on all ranks as it is, and BatchNorm's running
-    # statistics, which training does not read, are the first rank's wherever they are used.
-    step = DistributedDataParallel(
-        TrainingStep(model, session.device, session.precision), broadcast_buffers=False, find_unused_parameters=True
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its new name is not in every torch from 2.11 on
+        # Buffers are not shared step by step: the head's state is equal on all ranks as it is, and BatchNorm's running
+        # statistics, which training does not read, are the first rank's wherever they are used.
+        step = DistributedDataParallel(SharedStep(model, session.device, session.precision), broadcast_buffers=False)
+    # It sorts its buckets anew after its first step, and with them the order in which three and more ranks are summed.
+    # A rehearsal takes that first step here, so that a run sums in one order, resumed or not.
+    step().backward()
+    session.optimizer.zero_grad(set_to_none=True)
     session.forward = compiled(step, session.config)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LONGEST = 2000  # characters of an error: a name in a hostile file may be as long as the file
-PATIENCE = 3.0  # seconds in which torchrun ends the other processes of a machine when its first one has failed
+PATIENCE = 10.0  # seconds in which torchrun ends the other processes of a machine when its first one has failed
 
 
 def messages(quiet: bool = False) -> "Console":
