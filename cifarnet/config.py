@@ -137,6 +137,9 @@ class TrainConfig:
         "auto", "auto (bf16 where the hardware has it), fp32, bf16", group="Execution", choices=("auto", "fp32", "bf16")
     )
     channels_last: bool = option(True, "channels_last memory layout", group="Execution")
+    sync_bn: bool = option(
+        False, "BatchNorm over the batch of all ranks, not within each (torchrun, CUDA)", group="Execution"
+    )
     compile: bool = option(False, "compile the training step with torch.compile", group="Execution")
     backend: str = option(
         "auto",

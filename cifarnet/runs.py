@@ -88,6 +88,20 @@ class RunFolder:
                 self.path.rmdir()
         self._lock.close()
 
+    def claim(self, job: str) -> None:
+        """Writes into the lock, which this process holds, who trains here (see `distributed.job`)."""
+        if self._lock is not None:
+            self._lock.truncate(0)
+            self._lock.write(job)
+            self._lock.flush()
+
+    def is_of(self, job: str) -> bool:
+        """Whether the last run in this folder was begun by `job`."""
+        try:
+            return bool(job) and (self.path / ".lock").read_text() == job
+        except OSError:
+            return False
+
     def clear(self) -> None:
         """Removes what an earlier run left (and nothing else), for --overwrite."""
         for path in self.own_files():

@@ -1,30 +1,39 @@
 """What a training run holds in memory: model, optimizer, batches, running sums; built from a configuration and its data."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cifarnet import kernels
 from cifarnet.checkpoint import ModelInfo, current_versions, load_model
 from cifarnet.config import TrainConfig
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.devices import autocast, pick_device, pick_precision
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
+from cifarnet.losses.head import MarginHead
 from cifarnet.model import Classifier, build_model
 from cifarnet.optim import build_optimizer
 from cifarnet.state import Progress, load_state, save_state
 
-Forward = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+Mixture = tuple[Tensor, Tensor]  # labels [n] of the images that are mixed in, and the share [] of an image's own label
+Forward = Callable[[Tensor, Tensor, Mixture | None], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Session:
-    """A run ready to train. `totals` [4], on the device: sums of loss, of hits, and of the first and last layer's gradient norm."""
+    """A run ready to train, on this rank.
+
+    `totals` [4], on the device: sums of loss and of hits over this rank's images, and (on the first rank) of the first
+    and last layer's gradient norm.
+    """
 
     config: TrainConfig
     classes: tuple[str, ...]
@@ -41,6 +50,7 @@ class Session:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     totals: Tensor
+    ranks: Ranks = ALONE
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -56,8 +66,27 @@ class Session:
     @property
     def images(self) -> int:
         """Images an epoch trains on."""
-        count, size = len(self.train.split), self.config.batch_size
-        return min(count, self.steps * size)
+        return self.seen(self.steps)
+
+    def seen(self, steps: int) -> int:
+        """Images in the first `steps` steps of an epoch, over all ranks."""
+        return min(len(self.train.split), steps * self.config.batch_size)
+
+    def seen_here(self, steps: int) -> int:
+        """Images in the first `steps` steps of an epoch on this rank: those that `totals` sums over."""
+        full, rest = divmod(self.seen(steps), self.config.batch_size)
+        begin, end = self.ranks.part(self.config.batch_size)
+        first, last = self.ranks.part(rest)
+        return full * (end - begin) + last - first
+
+    def whole_loss(self, loss: Tensor, images: int) -> Tensor:
+        """What a rank shall differentiate in place of the mean over its own `images`.
+
+        The mean of it over the ranks, which is what DistributedDataParallel makes of gradients, is the mean over the batch.
+        """
+        if self.ranks.world == 1:
+            return loss
+        return loss * (images * self.ranks.world / self.train.size(self.progress.step))
 
     @property
     def models(self) -> dict[str, Classifier]:
@@ -65,12 +94,15 @@ class Session:
         return {"model": self.model} | ({"average": self.average} if self.average is not None else {})
 
     def save(self, path: Path) -> None:
-        """Writes the training state of this moment."""
-        save_state(path, self.models, self.optimizer, self.totals, self.progress, self.config)
+        """Writes the training state of this moment; all ranks call it, and none goes on before the file is there."""
+        totals = self.totals if self.ranks.world == 1 else self.ranks.concatenated(self.totals[None])
+        if self.ranks.first:
+            save_state(path, self.models, self.optimizer, totals, self.progress, self.config, self.ranks.world)
+        self.ranks.wait()
 
     def load(self, path: Path) -> list[str]:
-        """Goes to the moment that `path` was saved at; returns warnings of changed versions."""
-        progress, warnings = load_state(path, self.models, self.optimizer, self.totals)
+        """Goes to the moment that `path` was saved at; returns warnings of what has changed since then."""
+        progress, warnings = load_state(path, self.models, self.optimizer, self.totals, self.ranks)
         if progress.step > self.steps:
             raise Refused(
                 str(path), f"stands at step {progress.step} of {self.steps}", "is this the data it began with?"
@@ -92,18 +124,20 @@ class Session:
         )
 
 
-def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None = None) -> Session:
-    """Everything that training needs, at its start.
+def build_session(
+    config: TrainConfig, dataset: Dataset, init_from: Path | None = None, ranks: Ranks = ALONE
+) -> Session:
+    """Everything that training needs, at its start; with several ranks this one's, not yet joined to the others (`join`).
 
     Raises:
-        Refused: an option that cannot be met (device, precision, backend, architecture, loss, split).
+        Refused: an option that cannot be met (device, precision, backend, architecture, loss, split, ranks).
     """
     config.check()
     if (config.mixup or config.cutmix) and config.loss not in ("ce", "focal"):
         raise Refused(
             "--mixup and --cutmix", f"{config.loss} needs one label an image", "leave them out, or use --loss ce"
         )
-    device = pick_device(config.device)
+    device = pick_device(config.device, ranks)
     precision = pick_precision(config.precision, device)
     model = build_model(config, len(dataset.classes))
     backend = "torch" if config.loss in ("ce", "focal") else kernels.resolve(config.backend, device.type)
@@ -124,13 +158,15 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
             seed=config.seed,
             shuffle=training,
             workers=config.workers,
+            ranks=ranks,
+            neighbour=training and (config.mixup > 0 or config.cutmix > 0),
         )
 
     train, validation = dataset.train, None
     if config.val_fraction > 0:
         train, held_out = hold_out(dataset.train, config.val_fraction, config.seed)
         validation = loader(held_out, training=False)
-    return Session(
+    session = Session(
         config=config,
         classes=dataset.classes,
         device=device,
@@ -139,35 +175,92 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         model=model,
         average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema > 0 else None,
         optimizer=build_optimizer(model, config),
-        forward=make_forward(model, config, device, precision),
+        forward=compiled(TrainingStep(model, device, precision), config),
         train=loader(train, training=True),
         test=loader(dataset.test, training=False),
         validation=validation,
         mean=mean,
         std=std,
         totals=torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device),
+        ranks=ranks,
     )
+    check_ranks(session)
+    return session
 
 
-def make_forward(model: Classifier, config: TrainConfig, device: torch.device, precision: str) -> Forward:
-    """(images, labels, share) -> (loss with its graph, hits): the part of a step that torch.compile takes.
+def check_ranks(session: Session) -> None:
+    """Refuses what several ranks cannot do."""
+    config, ranks = session.config, session.ranks
+    if config.sync_bn and session.device.type != "cuda":
+        raise Refused("--sync-bn", f"torch has it for CUDA only, and this is {session.device}", "leave it out")
+    least = min(session.train.size(step) for step in (0, session.steps - 1))
+    if ranks.world > 1 and least < 2 * ranks.world:
+        raise Refused(
+            "--batch-size",
+            f"{config.batch_size} leaves a batch of {least} images for {ranks.world} ranks, fewer than two for each",
+            f"choose another, for example one that divides {len(session.train.split):,}, or fewer ranks",
+        )
 
-    `share` [] is that of an image's own label where images are mixed with their neighbours, else None.
-    """
 
-    def forward(images: Tensor, labels: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
-        with autocast(device, precision):
-            features = model.features(images)
-        loss = model.head(features, labels)
-        if share is not None:
-            loss = share * loss + (1 - share) * model.head(features, labels.roll(1))
-        hits = (model.head.logits(features.detach()).argmax(dim=1) == labels).sum()
+class TrainingStep(nn.Module):
+    """(images, labels, mixture) -> (mean loss with its graph, hits): the part of a step that torch.compile takes."""
+
+    def __init__(self, model: Classifier, device: torch.device, precision: str) -> None:
+        super().__init__()
+        self.model, self.device, self.precision = model, device, precision
+
+    def forward(self, images: Tensor, labels: Tensor, mixture: Mixture | None) -> tuple[Tensor, Tensor]:
+        """`mixture` where images [n, 3, H, W] are mixed with others, else None; labels [n]."""
+        head = self.model.head
+        with autocast(self.device, self.precision):
+            features = self.model.features(images)
+        loss = head(features, labels)
+        if mixture is not None:
+            others, share = mixture
+            loss = share * loss + (1 - share) * head(features, others)
+        hits = (head.logits(features.detach()).argmax(dim=1) == labels).sum()
         return loss, hits
 
+
+class SharedStep(TrainingStep):
+    """The step as DistributedDataParallel takes it; without arguments a rehearsal that reaches each parameter."""
+
+    def forward(self, *batch):  # type: ignore[no-untyped-def, override]
+        """As TrainingStep's, or a sum over all parameters that learn."""
+        if batch:
+            return super().forward(*batch)
+        return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
+
+
+def compiled(step: nn.Module, config: TrainConfig) -> Forward:
+    """The step, compiled where that is asked for."""
     if not config.compile:
-        return forward
+        return step
     torch.compiler.config.cache_key_tag = kernels.build_tag()
-    return torch.compile(forward)
+    return torch.compile(step)
+
+
+def join(session: Session) -> None:
+    """Joins the sessions of all ranks: the first one's weights everywhere, gradients averaged. Alone nothing happens."""
+    ranks, model = session.ranks, session.model
+    if ranks.world == 1:
+        return
+    for shared in session.models.values():
+        ranks.copy_from_first(shared.state_dict().values())
+    if isinstance(model.head, MarginHead):
+        model.head.ranks = ranks
+    if session.config.sync_bn:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its new name is not in every torch from 2.11 on
+        # Buffers are not shared step by step: the head's state is equal on all ranks as it is, and BatchNorm's running
+        # statistics, which training does not read, are the first rank's wherever they are used.
+        step = DistributedDataParallel(SharedStep(model, session.device, session.precision), broadcast_buffers=False)
+    # It sorts its buckets anew after its first step, and with them the order in which three and more ranks are summed.
+    # A rehearsal takes that first step here, so that a run sums in one order, resumed or not.
+    step().backward()
+    session.optimizer.zero_grad(set_to_none=True)
+    session.forward = compiled(step, session.config)
 
 
 def copy_weights(model: Classifier, path: Path) -> None:

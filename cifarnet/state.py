@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cifarnet.checkpoint import FORMAT, compare, contiguous, current_versions, read_tensors
 from cifarnet.config import TrainConfig, flag
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.header import read_metadata
 from cifarnet.model import Classifier
@@ -43,12 +44,14 @@ def save_state(
     totals: Tensor,
     progress: Progress,
     config: TrainConfig,
+    ranks: int = 1,
 ) -> None:
     """Writes the state atomically.
 
     Args:
         models: "model", and "average" where a running average is kept.
-        totals: the running sums of the unfinished epoch.
+        totals: the running sums of the unfinished epoch, [4]; of several ranks each one's, [ranks, 4].
+        ranks: how many train together.
 
     Raises:
         Failed: the file cannot be written.
@@ -60,14 +63,22 @@ def save_state(
                 tensors[f"optimizer.{index}.{name}"] = value
     tensors["totals"] = totals
     metadata = {"format": FORMAT, "kind": "state", "config": json.dumps(config.to_dict())}
+    metadata["ranks"] = str(ranks)
     metadata |= {"progress": json.dumps(progress.__dict__), "versions": json.dumps(current_versions())}
     write_file(path, save(contiguous(tensors), metadata))
 
 
 def load_state(
-    path: Path, models: dict[str, Classifier], optimizer: torch.optim.Optimizer, totals: Tensor
+    path: Path,
+    models: dict[str, Classifier],
+    optimizer: torch.optim.Optimizer,
+    totals: Tensor,
+    ranks: Ranks = ALONE,
 ) -> tuple[Progress, list[str]]:
-    """Puts the state of `path` into models, optimizer and totals; returns the progress, and warnings of changed versions.
+    """Puts the state of `path` into models, optimizer and this rank's totals.
+
+    Returns:
+        the progress, and warnings of what has changed since it was saved: versions, the number of ranks.
 
     Raises:
         Refused: the file is not a whole training state of this model and optimizer.
@@ -83,10 +94,32 @@ def load_state(
     _load_optimizer(path, optimizer, tensors)
     if progress.epoch + progress.step > 0:
         _check_optimizer(path, optimizer)
-    if "totals" not in tensors or tensors["totals"].shape != totals.shape:
+    saved = _load_totals(path, tensors.get("totals"), metadata.get("ranks", "1"), totals, ranks)
+    warnings = _changed_versions(metadata.get("versions", "{}"))
+    if saved != ranks.world:
+        change = f"the run was saved with {saved} {_ranks(saved)} and goes on with {ranks.world}"
+        warnings.append(f"{change}: the same batches, but not the same bits")
+    return progress, warnings
+
+
+def _ranks(count: int) -> str:
+    return "rank" if count == 1 else "ranks"
+
+
+def _load_totals(path: Path, found: Tensor | None, saved: str, totals: Tensor, ranks: Ranks) -> int:
+    """Puts the running sums where they belong and returns the number of ranks that they come from.
+
+    The same number of ranks get their own ones back, to the bit; of another number the first takes them all.
+    """
+    count = int(saved) if saved.isdecimal() and len(saved) < 10 else 0
+    if found is None or count < 1 or found.numel() != count * len(totals) or found.shape[-1:] != totals.shape:
         raise Refused(str(path), "lacks its running sums", "start the run again")
-    totals.copy_(tensors["totals"])
-    return progress, _changed_versions(metadata.get("versions", "{}"))
+    rows = found.view(count, len(totals))
+    if count == ranks.world:
+        totals.copy_(rows[ranks.rank])
+    else:
+        totals.copy_(rows.sum(dim=0)) if ranks.first else totals.zero_()
+    return count
 
 
 def load_config(path: Path) -> TrainConfig:

@@ -11,6 +11,7 @@ import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.config import TrainConfig, flag
+from cifarnet.distributed import launched
 from cifarnet.errors import Refused
 from cifarnet.recipes import RECIPES, recipe_values
 
@@ -92,6 +93,8 @@ def train(
         headline=[] if resume else headline(recipe, chosen, given),
         animate=animate,
     )
+    if not launched().first:
+        return
     if json_output:
         print_json(summary)
     else:

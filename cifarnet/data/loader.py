@@ -7,13 +7,15 @@ from torch import Tensor
 
 from cifarnet.data import augment as augmentation
 from cifarnet.data.splits import AnySplit, Channels, Split
+from cifarnet.distributed import ALONE, Ranks
 
 
 class Loader:
     """Normalised batches of a split, epoch by epoch.
 
     Every draw is a pure function of (seed, epoch, position in the epoch): the same on each device and for any number
-    of workers, and an epoch entered at batch k goes on as if it had been run from the start.
+    of workers, and an epoch entered at batch k goes on as if it had been run from the start. The batches are the same
+    for any number of ranks: of each, a rank makes its contiguous part.
 
     Args:
         split: the images; those in memory move to `device` once, as uint8.
@@ -25,6 +27,11 @@ class Loader:
         shuffle: a new order each epoch. A last batch of a single image, of which BatchNorm can take no statistics,
             is then dropped unless it is the only one.
         workers: processes that decode a streamed split; without effect on one in memory.
+        ranks: with several, `shuffle` gives this rank's part of each batch, at least one image; without it, this rank's
+            part of the split: ceil(N / world) images, the last ones repeated, so that the parts of all ranks, one
+            after the other, begin with the split.
+        neighbour: with several ranks, each part is preceded by the image before it in its batch (the last before the
+            first): what mixing needs.
     """
 
     def __init__(
@@ -39,12 +46,15 @@ class Loader:
         seed: int = 0,
         shuffle: bool = True,
         workers: int = 0,
+        ranks: Ranks = ALONE,
+        neighbour: bool = False,
     ) -> None:
         if augment not in augmentation.POLICIES:
             raise ValueError(f"augment must be one of {', '.join(augmentation.POLICIES)}, not {augment!r}")
         self.device = torch.device(device)
         self.batch_size, self.policy = batch_size, augment
         self.seed, self.shuffle, self.workers = seed, shuffle, workers
+        self.ranks, self.neighbour = ranks, neighbour and ranks.world > 1
         self.labels = split.labels.to(self.device)
         self.split = Split(split.images.to(self.device), self.labels) if isinstance(split, Split) else split
         # (x - mean) / std as one multiply-add
@@ -57,6 +67,23 @@ class Loader:
         full, rest = divmod(len(self.split), self.batch_size)
         return full + (rest > 0 and not (self.shuffle and rest == 1 and full > 0))
 
+    def size(self, batch: int) -> int:
+        """Images in batch `batch` of a training epoch, over all ranks."""
+        return min(self.batch_size, len(self.split) - batch * self.batch_size)
+
+    def positions(self) -> list[Tensor]:
+        """Where in the epoch's order the images of this rank stand, batch by batch: int64 [B] each."""
+        if not self.shuffle:
+            share = -(-len(self.split) // self.ranks.world)
+            mine = torch.arange(self.ranks.rank * share, (self.ranks.rank + 1) * share).clamp_(max=len(self.split) - 1)
+            return list(mine.split(self.batch_size))
+        parts = []
+        for batch in range(len(self)):
+            begin, end = self.ranks.part(self.size(batch))
+            part = torch.arange(begin - self.neighbour, end) % self.size(batch)
+            parts.append(batch * self.batch_size + part)
+        return parts
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch from batch `start` on.
 
@@ -66,10 +93,11 @@ class Loader:
         order = torch.arange(len(self.split))
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
-        indices = order.split(self.batch_size)[start : len(self)]
-        draws = augmentation.draw(len(self.split), self.seed, epoch).split(self.batch_size)[start : len(self)]
+        draws = augmentation.draw(len(self.split), self.seed, epoch)
+        positions = self.positions()[start:]
+        indices = [order[position] for position in positions]
         batches = self.split.batches(indices, self.workers)
-        for index, numbers, images in zip(indices, draws, batches, strict=True):
+        for position, index, images in zip(positions, indices, batches, strict=True):
             images = images.to(self.device, non_blocking=True)
             labels = self.labels[index.to(self.device, non_blocking=True)]
-            yield augmentation.augment(self.policy, images, numbers, self.scale, self.shift), labels
+            yield augmentation.augment(self.policy, images, draws[position], self.scale, self.shift), labels

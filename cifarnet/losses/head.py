@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 from cifarnet import kernels
 from cifarnet.config import MarginOptions
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses import LOSSES, loss_constants
 from cifarnet.losses.fit import fitting_margin, fitting_scale
 from cifarnet.losses.focal import focal_loss
-from cifarnet.losses.margins import margin_loss, normalize
+from cifarnet.losses.margins import margin_loss, normalize, state_of_all_ranks
 
 
 class MarginHead(nn.Module):
@@ -24,7 +25,8 @@ class MarginHead(nn.Module):
         backend: auto, torch, cpu or cuda (see `cifarnet.kernels`).
 
     The prototypes are the parameter `weight` [C, D]; the buffer `state` is what the loss remembers between steps
-    (sphereface: steps; curricularface: t; adaface: mean and std of the norms) and moves in training mode only.
+    (sphereface: steps; curricularface: t; adaface: mean and std of the norms) and moves in training mode only. With
+    several `ranks` (an attribute) it follows the batch of all of them, and the loss is the mean over this rank's rows.
 
     Raises:
         Refused: an unknown loss, a constant it does not have or that is out of range, a backend that is not there.
@@ -48,6 +50,7 @@ class MarginHead(nn.Module):
             num_classes, loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin
         )
         self.backend = backend
+        self.ranks: Ranks = ALONE
         weight = torch.randn(num_classes, in_features)
         # On the meta device there is nothing to normalise, and torch would import its compiler for it: a second.
         self.weight = nn.Parameter(weight if weight.is_meta else F.normalize(weight, dim=1))
@@ -57,12 +60,16 @@ class MarginHead(nn.Module):
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The mean loss, a scalar, of features [N, D] with labels [N] (int64 in [0, C))."""
         self._check_shapes(features, labels)
+        state, moves = self.state, self.training
+        if self.training and self.ranks.world > 1 and len(self.state):
+            state = state_of_all_ranks(features, self.weight, labels, self.options, self.state, self.ranks)
+            moves = False  # it has
         if kernels.resolve(self.backend, features.device.type, features.dtype) == "torch":
             kernels.count_torch_call()
             with torch.autocast(features.device.type, enabled=False):
-                loss, state = margin_loss(features, self.weight, labels, self.options, self.state, self.training)
+                loss, state = margin_loss(features, self.weight, labels, self.options, state, moves)
         else:  # autocast passes the operator by
-            loss, state = kernels.margin_loss(features, self.weight, labels, self.options, self.state, self.training)
+            loss, state = kernels.margin_loss(features, self.weight, labels, self.options, state, moves)
         if self.training and len(self.state):
             with torch.no_grad():
                 self.state.copy_(state)

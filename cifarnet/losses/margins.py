@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.config import MarginOptions
+from cifarnet.distributed import ALONE, Ranks
 
 NORM_FLOOR = 1e-12  # norms below it count as it, so that a zero vector has cosine 0 and a finite gradient
 MAX_SCALE = 1e15  # SphereFace's scale |z| grows no further, so that value and gradients stay finite
@@ -169,18 +170,48 @@ def penalties(norm: Tensor, options: MarginOptions) -> Tensor:
 
 
 @torch.no_grad()
-def next_state(loss: str, options: MarginOptions, angles: Angles) -> Tensor:
-    """The running state after a training step, used by that very step (rule 2 of each paper's code)."""
+def next_state(loss: str, options: MarginOptions, angles: Angles, ranks: Ranks = ALONE) -> Tensor:
+    """The running state after a training step, used by that very step (rule 2 of each paper's code).
+
+    With several ranks the statistics are those of the batch of all ranks, of which `angles` are this one's.
+    """
     state = angles.state
     if loss == "sphereface":
         return state + 1
     if loss == "curricularface":  # eq. 10
-        return CURRICULUM_RATE * angles.cosine.mean() + (1 - CURRICULUM_RATE) * state
+        return CURRICULUM_RATE * mean_and_std(angles.cosine, ranks)[0] + (1 - CURRICULUM_RATE) * state
     if loss == "adaface":
         norm = angles.norm.clamp(CLIP_EPS, MAX_NORM)
-        std = norm.std() if len(norm) > 1 else state[1].to(norm.dtype)  # one sample has no unbiased std: keep ours
-        return options.t_alpha * torch.stack([norm.mean(), std]) + (1 - options.t_alpha) * state
+        mean, std = mean_and_std(norm, ranks)
+        if std is None:
+            std = state[1].to(norm.dtype)
+        return options.t_alpha * torch.stack([mean, std]) + (1 - options.t_alpha) * state
     return state
+
+
+def mean_and_std(values: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor | None]:
+    """Mean and unbiased standard deviation of `values` [n] of all ranks; one value has no deviation.
+
+    The mean comes first and then the squares of what remains: their difference from a sum of squares would lose digits.
+    """
+    if ranks.world == 1:
+        return values.mean(), values.std() if len(values) > 1 else None
+    exact = values.double()
+    count, total = ranks.sum(torch.stack([torch.full_like(exact[0], len(values)), exact.sum()]))
+    mean = total / count
+    squares = ranks.sum((exact - mean).square().sum())
+    return mean.to(values.dtype), (squares / (count - 1)).sqrt().to(values.dtype)
+
+
+@torch.no_grad()
+def state_of_all_ranks(
+    features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, ranks: Ranks
+) -> Tensor:
+    """The running state after a step whose batch lies on several ranks; arguments as `margin_loss`, of this rank."""
+    working = torch.promote_types(features.dtype, torch.float32)
+    unit, norm = normalize(features.to(working))
+    target = clamp_cosine((unit * normalize(weight[labels].to(working))[0]).sum(dim=1))
+    return next_state(options.loss, options, Angles(target, norm, state.to(working)), ranks).to(state.dtype)
 
 
 def margin_loss(
