@@ -27,6 +27,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.losses.head import MarginHead
 from cifarnet.losses.sharded import ShardedMarginHead
 from scripts.bench_head import peak, processor, wait
@@ -37,13 +38,13 @@ EAGER_TENSORS = (
 )
 
 
-def build(name: str, features: int, classes: int, device: str) -> nn.Module:
+def build(name: str, features: int, classes: int, device: str, ranks: Ranks = ALONE) -> nn.Module:
     """The head of a case, its prototypes drawn on the device."""
     with torch.device("meta"):
         if name in ("compiled", "eager"):
             head: nn.Module = MarginHead(features, classes, backend="torch" if name == "eager" else device)
         else:
-            head = ShardedMarginHead(features, classes, sample=0.1 if name == "sampled" else 1.0)
+            head = ShardedMarginHead(features, classes, sample=0.1 if name == "sampled" else 1.0, ranks=ranks)
     head = head.to_empty(device=device)
     with torch.no_grad():
         head.weight.normal_(std=features**-0.5)  # type: ignore[operator]
@@ -75,7 +76,7 @@ def run_case(
 
     def train() -> None:
         nonlocal head
-        head = build(name, size, classes, device)
+        head = build(name, size, classes, device, Ranks(rank, ranks))
         optimizer = torch.optim.AdamW(head.parameters(), fused=True)
         step()
         optimizer.step()
@@ -109,8 +110,7 @@ def warm_up(device: str, size: int) -> None:
     for name in ("eager", "sharded"):
         head = build(name, size, 1000, device)
         z = torch.randn(64, size, device=device, requires_grad=True)
-        if name == "eager" or not dist.is_initialized():
-            head(z, torch.zeros(64, dtype=torch.int64, device=device)).backward()
+        head(z, torch.zeros(64, dtype=torch.int64, device=device)).backward()
     give_back(device)
 
 

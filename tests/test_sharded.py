@@ -8,12 +8,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from cifarnet.distributed import Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses import LOSSES, MarginHead
 from cifarnet.losses import shard as shard_module
 from cifarnet.losses.sampling import draw_classes
 from cifarnet.losses.shard import others_log_sum
-from cifarnet.losses.sharded import ShardedMarginHead, shard_of
+from cifarnet.losses.sharded import ShardedMarginHead
 
 ANGULAR = [name for name, row in LOSSES.items() if row.angular]
 N, D, C = 13, 16, 37  # neither divides by 2 or 3
@@ -34,7 +35,7 @@ def _enter(rank, work, ranks, folder, *arguments):
         world_size=ranks,
         timeout=datetime.timedelta(seconds=60),
     )
-    work(rank, ranks, folder, *arguments)
+    work(Ranks(rank, ranks), folder, *arguments)
     dist.destroy_process_group()
 
 
@@ -60,13 +61,13 @@ def both_heads(loss, dtype, classes=C, **options):
     return whole, ShardedMarginHead(D, classes, loss, **options).to(dtype)
 
 
-def check_equal(rank, ranks, folder):
+def check_equal(ranks, folder):
     """Loss, both gradients, state and what is measured, training and evaluation mode."""
     shard_module.BLOCK["cpu"], shard_module.FEWEST = 64, 5  # several blocks a shard
-    low, high = CUTS[ranks][rank : rank + 2]
+    low, high = CUTS[ranks.world][ranks.rank : ranks.rank + 2]
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         for loss in ANGULAR:
-            whole, mine = both_heads(loss, dtype)
+            whole, mine = both_heads(loss, dtype, ranks=ranks)
             rows = slice(mine.classes.start, mine.classes.stop)
             assert torch.equal(mine.weight, whole.weight[rows]), "the initial weights do not depend on the ranks"
             for step in range(3 if dtype == torch.float32 else 1):
@@ -79,7 +80,7 @@ def check_equal(rank, ranks, folder):
                 whole.weight.grad = mine.weight.grad = None
                 expected.backward(), loss_here.backward()
                 dist.all_reduce(part.grad)
-                part.grad /= ranks  # what DistributedDataParallel does
+                part.grad /= ranks.world  # what DistributedDataParallel does
                 what = (loss, dtype, step)
                 assert relative(loss_here.detach(), expected.detach()) < tolerance, what
                 assert relative(part.grad, one.grad) < tolerance, what
@@ -90,19 +91,19 @@ def check_equal(rank, ranks, folder):
             losses, hits = mine.measure(inputs[low:high] @ body, labels[low:high])
             torch.testing.assert_close(losses.double(), wanted, rtol=1e-5, atol=1e-5)
             assert torch.equal(hits, (logits.argmax(1) == labels)[low:high])
-    check_sampled(rank, ranks, low, high)
-    if ranks == 3:
+    check_sampled(ranks, low, high)
+    if ranks.world == 3:
         with pytest.raises(Refused, match="2 classes for 3 ranks"):
-            ShardedMarginHead(D, 2, "arcface")
+            ShardedMarginHead(D, 2, "arcface", ranks=ranks)
 
 
-def check_sampled(rank, ranks, low, high):
+def check_sampled(ranks, low, high):
     """A sampled step against autograd in float64 over exactly the drawn classes of all ranks, each counted 1/p times."""
-    whole, mine = both_heads("arcface", torch.float64, classes=101, sample=0.6, seed=3)
+    whole, mine = both_heads("arcface", torch.float64, classes=101, sample=0.6, seed=3, ranks=ranks)
     inputs, body, labels = batch(whole, torch.float64, 1)
     parts = []
-    for other in range(ranks):
-        held = shard_of(101, other, ranks)
+    for other in range(ranks.world):
+        held = range(*Ranks(other, ranks.world).part(101))
         own = torch.where((labels >= held.start) & (labels < held.stop), labels - held.start, -1)
         parts.append((held.start, draw_classes(own, len(held), 0.6, (3, 0, other))))
     index = torch.cat([start + draw.index for start, draw in parts])
@@ -117,7 +118,7 @@ def check_sampled(rank, ranks, low, high):
     loss = mine(inputs[low:high] @ part, labels[low:high])
     expected.backward(), loss.backward()
     dist.all_reduce(part.grad)
-    part.grad /= ranks
+    part.grad /= ranks.world
     assert relative(loss.detach(), expected.detach()) < 1e-12
     assert relative(part.grad, one.grad) < 1e-12
     assert relative(mine.weight.grad, whole.weight.grad[mine.classes.start : mine.classes.stop]) < 1e-12
@@ -217,10 +218,3 @@ def test_each_other_class_is_drawn_equally_often():
     others = counts[[i for i in range(60) if i not in (3, 50)]] / 2000
     chance = 28 / 58
     assert ((others - chance).abs() < 4.5 * math.sqrt(chance * (1 - chance) / 2000)).all()
-
-
-def test_shards_cover_all_classes_once():
-    for classes, ranks in ((37, 3), (10, 8), (8, 8)):
-        held = [shard_of(classes, rank, ranks) for rank in range(ranks)]
-        assert [c for part in held for c in part] == list(range(classes))
-        assert max(map(len, held)) - min(map(len, held)) <= 1

@@ -9,11 +9,11 @@ every class: then this is the margin loss in little memory.
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses import margins
 from cifarnet.losses.head import margin_options
@@ -21,81 +21,12 @@ from cifarnet.losses.sampling import draw_classes
 from cifarnet.losses.shard import others_log_sum, shard_gradients, target_cosines
 
 
-def shard_of(num_classes: int, rank: int, ranks: int) -> range:
-    """The classes that a rank holds: contiguous, of sizes that differ by one at most."""
-    least, more = divmod(num_classes, ranks)
-    start = rank * least + min(rank, more)
-    return range(start, start + least + (rank < more))
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """This process among those that share a head; without a process group it is the only one."""
-
-    rank: int
-    count: int
-
-    @classmethod
-    def current(cls) -> "Ranks":
-        """As the default process group has it."""
-        if not dist.is_available() or not dist.is_initialized():
-            return cls(0, 1)
-        return cls(dist.get_rank(), dist.get_world_size())
-
-    def sizes(self, samples: int) -> list[int]:
-        """How many samples each rank has. The numbers are on the CPU and wait for no GPU where the group has gloo for it."""
-        if self.count == 1:
-            return [samples]
-        device = "cpu" if "cpu" in dist.get_backend_config() else "cuda"
-        found = torch.zeros(self.count, dtype=torch.int64, device=device)
-        found[self.rank] = samples
-        dist.all_reduce(found)
-        return found.tolist()
-
-    def gather(self, mine: Tensor, sizes: list[int]) -> Tensor:
-        """[n, ...] of each rank -> [N, ...], in the order of ranks; shorter ones are padded on the wire."""
-        if self.count == 1:
-            return mine
-        padded = F.pad(mine, [0, 0] * (mine.dim() - 1) + [0, max(sizes) - len(mine)]).contiguous()
-        parts = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-
-    def sum_own(self, parts: Tensor, sizes: list[int]) -> Tensor:
-        """Of [N, D] at each rank the sum over ranks, each getting the rows of its own samples [n, D]."""
-        if self.count == 1:
-            return parts
-        longest = max(sizes)
-        padded = [F.pad(part, (0, 0, 0, longest - len(part))) for part in parts.split(sizes)]
-        mine = torch.empty_like(padded[0])
-        dist.reduce_scatter(mine, padded)
-        return mine[: sizes[self.rank]]
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over ranks, in place."""
-        if self.count > 1:
-            dist.all_reduce(values)
-        return values
-
-    def most(self, values: Tensor) -> Tensor:
-        """The maximum over ranks."""
-        values = values.clone()
-        if self.count > 1:
-            dist.all_reduce(values, dist.ReduceOp.MAX)
-        return values
-
-    def log_sum(self, values: Tensor) -> Tensor:
-        """log of the sum over ranks of exp(values): what is added is scaled by the maximum, so nothing overflows or vanishes."""
-        highest = self.most(values)
-        return highest + self.sum((values - highest).exp()).log()
-
-
 class ShardedMarginHead(nn.Module):
     """A `MarginHead` of which this rank holds the classes `classes`; the loss is that of all C classes, exactly.
 
     `head(features, labels)` takes this rank's samples and returns the mean over the samples of ALL ranks, the same number
     on each. Its gradients: `weight` gets the gradient of that mean (no averaging over ranks may follow), the features get
-    R times it, R the number of ranks, so that after DistributedDataParallel has averaged the backbone's gradients they are
+    R times it, `ranks.world` of them, so that after DistributedDataParallel has averaged the backbone's gradients they are
     those of one process with the whole batch, also where ranks have different numbers of samples. Each rank must call
     forward and backward together with the others, and scale the loss alike.
 
@@ -104,6 +35,7 @@ class ShardedMarginHead(nn.Module):
         loss: one of the angular rows of `LOSSES`; scale, margin, h, t_alpha, easy_margin: as MarginHead's.
         sample: the part of each shard's classes that a training step takes (see `cifarnet.losses.sampling`); 1: all.
         seed: of the drawn classes; `step` (0, and one more after each training forward) is the other half.
+        ranks: this process among those that share the head.
 
     Raises:
         Refused: as MarginHead, fewer classes than ranks, a part outside (0, 1].
@@ -122,18 +54,18 @@ class ShardedMarginHead(nn.Module):
         easy_margin: bool = False,
         sample: float = 1.0,
         seed: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
         self.options, state = margin_options(
             num_classes, loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin
         )
-        self.ranks = Ranks.current()
-        if num_classes < self.ranks.count:
-            raise Refused("--head-parallel", f"{num_classes} classes for {self.ranks.count} ranks", "use fewer ranks")
+        if num_classes < ranks.world:
+            raise Refused("--head-parallel", f"{num_classes} classes for {ranks.world} ranks", "use fewer ranks")
         if not 0 < sample <= 1:
             raise Refused("--head-sample", f"{sample} is out of range", "give a part above 0 and at most 1")
         self.num_classes, self.sample, self.seed, self.step = num_classes, sample, seed, 0
-        self.classes = shard_of(num_classes, self.ranks.rank, self.ranks.count)
+        self.ranks, self.classes = ranks, range(*ranks.part(num_classes))
         self.weight = nn.Parameter(_initial_rows(num_classes, in_features, self.classes))
         self.register_buffer("state", state)
         self.state: Tensor
@@ -167,8 +99,8 @@ class ShardedMarginHead(nn.Module):
         scale = torch.full_like(batch.norm, self.options.scale) if self.options.loss != "sphereface" else batch.norm
         plain = margins.Targets(cosine, scale, None, cosine[:1])
         log_others, highest = others_log_sum(batch.unit, self.weight, batch.own, plain)
-        losses = plain.losses(self.ranks.log_sum(log_others))
-        hits = cosine > self.ranks.most(highest)
+        losses = plain.losses(_log_sum(self.ranks, log_others))
+        hits = cosine > self.ranks.largest(highest)
         mine = batch.mine
         return losses[mine], hits[mine]
 
@@ -207,12 +139,38 @@ class _Batch:
     @classmethod
     def gather(cls, ranks: Ranks, unit: Tensor, norm: Tensor, labels: Tensor, classes: range) -> "_Batch":
         """Collects them; the norm travels as one more column of the features."""
-        sizes = ranks.sizes(len(unit))
-        both = ranks.gather(torch.cat([unit, norm[:, None]], dim=1), sizes)
-        labels = ranks.gather(labels, sizes)
+        sizes = ranks.concatenated(torch.tensor([len(unit)])).tolist()  # in main memory: no GPU is waited for
+        both = _gathered(ranks, torch.cat([unit, norm[:, None]], dim=1), sizes)
+        labels = _gathered(ranks, labels, sizes)
         own = torch.where((labels >= classes.start) & (labels < classes.stop), labels - classes.start, -1)
         start = sum(sizes[: ranks.rank])
         return cls(both[:, :-1], both[:, -1], labels, own, sizes, slice(start, start + sizes[ranks.rank]))
+
+
+def _gathered(ranks: Ranks, mine: Tensor, sizes: list[int]) -> Tensor:
+    """[n, ...] of each rank -> [N, ...], in the order of ranks; what is shorter than the longest is padded on the wire."""
+    if ranks.world == 1:
+        return mine
+    longest = max(sizes)
+    every = ranks.concatenated(F.pad(mine, [0, 0] * (mine.dim() - 1) + [0, longest - len(mine)]))
+    return torch.cat([part[:size] for part, size in zip(every.split(longest), sizes, strict=True)])
+
+
+def _sum_of_own(ranks: Ranks, parts: Tensor, sizes: list[int]) -> Tensor:
+    """Of [N, D] on each rank the sum over ranks, of which each gets the rows of its own samples [n, D]."""
+    if ranks.world == 1:
+        return parts
+    longest = max(sizes)
+    padded = [F.pad(part, (0, 0, 0, longest - len(part))) for part in parts.split(sizes)]
+    mine = torch.empty_like(padded[0])
+    torch.distributed.reduce_scatter(mine, padded)
+    return mine[: sizes[ranks.rank]]
+
+
+def _log_sum(ranks: Ranks, values: Tensor) -> Tensor:
+    """log of the sum over ranks of exp(values); they are scaled by the largest, so that nothing overflows or vanishes."""
+    highest = ranks.largest(values)
+    return highest + ranks.sum((values - highest).exp()).log() if ranks.world > 1 else values
 
 
 class _ShardedLoss(torch.autograd.Function):
@@ -235,7 +193,7 @@ class _ShardedLoss(torch.autograd.Function):
             draw = draw_classes(batch.own, len(weight), head.sample, (head.seed, head.step, ranks.rank))
         rows, own, offset = (weight, batch.own, None) if draw is None else (weight[draw.index], draw.own, draw.offset)
         log_others, highest = others_log_sum(batch.unit, rows, own, plain, offset)
-        log_others, highest = ranks.log_sum(log_others), ranks.most(highest)
+        log_others, highest = _log_sum(ranks, log_others), ranks.largest(highest)
         with torch.enable_grad():
             log_others.requires_grad_()
             losses = targets.losses(log_others) + margins.penalties(norms, head.options)
@@ -261,14 +219,14 @@ class _ShardedLoss(torch.autograd.Function):
             gradient = torch.zeros_like(weight).index_copy_(0, draw.index, gradient)
         norms = None
         if features is not None:
-            features, norms = ranks.sum_own(features, sizes), by_norm[mine]
+            features, norms = _sum_of_own(ranks, features, sizes), by_norm[mine]
             if (
                 ctx.scales_by_norm
             ):  # S's logits are |z| c_j: d loss / d |z| gets sum_j (d loss / d c_j) c_j / |z| of the others
                 along = (features * unit[mine]).sum(dim=1) - by_target[mine] * cosine[mine]
                 scale = ctx.plain.scale[mine]
                 norms = norms + torch.where(scale < margins.MAX_SCALE, along / scale, 0.0)
-            features, norms = features * ranks.count, norms * ranks.count
+            features, norms = features * ranks.world, norms * ranks.world
         return features, norms, gradient, None, None, None
 
 
