@@ -102,6 +102,7 @@ def run_case(
     found |= {"median_s": statistics.median(times), "fastest_s": min(times), "rounds": rounds}
     Path(f"{meeting}.{rank}").write_text(json.dumps(found))
     if ranks > 1:
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -36,6 +36,7 @@ def _enter(rank, work, ranks, folder, *arguments):
         timeout=datetime.timedelta(seconds=60),
     )
     work(Ranks(rank, ranks), folder, *arguments)
+    dist.barrier()
     dist.destroy_process_group()
 
 
