@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifarnet.data.identities import Identities
+
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
 
@@ -18,6 +20,7 @@ class Request:
         coarse: CIFAR-100's 20 superclasses in place of its 100 classes.
         download: fetch what is not on this machine.
         progress: told about a download.
+        identities: what the synthetic ones are.
     """
 
     data_dir: Path | None = None
@@ -25,6 +28,7 @@ class Request:
     coarse: bool = False
     download: bool = True
     progress: Progress | None = None
+    identities: Identities | None = None
 
 
 def cache_folder() -> Path:
