@@ -138,7 +138,7 @@ def train_with_progress(
         if resume and session.progress.epoch >= config.epochs:
             console.print(f"nothing to do: the run is at its last epoch ({config.epochs}); ask for more with --epochs")
         frames = SphereFrames(session, folder.path) if animate and ranks.first else None
-        with TerminalWatcher(console, session, frames) as watcher, StopRequest() as stop:
+        with TerminalWatcher(console, session, frames) as watcher, StopRequest(together=ranks.world > 1) as stop:
             summary = train(session, folder, watcher, stop)
         if frames is not None and (film := frames.finish()):
             console.print(f"[bold]film[/]     {film}", soft_wrap=True)
