@@ -15,6 +15,8 @@ SYNTHETIC, IDENTITY = (
     "synthetic-identities",
     "identity",
 )  # the data set of features, and the backbone that passes them on
+# What a run on features takes in place of the recipe's values: there is nothing to augment, and the prototypes alone learn.
+FEATURE_VALUES = {"arch": IDENTITY, "augment": "none", "lr": 0.05}
 GROUPS = ("Model", "Loss", "Data", "Optimisation", "Execution", "Output")
 
 

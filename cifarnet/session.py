@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cifarnet import kernels
-from cifarnet.checkpoint import ModelInfo, current_versions, load_model
+from cifarnet.checkpoint import SHARDED, ModelInfo, current_versions, load_model
 from cifarnet.config import TrainConfig
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.devices import autocast, pick_device, pick_precision
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses.head import MarginHead
+from cifarnet.losses.sharded import ShardedMarginHead
 from cifarnet.model import Classifier, build_model
 from cifarnet.optim import build_optimizer
 from cifarnet.state import Progress, load_state, save_state
@@ -79,12 +80,25 @@ class Session:
         first, last = self.ranks.part(rest)
         return full * (end - begin) + last - first
 
+    @property
+    def sharded(self) -> bool:
+        """Whether the head's classes are spread over the ranks."""
+        return isinstance(self.model.head, ShardedMarginHead)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the model of all ranks learns."""
+        head, counted = self.model.head, sum(parameter.numel() for parameter in self.model.parameters())
+        if isinstance(head, ShardedMarginHead):
+            counted += (head.num_classes - len(head.classes)) * head.weight.shape[1]
+        return counted
+
     def whole_loss(self, loss: Tensor, images: int) -> Tensor:
         """What a rank shall differentiate in place of the mean over its own `images`.
 
         The mean of it over the ranks, which is what DistributedDataParallel makes of gradients, is the mean over the batch.
         """
-        if self.ranks.world == 1:
+        if self.ranks.world == 1 or self.sharded:  # a spread head's loss is already that of the whole batch
             return loss
         return loss * (images * self.ranks.world / self.train.size(self.progress.step))
 
@@ -96,8 +110,7 @@ class Session:
     def save(self, path: Path) -> None:
         """Writes the training state of this moment; all ranks call it, and none goes on before the file is there."""
         totals = self.totals if self.ranks.world == 1 else self.ranks.concatenated(self.totals[None])
-        if self.ranks.first:
-            save_state(path, self.models, self.optimizer, totals, self.progress, self.config, self.ranks.world)
+        save_state(path, self.models, self.optimizer, totals, self.progress, self.config, self.ranks)
         self.ranks.wait()
 
     def load(self, path: Path) -> list[str]:
@@ -108,6 +121,8 @@ class Session:
                 str(path), f"stands at step {progress.step} of {self.steps}", "is this the data it began with?"
             )
         self.progress = progress
+        if isinstance(self.model.head, ShardedMarginHead):
+            self.model.head.step = progress.epoch * self.steps + progress.step
         return warnings
 
     def info(self, metrics: dict[str, Any]) -> ModelInfo:
@@ -139,8 +154,9 @@ def build_session(
         )
     device = pick_device(config.device, ranks)
     precision = pick_precision(config.precision, device)
-    model = build_model(config, len(dataset.classes))
-    backend = "torch" if config.loss in ("ce", "focal") else kernels.resolve(config.backend, device.type)
+    model = build_model(config, len(dataset.classes), ranks)
+    plain = config.loss in ("ce", "focal") or config.head_parallel
+    backend = "torch" if plain else kernels.resolve(config.backend, device.type)
     if init_from is not None:
         copy_weights(model, init_from)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -214,6 +230,9 @@ class TrainingStep(nn.Module):
         head = self.model.head
         with autocast(self.device, self.precision):
             features = self.model.features(images)
+        if isinstance(head, ShardedMarginHead):
+            loss, hit = head.loss_and_hits(features, labels)
+            return loss, hit.sum()
         loss = head(features, labels)
         if mixture is not None:
             others, share = mixture
@@ -245,17 +264,25 @@ def join(session: Session) -> None:
     ranks, model = session.ranks, session.model
     if ranks.world == 1:
         return
+    apart = [SHARDED] if session.sharded else []  # each rank has its own rows of it
     for shared in session.models.values():
-        ranks.copy_from_first(shared.state_dict().values())
+        ranks.copy_from_first(value for name, value in shared.state_dict().items() if name not in apart)
     if isinstance(model.head, MarginHead):
         model.head.ranks = ranks
     if session.config.sync_bn:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    shared_step = SharedStep(model, session.device, session.precision)
+    learned = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in apart]
+    if not learned:
+        return
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        shared_step, [f"model.{name}" for name in apart]
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its new name is not in every torch from 2.11 on
         # Buffers are not shared step by step: the head's state is equal on all ranks as it is, and BatchNorm's running
         # statistics, which training does not read, are the first rank's wherever they are used.
-        step = DistributedDataParallel(SharedStep(model, session.device, session.precision), broadcast_buffers=False)
+        step = DistributedDataParallel(shared_step, broadcast_buffers=False)
     # It sorts its buckets anew after its first step, and with them the order in which three and more ranks are summed.
     # A rehearsal takes that first step here, so that a run sums in one order, resumed or not.
     step().backward()

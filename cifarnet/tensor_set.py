@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
-from cifarnet.header import MAX_HEADER, check_metadata, read_header
+from cifarnet.header import MAX_HEADER, check_metadata, read_header, read_metadata
 from cifarnet.storage import write_file
 
 INDEX = ".index.json"
@@ -47,6 +47,13 @@ def index_of(path: Path) -> Path:
 def existing(path: Path) -> Path | None:
     """The single file `path` or the index of its set, whichever is there."""
     return next((candidate for candidate in (path, index_of(path)) if candidate.exists()), None)
+
+
+def metadata_of(path: Path, format_name: str, kind: str) -> dict[str, str]:
+    """The metadata of a single file or of a set's index. Raises Refused as `header.read_metadata`."""
+    if path.name.endswith(INDEX):
+        return check_metadata(path, _read_index(path)["metadata"], format_name, kind)
+    return read_metadata(path, format_name, kind)
 
 
 def files_of(path: Path) -> list[Path]:

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from cifarnet.averaging import update_average
-from cifarnet.checkpoint import load_model, save_model
+from cifarnet.checkpoint import load_model, restore_weights, save_model
 from cifarnet.data.mixing import draw_mix, mix_images
 from cifarnet.devices import determinism
 from cifarnet.errors import Failed, Interrupted
-from cifarnet.evaluate import Scores, collect_logits, score
+from cifarnet.evaluate import FewScores, Scores, collect_logits, few_scores, measure_many, measures_few, score
 from cifarnet.optim import gradients, learning_rate, set_learning_rate
 from cifarnet.runs import RunFolder
 from cifarnet.session import Mixture, Session
 from cifarnet.signals import StopRequest
+from cifarnet.tensor_set import existing
 
 GUARD_INTERVAL = 50  # steps between two looks at the device's not-finite flag, where looking would stall it
 STOP_INTERVAL = (
@@ -50,7 +51,7 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
     with determinism(config.deterministic):
         if progress.epoch == 0 and progress.step == 0:
             session.save(folder.state)
-        scores: Scores | None = None
+        scores: Scores | FewScores | None = None
         while progress.epoch < config.epochs:
             run_epoch(session, folder, watcher, stop)
             record = measure_training(session)
@@ -61,20 +62,20 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
                 scores = evaluate_epoch(session, record)
                 best = is_best(session, record)
             progress.history.append(record)
-            if session.ranks.first:
-                keep_epoch(session, folder, watcher, record, best)
+            keep_epoch(session, folder, watcher, record, best)
             session.save(folder.state)
         return summarise(session, folder, scores)
 
 
 def keep_epoch(session: Session, folder: RunFolder, watcher: Watcher, record: dict[str, Any], best: bool) -> None:
     """Logs and shows the epoch that has ended, and saves its model."""
-    if warning := folder.log(session.progress.history):
-        watcher.warn(warning)
-    watcher.epoch(record)
-    save_model(folder.last, session.result, session.info(record))
+    if session.ranks.first:
+        if warning := folder.log(session.progress.history):
+            watcher.warn(warning)
+        watcher.epoch(record)
+    save_model(folder.last, session.result, session.info(record), session.ranks)
     if best:
-        save_model(folder.best, session.result, session.info(record))
+        save_model(folder.best, session.result, session.info(record), session.ranks)
 
 
 def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopRequest) -> None:
@@ -84,7 +85,7 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
     started, before = time.perf_counter(), progress.seconds
     guard = Guard(session)
     for images, labels in session.train.epoch(progress.epoch, start=progress.step):
-        if config.channels_last:
+        if config.channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         step = progress.epoch * session.steps + progress.step
         set_learning_rate(optimizer, learning_rate(config, step, config.epochs * session.steps))
@@ -212,7 +213,7 @@ def measure_training(session: Session) -> dict[str, Any]:
     return record
 
 
-def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores:
+def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores | FewScores:
     """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores."""
     if session.validation is not None:
         held_out = evaluate_on(session, "validation")
@@ -222,13 +223,16 @@ def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores:
     return scores
 
 
-def evaluate_on(session: Session, name: str) -> Scores:
+def evaluate_on(session: Session, name: str) -> Scores | FewScores:
     """Scores of the model as it is on `test` or `validation`; each rank sees its part of the split and scores the whole."""
     loader, ranks = getattr(session, name), session.ranks
     ranks.copy_from_first(session.result.buffers())
     flip = session.config.tta
-    logits, labels = collect_logits(session.result, loader.epoch(0), session.device, session.precision, flip)
     count = len(loader.split)  # what comes after are repetitions
+    if measures_few(session.config, len(session.classes)):
+        losses, hits = measure_many(session.result, loader.epoch(0), session.device, session.precision)
+        return few_scores(ranks.concatenated(losses)[:count], ranks.concatenated(hits)[:count])
+    logits, labels = collect_logits(session.result, loader.epoch(0), session.device, session.precision, flip)
     return score(ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count], session.classes)
 
 
@@ -243,15 +247,18 @@ def is_best(session: Session, record: dict[str, Any]) -> bool:
     return True
 
 
-def summarise(session: Session, folder: RunFolder, scores: Scores | None) -> dict[str, Any]:
+def summarise(session: Session, folder: RunFolder, scores: Scores | FewScores | None) -> dict[str, Any]:
     """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch."""
     ranks = session.ranks
-    chosen = folder.best if ranks.of_first(folder.best.exists) else folder.last
-    if chosen == folder.best:
-        if ranks.first:
+    chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
+    if chosen is not None and chosen == existing(folder.best):
+        if session.sharded:
+            restore_weights(chosen, session.result)
+        elif ranks.first:
             best, _ = load_model(folder.best)
             session.result.load_state_dict(best.state_dict())
-        ranks.copy_from_first(session.result.state_dict().values())
+        if not session.sharded:
+            ranks.copy_from_first(session.result.state_dict().values())
         scores = None
     if scores is None:
         scores = evaluate_on(session, "test")
@@ -261,7 +268,7 @@ def summarise(session: Session, folder: RunFolder, scores: Scores | None) -> dic
         "arch": session.config.arch,
         "loss": session.config.loss,
         "dataset": session.config.dataset,
-        "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
+        "parameters": session.parameters,
         "epochs": session.progress.epoch,
         "seconds": round(sum(record["seconds"] for record in session.progress.history), 1),
         "device": str(session.device),

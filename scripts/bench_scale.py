@@ -29,7 +29,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.losses.head import MarginHead
-from cifarnet.losses.sharded import ShardedMarginHead
+from cifarnet.losses.sharded import ShardedMarginHead, Spread
 from scripts.bench_head import peak, processor, wait
 
 CASES = (("compiled", 1), ("sharded", 1), ("sharded", 2), ("sampled", 1), ("eager", 1))
@@ -44,7 +44,7 @@ def build(name: str, features: int, classes: int, device: str, ranks: Ranks = AL
         if name in ("compiled", "eager"):
             head: nn.Module = MarginHead(features, classes, backend="torch" if name == "eager" else device)
         else:
-            head = ShardedMarginHead(features, classes, sample=0.1 if name == "sampled" else 1.0, ranks=ranks)
+            head = ShardedMarginHead(features, classes, spread=Spread(ranks, 0.1 if name == "sampled" else 1.0))
     head = head.to_empty(device=device)
     with torch.no_grad():
         head.weight.normal_(std=features**-0.5)  # type: ignore[operator]

@@ -14,7 +14,7 @@ from cifarnet.losses import LOSSES, MarginHead
 from cifarnet.losses import shard as shard_module
 from cifarnet.losses.sampling import draw_classes
 from cifarnet.losses.shard import others_log_sum
-from cifarnet.losses.sharded import ShardedMarginHead
+from cifarnet.losses.sharded import ShardedMarginHead, Spread
 
 ANGULAR = [name for name, row in LOSSES.items() if row.angular]
 N, D, C = 13, 16, 37  # neither divides by 2 or 3
@@ -55,11 +55,11 @@ def batch(head, dtype, seed):
     return inputs.to(dtype), body.to(dtype), labels
 
 
-def both_heads(loss, dtype, classes=C, **options):
+def both_heads(loss, dtype, classes=C, **spread):
     torch.manual_seed(5)
     whole = MarginHead(D, classes, loss, backend="torch").to(dtype)
     torch.manual_seed(5)
-    return whole, ShardedMarginHead(D, classes, loss, **options).to(dtype)
+    return whole, ShardedMarginHead(D, classes, loss, spread=Spread(**spread)).to(dtype)
 
 
 def check_equal(ranks, folder):
@@ -95,7 +95,7 @@ def check_equal(ranks, folder):
     check_sampled(ranks, low, high)
     if ranks.world == 3:
         with pytest.raises(Refused, match="2 classes for 3 ranks"):
-            ShardedMarginHead(D, 2, "arcface", ranks=ranks)
+            ShardedMarginHead(D, 2, "arcface", spread=Spread(ranks))
 
 
 def check_sampled(ranks, low, high):
@@ -174,7 +174,7 @@ def test_a_label_of_no_class_and_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="features must be"):
         head(torch.randn(2, D + 1), torch.tensor([0, 1]))
     with pytest.raises(Refused, match="--head-sample"):
-        ShardedMarginHead(D, C, "arcface", sample=0.0)
+        ShardedMarginHead(D, C, "arcface", spread=Spread(sample=0.0))
 
 
 def test_drawn_negatives_give_the_full_sum_on_average():

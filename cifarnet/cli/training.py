@@ -12,7 +12,7 @@ from rich.text import Text
 from torch import Tensor
 
 from cifarnet.config import TrainConfig
-from cifarnet.data import load
+from cifarnet.data import Identities, load
 from cifarnet.devices import device_name
 from cifarnet.distributed import connect, job, may_restart, restarts
 from cifarnet.errors import CifarnetError, Refused, printable
@@ -22,6 +22,7 @@ from cifarnet.runs import RunFolder, next_folder, open_run
 from cifarnet.session import Session
 from cifarnet.signals import StopRequest
 from cifarnet.state import check_same_run, load_config
+from cifarnet.tensor_set import existing
 from cifarnet.train import Watcher, train
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def take_folder(
         raise Refused("--out", "torchrun --max-restarts needs it, to find the run again", "name the run's folder")
     folder = RunFolder(out or next_folder(config))
     if restarts() and folder.is_of(job()):
-        resume, overwrite = folder.state.exists(), not folder.state.exists()
+        resume = existing(folder.state) is not None
+        overwrite = not resume
         if resume:
             check_same_run(load_config(folder.state), config)
     held.enter_context(open_run(folder.path, resume=resume, overwrite=overwrite)).claim(job())
@@ -184,7 +186,10 @@ def draw_figures(session: Session, summary: dict[str, Any], folder: RunFolder, c
     try:
         if session.progress.history:
             curves.draw({folder.path.name: session.progress.history}, folder.path / "curves.png", title)
-        confusion.draw(summary["test"]["confusion"], session.classes, folder.path / "confusion.png", f"{title} test")
+        if "confusion" in summary["test"]:
+            confusion.draw(
+                summary["test"]["confusion"], session.classes, folder.path / "confusion.png", f"{title} test"
+            )
     except CifarnetError as error:
         console.print(f"[yellow]warning:[/] {error}")
 
@@ -205,13 +210,14 @@ def load_with_progress(config: TrainConfig, console: Console) -> Any:
             image_size=config.image_size,
             coarse=config.coarse,
             progress=show,
+            identities=Identities.of(config),
         )
 
 
 def describe(session: Session, folder: RunFolder, console: Console) -> None:
     """Says what is about to run, before it runs."""
     config, ranks = session.config, session.ranks
-    parameters = sum(parameter.numel() for parameter in session.model.parameters())
+    parameters = session.parameters
     constants = getattr(session.model.head, "options", None)
     loss = config.loss if constants is None else f"{config.loss} (s = {constants.scale:g}, m = {constants.margin:g})"
     held_out = len(session.validation.split) if session.validation else 0
@@ -225,8 +231,8 @@ def describe(session: Session, folder: RunFolder, console: Console) -> None:
         say(console, "ranks", f"{ranks.world}, a batch of {config.batch_size} over all of them{note}")
     say(console, "run", str(folder.path))
     if constants is not None:
-        prototypes = session.model.head.weight
-        for note in misfits(config.loss, constants.scale, constants.margin, *prototypes.shape):
+        features = session.model.head.weight.shape[1]
+        for note in misfits(config.loss, constants.scale, constants.margin, len(session.classes), features):
             say(console, "note", note)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from cifarnet.config import SYNTHETIC
 from cifarnet.data.cifar import load_cifar10, load_cifar100
 from cifarnet.data.digits import load_digits
-from cifarnet.data.identities import FeatureSplit, Identities, load_identities
 from cifarnet.data.folder import StreamedSplit, load_folder
+from cifarnet.data.identities import FeatureSplit, Identities, load_identities
 from cifarnet.data.loader import Loader
 from cifarnet.data.request import Progress, Request, cache_folder
 from cifarnet.data.splits import AnySplit, Dataset, Split, hold_out

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.data import augment as augmentation
+from cifarnet.data.identities import FeatureSplit
 from cifarnet.data.splits import AnySplit, Channels, Split
 from cifarnet.distributed import ALONE, Ranks
 
@@ -56,7 +57,11 @@ class Loader:
         self.seed, self.shuffle, self.workers = seed, shuffle, workers
         self.ranks, self.neighbour = ranks, neighbour and ranks.world > 1
         self.labels = split.labels.to(self.device)
-        self.split = Split(split.images.to(self.device), self.labels) if isinstance(split, Split) else split
+        if isinstance(split, Split):
+            split = Split(split.images.to(self.device), self.labels)
+        elif isinstance(split, FeatureSplit):
+            split = split.to(self.device)
+        self.split = split
         # (x - mean) / std as one multiply-add
         scale = torch.tensor(std, dtype=torch.float64).reciprocal()
         shift = -torch.tensor(mean, dtype=torch.float64) * scale
@@ -88,16 +93,19 @@ class Loader:
         """The batches of an epoch from batch `start` on.
 
         Yields:
-            images float32 [B, 3, H, W], normalised, and labels int64 [B], both on the device.
+            images float32 [B, 3, H, W], normalised (features [B, D] of a `FeatureSplit`), and labels int64 [B], both on the device.
         """
         order = torch.arange(len(self.split))
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
-        draws = augmentation.draw(len(self.split), self.seed, epoch)
+        features = isinstance(self.split, FeatureSplit)  # as they come: there is nothing to augment or normalise
+        draws = None if features else augmentation.draw(len(self.split), self.seed, epoch)
         positions = self.positions()[start:]
         indices = [order[position] for position in positions]
         batches = self.split.batches(indices, self.workers)
         for position, index, images in zip(positions, indices, batches, strict=True):
             images = images.to(self.device, non_blocking=True)
             labels = self.labels[index.to(self.device, non_blocking=True)]
-            yield augmentation.augment(self.policy, images, draws[position], self.scale, self.shift), labels
+            if draws is not None:
+                images = augmentation.augment(self.policy, images, draws[position], self.scale, self.shift)
+            yield images, labels

@@ -5,13 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarnet import kernels
-from cifarnet.config import MarginOptions
 from cifarnet.distributed import ALONE, Ranks
-from cifarnet.errors import Refused
 from cifarnet.losses import LOSSES, loss_constants
 from cifarnet.losses.fit import fitting_margin, fitting_scale
 from cifarnet.losses.focal import focal_loss
-from cifarnet.losses.margins import margin_loss, normalize, state_of_all_ranks
+from cifarnet.losses.margins import inference_logits, margin_loss, normalize, state_of_all_ranks
+from cifarnet.losses.options import margin_options
+from cifarnet.losses.sharded import ShardedMarginHead, Spread
 
 
 class MarginHead(nn.Module):
@@ -77,10 +77,7 @@ class MarginHead(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p."""
-        with torch.autocast(features.device.type, enabled=False):
-            unit, norm = normalize(features.float())
-            cosine = unit @ normalize(self.weight.float())[0].T
-            return cosine * (norm[:, None] if self.options.loss == "sphereface" else self.options.scale)
+        return inference_logits(features, self.weight, self.options)
 
     def prototypes(self) -> Tensor:
         """The class prototypes on the unit sphere [C, D]."""
@@ -103,22 +100,6 @@ class MarginHead(nn.Module):
         super()._apply(fn, recurse)
         self.state = self.state.float()
         return self
-
-
-def margin_options(num_classes: int, loss: str, **given: float | bool | None) -> tuple[MarginOptions, Tensor]:
-    """The constants of a margin loss, checked, and its initial state.
-
-    Raises:
-        Refused: an unknown loss, a constant it does not have or that is out of range, fewer than two classes.
-    """
-    constants = loss_constants(loss, **given)
-    if not LOSSES[loss].angular:
-        raise Refused("--loss", f"{loss} has no margin head", "use LinearHead")
-    if num_classes < 2:
-        raise Refused("num_classes", f"a margin needs at least 2 classes, not {num_classes}")
-    options = MarginOptions(loss, **constants)
-    _check_constants(options)
-    return options, torch.tensor(LOSSES[loss].initial_state, dtype=torch.float32)
 
 
 class LinearHead(nn.Module):
@@ -150,7 +131,7 @@ class LinearHead(nn.Module):
         return normalize(self.weight.detach().float())[0]
 
 
-Head = MarginHead | LinearHead
+Head = MarginHead | LinearHead | ShardedMarginHead
 
 
 def build_head(
@@ -167,10 +148,12 @@ def build_head(
     label_smoothing: float = 0.0,
     frozen: bool = False,
     backend: str = "auto",
+    spread: Spread | None = None,
 ) -> Head:
     """The head of `loss`; a constant that the loss does not have is refused.
 
     `scale` and `margin` may be "auto" (see `cifarnet.losses.fit`). `frozen`: its parameters do not learn.
+    `spread`: how a margin head's classes lie on several ranks; None keeps all of them here.
     """
     if scale == "auto":
         scale = fitting_scale(num_classes)
@@ -181,17 +164,10 @@ def build_head(
         loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin, gamma=gamma
     )
     head: Head
-    if LOSSES[loss].angular:
+    if spread is not None:
+        head = ShardedMarginHead(in_features, num_classes, loss, spread=spread, **constants)
+    elif LOSSES[loss].angular:
         head = MarginHead(in_features, num_classes, loss, backend=backend, **constants)
     else:
         head = LinearHead(in_features, num_classes, **constants, label_smoothing=label_smoothing)
     return head.requires_grad_(not frozen)
-
-
-def _check_constants(options: MarginOptions) -> None:
-    if options.loss == "sphereface" and options.margin not in (1, 2, 3, 4, 5):
-        raise Refused("--margin", f"sphereface multiplies the angle by 1 to 5, not {options.margin}", "give an integer")
-    if options.loss != "sphereface" and not 0 <= options.margin <= 3.14159:
-        raise Refused("--margin", f"{options.margin} is out of range", "give a margin between 0 and pi")
-    if not 0 < options.scale < 1000:
-        raise Refused("--scale", f"{options.scale} is out of range", "give a scale between 0 and 1000")

@@ -214,6 +214,14 @@ def state_of_all_ranks(
     return next_state(options.loss, options, Angles(target, norm, state.to(working)), ranks).to(state.dtype)
 
 
+def inference_logits(features: Tensor, weight: Tensor, options: MarginOptions) -> Tensor:
+    """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p."""
+    with torch.autocast(features.device.type, enabled=False):
+        unit, norm = normalize(features.float())
+        cosine = unit @ normalize(weight.float())[0].T
+        return cosine * (norm[:, None] if options.loss == "sphereface" else options.scale)
+
+
 def margin_loss(
     features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, training: bool
 ) -> tuple[Tensor, Tensor]:

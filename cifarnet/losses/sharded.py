@@ -13,12 +13,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cifarnet.config import MarginOptions
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses import margins
-from cifarnet.losses.head import margin_options
+from cifarnet.losses.options import margin_options
 from cifarnet.losses.sampling import draw_classes
 from cifarnet.losses.shard import others_log_sum, shard_gradients, target_cosines
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a head lies on several ranks.
+
+    ranks: this process among those that share it; sample: the part of each shard's classes that a training step takes,
+    in (0, 1] (see `cifarnet.losses.sampling`); seed: of those drawn.
+    """
+
+    ranks: Ranks = ALONE
+    sample: float = 1.0
+    seed: int = 0
 
 
 class ShardedMarginHead(nn.Module):
@@ -33,9 +47,9 @@ class ShardedMarginHead(nn.Module):
     Args:
         in_features: D; num_classes: C of all ranks, at least one each.
         loss: one of the angular rows of `LOSSES`; scale, margin, h, t_alpha, easy_margin: as MarginHead's.
-        sample: the part of each shard's classes that a training step takes (see `cifarnet.losses.sampling`); 1: all.
-        seed: of the drawn classes; `step` (0, and one more after each training forward) is the other half.
-        ranks: this process among those that share the head.
+        spread: the ranks that share the head, and how many of its classes a step takes.
+
+    Which classes are drawn follows from the seed and `step`: 0, and one more after each forward in training.
 
     Raises:
         Refused: as MarginHead, fewer classes than ranks, a part outside (0, 1].
@@ -52,19 +66,18 @@ class ShardedMarginHead(nn.Module):
         h: float | None = None,
         t_alpha: float | None = None,
         easy_margin: bool = False,
-        sample: float = 1.0,
-        seed: int = 0,
-        ranks: Ranks = ALONE,
+        spread: Spread = Spread(),
     ) -> None:
         super().__init__()
         self.options, state = margin_options(
             num_classes, loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin
         )
+        ranks, sample = spread.ranks, spread.sample
         if num_classes < ranks.world:
             raise Refused("--head-parallel", f"{num_classes} classes for {ranks.world} ranks", "use fewer ranks")
         if not 0 < sample <= 1:
             raise Refused("--head-sample", f"{sample} is out of range", "give a part above 0 and at most 1")
-        self.num_classes, self.sample, self.seed, self.step = num_classes, sample, seed, 0
+        self.num_classes, self.sample, self.seed, self.step = num_classes, sample, spread.seed, 0
         self.ranks, self.classes = ranks, range(*ranks.part(num_classes))
         self.weight = nn.Parameter(_initial_rows(num_classes, in_features, self.classes))
         self.register_buffer("state", state)
@@ -91,18 +104,16 @@ class ShardedMarginHead(nn.Module):
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy [n] of this rank's samples over the logits of inference (no margin), and whether each is a hit [n]."""
         self._check(features, labels)
-        working = torch.promote_types(features.dtype, torch.float32)
-        unit, norm = margins.normalize(features.to(working))
-        batch = _Batch.gather(self.ranks, unit, norm, labels, self.classes)
-        cosine = self.ranks.sum(target_cosines(batch.unit, self.weight, batch.own))
-        cosine.clamp_(-margins.COSINE_LIMIT, margins.COSINE_LIMIT)
-        scale = torch.full_like(batch.norm, self.options.scale) if self.options.loss != "sphereface" else batch.norm
-        plain = margins.Targets(cosine, scale, None, cosine[:1])
-        log_others, highest = others_log_sum(batch.unit, self.weight, batch.own, plain)
-        losses = plain.losses(_log_sum(self.ranks, log_others))
-        hits = cosine > self.ranks.largest(highest)
-        mine = batch.mine
-        return losses[mine], hits[mine]
+        return measure(features, labels, self.weight, self.options, self.classes, self.ranks)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """As `MarginHead.logits`, [n, C], for heads whose whole W may lie on each rank for the moment."""
+        sizes = [
+            end - begin
+            for begin, end in (Ranks(r, self.ranks.world).part(self.num_classes) for r in range(self.ranks.world))
+        ]
+        whole = _gathered(self.ranks, self.weight.detach(), sizes)
+        return margins.inference_logits(features, whole, self.options)
 
     def prototypes(self) -> Tensor:
         """This rank's class prototypes on the unit sphere [C_k, D]."""
@@ -123,6 +134,26 @@ class ShardedMarginHead(nn.Module):
         super()._apply(fn, recurse)  # the state stays fp32, as MarginHead's
         self.state = self.state.float()
         return self
+
+
+@torch.no_grad()
+def measure(
+    features: Tensor, labels: Tensor, weight: Tensor, options: MarginOptions, classes: range, ranks: Ranks = ALONE
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy [n] over the logits of inference (no margin), and whether each sample is nearest to its own class [n].
+
+    No N x C numbers are held. Of several ranks each gives its samples, [n, D] and [n], and its rows `classes` of W.
+    """
+    working = torch.promote_types(features.dtype, torch.float32)
+    unit, norm = margins.normalize(features.to(working))
+    batch = _Batch.gather(ranks, unit, norm, labels, classes)
+    cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
+    cosine = cosine.clamp(-margins.COSINE_LIMIT, margins.COSINE_LIMIT)
+    scale = batch.norm if options.loss == "sphereface" else torch.full_like(batch.norm, options.scale)
+    plain = margins.Targets(cosine, scale, None, cosine[:1])
+    log_others, highest = others_log_sum(batch.unit, weight, batch.own, plain)
+    losses = plain.losses(_log_sum(ranks, log_others))
+    return losses[batch.mine], (cosine > ranks.largest(highest))[batch.mine]
 
 
 @dataclass
