@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cifarnet import __version__
-from cifarnet.config import SYNTHETIC, TrainConfig
+from cifarnet.config import IDENTITY, SYNTHETIC, TrainConfig
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.header import read_metadata
@@ -94,11 +94,14 @@ class WithoutDrawing(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def load_model(path: Path) -> tuple[Classifier, ModelInfo]:
+def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, ModelInfo]:
     """The model of a checkpoint, on the CPU in evaluation mode, and what the file says of it.
 
     The model is first laid out without memory and compared with the file, so that no size written in a hostile file
-    makes the program allocate more than the file holds.
+    makes the program allocate more than the file holds. A set of files (its index) is put together.
+
+    Args:
+        of_features: whether the caller can use a model that takes features and no images.
 
     Raises:
         Refused: not a whole safetensors file of ours, another architecture than it says, weights that are not finite.
@@ -106,6 +109,8 @@ def load_model(path: Path) -> tuple[Classifier, ModelInfo]:
     opened = TensorSet(path, FORMAT, "model") if path.name.endswith(INDEX) else None
     metadata = opened.metadata if opened else read_metadata(path, FORMAT, "model")
     info = parse_info(metadata.get("info", ""), path)
+    if info.config.arch == IDENTITY and not of_features:
+        raise Refused(str(path), "its model takes features, not images", "train and eval alone can use it")
     try:
         with torch.device("meta"), WithoutDrawing():
             model = build_model(info.config, len(info.classes))

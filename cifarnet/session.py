@@ -296,8 +296,11 @@ def copy_weights(model: Classifier, path: Path) -> None:
     Raises:
         Refused: the backbone there is another one.
     """
-    source, info = load_model(path)
+    source, info = load_model(path, of_features=True)
     theirs, mine = source.state_dict(), model.state_dict()
+    head = model.head
+    if isinstance(head, ShardedMarginHead) and len(theirs[SHARDED]) == head.num_classes:
+        theirs[SHARDED] = theirs[SHARDED][head.classes.start : head.classes.stop]
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     body = [name for name in mine if not name.startswith("head.")]
     lost = [name for name in body if name not in fitting]

@@ -165,20 +165,23 @@ class TensorSet:
 
     def read(self, name: str, rows: range | None = None) -> Tensor:
         """A tensor, or only some of its rows; of the files that hold others nothing is read."""
-        stored = self.tensors[name]
-        wanted = rows if rows is not None else range(stored.pieces[-1].stop)
-        parts = []
-        for piece in stored.pieces:
-            low, high = max(wanted.start, piece.start), min(wanted.stop, piece.stop)
-            if low < high:
-                parts.append(self._read_piece(piece, range(low - piece.start, high - piece.start)))
+        pieces = self.tensors[name].pieces
+        if rows is None:
+            parts = [self._read_piece(piece, None) for piece in pieces]
+        else:
+            parts = [
+                self._read_piece(piece, range(max(rows.start, piece.start), min(rows.stop, piece.stop)))
+                for piece in pieces
+                if piece.start < rows.stop and rows.start < piece.stop
+            ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _read_piece(self, piece: Piece, rows: range) -> Tensor:
+    def _read_piece(self, piece: Piece, rows: range | None) -> Tensor:
         try:
             with safetensors.safe_open(piece.file, framework="pt") as file:
-                part = file.get_slice(piece.key)
-                return part[rows.start : rows.stop] if part.get_shape() else file.get_tensor(piece.key)
+                if rows is None:
+                    return file.get_tensor(piece.key)
+                return file.get_slice(piece.key)[rows.start - piece.start : rows.stop - piece.start]
         except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
             raise Refused(str(piece.file), f"is broken ({error})", TAKE_ANOTHER) from error
 

@@ -255,7 +255,7 @@ def summarise(session: Session, folder: RunFolder, scores: Scores | FewScores | 
         if session.sharded:
             restore_weights(chosen, session.result)
         elif ranks.first:
-            best, _ = load_model(folder.best)
+            best, _ = load_model(folder.best, of_features=True)
             session.result.load_state_dict(best.state_dict())
         if not session.sharded:
             ranks.copy_from_first(session.result.state_dict().values())

@@ -17,7 +17,9 @@ WHOLE = torch.arange(60, dtype=torch.float32).view(20, 3)
 def make(folder, value=0.0):
     """A set of one process whose tensor lies in two pieces, as two ranks would have written them."""
     path = folder / "last.safetensors"
-    write_set(path, {"w": Rows(WHOLE[:8] + value, 0), "b": torch.ones(2), "n": torch.tensor(7)}, META)
+    write_set(
+        path, {"w": Rows(WHOLE[:8] + value, 0), "b": torch.ones(2), "n": torch.tensor(7), "e": torch.empty(0)}, META
+    )
     index = index_of(path)
     document = json.loads(index.read_text())
     tag = document["metadata"]["set"]
@@ -42,6 +44,7 @@ def test_any_slice_is_what_was_written(tmp_path):
     for rows in (range(0, 8), range(3, 17), range(8, 20), range(19, 20)):
         assert torch.equal(found.read("w", rows), WHOLE[rows.start : rows.stop])
     assert torch.equal(found.read("b"), torch.ones(2)) and found.read("n") == 7
+    assert found.read("e").shape == (0,)
 
 
 def test_the_files_follow_the_usual_convention(tmp_path):

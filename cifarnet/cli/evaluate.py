@@ -47,7 +47,7 @@ def evaluate(
     path = find_checkpoint(run)
     if path is None:
         raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
-    model, info = load_model(path)
+    model, info = load_model(path, of_features=True)
     loader, target, chosen = open_split(info, dataset, data_dir, split, batch_size, device, precision)
     console = messages()
     document = {

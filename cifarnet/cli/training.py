@@ -222,7 +222,11 @@ def describe(session: Session, folder: RunFolder, console: Console) -> None:
     loss = config.loss if constants is None else f"{config.loss} (s = {constants.scale:g}, m = {constants.margin:g})"
     held_out = len(session.validation.split) if session.validation else 0
     trained, tested = f"{len(session.train.split) + held_out:,} train", f"{len(session.test.split):,} test"
-    say(console, "model", f"{config.arch}, {parameters:,} parameters, loss {loss}, head backend {session.backend}")
+    spread = f", its classes over {ranks.world} ranks" if session.sharded and ranks.world > 1 else ""
+    if config.head_sample < 1:
+        spread += f", {100 * config.head_sample:g}% of them drawn each step"
+    backend = f"head backend {session.backend}{spread}"
+    say(console, "model", f"{config.arch}, {parameters:,} parameters, loss {loss}, {backend}")
     say(console, "data", f"{config.dataset}: {trained}, {tested}, {len(session.classes)} classes")
     say(console, "device", f"{device_name(session.device)}, {session.precision}")
     if ranks.world > 1:
