@@ -7,7 +7,6 @@ Rank 0 leaves a run folder OUT/<case> for each case, and OUT/refusals.json.
 
 import dataclasses
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -115,5 +114,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["CIFARNET_BACKEND"] = os.environ.get("CIFARNET_BACKEND", "auto")
     main(Path(sys.argv[1]))
