@@ -209,12 +209,14 @@ def check_ranks(session: Session) -> None:
     config, ranks = session.config, session.ranks
     if config.sync_bn and session.device.type != "cuda":
         raise Refused("--sync-bn", f"torch has it for CUDA only, and this is {session.device}", "leave it out")
-    least = min(session.train.size(step) for step in (0, session.steps - 1))
-    if ranks.world > 1 and least < 2 * ranks.world:
+    least, smallest = session.train.size(session.steps - 1), 2 * ranks.world  # the last batch of an epoch
+    if ranks.world > 1 and least < smallest:
+        images = len(session.train.split)
+        fits = [size for size in range(smallest, config.batch_size) if not 1 < images % size < smallest]
         raise Refused(
             "--batch-size",
             f"{config.batch_size} leaves a batch of {least} images for {ranks.world} ranks, fewer than two for each",
-            f"choose another, for example one that divides {len(session.train.split):,}, or fewer ranks",
+            f"choose another, for example {fits[-1]}, or fewer ranks" if fits else "use fewer ranks",
         )
 
 
