@@ -180,7 +180,11 @@ def connect(device: str) -> Iterator[Ranks]:
 
     gpus = device != "cpu" and torch.cuda.is_available()
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+        store, rank, world = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+        # torchrun keeps this store over a restart, and with it the addresses of the processes that died.
+        store = distributed.PrefixStore(f"{restarts()}/{world}", store)
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         yield ranks
     except RuntimeError as error:
         if not _is_lost_connection(error):
