@@ -145,36 +145,56 @@ def fits(name: str, shape: tuple[int, int, int], device: str) -> bool:
     return EAGER_TENSORS * 4 * shape[0] * shape[2] < free / 2
 
 
-def exponent(rows: list[dict[str, Any]], key: str) -> float | None:
-    """The slope of log(value) over log(C) by least squares, over the classes from 10^4 on."""
-    points = [(math.log(row["C"]), math.log(row[key])) for row in rows if row["C"] >= 10_000 and row[key] > 0]
+def slope(points: list[tuple[float, float]]) -> float | None:
+    """Of the line through (x, y) by least squares."""
     if len(points) < 2:
         return None
     mean_x, mean_y = (sum(column) / len(points) for column in zip(*points, strict=True))
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
 
 
+def weight_mb(row: dict[str, Any]) -> float:
+    """The size of a rank's part of W."""
+    return row["C"] / row["ranks"] * row["D"] * 4 / 1e6
+
+
+def fit(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """How a case grows from 10^4 classes on: the exponent of C in its time, and its memory's growth in sizes of W."""
+    large = [row for row in rows if row["C"] >= 10_000]
+    return {
+        "seconds": slope([(math.log(row["C"]), math.log(row["fastest_s"])) for row in large]),
+        "processor": slope([(math.log(row["C"]), math.log(row["processor_s"])) for row in large]),
+        "step_memory": slope([(weight_mb(row), row["step_mb"]) for row in large]),
+        "training_memory": slope([(weight_mb(row), row["training_mb"]) for row in large]),
+    }
+
+
 def table(rows: list[dict[str, Any]], fitted: list[dict[str, Any]]) -> str:
     """The rows as Markdown, and the fits below."""
-    lines = ["| C | | ranks | seconds a step (fastest) | step MB | training MB | W of a rank, MB |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| C | | ranks | seconds a step (fastest) | processor seconds | step MB | training MB | W of a rank, MB |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for row in rows:
-        weight = row["C"] / row["ranks"] * row["D"] * 4 / 1e6
         times = f"{row['median_s']:.4f} ({row['fastest_s']:.4f})"
-        cells = (
+        memory = [f"{row[key]:.0f}" for key in ("step_mb", "training_mb")]
+        cells = [
             f"{row['C']:,}",
             row["name"],
-            row["ranks"],
+            str(row["ranks"]),
             times,
-            f"{row['step_mb']:.0f}",
-            f"{row['training_mb']:.0f}",
-            f"{weight:.1f}",
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", "| from 10^4 classes on | ranks | time grows as C^ | training memory as C^ |", "|---|---|---|---|"]
-    for fit in fitted:
-        numbers = [f"{fit[key]:.2f}" if fit[key] is not None else "–" for key in ("time", "memory")]
-        lines.append(f"| {fit['name']} | {fit['ranks']} | {numbers[0]} | {numbers[1]} |")
+            f"{row['processor_s']:.4f}",
+            *memory,
+            f"{weight_mb(row):.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| from 10^4 classes on | ranks | seconds grow as C^ | processor seconds as C^ | step memory, × W | training memory, × W |",
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    for item in fitted:
+        keys = ("seconds", "processor", "step_memory", "training_memory")
+        numbers = [f"{item[key]:.2f}" if item[key] is not None else "–" for key in keys]
+        lines.append(f"| {item['name']} | {item['ranks']} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
 
