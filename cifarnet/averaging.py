@@ -1,21 +1,56 @@
-"""A running average of the weights, which generalises better than the last of them (Polyak and Juditsky, 1992)."""
+"""Averages of the weights, which generalise better than the last of them.
+
+A running average (`--ema`; Polyak and Juditsky, 1992) or stochastic weight averaging (`--swa`; Izmailov et al.,
+arXiv 1803.05407): the plain mean over the last part of the training, under a constant learning rate (see optim.py). SWA is
+taken after every step (the paper's cycle length c = 1), since short trainings have few epochs to average over.
+"""
+
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
+from cifarnet.config import TrainConfig
+from cifarnet.devices import autocast
 from cifarnet.model import Classifier
+from cifarnet.optim import swa_start
+
+
+def average_share(config: TrainConfig, step: int, total: int) -> float:
+    """The share a that the weights after step `step` (from 0) get in the average, in `average += a (weights - average)`.
+
+    ema: 1 - d, where the decay d grows to --ema, so that the start is forgotten. swa: 0 before it starts, then 1/n for the
+    n-th weights, which makes the average their mean. 0 where no average is kept.
+    """
+    if config.ema:
+        return 1 - min(config.ema, (1 + step) / (10 + step))
+    count = step - swa_start(config.swa, total) + 1
+    return 1 / count if config.swa and count > 0 else 0.0
 
 
 @torch.no_grad()
-def update_average(average: Classifier, model: Classifier, decay: float, step: int) -> None:
-    """average <- d average + (1 - d) model, parameters and buffers; d grows to `decay`, so that the start is forgotten."""
-    keep = min(decay, (1 + step) / (10 + step))
+def update_average(average: Classifier, model: Classifier, share: float) -> None:
+    """average <- average + share (model - average), parameters and buffers."""
     ours, theirs = list(average.state_dict().values()), list(model.state_dict().values())
     floats = [tensor.is_floating_point() for tensor in ours]
     torch._foreach_lerp_(
         [mine for mine, moves in zip(ours, floats, strict=True) if moves],
         [other for other, moves in zip(theirs, floats, strict=True) if moves],
-        1 - keep,
+        share,
     )
     for mine, other, moves in zip(ours, theirs, floats, strict=True):
         if not moves:  # BatchNorm's count of batches
             mine.copy_(other)
+
+
+def measure_batch_norm(
+    model: Classifier, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str
+) -> None:
+    """Gives BatchNorm the statistics that these weights have: the mean ones of the weights averaged are not theirs.
+
+    Args:
+        batches: (images [B, 3, H, W] normalised, labels [B]) of training, on `device`.
+    """
+    with autocast(device, precision):
+        update_bn(batches, model)

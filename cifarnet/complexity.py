@@ -112,7 +112,7 @@ def measure(config: TrainConfig, num_classes: int, batch: int = 1) -> Complexity
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Complexity(
         arch=config.arch,
-        stem=config.stem if config.arch != "baseline" else "",
+        stem=config.stem if config.arch not in ("baseline", "speednet") else "",
         loss=config.loss,
         classes=num_classes,
         image_size=config.image_size,

@@ -11,13 +11,12 @@ from typing import Any
 
 from cifarnet.errors import Refused
 
-SYNTHETIC, IDENTITY = (
-    "synthetic-identities",
-    "identity",
-)  # the data set of features, and the backbone that passes them on
+SYNTHETIC = "synthetic-identities"  # the data set of features
+IDENTITY = "identity"  # the backbone that passes them on
 # What a run on features takes in place of the recipe's values: there is nothing to augment, and the prototypes alone learn.
 FEATURE_VALUES = {"arch": IDENTITY, "augment": "none", "lr": 0.05}
 GROUPS = ("Model", "Loss", "Data", "Optimisation", "Execution", "Output")
+SMALLEST_SIDE = 16  # pixels: the last stage of a ResNet still has one to work on
 
 
 def option(
@@ -58,7 +57,7 @@ class TrainConfig:
     """Everything that decides what a run computes. The defaults are the report's protocol."""
 
     arch: str = option(
-        "resnet18", "baseline, resnet18|34|50|101|152, plainnet18|34|50 (no skip connections)", group="Model"
+        "resnet18", "baseline, speednet, resnet18|34|50|101|152, plainnet18|34|50 (no skip connections)", group="Model"
     )
     stem: str = option(
         "small",
@@ -97,8 +96,15 @@ class TrainConfig:
     )  # fmt: skip
     frozen_head: bool = option(False, "keep the class prototypes random, as the report's code did", group="Loss")
 
-    dataset: str = option("cifar10", "cifar10, cifar100, digits, folder, synthetic-identities", group="Data")
-    data_dir: str | None = option(None, "where the data is (default: the user's cache)", group="Data", resume=True)
+    dataset: str = option(
+        "cifar10", "cifar10, cifar100, digits, folder, webdataset (tar shards), synthetic-identities", group="Data"
+    )
+    data_dir: str | None = option(
+        None,
+        "where the data is: a folder, or a pattern of tar shards (default: the user's cache)",
+        group="Data",
+        resume=True,
+    )
     coarse: bool = option(False, "CIFAR-100: the 20 superclasses in place of the 100 classes", group="Data")
     classes: int = option(10_000, "synthetic-identities: how many", group="Data", low=2, high=10**7)
     dim: int = option(128, "synthetic-identities: size of their features", group="Data", low=2, high=65_536)
@@ -109,16 +115,24 @@ class TrainConfig:
     image_size: int = option(32, "side of the square input, pixels", group="Data", low=8, high=1024)
     augment: str = option(
         "report",
-        "report (crop, flip, colour jitter), basic (crop, flip), autoaugment, none",
+        "report (crop, flip, colour jitter), basic (crop, flip), alternate (shift, flip every other epoch), autoaugment, none",
         group="Data",
-        choices=("report", "basic", "autoaugment", "none"),
+        choices=("report", "basic", "alternate", "autoaugment", "none"),
     )
+    cutout: int = option(
+        0, "side of the square erased at a random place of each training image; 0: off",
+        group="Data", low=0, high=1024,
+    )  # fmt: skip
     mixup: float = option(
         0.0, "mixup: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
     )
     cutmix: float = option(
         0.0, "CutMix: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
     )
+    progressive: int = option(
+        0, "side that training images start at, growing to --image-size over the first two thirds; 0: off",
+        group="Data", low=0, high=1024,
+    )  # fmt: skip
     normalize: bool = option(
         True, "subtract the training set's mean, divide by its std (else pixels in [0, 1])", group="Data"
     )
@@ -129,13 +143,19 @@ class TrainConfig:
     epochs: int = option(250, "passes over the training set", group="Optimisation", low=0, resume=True)
     batch_size: int = option(256, "images a step", group="Optimisation", low=1)
     optimizer: str = option(
-        "adamw", "adamw, adam or sgd (Nesterov)", group="Optimisation", choices=("adamw", "adam", "sgd")
+        "adamw",
+        "adamw, adam, sgd (Nesterov) or muon (orthogonal steps for filters, sgd for the rest)",
+        group="Optimisation",
+        choices=("adamw", "adam", "sgd", "muon"),
     )
     lr: float = option(1e-3, "peak learning rate", group="Optimisation", above=0)
-    momentum: float = option(0.9, "momentum of sgd", group="Optimisation", low=0, high=0.9999)
+    momentum: float = option(0.9, "momentum of sgd and muon", group="Optimisation", low=0, high=0.9999)
     weight_decay: float = option(0.01, "weight decay", group="Optimisation", low=0)
     schedule: str = option(
-        "cosine", "cosine, onecycle or constant", group="Optimisation", choices=("cosine", "onecycle", "constant")
+        "cosine",
+        "cosine, onecycle, linear (down to 0) or constant",
+        group="Optimisation",
+        choices=("cosine", "onecycle", "linear", "constant"),
     )
     warmup: float = option(
         0.3, "part of the training spent warming up (not with constant)", group="Optimisation", low=0, high=1
@@ -147,13 +167,21 @@ class TrainConfig:
         0.0, "decay of a running average of the weights, which is then what is measured and saved; 0: none",
         group="Optimisation", low=0, high=0.99999,
     )  # fmt: skip
+    swa: float = option(
+        0.0, "last part of the training, for example 0.25, over which the weights are averaged at a constant rate; 0: none",
+        group="Optimisation", low=0, high=0.9,
+    )  # fmt: skip
     seed: int = option(17, "the one seed of everything random", group="Optimisation", low=0, high=2**31 - 1)
 
     device: str = option(
         "auto", "auto (cuda, then mps, then cpu), cpu, cuda, cuda:1, mps", group="Execution", resume=True
     )
     precision: str = option(
-        "auto", "auto (bf16 where the hardware has it), fp32, bf16", group="Execution", choices=("auto", "fp32", "bf16")
+        "auto",
+        "auto (bf16 where it is the faster; a resumed run keeps what it had), fp32, bf16",
+        group="Execution",
+        choices=("auto", "fp32", "bf16"),
+        resume=True,
     )
     channels_last: bool = option(True, "channels_last memory layout", group="Execution")
     sync_bn: bool = option(
@@ -170,7 +198,7 @@ class TrainConfig:
         False, "only algorithms that give the same bits each time on one machine (slower on a GPU)", group="Execution"
     )
     workers: int = option(
-        0, "processes that decode image folders too large for memory", group="Execution", low=0, resume=True
+        0, "processes that decode images of a set too large for memory", group="Execution", low=0, resume=True
     )
 
     eval_every: int = option(1, "epochs between two evaluations (the last is always evaluated)", group="Output", low=1)
@@ -194,6 +222,11 @@ class TrainConfig:
             raise Refused("--label-smoothing", f"is not defined for {self.loss}", "leave it out, or use --loss ce")
         if self.dataset != "cifar100" and self.coarse:
             raise Refused("--coarse", f"{self.dataset} has no superclasses", "use it with --dataset cifar100")
+        if self.ema and self.swa:
+            raise Refused("--ema and --swa", "are two averages of the weights", "choose one: --ema 0 or --swa 0")
+        if self.progressive and not SMALLEST_SIDE <= self.progressive <= self.image_size:
+            wanted = f"give {SMALLEST_SIDE} to {self.image_size} (--image-size)"
+            raise Refused("--progressive", f"{self.progressive} is out of range", wanted)
         self._check_identities()
         self._check_head_parallel()
         return self
@@ -208,7 +241,9 @@ class TrainConfig:
         for name in ("classes", "dim", "spread"):
             if not synthetic and getattr(self, name) != defaults[name].default:
                 raise Refused(flag(name), f"{self.dataset} has its own", f"use it with --dataset {SYNTHETIC}")
-        for name, needed in {"augment": "none", "mixup": 0, "cutmix": 0, "val_fraction": 0, "tta": False}.items():
+        needs: dict[str, Any] = {"augment": "none", "cutout": 0, "mixup": 0, "cutmix": 0, "progressive": 0}
+        needs |= {"val_fraction": 0, "tta": False}
+        for name, needed in needs.items():
             if synthetic and getattr(self, name) != needed:
                 raise Refused(flag(name), f"{SYNTHETIC} has no images", "leave it out")
 

@@ -1,5 +1,6 @@
 """Which device computes, and in which precision: chosen once, never silently another than the one asked for."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -56,15 +57,35 @@ def device_name(device: torch.device) -> str:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 arithmetic is native on the device, so that it is faster than fp32."""
+    """Whether bf16 arithmetic is native on the device and faster there than fp32.
+
+    On a CPU that takes matrix units (AMX) or an AMD core. An Intel core with AVX512-BF16 alone is slower in bf16: a
+    ResNet-18 step at 131 images a second, 148 in fp32; with AMX 395 and 215, on an AMD EPYC 310 and 185.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device.type == "cpu" and probe is not None and bool(probe())
+    if device.type != "cpu" or not probe_cpu("_is_avx512_bf16_supported"):
+        return False
+    return probe_cpu("_is_amx_tile_supported") or cpu_vendor() == "AuthenticAMD"
+
+
+def probe_cpu(name: str) -> bool:
+    """What torch knows of the processor; False where this torch has no such probe."""
+    probe = getattr(torch.cpu, name, None)
+    return probe is not None and bool(probe())
+
+
+def cpu_vendor() -> str:
+    """GenuineIntel, AuthenticAMD … as Linux tells it; empty where it is not told."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("vendor_id"):
+                return line.partition(":")[2].strip()
+    return ""
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where the hardware has it, else fp32.
+    """`auto` is bf16 where that is faster (`has_bf16`), else fp32.
 
     Raises:
         Refused: bf16 on a GPU that has none.
@@ -74,6 +95,13 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name == "bf16" and device.type == "cuda" and not has_bf16(device):
         raise Refused("--precision", f"{device_name(device)} has no bf16", "use --precision fp32")
     return name
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on `device`, without waiting: to a GPU by way of pinned memory, since any other copy may wait for its stream."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

@@ -6,13 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from cifarnet.config import TrainConfig
+from cifarnet.muon import Muon
 
 ONECYCLE_START, ONECYCLE_END = 25.0, 1e4  # OneCycleLR's div_factor and final_div_factor
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """adamw, adam or sgd (Nesterov) over the parameters that learn; fused, so that one launch updates all of them."""
+    """adamw, adam, sgd (Nesterov) or muon over the parameters that learn; fused, so that one launch updates all of them.
+
+    muon (not fused) takes the filters of convolutions, tensors of four dimensions, and leaves the rest to sgd.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "muon":
+        filters = [parameter for parameter in parameters if parameter.dim() == 4]
+        rest = [parameter for parameter in parameters if parameter.dim() != 4]
+        return Muon(filters, rest, config.lr, config.momentum, config.weight_decay)
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     if config.optimizer == "sgd":
         return torch.optim.SGD(
@@ -30,25 +38,30 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
     """The learning rate of step `step` (from 0) of `total`.
 
-    cosine: linear warm-up from lr/warm-up steps to lr, then half a cosine to 0 at the end. onecycle: as torch's
-    OneCycleLR, half a cosine up from lr/25 and half a cosine down to lr/250,000. constant: lr.
+    cosine, linear: linear warm-up from lr/warm-up steps to lr, then half a cosine, or a line, to 0 at the end. onecycle: as torch's
+    OneCycleLR, half a cosine up from lr/25 and half a cosine down to lr/250,000. constant: lr. With --swa the rate stays
+    what it is where the average begins.
     """
+    if config.swa and total > 1:
+        step = min(step, swa_start(config.swa, total))
     if config.schedule == "constant" or total <= 1:
         return config.lr
     warm = config.warmup * total
-    if config.schedule == "cosine":
+    if config.schedule in ("cosine", "linear"):
         if step + 1 < warm:
             return config.lr * (step + 1) / warm
-        return (
-            config.lr * (1 + math.cos(math.pi * (step + 1 - warm) / (total - warm + 1))) / 2
-            if total > warm
-            else config.lr
-        )
+        part = max(step + 1 - warm, 0) / (total - warm + 1) if total > warm else 0.0
+        return config.lr * (1 - part) if config.schedule == "linear" else _cosine(config.lr, 0.0, part)
     low, end = config.lr / ONECYCLE_START, config.lr / ONECYCLE_START / ONECYCLE_END
     peak = max(warm - 1, 1e-9)
     if step <= peak:
         return _cosine(low, config.lr, step / peak)
     return _cosine(config.lr, end, (step - peak) / max(total - 1 - peak, 1e-9))
+
+
+def swa_start(swa: float, total: int) -> int:
+    """The first step (from 0) of the part that is averaged, of `total` steps; at least the last is."""
+    return min(math.floor((1 - swa) * total), total - 1)
 
 
 def _cosine(start: float, end: float, part: float) -> float:

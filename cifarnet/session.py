@@ -1,6 +1,7 @@
 """What a training run holds in memory: model, optimizer, batches, running sums; built from a configuration and its data."""
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,15 +16,19 @@ from cifarnet import kernels
 from cifarnet.checkpoint import SHARDED, ModelInfo, current_versions, load_model
 from cifarnet.config import TrainConfig
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
+from cifarnet.data.splits import Channels
 from cifarnet.devices import autocast, pick_device, pick_precision
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses.head import MarginHead
 from cifarnet.losses.sharded import ShardedMarginHead
 from cifarnet.model import Classifier, build_model
+from cifarnet.models import ARCHS
+from cifarnet.models.speednet import SpeedNet
 from cifarnet.optim import build_optimizer
 from cifarnet.state import Progress, load_state, save_state
 
+FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
 Mixture = tuple[Tensor, Tensor]  # labels [n] of the images that are mixed in, and the share [] of an image's own label
 Forward = Callable[[Tensor, Tensor, Mixture | None], tuple[Tensor, Tensor]]
 
@@ -56,8 +61,10 @@ class Session:
 
     @property
     def result(self) -> Classifier:
-        """The model that is measured and saved: the running average where there is one."""
-        return self.model if self.average is None else self.average
+        """The model that is measured and saved: the average where there is one (with --swa at the end only)."""
+        if self.average is None or (self.config.swa and self.progress.epoch < self.config.epochs):
+            return self.model
+        return self.average
 
     @property
     def steps(self) -> int:
@@ -144,6 +151,8 @@ def build_session(
 ) -> Session:
     """Everything that training needs, at its start; with several ranks this one's, not yet joined to the others (`join`).
 
+    Its `config` says which precision `auto` came to.
+
     Raises:
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split, ranks).
     """
@@ -154,13 +163,18 @@ def build_session(
         )
     device = pick_device(config.device, ranks)
     precision = pick_precision(config.precision, device)
+    config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
     model = build_model(config, len(dataset.classes), ranks)
+    small = config.arch not in ARCHS or ARCHS[config.arch].block == "convnet"
+    if config.progressive and small:
+        raise Refused("--progressive", f"{config.arch} takes images of one size only", "leave it out, or use a ResNet")
+    if config.optimizer == "muon" and small:
+        raise Refused(
+            "--optimizer", f"muon needs a BatchNorm after each convolution, {config.arch} has none", "use sgd"
+        )
     plain = config.loss in ("ce", "focal") or config.head_parallel
     backend = "torch" if plain else kernels.resolve(config.backend, device.type)
-    if init_from is not None:
-        copy_weights(model, init_from)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     def loader(split: AnySplit, training: bool) -> Loader:
@@ -171,6 +185,7 @@ def build_session(
             mean=mean,
             std=std,
             augment=config.augment if training else "none",
+            cutout=config.cutout if training else 0,
             seed=config.seed,
             shuffle=training,
             workers=config.workers,
@@ -182,6 +197,11 @@ def build_session(
     if config.val_fraction > 0:
         train, held_out = hold_out(dataset.train, config.val_fraction, config.seed)
         validation = loader(held_out, training=False)
+    if init_from is not None:
+        copy_weights(model, init_from)
+    elif isinstance(model.backbone, SpeedNet):
+        model.backbone.fit_to(sample_images(train, mean, std))
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     session = Session(
         config=config,
         classes=dataset.classes,
@@ -189,7 +209,7 @@ def build_session(
         precision=precision,
         backend=backend,
         model=model,
-        average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema > 0 else None,
+        average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema or config.swa else None,
         optimizer=build_optimizer(model, config),
         forward=compiled(TrainingStep(model, device, precision), config),
         train=loader(train, training=True),
@@ -202,6 +222,14 @@ def build_session(
     )
     check_ranks(session)
     return session
+
+
+def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:
+    """Up to FIT_IMAGES images from all over a training split, normalised, float32 [N, 3, H, W] on the CPU."""
+    count = min(len(split), FIT_IMAGES)
+    images = next(iter(split.batches([torch.arange(count) * len(split) // count]))).cpu()
+    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (images / 255 - shift) / scale
 
 
 def check_ranks(session: Session) -> None:

@@ -9,8 +9,8 @@ from cifarnet.errors import Failed
 TEMPORARY = ".tmp"  # ends the name of a file that is being written; what is left of one is swept when a run starts
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data` atomically: after a crash at any moment the old or the new file is there, whole.
+def write_file(path: Path, *data: bytes | memoryview) -> None:
+    """Replaces `path` by the pieces of `data`, atomically: after a crash the old or the new file is there, whole.
 
     Raises:
         Failed: the disk is full or the folder cannot be written; the old file is kept, the temporary one removed.
@@ -18,7 +18,7 @@ def write_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifarnet.averaging import update_average
+from cifarnet.averaging import average_share, measure_batch_norm, update_average
 from cifarnet.checkpoint import load_model, restore_weights, save_model
+from cifarnet.config import SYNTHETIC
 from cifarnet.data.mixing import draw_mix, mix_images
-from cifarnet.devices import determinism
+from cifarnet.data.progressive import shrink, side_at
+from cifarnet.devices import determinism, send
 from cifarnet.errors import Failed, Interrupted
 from cifarnet.evaluate import FewScores, Scores, collect_logits, few_scores, measure_many, measures_few, score
 from cifarnet.optim import gradients, learning_rate, set_learning_rate
@@ -54,6 +56,8 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
         scores: Scores | FewScores | None = None
         while progress.epoch < config.epochs:
             run_epoch(session, folder, watcher, stop)
+            if config.swa and progress.epoch + 1 == config.epochs:
+                finish_average(session)
             record = measure_training(session)
             progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
             session.totals.zero_()
@@ -84,12 +88,15 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
     session.model.train()
     started, before = time.perf_counter(), progress.seconds
     guard = Guard(session)
+    side = side_at(progress.epoch, config.epochs, config.progressive, config.image_size)
     for images, labels in session.train.epoch(progress.epoch, start=progress.step):
-        if config.channels_last and images.dim() == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
         step = progress.epoch * session.steps + progress.step
         set_learning_rate(optimizer, learning_rate(config, step, config.epochs * session.steps))
         images, labels, mixture = mix(session, images, labels, step)
+        if config.progressive:
+            images = shrink(images, side)
+        if config.channels_last and images.dim() == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         loss, hits = session.forward(images, labels, mixture)
         session.whole_loss(loss, len(labels)).backward()
         if step == 0:
@@ -98,8 +105,7 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
         count_step(session, loss, hits, len(labels))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if session.average is not None:
-            update_average(session.average, session.model, config.ema, step)
+        average_step(session, step)
         progress.step += 1
         progress.seconds = before + time.perf_counter() - started
         watcher.step(progress.epoch + 1, progress.step, session.steps, session.totals, session.seen(progress.step))
@@ -113,7 +119,8 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
                 stopped, "training", f"stopped by signal {stopped} in epoch {progress.epoch + 1}, step {progress.step}",
                 f"go on with: cifarnet train --resume --out {folder.path}",
             )  # fmt: skip
-    guard.look()
+    guard.look()  # waits for the device: the epoch takes until then
+    progress.seconds = before + time.perf_counter() - started
 
 
 def agreed_stop(session: Session, stop: StopRequest) -> int | None:
@@ -135,11 +142,30 @@ def mix(session: Session, images: Tensor, labels: Tensor, step: int) -> tuple[Te
     drawn = draw_mix(config.mixup, config.cutmix, config.image_size, config.seed, step)
     if drawn is None:
         return images, labels, None
-    share = torch.tensor(drawn.share).to(session.device, non_blocking=True)
+    share = send(torch.tensor(drawn.share), session.device)
     images, others = mix_images(images, drawn), labels.roll(1)
     if session.train.neighbour:  # it came first, and has lent its pixels and its label
         images, labels, others = images[1:], labels[1:], others[1:]
     return images, labels, (others, share)
+
+
+def average_step(session: Session, step: int) -> None:
+    """Takes the weights of this step into their average, where one is kept."""
+    share = average_share(session.config, step, session.config.epochs * session.steps)
+    if session.average is not None and share > 0:
+        update_average(session.average, session.model, share)
+
+
+def finish_average(session: Session) -> None:
+    """The averaged weights get BatchNorm statistics of their own, from a pass over the training images."""
+    assert session.average is not None
+    started, config = time.perf_counter(), session.config
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    batches = session.train.epoch(config.epochs)
+    if config.dataset != SYNTHETIC:
+        batches = ((images.contiguous(memory_format=layout), labels) for images, labels in batches)
+    measure_batch_norm(session.average, batches, session.device, session.precision)
+    session.progress.seconds += time.perf_counter() - started
 
 
 class Guard:

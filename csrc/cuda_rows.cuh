@@ -119,6 +119,7 @@ __device__ inline State moved_state(const Options& options, const Row* rows, int
 // Completes a row once log S is known; returns its loss.
 __device__ inline double finish_row(const Target& target, float log_others, Row& row) {
   row.log_others = log_others;
+  row.shift = 0.0f;
   row.gradient = row_gradient(target, log_others);
   return row_loss(target, log_others);
 }

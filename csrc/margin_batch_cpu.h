@@ -16,9 +16,11 @@ namespace margin {
 namespace {
 
 constexpr int64_t kFewClasses = 64;         // up to here our own products are at least as fast as the library's
-constexpr int64_t kChunkCosines = 1 << 18;  // 1 MB of cosines a chunk
+constexpr int64_t kChunkCosines = 1 << 18;  // 1 MB of cosines a chunk, where they are not kept
+constexpr int64_t kChunkNumbers = 1 << 22;  // 16 MB of prototypes a chunk, where they are
 constexpr int64_t kMostBlocks = 16;         // of rows, each with its own sums for the weight's gradient
 constexpr int64_t kGrain = 1 << 15;         // elements that are worth a thread
+constexpr float kShort = 1e-10f, kLong = 1e10f;  // prototypes between these lengths enter the products as they are
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 int64_t rows_a_task(int64_t row_size) { return std::max<int64_t>(1, kGrain / row_size); }
@@ -32,28 +34,29 @@ Type type_of(const at::Tensor& tensor) {
 struct Batch {
   const Rows& rows;
   at::Tensor features, weight, labels;
-  int64_t samples, classes, size, padded;
-  bool keep;  // whether all cosines are there at once
+  int64_t samples, classes, size;
+  int64_t stride;  // of unit prototypes, with few classes; a cache line more than D, so that rows do not fall on each other
+  bool keep;       // whether the cosines of all classes are there at once
   const int64_t* label;
 
   Batch(const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
       : rows(chosen_rows()), features(z.contiguous()), weight(w.contiguous()), labels(y.contiguous()),
-        samples(z.size(0)), classes(w.size(0)), size(z.size(1)), padded(round_up(size, kLanes)), keep(keep),
+        samples(z.size(0)), classes(w.size(0)), size(z.size(1)), stride(round_up(size, kLanes) + kLanes), keep(keep),
         label(labels.const_data_ptr<int64_t>()) {}
 
   bool few() const { return keep && classes <= kFewClasses; }
-    int64_t chunk() const {
-    return std::min(classes, std::max<int64_t>(256, round_up(kChunkCosines / samples, 64)));
+  int64_t chunk() const {
+    return std::min(classes, std::max<int64_t>(256, round_up(keep ? kChunkNumbers / size : kChunkCosines / samples, 64)));
   }
   const char* row(const at::Tensor& tensor, int64_t index) const {
     return static_cast<const char*>(tensor.const_data_ptr()) + index * size * tensor.element_size();
   }
   at::Tensor scratch(int64_t count, int64_t width) const { return at::empty({count, width}, at::kFloat); }
 
-  // Unit vectors of the rows [first, first + count) of the features or the weight, and their norms.
-  void normalize(const at::Tensor& tensor, int64_t first, int64_t count, float* unit, float* norm) const {
-    at::parallel_for(0, count, rows_a_task(padded), [&](int64_t begin, int64_t end) {
-      rows.normalize(row(tensor, first + begin), type_of(tensor), end - begin, size, padded, unit + begin * padded,
+  // Unit vectors of the rows [first, first + count) of the features or the weight, `stride` apart, and their norms.
+  void normalize(const at::Tensor& tensor, int64_t first, int64_t count, int64_t stride, float* unit, float* norm) const {
+    at::parallel_for(0, count, rows_a_task(size), [&](int64_t begin, int64_t end) {
+      rows.normalize(row(tensor, first + begin), type_of(tensor), end - begin, size, stride, unit + begin * stride,
                      norm + begin);
     });
   }
@@ -70,36 +73,40 @@ void check_labels(const Batch& batch) {
                       " is out of range: there are ", batch.classes, " classes");
 }
 
-// Calls work(first row, rows, unit vectors, norms) for each tile of a range of rows; the last tile's missing rows are zero.
-template <typename Work>
-void each_tile(const Batch& batch, int64_t begin, int64_t end, const Work& work) {
-  std::vector<float> unit(kRowTile * batch.padded);
-  float norms[kRowTile];
-  for (int64_t row = begin; row < end; row += kRowTile) {
-    const int64_t count = std::min(kRowTile, end - row);
-    std::fill(unit.begin() + count * batch.padded, unit.end(), 0.0f);
-    batch.rows.normalize(batch.row(batch.features, row), type_of(batch.features), count, batch.size, batch.padded,
-                         unit.data(), norms);
-    work(row, count, unit.data(), norms);
-  }
+// Rows [first, first + count) of the features or the weight as the matrix products take them: unit(row) is values[row] times
+// inverse[row]. fp32 rows of ordinary length stand for themselves (inverse is 1 / norm), others as unit vectors (1).
+struct Vectors {
+  int64_t first, count;
+  at::Tensor values;            // [count, D], fp32
+  const float *norm, *inverse;  // [count]
+
+  const float* row(int64_t i) const { return values.const_data_ptr<float>() + i * values.size(1); }
+  // 1 / |values[i]|^2, or 0 at the floor of norms, where the normalisation has no backward but its factor.
+  float pull(int64_t i) const { return norm[i] > kNormFloor ? inverse[i] * inverse[i] : 0.0f; }
+};
+
+// `norm` and `inverse` [count] are filled; `units` is where unit vectors stand, made when it is first needed.
+Vectors vectors_of(const Batch& batch, const at::Tensor& tensor, int64_t first, int64_t count, float* norm, float* inverse,
+                   at::Tensor& units) {
+  at::parallel_for(0, count, rows_a_task(batch.size), [&](int64_t begin, int64_t end) {
+    batch.rows.lengths(batch.row(tensor, first + begin), type_of(tensor), end - begin, batch.size, norm + begin);
+  });
+  const auto ordinary = [](float length) { return length > kShort && length < kLong; };
+  const bool raw = type_of(tensor) == Type::kFloat && std::all_of(norm, norm + count, ordinary);
+  for (int64_t i = 0; i < count; ++i) inverse[i] = raw ? 1.0f / norm[i] : 1.0f;
+  if (raw) return {first, count, tensor.narrow(0, first, count), norm, inverse};
+  if (!units.defined()) units = batch.scratch(count, batch.size);
+  const at::Tensor values = units.narrow(0, 0, count);
+  batch.normalize(tensor, first, count, batch.size, values.data_ptr<float>(), norm);
+  return {first, count, values, norm, inverse};
 }
 
-// The classes' chunks in turn: work(first class, unit prototypes, their norms, cosines [N, count]). Where the cosines are
-// kept, `kept` [N, C] receives them (fill) or gives them; else they stand in a buffer of one chunk.
+// Calls work(prototypes) for the chunks of classes in turn. `norm` and `inverse` [C] are filled on the way.
 template <typename Work>
-void each_chunk(const Batch& batch, const at::Tensor& unit, const at::Tensor& kept, bool fill, const Work& work) {
-  const int64_t chunk = batch.chunk(), padded = batch.padded;
-  const at::Tensor prototypes = batch.scratch(chunk, padded), norms = batch.scratch(1, chunk);
-  const at::Tensor buffer = batch.scratch(1, batch.keep ? 0 : batch.samples * chunk).view({-1});
-  for (int64_t first = 0; first < batch.classes; first += chunk) {
-    const int64_t count = std::min(chunk, batch.classes - first);
-    at::Tensor part = prototypes.narrow(0, 0, count);
-    at::Tensor cosines = batch.keep ? kept.narrow(1, first, count)
-                                    : buffer.narrow(0, 0, batch.samples * count).view({batch.samples, count});
-    batch.normalize(batch.weight, first, count, part.data_ptr<float>(), norms.data_ptr<float>());
-    if (fill || !batch.keep) at::mm_out(cosines, unit, part.t());
-    work(first, part, norms.const_data_ptr<float>(), cosines);
-  }
+void each_chunk(const Batch& batch, float* norm, float* inverse, const Work& work) {
+  at::Tensor units;
+  for (int64_t first = 0, step = batch.chunk(); first < batch.classes; first += step)
+    work(vectors_of(batch, batch.weight, first, std::min(step, batch.classes - first), norm + first, inverse + first, units));
 }
 
 }  // namespace

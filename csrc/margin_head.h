@@ -19,7 +19,9 @@ inline bool keeps_cosines(const at::Tensor& features, const at::Tensor& weight) 
   return features.size(0) * weight.size(0) <= kept_cosines;
 }
 
-using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;  // loss, state, rows [N, kRowNumbers], cosines
+// loss, state, rows [N, kRowNumbers], and the cosines [N, C] for backward: themselves, or what it needs of them (the CPU's
+// exponentials beyond few classes); empty where they are computed again.
+using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 using Backward = std::tuple<at::Tensor, at::Tensor>;                         // of features, of weight; empty if not asked
 
 inline Row* rows_of(const at::Tensor& rows) { return reinterpret_cast<Row*>(rows.data_ptr<float>()); }

@@ -174,6 +174,7 @@ MARGIN_FN RowGradient row_gradient(const Target& target, float log_others) {
 // a head sharded over classes would exchange.
 struct Row {
   float norm, cosine, log_others;  // |z|, c_y (not clamped), log of S
+  float shift;                     // what the kept exponentials were divided by, as a logarithm (the CPU's)
   RowGradient gradient;
 };
 constexpr int kRowNumbers = sizeof(Row) / sizeof(float);

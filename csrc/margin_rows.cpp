@@ -13,181 +13,297 @@
 namespace margin {
 namespace {
 
+// Calls work(a type known to the compiler).
+template <Type kType>
+struct Known {
+  static constexpr Type type = kType;
+};
+template <typename Work>
+inline void with_type(Type type, const Work& work) {
+  if (type == Type::kFloat) return work(Known<Type::kFloat>());
+  if (type == Type::kHalf) return work(Known<Type::kHalf>());
+  work(Known<Type::kBFloat16>());
+}
+
+template <bool kValue>
+struct Flag {
+  static constexpr bool value = kValue;
+};
+
+// Calls step(place, block) for each vector of a row; block.left is how many entries it has, known to the compiler but for the
+// last, shorter one.
+struct Whole {
+  static constexpr int64_t left = kLanes;
+};
+struct Part {
+  int64_t left;
+};
+template <typename Step>
+inline void each_block(int64_t size, const Step& step) {
+  int64_t d = 0;
+  for (; d + kLanes <= size; d += kLanes) step(d, Whole());
+  if (d < size) step(d, Part{size - d});
+}
+
+// The norm of a row and the factor that makes a unit vector of it.
+struct Length {
+  float norm, factor;
+};
+
 template <Type type>
-void normalize_typed(const void* in, int64_t rows, int64_t size, int64_t padded, float* unit, float* norm) {
-  for (int64_t row = 0; row < rows; ++row, unit += padded) {
-    const auto entries = [&](int64_t d) { return load_typed(in, type, row * size + d, size - d); };
-    Vec sums[4] = {};
-    for (int64_t d = 0; d < padded; d += kLanes) {
-      const Vec v = entries(d);
-      sums[d / kLanes % 4] += v * v;
-    }
-    float square = total((sums[0] + sums[1]) + (sums[2] + sums[3])), shrink = 1.0f;
-    if (!(square < 1e30f)) {  // the squares may have overflowed: again, with the largest entry scaled to 1
-      Vec largest{}, sum{};
-      for (int64_t d = 0; d < padded; d += kLanes) largest = larger(largest, entries(d) < 0 ? -entries(d) : entries(d));
-      shrink = 1.0f / highest(largest);
-      for (int64_t d = 0; d < padded; d += kLanes) sum += entries(d) * shrink * (entries(d) * shrink);
-      square = total(sum);
-    }
-    const float length = __builtin_sqrtf(square) > kNormFloor ? __builtin_sqrtf(square) : kNormFloor;
-    const float inverse = 1.0f / length;
-    for (int64_t d = 0; d < padded; d += kLanes) store(unit + d, entries(d) * shrink * inverse);
-    norm[row] = length / shrink < kNormCeiling ? length / shrink : kNormCeiling;
+Length length_of(const void* in, int64_t row, int64_t size) {
+  const auto entries = [&](int64_t d, auto block) { return load_typed(in, type, row * size + d, block.left); };
+  Vec even{}, odd{};  // two chains, so that one addition need not wait for the last
+  each_block(size, [&](int64_t d, auto block) {
+    const Vec v = entries(d, block);
+    (d & kLanes ? odd : even) += v * v;
+  });
+  float square = total(even + odd), shrink = 1.0f;
+  if (!(square < 1e30f)) {  // the squares may have overflowed: again, with the largest entry scaled to 1
+    Vec largest{}, sum{};
+    each_block(size, [&](int64_t d, auto block) {
+      const Vec v = entries(d, block);
+      largest = larger(largest, v < 0 ? -v : v);
+    });
+    shrink = 1.0f / highest(largest);
+    each_block(size, [&](int64_t d, auto block) {
+      const Vec v = entries(d, block) * shrink;
+      sum += v * v;
+    });
+    square = total(sum);
   }
+  const float length = __builtin_sqrtf(square) > kNormFloor ? __builtin_sqrtf(square) : kNormFloor;
+  return {length / shrink < kNormCeiling ? length / shrink : kNormCeiling, shrink * (1.0f / length)};
 }
 
-void normalize(const void* in, Type type, int64_t rows, int64_t size, int64_t padded, float* unit, float* norm) {
-  if (type == Type::kFloat) return normalize_typed<Type::kFloat>(in, rows, size, padded, unit, norm);
-  if (type == Type::kHalf) return normalize_typed<Type::kHalf>(in, rows, size, padded, unit, norm);
-  normalize_typed<Type::kBFloat16>(in, rows, size, padded, unit, norm);
+void lengths(const void* in, Type type, int64_t rows, int64_t size, float* norm) {
+  with_type(type, [&](auto known) {
+    for (int64_t row = 0; row < rows; ++row) norm[row] = length_of<known.type>(in, row, size).norm;
+  });
 }
 
-template <int kClasses>
-inline void product_tile(const float* left, const float* right, int64_t padded, float* out, int64_t stride, int64_t rows) {
+void normalize(const void* in, Type type, int64_t rows, int64_t size, int64_t stride, float* unit, float* norm) {
+  with_type(type, [&](auto known) {
+    for (int64_t row = 0; row < rows; ++row, unit += stride) {
+      const Length length = length_of<known.type>(in, row, size);
+      norm[row] = length.norm;
+      each_block(size, [&](int64_t d, auto block) {
+        store_part(unit + d, load_typed(in, known.type, row * size + d, block.left) * length.factor, block.left);
+      });
+      for (int64_t d = size; d < stride; ++d) unit[d] = 0.0f;
+    }
+  });
+}
+
+// cosine[r, c] of a tile of rows, v = in / |in| made on the way, and kClasses prototypes.
+template <Type type, int kClasses>
+inline void measure_tile(const void* in, int64_t rows, int64_t size, const Length* length, const float* unit,
+                         int64_t stride, float* cosine, int64_t classes) {
   Vec sums[kRowTile][kClasses] = {};
-  for (int64_t d = 0; d < padded; d += kLanes)
+  each_block(size, [&](int64_t d, auto block) {
+    Vec v[kRowTile];
+    for (int r = 0; r < kRowTile; ++r)  // in place of a missing row, the first
+      v[r] = load_typed(in, type, (r < rows ? r : 0) * size + d, block.left) * length[r].factor;
     for (int c = 0; c < kClasses; ++c) {
-      const Vec w = load(right + c * padded + d);
-      for (int r = 0; r < kRowTile; ++r) sums[r][c] += load(left + r * padded + d) * w;
+      const Vec w = load(unit + c * stride + d);
+      for (int r = 0; r < kRowTile; ++r) sums[r][c] += v[r] * w;
     }
-  for (int r = 0; r < rows; ++r)
-    for (int c = 0; c < kClasses; ++c) out[r * stride + c] = total(sums[r][c]);
+  });
+  for (int r = 0; r < kRowTile; ++r)  // a bound of `rows` would put the sums into memory
+    if (r < rows)
+      for (int c = 0; c < kClasses; ++c) cosine[r * classes + c] = total(sums[r][c]);
 }
 
-void products(const float* left, int64_t rows, const float* right, int64_t classes, int64_t padded, float* out,
-              int64_t stride) {
-  for (int64_t row = 0; row < rows; row += kRowTile) {
-    const int64_t here = rows - row < kRowTile ? rows - row : kRowTile;
-    const float* tile = left + row * padded;
+void measure(const void* in, Type type, int64_t rows, int64_t size, const float* unit, int64_t classes, int64_t stride,
+             float* norm, float* cosine) {
+  with_type(type, [&](auto known) {
+    Length length[kRowTile] = {};
+    for (int64_t r = 0; r < rows; ++r) {
+      length[r] = length_of<known.type>(in, r, size);
+      norm[r] = length[r].norm;
+    }
     int64_t c = 0;
-    for (; c + 5 <= classes; c += 5) product_tile<5>(tile, right + c * padded, padded, out + row * stride + c, stride, here);
-    for (; c < classes; ++c) product_tile<1>(tile, right + c * padded, padded, out + row * stride + c, stride, here);
-  }
+    for (; c + 5 <= classes; c += 5)
+      measure_tile<known.type, 5>(in, rows, size, length, unit + c * stride, stride, cosine + c, classes);
+    for (; c < classes; ++c)
+      measure_tile<known.type, 1>(in, rows, size, length, unit + c * stride, stride, cosine + c, classes);
+  });
 }
 
 inline Vec clamped(Vec cosine) { return smaller(larger(cosine, splat(-kCosineLimit)), splat(kCosineLimit)); }
 
-// Calls step(place, mask or null) for the vectors of a row: a mask for those that hold the label's class or the row's end.
+// Calls step(place, block, mask or null) for the vectors of a row: a mask for those that hold the label's class or the row's end.
 template <typename Step>
 inline void each_vector(int64_t count, int64_t own, const Step& step) {
-  for (int64_t at = 0; at < count; at += kLanes) {
-    if (at + kLanes <= count && (own < at || own >= at + kLanes)) {
-      step(at, static_cast<const Int*>(nullptr));
-    } else {
-      const int32_t left = int32_t(count - at < kLanes ? count - at : kLanes);
-      const int32_t label = own >= at && own < at + kLanes ? int32_t(own - at) : -1;
-      const Int mask = (kLane < left) & (kLane != label);
-      step(at, &mask);
-    }
+  each_block(count, [&](int64_t at, auto block) {
+    if (block.left == kLanes && (own < at || own >= at + kLanes)) return step(at, block, static_cast<const Int*>(nullptr));
+    const int32_t label = own >= at && own < at + kLanes ? int32_t(own - at) : -1;
+    const Int mask = (kLane < int32_t(block.left)) & (kLane != label);
+    step(at, block, &mask);
+  });
+}
+
+// A row of cosines, and its logits without the scale; only CurricularFace's are not the cosines themselves.
+template <bool kScaled, bool kCurricular>
+struct Negatives {
+  const float *product, *inverse;
+  Logits logits;
+
+  template <typename Block>
+  Vec factor(int64_t at, Block block) const {
+    return kScaled ? load_part(inverse + at, block.left) : splat(1.0f);
   }
+  template <typename Block>
+  Vec cosine(int64_t at, Block block) const {
+    const Vec c = load_part(product + at, block.left);
+    return clamped(kScaled ? c * logits.factor * factor(at, block) : c);
+  }
+  Vec shaped(Vec c) const { return kCurricular ? (c > logits.threshold ? c * (c + logits.t) : c) : c; }
+  Vec slope(Vec c) const { return kCurricular ? (c > logits.threshold ? c * 2.0f + logits.t : splat(1.0f)) : splat(1.0f); }
+};
+
+// Calls work(Negatives) of the kind that a row is of.
+template <typename Work>
+inline float with_negatives(const float* product, const float* inverse, const Logits& logits, const Work& work) {
+  const bool curricular = logits.threshold < 1.0f;
+  if (inverse && curricular) return work(Negatives<true, true>{product, inverse, logits});
+  if (inverse) return work(Negatives<true, false>{product, inverse, logits});
+  if (curricular) return work(Negatives<false, true>{product, inverse, logits});
+  return work(Negatives<false, false>{product, inverse, logits});
 }
 
-// A negative's n_j; only CurricularFace changes it.
-template <bool kCurricular>
-inline Vec negative(Vec c, float threshold, float t) {
-  return kCurricular ? (c > threshold ? c * (c + t) : c) : c;
-}
-
-template <bool kCurricular>
-void accumulate_as(const float* cosine, int64_t count, int64_t own, const Target& target, float* largest, float* sum) {
-  const auto logits = [&](int64_t at) {
-    return negative<kCurricular>(clamped(load_part(cosine + at, count - at)), target.threshold, target.t) * target.scale;
-  };
-  Vec peak = splat(*largest);
-  each_vector(count, own, [&](int64_t at, const Int* mask) {
-    peak = larger(peak, mask ? (*mask ? logits(at) : splat(-3e38f)) : logits(at));
+float peak(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits) {
+  return with_negatives(product, inverse, logits, [&](const auto& row) {
+    Vec top = splat(-3e38f);
+    each_vector(count, own, [&](int64_t at, auto block, const Int* mask) {
+      const Vec logit = row.shaped(row.cosine(at, block)) * logits.scale;
+      top = larger(top, mask ? (*mask ? logit : splat(-3e38f)) : logit);
+    });
+    return highest(top);
   });
-  const float top = highest(peak);
-  if (top == -3e38f) return;  // no negative among these classes, and none before
-  Vec sums{};
-  each_vector(count, own, [&](int64_t at, const Int* mask) {
-    const Vec e = exponential(logits(at) - top);
-    sums += mask ? (*mask ? e : Vec{}) : e;
+}
+
+float weigh(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float shift,
+            float* out) {
+  return with_negatives(product, inverse, logits, [&](const auto& row) {
+    Vec sums{};
+    each_vector(count, own, [&](int64_t at, auto block, const Int* mask) {
+      const Vec c = row.cosine(at, block);
+      Vec e = exponential(row.shaped(c) * logits.scale - shift);
+      if (mask) e = *mask ? e : Vec{};
+      sums += e;
+      if (out) store_part(out + at, e * row.slope(c) * row.factor(at, block), block.left);
+    });
+    return total(sums);
   });
-  *sum = *sum * total(exponential(splat(*largest - top)) * (1.0f / kLanes)) + total(sums);
-  *largest = top;
 }
 
-void accumulate(const float* cosine, int64_t count, int64_t own, const Target& target, float* largest, float* sum) {
-  if (target.threshold < 1.0f) return accumulate_as<true>(cosine, count, own, target, largest, sum);
-  accumulate_as<false>(cosine, count, own, target, largest, sum);
-}
-
-template <bool kCurricular>
-float gradient_as(const float* cosine, int64_t count, int64_t own, const RowGradient& row, float factor, float* grad) {
-  Vec along{};
-  const float strength = row.scale * factor;
-  each_vector(count, own, [&](int64_t at, const Int* mask) {
-    const Vec c = clamped(load_part(cosine + at, count - at));
-    Vec g = exponential(negative<kCurricular>(c, row.threshold, row.t) * row.scale - row.log_total) * strength;
-    if (kCurricular) g *= c > row.threshold ? c * 2.0f + row.t : splat(1.0f);
-    if (mask) g = *mask ? g : Vec{};
-    along += g * c;
-    store_part(grad + at, g, count - at);
+float gradient(const float* cosine, int64_t classes, int64_t own, const RowGradient& row, float factor, float* grad) {
+  const float along = with_negatives(cosine, nullptr, {1.0f, row.scale, row.threshold, row.t}, [&](const auto& negatives) {
+    Vec sum{};
+    each_vector(classes, own, [&](int64_t at, auto block, const Int* mask) {
+      const Vec c = negatives.cosine(at, block);
+      Vec g = exponential(negatives.shaped(c) * row.scale - row.log_total) * (row.scale * factor) * negatives.slope(c);
+      if (mask) g = *mask ? g : Vec{};
+      sum += g * c;
+      store_part(grad + at, g, block.left);
+    });
+    return total(sum);
   });
-  if (own >= 0 && own < count) grad[own] = row.target * factor;
-  return total(along);
+  grad[own] = row.target * factor;
+  return along;
 }
 
-float gradient(const float* cosine, int64_t count, int64_t own, const RowGradient& row, float factor, float* grad) {
-  if (row.threshold < 1.0f) return gradient_as<true>(cosine, count, own, row, factor, grad);
-  return gradient_as<false>(cosine, count, own, row, factor, grad);
-}
-
-template <int kBlock>
-inline void combine_block(const float* coefficient, const float* vectors, int64_t count, int64_t padded, float* sum) {
-  Vec sums[kBlock] = {};
-  for (int64_t c = 0; c < count; ++c)
-    for (int b = 0; b < kBlock; ++b) sums[b] += load(vectors + c * padded + b * kLanes) * coefficient[c];
-  for (int b = 0; b < kBlock; ++b) store(sum + b * kLanes, sums[b]);
-}
-
-void combine(const float* coefficient, const float* vectors, int64_t count, int64_t padded, float* sum) {
-  int64_t d = 0;
-  for (; d + 8 * kLanes <= padded; d += 8 * kLanes) combine_block<8>(coefficient, vectors + d, count, padded, sum + d);
-  for (; d < padded; d += kLanes) combine_block<1>(coefficient, vectors + d, count, padded, sum + d);
-}
-
-void accumulate_outer(const float* coefficient, const float* vectors, int64_t classes, int64_t padded, float* sums) {
-  for (int64_t d = 0; d < padded; d += kLanes) {
-    Vec v[kRowTile];
-    for (int r = 0; r < kRowTile; ++r) v[r] = load(vectors + r * padded + d);
+// A tile of rows (the last ones of which may be missing) within the entries [begin, end): a prototype and its sum are loaded
+// once for all four. `factor` makes v of a row.
+template <Type type, bool kSums>
+inline void spread_tile(const void* in, int64_t rows, int64_t size, int64_t begin, int64_t end, const float* norm,
+                        const float* factor, const float* along, const float* grad, const float* unit, int64_t classes,
+                        int64_t stride, void* out, float* sums) {
+  each_block(end - begin, [&](int64_t at, auto block) {
+    const int64_t d = begin + at;
+    Vec v[kRowTile], h[kRowTile] = {};
+    float share[kRowTile];
+    for (int r = 0; r < kRowTile; ++r) {
+      share[r] = r < rows ? 1.0f : 0.0f;
+      v[r] = load_typed(in, type, (r < rows ? r : 0) * size + d, block.left) * (factor[r < rows ? r : 0] * share[r]);
+    }
+    const float* g[kRowTile];
+    for (int r = 0; r < kRowTile; ++r) g[r] = grad + (r < rows ? r : 0) * classes;
     for (int64_t c = 0; c < classes; ++c) {
-      Vec sum = load(sums + c * padded + d);
-      for (int r = 0; r < kRowTile; ++r) sum += v[r] * coefficient[r * classes + c];
-      store(sums + c * padded + d, sum);
+      const Vec w = load(unit + c * stride + d);
+      Vec sum = kSums ? load(sums + c * stride + d) : Vec{};
+      for (int r = 0; r < kRowTile; ++r) {
+        h[r] += w * g[r][c];
+        if (kSums) sum += v[r] * g[r][c];
+      }
+      if (kSums) store(sums + c * stride + d, sum);
     }
-  }
+    if (!out) return;
+    for (int r = 0; r < kRowTile; ++r)
+      if (r < rows) store_typed(out, type, r * size + d, block.left, h[r] * (1.0f / norm[r]) + v[r] * along[r]);
+  });
 }
 
-float dot(const float* a, const float* b, int64_t padded) {
-  Vec sums[4] = {};
-  for (int64_t d = 0; d < padded; d += kLanes) sums[d / kLanes % 4] += load(a + d) * load(b + d);
-  return total((sums[0] + sums[1]) + (sums[2] + sums[3]));
+constexpr int64_t kSpan = 128;  // entries of D taken at a time, so that prototypes and sums stay in the first cache
+
+void spread(const void* in, Type type, int64_t rows, int64_t size, const float* norm, const float* along,
+            const float* grad, const float* unit, int64_t classes, int64_t stride, void* out, float* sums) {
+  const auto tiles = [&](auto known, auto with_sums) {
+    const int64_t bytes = size * (known.type == Type::kFloat ? 4 : 2);
+    for (int64_t begin = 0; begin < size; begin += kSpan)
+      for (int64_t row = 0; row < rows; row += kRowTile) {
+        const int64_t end = begin + kSpan < size ? begin + kSpan : size, count = rows - row < kRowTile ? rows - row : kRowTile;
+        const void* from = static_cast<const char*>(in) + row * bytes;
+        float factor[kRowTile];
+        for (int64_t r = 0; r < count; ++r)
+          factor[r] = norm[row + r] < 1e15f ? 1.0f / norm[row + r] : length_of<known.type>(from, r, size).factor;
+        spread_tile<known.type, with_sums.value>(from, count, size, begin, end, norm + row, factor, along + row,
+                                                 grad + row * classes, unit, classes, stride,
+                                                 out ? static_cast<char*>(out) + row * bytes : nullptr, sums);
+      }
+  };
+  with_type(type, [&](auto known) { sums ? tiles(known, Flag<true>()) : tiles(known, Flag<false>()); });
 }
 
-void project(const float* h, const float* unit, float norm, float along, int64_t size, int64_t padded, void* out,
-             Type type) {
-  const float inverse = 1.0f / norm;
-  const float across = norm > kNormFloor ? dot(h, unit, padded) : 0.0f;
-  const float keep = norm > kNormFloor ? along : 0.0f;
-  for (int64_t d = 0; d < padded; d += kLanes) {
-    const Vec u = load(unit + d);
-    store_typed(out, type, d, size - d, (load(h + d) - u * across) * inverse + u * keep);
-  }
+float dot(const float* a, const float* b, int64_t size) {
+  Vec even{}, odd{};
+  each_block(size, [&](int64_t d, auto block) {
+    (d & kLanes ? odd : even) += load_part(a + d, block.left) * load_part(b + d, block.left);
+  });
+  return total(even + odd);
+}
+
+void blend(float* h, float a, const void* x, Type type, float b, int64_t size) {
+  with_type(type, [&](auto known) {
+    each_block(size, [&](int64_t d, auto block) {
+      const Vec own = a == 0.0f ? Vec{} : load_part(h + d, block.left) * a;
+      store_part(h + d, own + load_typed(x, known.type, d, block.left) * b, block.left);
+    });
+  });
+}
+
+void project(const float* h, const float* x, float pull, float inverse, float along, int64_t size, void* out, Type type) {
+  const float across = pull == 0.0f ? 0.0f : dot(h, x, size) * pull;
+  with_type(type, [&](auto known) {
+    each_block(size, [&](int64_t d, auto block) {
+      const Vec v = load_part(x + d, block.left);
+      store_typed(out, known.type, d, block.left, (load_part(h + d, block.left) - v * across) * inverse + v * along);
+    });
+  });
 }
 
 void add(const float* part, int64_t count, float* sum) {
-  for (int64_t i = 0; i < count; i += kLanes)
-    store_part(sum + i, load_part(sum + i, count - i) + load_part(part + i, count - i), count - i);
+  each_block(count, [&](int64_t i, auto block) {
+    store_part(sum + i, load_part(sum + i, block.left) + load_part(part + i, block.left), block.left);
+  });
 }
 
 }  // namespace
 
 const Rows& MARGIN_NAME(MARGIN_ISA)() {
-  static const Rows table = {MARGIN_STRING(MARGIN_ISA), normalize, products, accumulate, gradient, combine,
-                             accumulate_outer,          dot,       project,  add};
+  static const Rows table = {MARGIN_STRING(MARGIN_ISA), lengths, normalize, measure, gradient, spread, peak,
+                             weigh,                     dot,     blend,     project, add};
   return table;
 }
 

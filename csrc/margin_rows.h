@@ -2,7 +2,8 @@
 // fills this table; margin_head_cpu.cpp chooses one at run time. Plain pointers only: nothing inline from elsewhere may
 // be compiled with an instruction set that the machine might lack.
 //
-// Vectors come padded: `padded` is D rounded up to kLanes, the rest zero, so that no loop over D has a tail.
+// Vectors end where they end: no loop reads or writes past `size`. Unit vectors of the few-classes regime stand `stride` apart,
+// a multiple of kLanes with zeros behind `size`.
 #pragma once
 
 #include <stdint.h>
@@ -16,35 +17,49 @@ constexpr int64_t kRowTile = 4;  // rows whose products with a prototype are tak
 
 enum class Type : int { kFloat, kBFloat16, kHalf };
 
+// How a row's products become logits: c = factor times the product (and each class's own), then scale c, and scale c (t + c)
+// above CurricularFace's threshold.
+struct Logits {
+  float factor, scale, threshold, t;
+};
+
 struct Rows {
   const char* name;
 
-  // unit [rows, padded] = in [rows, size] / |in|, norm [rows]; any finite magnitude.
-  void (*normalize)(const void* in, Type type, int64_t rows, int64_t size, int64_t padded, float* unit, float* norm);
+  // norm [rows] = |in|, any finite magnitude.
+  void (*lengths)(const void* in, Type type, int64_t rows, int64_t size, float* norm);
 
-  // out[r, c] = left[r] . right[c], out with `stride` between its rows; left holds a multiple of kRowTile rows.
-  void (*products)(const float* left, int64_t rows, const float* right, int64_t classes, int64_t padded, float* out,
-                   int64_t stride);
+  // unit [rows, stride] = in [rows, size] / |in|, zeros up to the stride, and norm [rows].
+  void (*normalize)(const void* in, Type type, int64_t rows, int64_t size, int64_t stride, float* unit, float* norm);
 
-  // Adds the negatives among cosines of the classes [first, first + count) to log-sum-exp's running maximum and sum.
-  void (*accumulate)(const float* cosine, int64_t count, int64_t own, const Target& target, float* largest, float* sum);
+  // Few classes: norm [rows] = |in| and cosine [rows, classes] = in / |in| . unit[class], for at most kRowTile rows.
+  void (*measure)(const void* in, Type type, int64_t rows, int64_t size, const float* unit, int64_t classes,
+                  int64_t stride, float* norm, float* cosine);
 
-  // grad[j] = factor * d loss / d c_j for the same classes (own: the label's place, outside [0, count) if elsewhere).
-  // Returns the sum over the negatives of c_j grad[j].
-  float (*gradient)(const float* cosine, int64_t count, int64_t own, const RowGradient& row, float factor, float* grad);
+  // Few classes: grad[j] = factor * d loss / d c_j. Returns the sum over the negatives of c_j grad[j].
+  float (*gradient)(const float* cosine, int64_t classes, int64_t own, const RowGradient& row, float factor, float* grad);
 
-  // sum [padded] = sum over c of coefficient[c] * vectors[c].
-  void (*combine)(const float* coefficient, const float* vectors, int64_t count, int64_t padded, float* sum);
+  // Few classes, v = in / norm: out = (sum over c of grad[c] unit[c]) / norm + along v, and
+  // sums[c] += grad[c] v. Without out or sums (null) that half is left out.
+  void (*spread)(const void* in, Type type, int64_t rows, int64_t size, const float* norm, const float* along,
+                 const float* grad, const float* unit, int64_t classes, int64_t stride, void* out, float* sums);
 
-  // sums[c] += sum over r of coefficient[r, c] * vectors[r], r within a tile of kRowTile rows.
-  void (*accumulate_outer)(const float* coefficient, const float* vectors, int64_t classes, int64_t padded, float* sums);
+  // The largest logit among the negatives of `count` classes, -3e38 without any: c_j is factor product[j] times inverse[j]
+  // (null: 1), `own` the label's place, outside [0, count) if elsewhere.
+  float (*peak)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits);
 
-  float (*dot)(const float* a, const float* b, int64_t padded);
+  // The sum of exp(logit - shift) over the same negatives. Into `out`, if it is not null (it may be `product`), goes what
+  // backward multiplies with: exp(logit - shift) times d n_j / d c_j times inverse[j], and zero at the label.
+  float (*weigh)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits,
+                 float shift, float* out);
 
-  // The backward of normalize(): out [size] = (h - (h . unit) unit) / norm + along * unit, with no projection at
-  // the norm's floor; out may be h.
-  void (*project)(const float* h, const float* unit, float norm, float along, int64_t size, int64_t padded, void* out,
-                  Type type);
+  float (*dot)(const float* a, const float* b, int64_t size);
+
+  // h [size] = a h + b x, for x of any type; h is not read where a is 0.
+  void (*blend)(float* h, float a, const void* x, Type type, float b, int64_t size);
+
+  // The backward of a normalisation: out = (h - (h . x) pull x) inverse + along x; out may be h.
+  void (*project)(const float* h, const float* x, float pull, float inverse, float along, int64_t size, void* out, Type type);
 
   // sum [count] += part [count].
   void (*add)(const float* part, int64_t count, float* sum);

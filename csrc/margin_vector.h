@@ -14,6 +14,8 @@ namespace margin {
 namespace {
 
 typedef float Vec __attribute__((vector_size(64)));
+typedef float Eight __attribute__((vector_size(32)));
+typedef float Four __attribute__((vector_size(16)));
 typedef float LooseVec __attribute__((vector_size(64), aligned(4)));
 typedef int32_t Int __attribute__((vector_size(64)));
 typedef uint32_t Bits __attribute__((vector_size(64)));
@@ -39,19 +41,28 @@ inline void store_part(float* p, Vec v, int64_t count) {
   memcpy(p, &v, count * sizeof(float));
 }
 
+// The halves of a vector added (or compared) until one number is left, in the same order for every instruction set.
+template <typename Half, typename Wide>
+inline void split(const Wide& v, Half* low, Half* high) {
+  memcpy(low, &v, sizeof(Half));
+  memcpy(high, reinterpret_cast<const char*>(&v) + sizeof(Half), sizeof(Half));
+}
 inline float total(Vec v) {
-  float part[kLanes];
-  memcpy(part, &v, sizeof(v));
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) part[i] += part[i + width];
-  return part[0];
+  Eight a, b;
+  Four c, d;
+  split(v, &a, &b);
+  split(Eight(a + b), &c, &d);
+  c += d;
+  return (c[0] + c[2]) + (c[1] + c[3]);
 }
 inline float highest(Vec v) {
-  float part[kLanes];
-  memcpy(part, &v, sizeof(v));
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) part[i] = part[i] > part[i + width] ? part[i] : part[i + width];
-  return part[0];
+  Eight a, b;
+  Four c, d;
+  split(v, &a, &b);
+  split(Eight(a > b ? a : b), &c, &d);
+  c = c > d ? c : d;
+  const float e = c[0] > c[2] ? c[0] : c[2], f = c[1] > c[3] ? c[1] : c[3];
+  return e > f ? e : f;
 }
 
 // e^x of x <= 0 to 1 unit in the last place or so; Cody-Waite and a polynomial. Clamped to [-87.3, 0]: e^-87.3 is 1e-38, and

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fuzz_sets import damaged_index, indexed_sets, shard
 from mutate import as_json, damage, damage_json, damage_safetensors
 from PIL import Image
 
@@ -75,7 +76,12 @@ def targets(folder: Path) -> dict[str, Case]:
         groups = group([read_result(place)])
         scores_table(groups), published_rows(groups), confusion_numbers(groups[0].first.summary["test"]["confusion"])
 
-    cases = [checkpoint, state, image, config_file, metrics, summary, records, archive]
+    sets = indexed_sets(folder / "sets")
+
+    def index(rng: random.Random, place: Path) -> None:
+        damaged_index(sets, rng, place)
+
+    cases = [checkpoint, state, image, config_file, metrics, summary, records, archive, index, shard]
     return {case.__name__: case for case in cases}
 
 

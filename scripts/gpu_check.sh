@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command of under 8 minutes: builds the CUDA kernels for the GPU at hand, runs their
-# tests, measures them against their peers, trains ResNet-18 briefly with them. Needs no network and installs nothing.
+# tests, measures them against their peers, trains ResNet-18 and the speed recipe briefly. Needs no network and installs nothing.
 #
 #     bash scripts/gpu_check.sh OUT_DIR          PYTHON=python3: with torch >= 2.11 (CUDA), pytest, ninja, nvcc's toolkit
 #
@@ -44,9 +44,12 @@ for backend in cuda torch; do
   step "train_$backend" 40 "$python" -m cifarnet train --dataset digits --arch resnet18 --loss adaface --epochs 2 \
     --backend "$backend" --device cuda --precision fp32 --out "$out/run_$backend"
 done
+step train_speed 90 "$python" -m cifarnet train --recipe speed --dataset digits --epochs 8 --batch-size 128 --compile \
+  --device cuda --out "$out/run_speed"
+cp "$out/run_speed/metrics.jsonl" "$out/train_speed.jsonl" 2>/dev/null
 cp "$out/run_cuda/metrics.jsonl" "$out/train_cuda.jsonl" 2>/dev/null
 cp "$out/run_torch/metrics.jsonl" "$out/train_torch.jsonl" 2>/dev/null
-rm -rf "$out/run_cuda" "$out/run_torch"
+rm -rf "$out/run_cuda" "$out/run_torch" "$out/run_speed"
 
 printf '{"arch": "%s", "seconds": %d, "steps": [%s]}\n' "$arch" "$(($(date +%s) - started))" "${steps%, }" >"$out/summary.json"
 cat "$out/summary.json"

@@ -98,7 +98,7 @@ def damage_safetensors(data: bytes, rng: random.Random) -> bytes:
     length = struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     texts = [name for name, text in header["__metadata__"].items() if text.startswith("{")]
-    if rng.random() < 0.7:
+    if rng.random() < 0.7 and texts:
         name = rng.choice(texts)
         inner = damage_json(json.loads(header["__metadata__"][name]), rng)
         header["__metadata__"][name] = as_json(inner, rng).decode("utf-8", "replace")

@@ -166,8 +166,45 @@ def test_report_policy_is_crop_flip_jitter_then_normalise():
         x = tvf.crop(tvf.pad(images[i], 4), int(top[i]), int(left[i]), 32, 32)
         x = (tvf.hflip(x) if flip[i] else x) / 255
         for op in order[i].tolist():
-            x = TORCHVISION[op](x, float((low + width * draws[i, 4:])[op]))
+            x = TORCHVISION[op](x, float((low + width * draws[i, 4 : augment.DRAWS])[op]))
         torch.testing.assert_close(ours[i], x * scale[:, None] + shift[:, None], rtol=0, atol=5e-5)
+
+
+def test_shift_is_a_crop_of_the_reflected_image():
+    images = noise(25 * 2)
+    draws = torch.tensor(list(itertools.product(range(-2, 3), range(-2, 3), range(2))))
+    ours = augment.shift_flip(images, *draws.split(1, dim=1))
+    for image, (down, right, mirrored), got in zip(images, draws.tolist(), ours, strict=True):
+        theirs = tvf.crop(tvf.pad(image, 2, padding_mode="reflect"), down + 2, right + 2, 32, 32)
+        assert torch.equal(got, tvf.hflip(theirs) if mirrored else theirs)
+
+
+@pytest.mark.parametrize("side", [1, 7, 16, 40])
+def test_cutout_erases_the_square_around_each_centre(side):
+    """Against the authors' steps, an image and a row at a time; the square is clipped at the edges."""
+    images = torch.rand(120, 3, 32, 24) + 1
+    centres = augment.draw(120, 3, 0)[:, augment.DRAWS :]
+    ours = images.clone()
+    augment.cut_out_(ours, centres, side)
+    for image, (y, x), got in zip(images, centres.tolist(), ours, strict=True):
+        top, left = int(y * 32) - side // 2, int(x * 24) - side // 2
+        for row in range(max(top, 0), min(top + side, 32)):
+            image[:, row, max(left, 0) : max(left + side, 0)] = 0
+        assert torch.equal(got, image)
+
+
+def test_cutout_comes_last_and_is_anywhere():
+    """What is not erased is what it was without; each pixel is erased as often as its place allows."""
+    images, draws = noise(4000), augment.draw(4000, 7, 0)
+    shift = torch.full((3, 1), 2.0)
+    plain = augment.augment("report", images, draws, torch.ones(3, 1), shift)
+    cut = augment.augment("report", images, draws, torch.ones(3, 1), shift, cutout=8)
+    erased = cut == 0
+    assert torch.equal(erased.any(1), erased.all(1)) and torch.equal(cut[~erased], plain[~erased])
+    rate = erased[:, 0].float().mean(0)
+    assert rate[4:28, 4:28].sub(64 / 1024).abs().max() < 0.02 and rate[0, 0].item() == pytest.approx(
+        16 / 1024, abs=0.01
+    )
 
 
 @pytest.mark.parametrize("policy", augment.POLICIES)
@@ -185,4 +222,4 @@ def test_nothing_waits_for_the_device(policy):
     """A meta tensor has no values: whatever would read one back from a device (`.item()`, a mask) raises."""
     images = torch.empty(16, 3, 32, 32, dtype=torch.uint8, device="meta")
     scale = torch.ones(3, 1, device="meta")
-    assert augment.augment(policy, images, augment.draw(16, 0, 0), scale, scale).shape == images.shape
+    assert augment.augment(policy, images, augment.draw(16, 0, 0), scale, scale, 8).shape == images.shape

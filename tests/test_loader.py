@@ -1,5 +1,7 @@
 """Batches: their order, their draws, and what they do not depend on."""
 
+import itertools
+
 import pytest
 import torch
 import torchvision.transforms.functional as tvf
@@ -46,16 +48,35 @@ def test_each_epoch_is_a_permutation_with_labels_that_belong_to_their_images():
 def test_an_epoch_entered_later_is_bitwise_the_same(policy):
     split = load("digits").train
     torch.manual_seed(0)
-    whole = list(make(split, 128, augment=policy, seed=9).epoch(4))
+    whole = list(make(split, 128, augment=policy, cutout=8, seed=9).epoch(4))
     torch.manual_seed(123)  # no other generator plays a part
-    list(make(split, 128, augment=policy, seed=9).epoch(3))
+    list(make(split, 128, augment=policy, cutout=8, seed=9).epoch(3))
     for start in (0, 1, 7, len(whole)):
-        again = list(make(split, 128, augment=policy, seed=9).epoch(4, start))
+        again = list(make(split, 128, augment=policy, cutout=8, seed=9).epoch(4, start))
         assert len(again) == len(whole) - start
         for (x, y), (u, v) in zip(whole[start:], again, strict=True):
             assert torch.equal(x, u) and torch.equal(y, v)
-    other = next(iter(make(split, 128, augment=policy, seed=9).epoch(5)))
+    other = next(iter(make(split, 128, augment=policy, cutout=8, seed=9).epoch(5)))
     assert not torch.equal(other[0], whole[0][0])
+
+
+def test_alternating_flips_show_each_image_and_its_mirror_image_in_turn():
+    """By image, though its position changes; images with a mark at one side tell which way they are shown."""
+    pixels = torch.zeros(200, 3, 8, 8, dtype=torch.uint8)
+    pixels[:, :, :, 5:] = 255
+    loader = make(Split(pixels, torch.arange(200)), 64, augment="alternate", seed=3)
+    shown = []
+    for epoch in range(6):
+        images, labels = (torch.cat(part) for part in zip(*loader.epoch(epoch), strict=True))
+        mirrored = images[:, 0, :, :4].sum((1, 2)) > images[:, 0, :, 4:].sum((1, 2))
+        shown.append(mirrored[labels.argsort()])
+    for before, after in itertools.pairwise(shown):
+        assert torch.equal(before, ~after)
+    assert 0.3 < shown[0].float().mean() < 0.7  # which comes first is a coin of the image
+    other = make(Split(pixels, torch.arange(200)), 200, augment="alternate", seed=4)
+    images, labels = next(iter(other.epoch(0)))
+    again = (images[:, 0, :, :4].sum((1, 2)) > images[:, 0, :, 4:].sum((1, 2)))[labels.argsort()]
+    assert not torch.equal(again, shown[0])
 
 
 def test_each_epoch_draws_anew():
@@ -100,5 +121,5 @@ def test_on_a_device_without_values_nothing_is_read_back():
 
 
 def test_unknown_policy():
-    with pytest.raises(ValueError, match="none, basic, report, autoaugment"):
+    with pytest.raises(ValueError, match="none, basic, alternate, report, autoaugment"):
         make(numbered(3), augment="strong")

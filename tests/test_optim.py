@@ -36,8 +36,17 @@ def test_cosine_is_torchs_linear_then_cosine():
     assert max(ours) == ours[29] == 0.4
 
 
+def test_linear_is_torchs_up_then_down():
+    def make(optimizer):
+        warm = LinearLR(optimizer, start_factor=1 / 30, total_iters=29)
+        return SequentialLR(optimizer, [warm, LinearLR(optimizer, 1.0, 0.0, total_iters=71)], milestones=[29])
+
+    config = TrainConfig(schedule="linear", lr=0.4, warmup=0.3)
+    assert [learning_rate(config, step, 100) for step in range(100)] == pytest.approx(rates_of(make, 100), rel=1e-9)
+
+
 @pytest.mark.parametrize("warmup", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "linear", "constant"])
 @pytest.mark.parametrize("total", [1, 2, 3, 50])
 def test_rates_stay_in_range(schedule, total, warmup):
     config = TrainConfig(schedule=schedule, lr=0.4, warmup=warmup)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from cifarnet.checkpoint import FORMAT
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
+from cifarnet.data.augment import generator_for
 from cifarnet.errors import Failed, Interrupted, Refused
 from cifarnet.header import read_metadata
 from cifarnet.runs import RunFolder, open_run, read_metrics
@@ -103,7 +104,11 @@ def test_metrics_of_the_last_line_are_those_of_an_independent_pass(tmp_path):
 @pytest.mark.parametrize("loss", ["ce", "adaface", "curricularface", "sphereface"])
 def test_resume_is_bitwise(tmp_path, loss, where):
     """Stopped by a signal at a step (12 steps an epoch), resumed: the same weights, state and metrics, bit for bit."""
-    changes = {"adaface": {"optimizer": "sgd", "ema": 0.9}, "curricularface": {"augment": "autoaugment"}}.get(loss, {})
+    changes = {
+        "adaface": {"optimizer": "sgd", "ema": 0.9},
+        "curricularface": {"augment": "autoaugment", "cutout": 8},
+        "sphereface": {"swa": 0.4, "neck": "bn", "embed_dim": 16},
+    }.get(loss, {})
     config = dataclasses.replace(BASE, loss=loss, log_grad=True, **changes)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     start(whole, config)
@@ -257,6 +262,48 @@ def test_the_average_is_the_running_average(tmp_path):
     assert not torch.equal(saved, session.model.head.weight.detach())
 
 
+def test_swa_is_the_mean_of_the_last_weights_with_statistics_of_their_own(tmp_path):
+    """Against the mean of the snapshots, and BatchNorm's against the plain statistics of all its inputs, in float64."""
+    digits = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(1436)))  # 4 equal batches of 359
+    config = dataclasses.replace(BASE, swa=0.4, neck="bn", embed_dim=8, augment="none", batch_size=359)
+    session = build_session(config, digits)
+    seen, rates, measured = [], [], []
+
+    class Snapshots(Watcher):
+        def step(self, *_):
+            seen.append({name: p.detach().double() for name, p in session.model.named_parameters()})
+            rates.append(session.optimizer.param_groups[0]["lr"])
+
+        def epoch(self, record):
+            measured.append(record["test_loss"])
+
+    with open_run(tmp_path / "run", resume=False, overwrite=False) as run, StopRequest() as stop:
+        train(session, run, Snapshots(), stop)
+    saved = load_file(tmp_path / "run" / "last.safetensors")
+    assert len(seen) == 8 and len(set(rates[4:])) == 1 and len(set(rates[:5])) == 5
+    for name in seen[0]:
+        mean = torch.stack([weights[name] for weights in seen[4:]]).mean(0)
+        torch.testing.assert_close(saved[name].double(), mean, rtol=1e-5, atol=1e-6)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (DIGITS.mean, DIGITS.std))
+    order = torch.randperm(1436, generator=generator_for("order", config.seed, config.epochs))
+    images = ((digits.train.images / 255 - mean) / std)[order]
+    with torch.no_grad():
+        inputs = session.average.neck[0](session.average.backbone(images)).double().split(359)
+    torch.testing.assert_close(saved["neck.1.running_mean"].double(), torch.cat(inputs).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        saved["neck.1.running_var"].double(), torch.stack([x.var(0) for x in inputs]).mean(0), rtol=1e-4, atol=1e-5
+    )
+    with torch.no_grad():  # what was measured last is the average, earlier the weights themselves
+        test = (DIGITS.test.images / 255 - mean) / std
+        logits = session.average.eval()(test)
+    assert measured[-1] == pytest.approx(torch.nn.functional.cross_entropy(logits, DIGITS.test.labels).item(), rel=1e-4)
+
+
+def test_two_averages_are_refused():
+    with pytest.raises(Refused, match="--ema and --swa"):
+        dataclasses.replace(BASE, ema=0.9, swa=0.2).check()
+
+
 def test_a_state_that_lacks_a_part_is_refused(tmp_path):
     """A training state without a moment of the optimizer must not start it again from zero."""
     start(tmp_path / "run", dataclasses.replace(BASE, epochs=1))
@@ -275,6 +322,30 @@ def test_compiled_training_gives_the_same_losses(tmp_path):
     start(tmp_path / "compiled", dataclasses.replace(config, compile=True))
     eager, compiled = timeless(tmp_path / "eager")[0], timeless(tmp_path / "compiled")[0]
     assert compiled["train_loss"] == pytest.approx(eager["train_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arch": "speednet", "label_smoothing": 0.1},
+        {"arch": "resnet18", "loss": "adaface", "progressive": 16},
+        {"arch": "baseline", "mixup": 1.0, "cutmix": 1.0},
+        {"arch": "baseline", "loss": "curricularface"},
+    ],
+    ids=lambda changes: " ".join(map(str, changes.values())),
+)
+def test_the_step_is_one_graph(changes):
+    """Nothing in it returns to Python or reads the device: traced whole it gives the same loss and hits."""
+    session = build_session(dataclasses.replace(BASE, batch_size=16, augment="none", **changes), DIGITS)
+    images, labels = next(session.train.epoch(0))
+    share = torch.tensor(0.3) if "mixup" in changes else None
+    session.model.train()
+    state = {name: value.clone() for name, value in session.model.state_dict().items()}
+    loss, hits = session.forward(images, labels, share)
+    session.model.load_state_dict(state)
+    whole_loss, whole_hits = torch.compile(session.forward, backend="eager", fullgraph=True)(images, labels, share)
+    torch.testing.assert_close(whole_loss, loss)
+    assert torch.equal(whole_hits, hits)
 
 
 def test_two_runs_are_equal_whatever_was_drawn_before(tmp_path):

@@ -20,7 +20,9 @@ def evaluate(
     run: Annotated[
         Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="cifar10, cifar100, digits, folder (default: the run's).")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="cifar10, cifar100, digits, folder, webdataset (default: the run's).")
+    ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")
     ] = None,
@@ -28,7 +30,9 @@ def evaluate(
     tta: Annotated[bool, typer.Option("--tta", help="Average each image's logits with its mirror image's.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 (default: the run's).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, fp32, bf16 (default: the run's, or auto if slower here).")
+    ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Where the confusion matrix is drawn (default: beside the checkpoint).")
     ] = None,
@@ -100,8 +104,9 @@ def open_split(
     Raises:
         Refused: an unknown split, classes that are not the model's, a run that held nothing out.
     """
-    from cifarnet.data import Identities, Loader, hold_out, load
-    from cifarnet.devices import pick_device, pick_precision
+    from cifarnet.cli.loading import load_shown
+    from cifarnet.data import Identities, Loader, hold_out
+    from cifarnet.devices import has_bf16, pick_device, pick_precision
 
     config = info.config
     if split not in ("test", "train", "val"):
@@ -110,13 +115,8 @@ def open_split(
         raise Refused("--split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)
     name = dataset or config.dataset
-    data = load(
-        name,
-        data_dir or config.data_dir,
-        image_size=config.image_size,
-        coarse=config.coarse,
-        identities=Identities.of(config),
-    )
+    options = {"image_size": config.image_size, "coarse": config.coarse, "identities": Identities.of(config)}
+    data = load_shown(messages(), name, data_dir or config.data_dir, **options)
     if data.classes != info.classes:
         why = f"its {len(data.classes)} classes are not the model's {len(info.classes)}"
         raise Refused("--dataset", why, "name the data set that the model was trained on")
@@ -125,7 +125,8 @@ def open_split(
         train, validation = hold_out(data.train, config.val_fraction, config.seed)
         images = train if split == "train" else validation
     loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
-    return loader, target, pick_precision(precision or config.precision, target)
+    own = "auto" if config.precision == "bf16" and not has_bf16(target) else config.precision
+    return loader, target, pick_precision(precision or own, target)
 
 
 def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> None:

@@ -74,7 +74,7 @@ def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> 
 def data_of(result: "Result") -> tuple[str, bool, str | None]:
     """What two runs must share to be compared image by image."""
     config = result.config
-    return config.dataset, config.coarse, config.data_dir if config.dataset == "folder" else None
+    return config.dataset, config.coarse, config.data_dir if config.dataset in ("folder", "webdataset") else None
 
 
 def right_images(result: "Result", data_dir: str | None, device: str) -> "Tensor | str":

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from cifarnet.cli.loading import load_with_progress
 from cifarnet.config import TrainConfig
-from cifarnet.data import Identities, load
 from cifarnet.devices import device_name
 from cifarnet.distributed import connect, job, may_restart, restarts
 from cifarnet.errors import CifarnetError, Refused, printable
@@ -192,26 +192,6 @@ def draw_figures(session: Session, summary: dict[str, Any], folder: RunFolder, c
             )
     except CifarnetError as error:
         console.print(f"[yellow]warning:[/] {error}")
-
-
-def load_with_progress(config: TrainConfig, console: Console) -> Any:
-    """The data set, with a bar while it is downloaded."""
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: list[Any] = []
-
-        def show(done: int, total: int) -> None:
-            if not tasks:
-                tasks.append(bar.add_task(f"downloading {config.dataset}", total=total))
-            bar.update(tasks[0], completed=done)
-
-        return load(
-            config.dataset,
-            config.data_dir,
-            image_size=config.image_size,
-            coarse=config.coarse,
-            progress=show,
-            identities=Identities.of(config),
-        )
 
 
 def describe(session: Session, folder: RunFolder, console: Console) -> None:

@@ -116,7 +116,7 @@ def grid(
 
 @app.command()
 def samples(
-    dataset: Annotated[str, typer.Option(help="cifar10, cifar100, digits, folder.")] = TrainConfig.dataset,
+    dataset: Annotated[str, typer.Option(help="cifar10, cifar100, digits, folder, webdataset.")] = TrainConfig.dataset,
     data_dir: Annotated[str | None, typer.Option(help="Where the data is (default: the user's cache).")] = None,
     each: Annotated[int, typer.Option(min=1, help="Images a class.")] = 10,
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
@@ -130,14 +130,14 @@ def samples(
 ) -> None:
     """Some images of each class of a data set."""
     from cifarnet.cli import figures
-    from cifarnet.data import load
+    from cifarnet.cli.loading import load_shown
     from cifarnet.plots import grid as picture
 
     target = figures.destination(out, Path("x"), "samples")
     figures.check_numbers_path(data_out)
     if split not in ("train", "test"):
         raise Refused("--split", f"'{split}' is not known", "choose train or test")
-    data = load(dataset, data_dir, image_size=image_size)
+    data = load_shown(messages(), dataset, data_dir, image_size=image_size)
     part = data.train if split == "train" else data.test
     chosen = picture.choose_samples(part, len(data.classes), each, seed)
     heading = title or f"{figures.DATASET_NAMES.get(dataset, dataset)}, {split} images"

@@ -6,11 +6,13 @@ from pathlib import Path
 from cifarnet.config import SYNTHETIC
 from cifarnet.data.cifar import load_cifar10, load_cifar100
 from cifarnet.data.digits import load_digits
-from cifarnet.data.folder import StreamedSplit, load_folder
+from cifarnet.data.folder import load_folder
 from cifarnet.data.identities import FeatureSplit, Identities, load_identities
 from cifarnet.data.loader import Loader
 from cifarnet.data.request import Progress, Request, cache_folder
+from cifarnet.data.shards import load_shards
 from cifarnet.data.splits import AnySplit, Dataset, Split, hold_out
+from cifarnet.data.streamed import StreamedSplit
 from cifarnet.errors import Refused
 
 DATASETS: dict[str, Callable[[Request], Dataset]] = {
@@ -18,6 +20,7 @@ DATASETS: dict[str, Callable[[Request], Dataset]] = {
     "cifar100": load_cifar100,
     "digits": load_digits,
     "folder": load_folder,
+    "webdataset": load_shards,
     SYNTHETIC: load_identities,
 }
 
@@ -50,11 +53,12 @@ def load(
 
     Args:
         name: a key of `DATASETS`.
-        data_dir: where to look before the user's cache; the folder itself for `folder`.
+        data_dir: where to look before the user's cache; the folder itself for `folder`; a folder or a pattern for
+            `webdataset`.
         image_size: height and width in pixels; images of another size are resized with antialiasing.
         coarse: the 20 superclasses of CIFAR-100.
         download: fetch CIFAR from its official address when it is not on this machine.
-        progress: called with (bytes so far, bytes in all) during a download.
+        progress: called with (done so far, in all) during a download and the first reading of an image set.
         identities: what synthetic-identities makes.
 
     Returns:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, grid_sample
 
+from cifarnet.devices import send
+
 # 25 sub-policies of two steps: operation, probability, level 0 to 9 (None: it has no magnitude)
 SUBPOLICIES: tuple[tuple[tuple[str, float, int | None], tuple[str, float, int | None]], ...] = (
     (("Invert", 0.1, None), ("Contrast", 0.2, 6)),
@@ -65,7 +67,7 @@ def autoaugment(images: Tensor, draws: Tensor) -> Tensor:
             magnitude = magnitudes(name, images.shape[-2:])[levels[choice[index]]]
             if name in SIGNED:
                 magnitude = magnitude * sign[index]
-            index, magnitude = (t.to(images.device, non_blocking=True) for t in (index, magnitude))
+            index, magnitude = (send(t, images.device) for t in (index, magnitude))
             images.index_copy_(0, index, operation(images[index], magnitude.view(-1, 1, 1, 1)))
     return images
 

@@ -1,6 +1,7 @@
 """Any image file that a user may hand over, read whole and safely, or refused by name."""
 
 import contextlib
+import io
 import os
 import stat
 import warnings
@@ -73,7 +74,7 @@ def walk(folder: Path) -> Iterable[Path]:
 
 
 def is_image_name(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -> tuple[Tensor, list[str]]:
@@ -101,6 +102,31 @@ def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -
         raise
     except OSError as error:
         raise ImageError(name, describe(error)) from error
+    return fit(image, size, crop), remarks
+
+
+def read_image_bytes(name: str, data: bytes, size: int) -> Tensor:
+    """The image that a file of these bytes would hold, as `read_image` gives it, without its warnings.
+
+    Args:
+        name: what the image is called in a message, fit for a terminal.
+
+    Returns:
+        uint8 [3, size, size].
+
+    Raises:
+        ImageError: not an image, truncated, or too large.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return fit(decode(name, io.BytesIO(data))[0], size)
+        except OSError as error:
+            raise ImageError(name, describe(error)) from error
+
+
+def fit(image: Image.Image, size: int, crop: bool = False) -> Tensor:
+    """An RGB image as uint8 [3, size, size]: the largest centred square of it, or all of it squeezed."""
     width, height = image.size
     box = None
     if crop:
@@ -109,7 +135,7 @@ def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -
         box = (left, top, left + side, top + side)
     if (width, height) != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), remarks
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def open_plain_file(path: str | os.PathLike[str]) -> BinaryIO:

@@ -8,6 +8,7 @@ from torch import Tensor
 from cifarnet.data import augment as augmentation
 from cifarnet.data.identities import FeatureSplit
 from cifarnet.data.splits import AnySplit, Channels, Split
+from cifarnet.devices import send
 from cifarnet.distributed import ALONE, Ranks
 
 
@@ -24,6 +25,7 @@ class Loader:
         device: where batches are made.
         mean, std: per channel, of pixels in [0, 1].
         augment: a name of `augment.POLICIES`.
+        cutout: side of the square erased in each image, pixels; 0: none.
         seed: of the order and of the augmentation.
         shuffle: a new order each epoch. A last batch of a single image, of which BatchNorm can take no statistics,
             is then dropped unless it is the only one.
@@ -44,6 +46,7 @@ class Loader:
         mean: Channels,
         std: Channels,
         augment: str = "none",
+        cutout: int = 0,
         seed: int = 0,
         shuffle: bool = True,
         workers: int = 0,
@@ -53,7 +56,7 @@ class Loader:
         if augment not in augmentation.POLICIES:
             raise ValueError(f"augment must be one of {', '.join(augmentation.POLICIES)}, not {augment!r}")
         self.device = torch.device(device)
-        self.batch_size, self.policy = batch_size, augment
+        self.batch_size, self.policy, self.cutout = batch_size, augment, cutout
         self.seed, self.shuffle, self.workers = seed, shuffle, workers
         self.ranks, self.neighbour = ranks, neighbour and ranks.world > 1
         self.labels = split.labels.to(self.device)
@@ -98,14 +101,18 @@ class Loader:
         order = torch.arange(len(self.split))
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
-        features = isinstance(self.split, FeatureSplit)  # as they come: there is nothing to augment or normalise
-        draws = None if features else augmentation.draw(len(self.split), self.seed, epoch)
+        draws = None  # features come as they are: there is nothing to augment or normalise
+        if not isinstance(self.split, FeatureSplit):
+            draws = augmentation.draw(len(self.split), self.seed, epoch)
+            if self.policy == "alternate":
+                draws[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
         positions = self.positions()[start:]
         indices = [order[position] for position in positions]
         batches = self.split.batches(indices, self.workers)
         for position, index, images in zip(positions, indices, batches, strict=True):
             images = images.to(self.device, non_blocking=True)
-            labels = self.labels[index.to(self.device, non_blocking=True)]
+            labels = self.labels[send(index, self.device)]
             if draws is not None:
-                images = augmentation.augment(self.policy, images, draws[position], self.scale, self.shift)
+                numbers = draws[position]
+                images = augmentation.augment(self.policy, images, numbers, self.scale, self.shift, self.cutout)
             yield images, labels

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cifarnet.data.identities import Identities
 
-Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
+# (done so far, in all): bytes of a download, images that are read for the first time
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Request:
         image_size: height and width of the images in pixels.
         coarse: CIFAR-100's 20 superclasses in place of its 100 classes.
         download: fetch what is not on this machine.
-        progress: told about a download.
+        progress: told about a download, or about the first reading of many images.
         identities: what the synthetic ones are.
     """
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cifarnet.devices import send
 from cifarnet.errors import Refused
 
 Channels = tuple[float, float, float]  # one number each for red, green, blue
@@ -14,7 +15,7 @@ CHUNK = 4096  # images looked at together: 12 MB of 32x32 pixels, whatever the s
 
 
 class AnySplit(Protocol):
-    """What the loader needs of a split: in memory (`Split`) or on disk (`folder.StreamedSplit`)."""
+    """What the loader needs of a split: in memory (`Split`) or on disk (`streamed.StreamedSplit`)."""
 
     @property
     def labels(self) -> Tensor: ...
@@ -56,7 +57,7 @@ class Split:
     def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
         """uint8 [n, 3, H, W] on the split's device for each int64 [n] of `indices`; `workers` has no effect."""
         for index in indices:
-            yield self.images[index.to(self.images.device, non_blocking=True)]
+            yield self.images[send(index, self.images.device)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +95,21 @@ def channel_statistics(chunks: Iterable[Tensor]) -> tuple[Channels, Channels]:
     for images in chunks:
         for channel in range(3):
             histogram[channel] += torch.bincount(images[:, channel].flatten(), minlength=256)
+    rows = histogram.tolist()  # Python integers do not overflow
+    first = [sum(n * value for value, n in enumerate(counts)) for counts in rows]
+    second = [sum(n * value * value for value, n in enumerate(counts)) for counts in rows]
+    return statistics_of_sums(sum(rows[0]), first, second)
+
+
+def statistics_of_sums(total: int, firsts: list[int], seconds: list[int]) -> tuple[Channels, Channels]:
+    """Mean and standard deviation as in `channel_statistics`, from sums over `total` pixels.
+
+    Args:
+        firsts, seconds: of each channel, the sum of its values (0 to 255) and of their squares.
+    """
+    total = total or 1
     mean, std = [], []
-    for counts in histogram.tolist():  # Python integers do not overflow
-        total = sum(counts) or 1
-        first = sum(n * value for value, n in enumerate(counts))
-        second = sum(n * value * value for value, n in enumerate(counts))
+    for first, second in zip(firsts, seconds, strict=True):
         variance = (second * total - first * first) / (total * total)
         mean.append(first / total / 255)
         std.append(variance**0.5 / 255 or 1.0)

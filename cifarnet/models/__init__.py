@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Arch:
     """A row of the table: the block, blocks per stage, and whether skip connections are there."""
 
-    block: str  # "basic", "bottleneck", or "convnet" for the report's small CNN
+    block: str  # "basic", "bottleneck"; "convnet" for the report's small CNN, "speednet" for the fast one
     depths: tuple[int, ...] = ()
     skip: bool = True
 
@@ -25,6 +25,7 @@ ARCHS: dict[str, Arch] = {
     "resnet50": Arch("bottleneck", (3, 4, 6, 3)),
     "resnet101": Arch("bottleneck", (3, 4, 23, 3)),
     "resnet152": Arch("bottleneck", (3, 8, 36, 3)),
+    "speednet": Arch("speednet"),
     "plainnet18": Arch("basic", (2, 2, 2, 2), skip=False),
     "plainnet34": Arch("basic", (3, 4, 6, 3), skip=False),
     "plainnet50": Arch("bottleneck", (3, 4, 6, 3), skip=False),
@@ -48,6 +49,10 @@ def build_backbone(arch: str, stem: str = "small", image_size: int = 32) -> "nn.
         return Baseline()
     if image_size < 32:
         raise Refused("--image-size", f"{arch} takes images of 32 pixels and more, not {image_size}")
+    if row.block == "speednet":
+        from cifarnet.models.speednet import SpeedNet
+
+        return SpeedNet()
     from cifarnet.models.resnet import ResNet
 
     return ResNet(row.block, row.depths, stem=stem, skip=row.skip)

@@ -6,7 +6,7 @@ from typing import Any
 
 from cifarnet.plots.style import PAGE, drawing, plain_powers
 
-FAMILIES = {"baseline": "#bd1f01", "resnet": "#3f90da", "plainnet": "#ffa90e"}
+FAMILIES = {"baseline": "#bd1f01", "resnet": "#3f90da", "plainnet": "#ffa90e", "speednet": "#832db6"}
 PANELS = {"parameters (millions)": "parameters", "GMACs an image (1 MAC = 2 FLOPs)": "macs_per_image"}
 
 

@@ -1,0 +1,71 @@
+"""Which precision `auto` comes to on which processor, and that a resumed run keeps it."""
+
+import builtins
+import io
+import json
+
+import pytest
+import torch
+
+from cifarnet import devices
+from cifarnet.config import TrainConfig
+from cifarnet.data import load
+from cifarnet.devices import cpu_vendor, pick_precision
+from cifarnet.session import build_session
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "vendor", "expected"),
+    [
+        (True, True, "GenuineIntel", "bf16"),
+        (True, False, "GenuineIntel", "fp32"),
+        (True, False, "AuthenticAMD", "bf16"),
+        (False, False, "AuthenticAMD", "fp32"),
+        (True, False, "", "fp32"),
+    ],
+)
+def test_bf16_where_it_is_the_faster(monkeypatch, avx512_bf16, amx, vendor, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(devices, "cpu_vendor", lambda: vendor)
+    assert pick_precision("auto", CPU) == expected
+    assert pick_precision("bf16", CPU) == "bf16"  # asked for is asked for
+
+
+@pytest.mark.parametrize(
+    ("text", "vendor"),
+    [("processor\t: 0\nvendor_id\t: AuthenticAMD\nflags: x\n", "AuthenticAMD"), ("processor : 0\n", ""), (None, "")],
+)
+def test_the_vendor_is_read_from_linux(monkeypatch, text, vendor):
+    def fake(path, *more, **options):
+        assert path == "/proc/cpuinfo"
+        if text is None:
+            raise FileNotFoundError(path)
+        return io.StringIO(text)
+
+    monkeypatch.setattr(builtins, "open", fake)
+    assert cpu_vendor() == vendor
+
+
+def test_a_resumed_run_keeps_the_precision_it_began_with(cli, monkeypatch, tmp_path):
+    """Begun where auto is bf16, resumed where it is fp32; only --precision changes it. Measured here as is fastest here."""
+    train = ["train", "--arch", "baseline", "--dataset", "digits", "--augment", "none", "--epochs", "1", "--out", "run"]
+    monkeypatch.setattr(devices, "has_bf16", lambda device: True)
+    assert cli(*train)[0] == 0
+    monkeypatch.setattr(devices, "has_bf16", lambda device: False)
+    assert build_session(TrainConfig(arch="baseline", dataset="digits"), load("digits")).precision == "fp32"
+
+    def precisions():
+        return [
+            json.loads((tmp_path / "run" / f"{name}.json").read_text())["precision"] for name in ("config", "summary")
+        ]
+
+    assert precisions() == ["bf16", "bf16"]
+    code, _, err = cli("train", "--resume", "--out", "run", "--epochs", "2")
+    assert code == 0 and "bf16" in err and precisions() == ["bf16", "bf16"]
+    code, out, _ = cli("eval", "run", "--json")
+    assert code == 0 and json.loads(out)["precision"] == "fp32"
+    assert cli("train", "--resume", "--out", "run", "--epochs", "3", "--precision", "fp32")[0] == 0
+    assert precisions() == ["fp32", "fp32"]

@@ -1,0 +1,48 @@
+"""Muon against the singular value decomposition in float64, and against torch's SGD for what is not a filter."""
+
+import pytest
+import torch
+
+from cifarnet.muon import Muon, orthogonalise
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 216), (300, 40), (50, 50), (1, 9)])
+def test_the_step_has_the_gradients_singular_vectors_and_equal_singular_values(rows, columns):
+    generator = torch.Generator().manual_seed(rows)
+    matrix = torch.randn(rows, columns, generator=generator) * torch.logspace(0, -1, columns)
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    rotated = u.T @ orthogonalise(matrix).double() @ v.T  # diagonal where the singular vectors are the same
+    values = rotated.diagonal()
+    lifted = s > 0.003 * matrix.norm()  # what is fainter is not lifted all the way in five iterations
+    assert lifted.sum() > 0.9 * len(s) and values[lifted].min() > 0.6 and values.max() < 1.25
+    assert (rotated - values.diag()).abs().max() < 1e-4
+
+
+def test_scale_does_not_matter_and_nothing_stays_nothing():
+    matrix = torch.randn(8, 27, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(orthogonalise(1e-12 * matrix), orthogonalise(matrix), rtol=1e-4, atol=1e-5)
+    assert not orthogonalise(torch.zeros(4, 9)).any()
+
+
+def test_filters_keep_their_norm_and_step_by_the_rate_and_the_rest_is_torchs_sgd():
+    generator = torch.Generator().manual_seed(1)
+    filters, matrix = (torch.randn(shape, generator=generator).requires_grad_() for shape in ((16, 8, 3, 3), (5, 7)))
+    twin = matrix.detach().clone().requires_grad_()
+    ours = Muon([filters], [matrix], lr=0.1, momentum=0.6, weight_decay=0.01)
+    theirs = torch.optim.SGD([twin], lr=0.1, momentum=0.6, weight_decay=0.01, nesterov=True)
+    velocity = torch.zeros(16, 72, dtype=torch.float64)
+    for _ in range(4):
+        before = filters.detach().double().flatten(1)
+        for parameter in (filters, matrix):
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        twin.grad = matrix.grad.clone()
+        gradient = filters.grad.double().flatten(1)
+        ours.step()
+        theirs.step()
+        torch.testing.assert_close(matrix, twin)
+        velocity = 0.6 * velocity + gradient
+        step = (4 * before / before.norm() - filters.detach().double().flatten(1)) / 0.1
+        u, _, v = torch.linalg.svd(gradient + 0.6 * velocity, full_matrices=False)
+        rotated = u.T @ step @ v.T
+        assert rotated.diagonal().min() > 0.6 and rotated.diagonal().max() < 1.25
+        assert (rotated - rotated.diagonal().diag()).abs().max() < 1e-3

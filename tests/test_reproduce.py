@@ -1,0 +1,148 @@
+"""scripts/reproduce.py on digits: its plan, that it goes on where it stopped, its table."""
+
+import dataclasses
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cifarnet.config import TrainConfig
+from cifarnet.data import load
+from cifarnet.report.published import published_accuracy
+from cifarnet.train import Watcher
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+import reproduce
+import reproduce_cells
+
+TINY = TrainConfig(
+    arch="baseline", dataset="cifar10", epochs=2, batch_size=128, augment="none", lr=3e-3, precision="fp32"
+)
+CELLS = [
+    reproduce_cells.Cell("baseline", "3.2", TINY),
+    reproduce_cells.Cell("baseline-ce", "3.2", dataclasses.replace(TINY, lr=1e-3)),
+    reproduce_cells.Cell("baseline-arcface", "3.2", dataclasses.replace(TINY, loss="arcface", scale="auto", ema=0.9)),
+]
+
+
+def test_every_cell_of_the_tables_is_there():
+    gpu = {cell.name: cell for cell in reproduce_cells.cells("gpu")}
+    cpu = {cell.name for cell in reproduce_cells.cells("cpu")}
+    losses = ("ce", "arcface", "curricularface", "adaface")
+    assert {f"{arch}-{loss}" for arch in ("resnet18", "resnet50") for loss in losses} <= gpu.keys()
+    assert {
+        "baseline",
+        "baseline-plus",
+        "resnet18-cifar",
+        "resnet18-imagenet",
+        "plainnet50",
+        "resnet18-arcface-frozen",
+    } <= (gpu.keys())
+    assert {
+        "resnet18-report",
+        "resnet50-report",
+        "speed",
+        "resnet18-arcface-s64-m0.5",
+    } <= gpu.keys() and cpu <= gpu.keys()
+    for cell in gpu.values():
+        cell.config.check()
+        assert cell.config.val_fraction == 0  # trained on all the images, chosen on none of the test's
+    assert {name for name, cell in gpu.items() if published_accuracy(cell.config)} >= {"baseline", "resnet50-ce"}
+
+
+def test_the_plan_fills_the_budget_and_no_more():
+    rates = dict.fromkeys((cell.name for cell in reproduce_cells.cells("cpu")), 150.0)
+    chosen = [cell for cell in reproduce_cells.cells("cpu") if cell.name.startswith("resnet18")]
+    plan = reproduce_cells.plan_epochs(chosen, rates, 50_000, 1, 175.0)
+    seconds = sum(plan[cell.name] for cell in chosen) * 50_000 / 150 * reproduce_cells.EVALUATION
+    assert set(plan.values()) == {4} and seconds < 175 * 60 < seconds * 5 / 4
+    everything = reproduce_cells.cells("cpu")
+    mixed = rates | {"baseline": 4600.0, "baseline-plus": 11_600.0}
+    plan = reproduce_cells.plan_epochs(everything, mixed, 50_000, 1, 175.0)
+    assert (plan["baseline"], plan["baseline-plus"]) == (10, 40) and {plan[cell.name] for cell in chosen} == {4}
+    assert sum(plan[name] * 50_000 / mixed[name] * reproduce_cells.EVALUATION for name in plan) < 175 * 60
+    assert set(reproduce_cells.plan_epochs(chosen, dict.fromkeys(rates, 1e6), 50_000, 3, 175.0).values()) == {12}
+    assert set(reproduce_cells.plan_epochs(chosen, dict.fromkeys(rates, 0.1), 50_000, 3, 175.0).values()) == {1}
+
+
+class StopAt(Watcher):
+    """Raises SIGTERM after so many steps, of whichever cell."""
+
+    left = 0
+
+    def step(self, *_):
+        StopAt.left -= 1
+        if StopAt.left == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    digits = load("digits")
+    few = dataclasses.replace(digits, train=digits.train.subset(torch.arange(500)))
+    monkeypatch.setattr(reproduce, "load", lambda *_: few)
+    monkeypatch.setattr(reproduce, "cells", lambda budget: CELLS)
+    monkeypatch.setattr(reproduce, "Watcher", StopAt)
+
+    def call(*options, stop_after=0):
+        StopAt.left = stop_after
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, options)])
+        with pytest.raises(SystemExit) as end:
+            reproduce.main()
+        return end.value.code, capsys.readouterr().out
+
+    return call
+
+
+def test_stopped_anywhere_it_goes_on_to_the_same_results(script, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    code, out = script("--out", whole)
+    assert code == 0 and out.count(" seed 0: ") == 3 and "images a second, 2 epochs" in out
+    code, out = script("--out", broken, "--max-minutes", "0")
+    assert code == 0 and "the time is up" in out and not list((broken / "results").iterdir())
+    for steps in (3, 6, 2):  # within the first cell's epochs, then the second's, the third's
+        code, out = script("--out", broken, stop_after=steps)
+        assert code == 143 and "call again to go on" in out and "images a second" not in out
+    assert script("--out", broken)[0] == 0
+    for cell in CELLS:
+        results = [json.loads((out / "results" / f"{cell.name}-0.json").read_text()) for out in (whole, broken)]
+        one, two = ({key: value for key, value in result.items() if key != "seconds"} for result in results)
+        assert one == two and one["data"].startswith("JPEG copy") and one["config"]["epochs"] == 2
+        weights = [load_file(out / "runs" / f"{cell.name}-0" / "last.safetensors") for out in (whole, broken)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert script("--out", broken)[1].strip() == str(broken / "tables.md")  # nothing is left to run
+
+
+def test_the_table(script, tmp_path):
+    assert script("--out", tmp_path, "--only", "baseline", "baseline-ce", "--seeds", "2")[0] == 0
+    accuracy = {
+        name: [
+            100 * json.loads((tmp_path / "results" / f"{name}-{seed}.json").read_text())["accuracy"] for seed in (0, 1)
+        ]
+        for name in ("baseline", "baseline-ce")
+    }
+    rows = (tmp_path / "tables.md").read_text().splitlines()
+    cells = next(
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in rows if row.startswith("| 3.2 | baseline |")
+    )
+    named = dict(zip(reproduce.HEADS, cells, strict=True))
+    mean, other = (sum(accuracy[name]) / 2 for name in ("baseline", "baseline-ce"))
+    assert named["published"] == "69.77 (10 epochs)" and named["difference"] == f"{mean - 69.77:+.2f}"
+    spread = abs(accuracy["baseline"][0] - accuracy["baseline"][1]) / 2**0.5  # the sample deviation of two
+    assert named["ours"] == f"{mean:.2f} ± {spread:.2f}" and named["against ce"] == f"{mean - other:+.2f}"
+    assert (named["seeds"], named["epochs"], named["report's protocol as long"]) == ("2", "2", "–")
+
+
+def test_an_unknown_cell_lists_the_known(script, tmp_path):
+    code, out = script("--out", tmp_path / "out", "--only", "resnet19")
+    assert "names no cell" in code and "baseline-arcface" in out and not (tmp_path / "out").exists()
+
+
+def test_exact_images_are_known_by_their_contrast():
+    digits = load("digits")
+    assert reproduce.data_kind(dataclasses.replace(digits, std=(0.24703223, 0.24348513, 0.26158784))) == "exact"
+    assert reproduce.data_kind(dataclasses.replace(digits, std=(0.24523, 0.24278, 0.26063))) != "exact"
