@@ -17,6 +17,7 @@ from cifarnet.config import MarginOptions
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses import margins
+from cifarnet.losses.exchange import Batch, gathered, log_sum, sum_of_own
 from cifarnet.losses.options import margin_options
 from cifarnet.losses.sampling import draw_classes
 from cifarnet.losses.shard import others_log_sum, shard_gradients, target_cosines
@@ -112,7 +113,7 @@ class ShardedMarginHead(nn.Module):
             end - begin
             for begin, end in (Ranks(r, self.ranks.world).part(self.num_classes) for r in range(self.ranks.world))
         ]
-        whole = _gathered(self.ranks, self.weight.detach(), sizes)
+        whole = gathered(self.ranks, self.weight.detach(), sizes)
         return margins.inference_logits(features, whole, self.options)
 
     def prototypes(self) -> Tensor:
@@ -146,62 +147,14 @@ def measure(
     """
     working = torch.promote_types(features.dtype, torch.float32)
     unit, norm = margins.normalize(features.to(working))
-    batch = _Batch.gather(ranks, unit, norm, labels, classes)
+    batch = Batch.gather(ranks, unit, norm, labels, classes)
     cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
     cosine = cosine.clamp(-margins.COSINE_LIMIT, margins.COSINE_LIMIT)
     scale = batch.norm if options.loss == "sphereface" else torch.full_like(batch.norm, options.scale)
     plain = margins.Targets(cosine, scale, None, cosine[:1])
     log_others, highest = others_log_sum(batch.unit, weight, batch.own, plain)
-    losses = plain.losses(_log_sum(ranks, log_others))
+    losses = plain.losses(log_sum(ranks, log_others))
     return losses[batch.mine], (cosine > ranks.largest(highest))[batch.mine]
-
-
-@dataclass
-class _Batch:
-    """The samples of all ranks: unit features [N, D], norms [N], labels [N], where each own class stands here [N] or -1."""
-
-    unit: Tensor
-    norm: Tensor
-    labels: Tensor
-    own: Tensor
-    sizes: list[int]
-    mine: slice  # this rank's samples
-
-    @classmethod
-    def gather(cls, ranks: Ranks, unit: Tensor, norm: Tensor, labels: Tensor, classes: range) -> "_Batch":
-        """Collects them; the norm travels as one more column of the features."""
-        sizes = ranks.concatenated(torch.tensor([len(unit)])).tolist()  # in main memory: no GPU is waited for
-        both = _gathered(ranks, torch.cat([unit, norm[:, None]], dim=1), sizes)
-        labels = _gathered(ranks, labels, sizes)
-        own = torch.where((labels >= classes.start) & (labels < classes.stop), labels - classes.start, -1)
-        start = sum(sizes[: ranks.rank])
-        return cls(both[:, :-1], both[:, -1], labels, own, sizes, slice(start, start + sizes[ranks.rank]))
-
-
-def _gathered(ranks: Ranks, mine: Tensor, sizes: list[int]) -> Tensor:
-    """[n, ...] of each rank -> [N, ...], in the order of ranks; what is shorter than the longest is padded on the wire."""
-    if ranks.world == 1:
-        return mine
-    longest = max(sizes)
-    every = ranks.concatenated(F.pad(mine, [0, 0] * (mine.dim() - 1) + [0, longest - len(mine)]))
-    return torch.cat([part[:size] for part, size in zip(every.split(longest), sizes, strict=True)])
-
-
-def _sum_of_own(ranks: Ranks, parts: Tensor, sizes: list[int]) -> Tensor:
-    """Of [N, D] on each rank the sum over ranks, of which each gets the rows of its own samples [n, D]."""
-    if ranks.world == 1:
-        return parts
-    longest = max(sizes)
-    padded = [F.pad(part, (0, 0, 0, longest - len(part))) for part in parts.split(sizes)]
-    mine = torch.empty_like(padded[0])
-    torch.distributed.reduce_scatter(mine, padded)
-    return mine[: sizes[ranks.rank]]
-
-
-def _log_sum(ranks: Ranks, values: Tensor) -> Tensor:
-    """log of the sum over ranks of exp(values); they are scaled by the largest, so that nothing overflows or vanishes."""
-    highest = ranks.largest(values)
-    return highest + ranks.sum((values - highest).exp()).log() if ranks.world > 1 else values
 
 
 class _ShardedLoss(torch.autograd.Function):
@@ -210,7 +163,7 @@ class _ShardedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, unit, norm, weight, labels, head, training):  # type: ignore[no-untyped-def, override]
         ranks: Ranks = head.ranks
-        batch = _Batch.gather(ranks, unit, norm, labels, head.classes)
+        batch = Batch.gather(ranks, unit, norm, labels, head.classes)
         cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
         with torch.enable_grad():
             cosine, norms = cosine.requires_grad_(), batch.norm.clone().requires_grad_()
@@ -224,7 +177,7 @@ class _ShardedLoss(torch.autograd.Function):
             draw = draw_classes(batch.own, len(weight), head.sample, (head.seed, head.step, ranks.rank))
         rows, own, offset = (weight, batch.own, None) if draw is None else (weight[draw.index], draw.own, draw.offset)
         log_others, highest = others_log_sum(batch.unit, rows, own, plain, offset)
-        log_others, highest = _log_sum(ranks, log_others), ranks.largest(highest)
+        log_others, highest = log_sum(ranks, log_others), ranks.largest(highest)
         with torch.enable_grad():
             log_others.requires_grad_()
             losses = targets.losses(log_others) + margins.penalties(norms, head.options)
@@ -250,7 +203,7 @@ class _ShardedLoss(torch.autograd.Function):
             gradient = torch.zeros_like(weight).index_copy_(0, draw.index, gradient)
         norms = None
         if features is not None:
-            features, norms = _sum_of_own(ranks, features, sizes), by_norm[mine]
+            features, norms = sum_of_own(ranks, features, sizes), by_norm[mine]
             if (
                 ctx.scales_by_norm
             ):  # S's logits are |z| c_j: d loss / d |z| gets sum_j (d loss / d c_j) c_j / |z| of the others
