@@ -13,13 +13,17 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cifarnet import __version__
-from cifarnet.config import TrainConfig
+from cifarnet.config import IDENTITY, SYNTHETIC, TrainConfig
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.header import read_metadata
+from cifarnet.losses.sharded import ShardedMarginHead
 from cifarnet.model import Classifier, build_model
 from cifarnet.storage import write_file
+from cifarnet.tensor_set import INDEX, Rows, TensorSet, write_set
 
 FORMAT = "cifarnet-1"
+SHARDED = "head.weight"  # the one tensor that may lie on several ranks
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class ModelInfo:
     def to_json(self) -> str:
         """The metadata as one JSON document."""
         values = {**self.__dict__, "config": self.config.to_dict()}
+        if self.config.dataset == SYNTHETIC:  # called by their numbers; there may be millions
+            values["classes"] = []
         return json.dumps(values)
 
 
@@ -55,14 +61,27 @@ def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
 
 
-def save_model(path: Path, model: Classifier, info: ModelInfo) -> None:
-    """Writes the model's weights, the head's state and `info` to `path`, atomically.
+def rows_of(model: Classifier) -> dict[str, Tensor | Rows]:
+    """The tensors of a model, what is only this rank's part of one marked as such."""
+    tensors: dict[str, Tensor | Rows] = dict(model.state_dict())
+    if isinstance(model.head, ShardedMarginHead):
+        tensors[SHARDED] = Rows(model.head.weight, model.head.classes.start)
+    return tensors
+
+
+def save_model(path: Path, model: Classifier, info: ModelInfo, ranks: Ranks = ALONE) -> None:
+    """Writes the model's weights, the head's state and `info` to `path`, atomically; of several ranks all call it.
+
+    A head that is spread over ranks makes it a set of files with an index (see `tensor_set`); else the first rank writes.
 
     Raises:
         Failed: the file cannot be written.
     """
     metadata = {"format": FORMAT, "kind": "model", "info": info.to_json()}
-    write_file(path, save(contiguous(model.state_dict()), metadata))
+    if isinstance(model.head, ShardedMarginHead):
+        write_set(path, rows_of(model), metadata, ranks)
+    elif ranks.first:
+        write_file(path, save(contiguous(model.state_dict()), metadata))
 
 
 class WithoutDrawing(TorchFunctionMode):
@@ -75,16 +94,23 @@ class WithoutDrawing(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def load_model(path: Path) -> tuple[Classifier, ModelInfo]:
+def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, ModelInfo]:
     """The model of a checkpoint, on the CPU in evaluation mode, and what the file says of it.
 
     The model is first laid out without memory and compared with the file, so that no size written in a hostile file
-    makes the program allocate more than the file holds.
+    makes the program allocate more than the file holds. A set of files (its index) is put together.
+
+    Args:
+        of_features: whether the caller can use a model that takes features and no images.
 
     Raises:
         Refused: not a whole safetensors file of ours, another architecture than it says, weights that are not finite.
     """
-    info = parse_info(read_metadata(path, FORMAT, "model").get("info", ""), path)
+    opened = TensorSet(path, FORMAT, "model") if path.name.endswith(INDEX) else None
+    metadata = opened.metadata if opened else read_metadata(path, FORMAT, "model")
+    info = parse_info(metadata.get("info", ""), path)
+    if info.config.arch == IDENTITY and not of_features:
+        raise Refused(str(path), "its model takes features, not images", "train and eval alone can use it")
     try:
         with torch.device("meta"), WithoutDrawing():
             model = build_model(info.config, len(info.classes))
@@ -92,10 +118,39 @@ def load_model(path: Path) -> tuple[Classifier, ModelInfo]:
         raise Refused(
             str(path), f"describes a model that cannot be built ({error})", "take another checkpoint"
         ) from error
-    tensors = read_tensors(path)
+    tensors = {name: opened.read(name) for name in opened.tensors} if opened else read_tensors(path)
     compare(path, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
     return model.eval(), info
+
+
+def restore_weights(path: Path, model: Classifier) -> None:
+    """Puts the weights of a set at `path` into a model with a spread head, of which only this rank's rows are read.
+
+    Raises:
+        Refused: it is not a whole set of this model.
+    """
+    tensors = read_here(TensorSet(path, FORMAT, "model"), model, {SHARDED})
+    compare(path, tensors, model.state_dict())
+    model.load_state_dict(tensors)
+
+
+def read_here(opened: TensorSet, model: Classifier, sharded: set[str]) -> dict[str, Tensor]:
+    """All tensors of a set, those named `sharded` only in the rows that this rank's head holds.
+
+    Raises:
+        Refused: the set has another number of classes.
+    """
+    head = model.head
+    if not isinstance(head, ShardedMarginHead):
+        return {name: opened.read(name) for name in opened.tensors}
+    for name in sharded & opened.tensors.keys():
+        found = opened.tensors[name].shape
+        if found[:1] != (head.num_classes,):
+            raise Refused(
+                str(opened.path), f"{name} is {found}, not of {head.num_classes:,} classes", "take another checkpoint"
+            )
+    return {name: opened.read(name, head.classes if name in sharded else None) for name in opened.tensors}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -142,7 +197,13 @@ def parse_info(text: str, path: Path) -> ModelInfo:
     expected |= {"metrics": dict, "backend": str, "versions": dict}
     if not isinstance(values, dict) or any(not isinstance(values.get(key), kind) for key, kind in expected.items()):
         raise refuse(f"it needs {', '.join(expected)}")
+    try:
+        config = TrainConfig.from_dict(values["config"])
+    except Refused as error:
+        raise refuse(str(error)) from error
     classes, mean, std = values["classes"], values["mean"], values["std"]
+    if config.dataset == SYNTHETIC:
+        classes = list(map(str, range(config.classes)))
     if not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) and name.isprintable() for name in classes):
         raise refuse("classes must be 2 names or more, without control characters")
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
@@ -150,10 +211,6 @@ def parse_info(text: str, path: Path) -> ModelInfo:
         raise refuse("mean and std must be three numbers each")
     if not all(abs(value) < 1e6 for value in mean):
         raise refuse("mean must be three finite numbers")
-    try:
-        config = TrainConfig.from_dict(values["config"])
-    except Refused as error:
-        raise refuse(str(error)) from error
     return ModelInfo(
         config=config,
         classes=tuple(classes),

@@ -11,6 +11,10 @@ from typing import Any
 
 from cifarnet.errors import Refused
 
+SYNTHETIC = "synthetic-identities"  # the data set of features
+IDENTITY = "identity"  # the backbone that passes them on
+# What a run on features takes in place of the recipe's values: there is nothing to augment, and the prototypes alone learn.
+FEATURE_VALUES = {"arch": IDENTITY, "augment": "none", "lr": 0.05}
 GROUPS = ("Model", "Loss", "Data", "Optimisation", "Execution", "Output")
 SMALLEST_SIDE = 16  # pixels: the last stage of a ResNet still has one to work on
 
@@ -83,9 +87,18 @@ class TrainConfig:
     easy_margin: bool = option(False, "ArcFace: the margin only where the target cosine is positive", group="Loss")
     gamma: float | None = option(None, "focal loss: the focusing exponent", group="Loss", low=0)
     label_smoothing: float = option(0.0, "label smoothing of ce", group="Loss", low=0, high=0.999)
+    head_parallel: bool = option(
+        False, "spread the classes of a margin head over the ranks; alone: the loss in little memory", group="Loss"
+    )
+    head_sample: float = option(
+        1.0, "with --head-parallel: part of the classes that a step takes, drawn anew each step", group="Loss",
+        above=0, high=1,
+    )  # fmt: skip
     frozen_head: bool = option(False, "keep the class prototypes random, as the report's code did", group="Loss")
 
-    dataset: str = option("cifar10", "cifar10, cifar100, digits, folder, webdataset (tar shards)", group="Data")
+    dataset: str = option(
+        "cifar10", "cifar10, cifar100, digits, folder, webdataset (tar shards), synthetic-identities", group="Data"
+    )
     data_dir: str | None = option(
         None,
         "where the data is: a folder, or a pattern of tar shards (default: the user's cache)",
@@ -93,6 +106,12 @@ class TrainConfig:
         resume=True,
     )
     coarse: bool = option(False, "CIFAR-100: the 20 superclasses in place of the 100 classes", group="Data")
+    classes: int = option(10_000, "synthetic-identities: how many", group="Data", low=2, high=10**7)
+    dim: int = option(128, "synthetic-identities: size of their features", group="Data", low=2, high=65_536)
+    spread: float = option(
+        45.0, "synthetic-identities: standard deviation of a sample's angle to its prototype, degrees", group="Data",
+        low=0, high=90,
+    )  # fmt: skip
     image_size: int = option(32, "side of the square input, pixels", group="Data", low=8, high=1024)
     augment: str = option(
         "report",
@@ -165,6 +184,9 @@ class TrainConfig:
         resume=True,
     )
     channels_last: bool = option(True, "channels_last memory layout", group="Execution")
+    sync_bn: bool = option(
+        False, "BatchNorm over the batch of all ranks, not within each (torchrun, CUDA)", group="Execution"
+    )
     compile: bool = option(False, "compile the training step with torch.compile", group="Execution")
     backend: str = option(
         "auto",
@@ -205,7 +227,43 @@ class TrainConfig:
         if self.progressive and not SMALLEST_SIDE <= self.progressive <= self.image_size:
             wanted = f"give {SMALLEST_SIDE} to {self.image_size} (--image-size)"
             raise Refused("--progressive", f"{self.progressive} is out of range", wanted)
+        self._check_identities()
+        self._check_head_parallel()
         return self
+
+    def _check_identities(self) -> None:
+        """Features go into the head as they are: nothing that works on images fits them."""
+        synthetic = self.dataset == SYNTHETIC
+        if synthetic != (self.arch == IDENTITY):
+            why = f"{self.dataset} has {'features' if synthetic else 'images'}"
+            raise Refused("--arch", f"{self.arch} does not fit: {why}", f"use {IDENTITY} with {SYNTHETIC} only")
+        defaults = TrainConfig.__dataclass_fields__
+        for name in ("classes", "dim", "spread"):
+            if not synthetic and getattr(self, name) != defaults[name].default:
+                raise Refused(flag(name), f"{self.dataset} has its own", f"use it with --dataset {SYNTHETIC}")
+        needs: dict[str, Any] = {"augment": "none", "cutout": 0, "mixup": 0, "cutmix": 0, "progressive": 0}
+        needs |= {"val_fraction": 0, "tta": False}
+        for name, needed in needs.items():
+            if synthetic and getattr(self, name) != needed:
+                raise Refused(flag(name), f"{SYNTHETIC} has no images", "leave it out")
+
+    def _check_head_parallel(self) -> None:
+        """What the spread head cannot do."""
+        if not self.head_parallel:
+            if self.head_sample < 1:
+                raise Refused("--head-sample", "needs the spread head", "add --head-parallel")
+            return
+        cannot = {
+            "loss": self.loss in ("ce", "focal"),
+            "init": self.init != "kaiming",
+            "backend": self.backend in ("cpu", "cuda"),
+        }
+        cannot |= {"compile": self.compile, "log_grad": self.log_grad}
+        for name, refused in cannot.items():
+            if refused:
+                value = "" if isinstance(getattr(self, name), bool) else f"{getattr(self, name)} "
+                fix = "use a margin loss" if name == "loss" else "leave one of them out"
+                raise Refused("--head-parallel", f"cannot be with {flag(name)} {value}".rstrip(), fix)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Failed, Refused
 
 
@@ -17,19 +18,35 @@ def available_devices() -> list[str]:
     return [*cuda, *mps, "cpu"]
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, then MPS, then the CPU; any other name must be there.
+def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """`auto` is CUDA, then MPS, then the CPU; any other name must be there. Of several ranks each gets a GPU of its own.
 
     Raises:
         Refused: a device that is not there; the message lists those that are.
     """
     present = available_devices()
+    if ranks.world > 1:
+        return _pick_for_rank(name, ranks, present)
     if name == "auto":
         return torch.device(present[0].split(":")[0])
     full = "cuda:0" if name == "cuda" else name
     if full not in present:
         raise Refused("--device", f"'{name}' is not there", f"this machine has {', '.join(present)}")
     return torch.device(name)
+
+
+def _pick_for_rank(name: str, ranks: Ranks, present: list[str]) -> torch.device:
+    """The GPU with the rank's number on its machine, or the CPU, which all ranks of a machine share."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise Refused("--device", f"'{name}' is one device, and there are {ranks.world} ranks", "use auto, cuda or cpu")
+    gpus = sum(device.startswith("cuda") for device in present)
+    if name == "cpu" or (name == "auto" and not gpus):
+        return torch.device("cpu")
+    if ranks.local >= gpus:
+        wanted = f"this is rank number {ranks.local + 1} of its machine, which has {gpus} GPUs"
+        raise Refused("--device", wanted, "give torchrun a smaller --nproc-per-node, or use --device cpu")
+    torch.cuda.set_device(ranks.local)
+    return torch.device("cuda", ranks.local)
 
 
 def device_name(device: torch.device) -> str:

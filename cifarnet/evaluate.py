@@ -10,8 +10,13 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
+from cifarnet.config import SYNTHETIC, TrainConfig
 from cifarnet.devices import autocast
+from cifarnet.losses.head import LinearHead
+from cifarnet.losses.sharded import ShardedMarginHead, measure
+from cifarnet.model import Classifier
 
+MANY_CLASSES = 1000  # of more, `measures_few` may say that only loss and accuracy are measured
 CALIBRATION_BINS = 15
 
 
@@ -54,6 +59,58 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class FewScores:
+    """What is measured of many classes, where N x C logits and a C x C confusion matrix are out of the question.
+
+    loss is the cross-entropy over the logits of inference, in nats; accuracy in [0, 1].
+    """
+
+    images: int
+    loss: float
+    accuracy: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@torch.inference_mode()
+def measure_many(
+    model: Classifier, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy [N] of all samples and whether each was taken for its own class [N], batch by batch, no logits kept.
+
+    With a spread head each rank gives as many batches, of the same sizes, as the others.
+    """
+    model.eval()
+    losses, hits = [], []
+    head = model.head
+    for inputs, labels in batches:
+        with autocast(device, precision):
+            features = model.features(inputs)
+        if isinstance(head, LinearHead):
+            logits = head.logits(features)
+            loss, hit = F.cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=1) == labels
+        elif isinstance(head, ShardedMarginHead):
+            loss, hit = head.measure(features, labels)
+        else:
+            loss, hit = measure(features, labels, head.weight, head.options, range(len(head.weight)))
+        losses.append(loss)
+        hits.append(hit)
+    return torch.cat(losses), torch.cat(hits)
+
+
+def measures_few(config: TrainConfig, classes: int) -> bool:
+    """Whether only loss and accuracy are measured: of many classes that are a margin head's trial or lie on several ranks."""
+    return classes > MANY_CLASSES and (config.dataset == SYNTHETIC or config.head_parallel)
+
+
+def few_scores(losses: Tensor, hits: Tensor) -> FewScores:
+    """The scores of what `measure_many` found."""
+    return FewScores(len(losses), float(losses.double().mean()), float(hits.double().mean()))
 
 
 @torch.inference_mode()

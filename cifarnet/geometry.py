@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifarnet.errors import Refused
 from cifarnet.features import Embeddings
-from cifarnet.losses.head import MarginHead
+from cifarnet.losses.head import LinearHead, MarginHead
 from cifarnet.model import Classifier
 
 METHODS = ("umap", "tsne", "pca")
@@ -166,7 +166,7 @@ def on_sphere(model: Classifier, images: Embeddings, dims: int = 0) -> tuple[Sph
     weight = prototypes if isinstance(head, MarginHead) else head.weight.detach().float().cpu()
     sphere = split_last_layer(images.features, weight, dims)
     logits = sphere.features @ sphere.prototypes.T
-    if not isinstance(head, MarginHead):
+    if isinstance(head, LinearHead):
         logits = logits + head.bias.detach().float().cpu()
     before = (images.predictions == images.labels).double().mean().item()
     after = (logits.argmax(dim=1) == images.labels).double().mean().item()

@@ -20,8 +20,11 @@ def read_metadata(path: Path, format_name: str, kind: str) -> dict[str, str]:
     Raises:
         Refused: no such file, a pickle, a broken or hostile header, no metadata of ours, another kind.
     """
-    header = read_header(path)
-    metadata = header.get("__metadata__")
+    return check_metadata(path, read_header(path).get("__metadata__"), format_name, kind)
+
+
+def check_metadata(path: Path, metadata: Any, format_name: str, kind: str) -> dict[str, str]:
+    """`metadata` as found in the checkpoint at `path`, once it is of our format and kind. Raises as `read_metadata`."""
     if not isinstance(metadata, dict) or metadata.get("format") != format_name:
         raise Refused(
             str(path), "has no cifarnet metadata (architecture, classes, mean and std), which is never guessed",

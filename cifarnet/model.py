@@ -5,8 +5,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cifarnet.config import TrainConfig
+from cifarnet.config import IDENTITY, TrainConfig
+from cifarnet.distributed import Ranks
 from cifarnet.losses.head import Head, LinearHead, MarginHead, build_head
+from cifarnet.losses.sharded import Spread
 from cifarnet.models import build_backbone
 
 
@@ -38,15 +40,29 @@ def build_neck(kind: str, in_features: int, embed_dim: int) -> nn.Module:
     return nn.Sequential(nn.Linear(in_features, embed_dim, bias=False), nn.BatchNorm1d(embed_dim))
 
 
-def build_model(config: TrainConfig, num_classes: int) -> Classifier:
+class Identity(nn.Identity):
+    """The backbone of features that are given: it passes them on."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
+def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = None) -> Classifier:
     """The classifier of `config`, freshly initialised from the seed (its own generator: the global one is left alone).
+
+    With --head-parallel its classes lie on `ranks`; without these, as for every use but training, all of them are here.
 
     Raises:
         Refused: an option of the architecture or the loss that cannot be.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = build_backbone(config.arch, config.stem, config.image_size)
+        backbone: nn.Module
+        if config.arch == IDENTITY:
+            backbone = Identity(config.dim)
+        else:
+            backbone = build_backbone(config.arch, config.stem, config.image_size)
         width = cast(int, backbone.num_features)
         neck = build_neck(config.neck, width, config.embed_dim)
         head = build_head(
@@ -62,6 +78,7 @@ def build_model(config: TrainConfig, num_classes: int) -> Classifier:
             label_smoothing=config.label_smoothing,
             frozen=config.frozen_head,
             backend=config.backend,
+            spread=Spread(ranks, config.head_sample, config.seed) if ranks and config.head_parallel else None,
         )
         model = Classifier(backbone, neck, head)
         if config.init == "keras":

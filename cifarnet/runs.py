@@ -14,6 +14,7 @@ from typing import IO, Any
 from cifarnet.config import TrainConfig
 from cifarnet.errors import Failed, Refused
 from cifarnet.storage import sweep_temporaries, write_file
+from cifarnet.tensor_set import existing, files_of
 
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
@@ -57,7 +58,8 @@ class RunFolder:
     def own_files(self) -> list[Path]:
         """The files that a run writes and that are there."""
         mine = [self.config, self.metrics, self.last, self.best, self.state, self.summary, self.predictions]
-        return [path for path in mine if path.exists()]
+        sets = [file for path in (self.last, self.best, self.state) for file in files_of(path)]
+        return [path for path in mine if path.exists()] + sets
 
     def __enter__(self) -> "RunFolder":
         """Makes the folder, checks that it can be written, and takes its lock.
@@ -87,6 +89,20 @@ class RunFolder:
                 (self.path / ".lock").unlink()
                 self.path.rmdir()
         self._lock.close()
+
+    def claim(self, job: str) -> None:
+        """Writes into the lock, which this process holds, who trains here (see `distributed.job`)."""
+        if self._lock is not None:
+            self._lock.truncate(0)
+            self._lock.write(job)
+            self._lock.flush()
+
+    def is_of(self, job: str) -> bool:
+        """Whether the last run in this folder was begun by `job`."""
+        try:
+            return bool(job) and (self.path / ".lock").read_text() == job
+        except OSError:
+            return False
 
     def clear(self) -> None:
         """Removes what an earlier run left (and nothing else), for --overwrite."""
@@ -159,15 +175,15 @@ def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
     if out.is_file():
         fix = f"to start from its weights use --init-from {out}" if resume else "choose another --out"
         raise Refused(str(out), "is a file, not a run folder", fix)
-    if resume and not folder.state.exists():
-        if folder.last.exists():
-            fix = f"to start from its weights use --init-from {folder.last}"
+    if resume and not existing(folder.state):
+        if existing(folder.last):
+            fix = f"to start from its weights use --init-from {existing(folder.last)}"
             raise Refused(str(out), "has weights but no training state to resume", fix)
         if folder.own_files():  # killed before its first checkpoint
             raise Refused(str(out), "has no training state to resume yet", "use --overwrite to start again")
         raise Refused(str(out), "there is no run to resume", "leave --resume out to start one")
     if folder.own_files() and not (resume or overwrite):
-        ways = "--resume to continue it, or --overwrite to start again" if folder.state.exists() else "--overwrite"
+        ways = "--resume to continue it, or --overwrite to start again" if existing(folder.state) else "--overwrite"
         raise Refused(str(out), "already holds a run", f"add {ways}")
     return folder
 
@@ -189,8 +205,8 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
         raise Refused(str(name), "there is no such run or checkpoint", "name a run folder or a .safetensors file")
     folder = RunFolder(path)
     for candidate in (folder.best, folder.last):
-        if candidate.exists():
-            return candidate
+        if found := existing(candidate):
+            return found
     raise Refused(str(name), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
 
 

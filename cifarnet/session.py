@@ -2,21 +2,26 @@
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cifarnet import kernels
-from cifarnet.checkpoint import ModelInfo, current_versions, load_model
+from cifarnet.checkpoint import SHARDED, ModelInfo, current_versions, load_model
 from cifarnet.config import TrainConfig
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.data.splits import Channels
 from cifarnet.devices import autocast, pick_device, pick_precision
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
+from cifarnet.losses.head import MarginHead
+from cifarnet.losses.sharded import ShardedMarginHead
 from cifarnet.model import Classifier, build_model
 from cifarnet.models import ARCHS
 from cifarnet.models.speednet import SpeedNet
@@ -24,12 +29,17 @@ from cifarnet.optim import build_optimizer
 from cifarnet.state import Progress, load_state, save_state
 
 FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
-Forward = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+Mixture = tuple[Tensor, Tensor]  # labels [n] of the images that are mixed in, and the share [] of an image's own label
+Forward = Callable[[Tensor, Tensor, Mixture | None], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Session:
-    """A run ready to train. `totals` [4], on the device: sums of loss, of hits, and of the first and last layer's gradient norm."""
+    """A run ready to train, on this rank.
+
+    `totals` [4], on the device: sums of loss and of hits over this rank's images, and (on the first rank) of the first
+    and last layer's gradient norm.
+    """
 
     config: TrainConfig
     classes: tuple[str, ...]
@@ -46,6 +56,7 @@ class Session:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     totals: Tensor
+    ranks: Ranks = ALONE
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -63,8 +74,40 @@ class Session:
     @property
     def images(self) -> int:
         """Images an epoch trains on."""
-        count, size = len(self.train.split), self.config.batch_size
-        return min(count, self.steps * size)
+        return self.seen(self.steps)
+
+    def seen(self, steps: int) -> int:
+        """Images in the first `steps` steps of an epoch, over all ranks."""
+        return min(len(self.train.split), steps * self.config.batch_size)
+
+    def seen_here(self, steps: int) -> int:
+        """Images in the first `steps` steps of an epoch on this rank: those that `totals` sums over."""
+        full, rest = divmod(self.seen(steps), self.config.batch_size)
+        begin, end = self.ranks.part(self.config.batch_size)
+        first, last = self.ranks.part(rest)
+        return full * (end - begin) + last - first
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the head's classes are spread over the ranks."""
+        return isinstance(self.model.head, ShardedMarginHead)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that the model of all ranks learns."""
+        head, counted = self.model.head, sum(parameter.numel() for parameter in self.model.parameters())
+        if isinstance(head, ShardedMarginHead):
+            counted += (head.num_classes - len(head.classes)) * head.weight.shape[1]
+        return counted
+
+    def whole_loss(self, loss: Tensor, images: int) -> Tensor:
+        """What a rank shall differentiate in place of the mean over its own `images`.
+
+        The mean of it over the ranks, which is what DistributedDataParallel makes of gradients, is the mean over the batch.
+        """
+        if self.ranks.world == 1 or self.sharded:  # a spread head's loss is already that of the whole batch
+            return loss
+        return loss * (images * self.ranks.world / self.train.size(self.progress.step))
 
     @property
     def models(self) -> dict[str, Classifier]:
@@ -72,17 +115,21 @@ class Session:
         return {"model": self.model} | ({"average": self.average} if self.average is not None else {})
 
     def save(self, path: Path) -> None:
-        """Writes the training state of this moment."""
-        save_state(path, self.models, self.optimizer, self.totals, self.progress, self.config)
+        """Writes the training state of this moment; all ranks call it, and none goes on before the file is there."""
+        totals = self.totals if self.ranks.world == 1 else self.ranks.concatenated(self.totals[None])
+        save_state(path, self.models, self.optimizer, totals, self.progress, self.config, self.ranks)
+        self.ranks.wait()
 
     def load(self, path: Path) -> list[str]:
-        """Goes to the moment that `path` was saved at; returns warnings of changed versions."""
-        progress, warnings = load_state(path, self.models, self.optimizer, self.totals)
+        """Goes to the moment that `path` was saved at; returns warnings of what has changed since then."""
+        progress, warnings = load_state(path, self.models, self.optimizer, self.totals, self.ranks)
         if progress.step > self.steps:
             raise Refused(
                 str(path), f"stands at step {progress.step} of {self.steps}", "is this the data it began with?"
             )
         self.progress = progress
+        if isinstance(self.model.head, ShardedMarginHead):
+            self.model.head.step = progress.epoch * self.steps + progress.step
         return warnings
 
     def info(self, metrics: dict[str, Any]) -> ModelInfo:
@@ -99,28 +146,34 @@ class Session:
         )
 
 
-def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None = None) -> Session:
-    """Everything that training needs, at its start; its `config` says which precision `auto` came to.
+def build_session(
+    config: TrainConfig, dataset: Dataset, init_from: Path | None = None, ranks: Ranks = ALONE
+) -> Session:
+    """Everything that training needs, at its start; with several ranks this one's, not yet joined to the others (`join`).
+
+    Its `config` says which precision `auto` came to.
 
     Raises:
-        Refused: an option that cannot be met (device, precision, backend, architecture, loss, split).
+        Refused: an option that cannot be met (device, precision, backend, architecture, loss, split, ranks).
     """
     config.check()
     if (config.mixup or config.cutmix) and config.loss not in ("ce", "focal"):
         raise Refused(
             "--mixup and --cutmix", f"{config.loss} needs one label an image", "leave them out, or use --loss ce"
         )
-    device = pick_device(config.device)
+    device = pick_device(config.device, ranks)
     precision = pick_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
-    model = build_model(config, len(dataset.classes))
-    if config.progressive and ARCHS[config.arch].block == "convnet":
+    model = build_model(config, len(dataset.classes), ranks)
+    small = config.arch not in ARCHS or ARCHS[config.arch].block == "convnet"
+    if config.progressive and small:
         raise Refused("--progressive", f"{config.arch} takes images of one size only", "leave it out, or use a ResNet")
-    if config.optimizer == "muon" and ARCHS[config.arch].block == "convnet":
+    if config.optimizer == "muon" and small:
         raise Refused(
             "--optimizer", f"muon needs a BatchNorm after each convolution, {config.arch} has none", "use sgd"
         )
-    backend = "torch" if config.loss in ("ce", "focal") else kernels.resolve(config.backend, device.type)
+    plain = config.loss in ("ce", "focal") or config.head_parallel
+    backend = "torch" if plain else kernels.resolve(config.backend, device.type)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -136,6 +189,8 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
             seed=config.seed,
             shuffle=training,
             workers=config.workers,
+            ranks=ranks,
+            neighbour=training and (config.mixup > 0 or config.cutmix > 0),
         )
 
     train, validation = dataset.train, None
@@ -147,7 +202,7 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
     elif isinstance(model.backbone, SpeedNet):
         model.backbone.fit_to(sample_images(train, mean, std))
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-    return Session(
+    session = Session(
         config=config,
         classes=dataset.classes,
         device=device,
@@ -156,14 +211,17 @@ def build_session(config: TrainConfig, dataset: Dataset, init_from: Path | None 
         model=model,
         average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema or config.swa else None,
         optimizer=build_optimizer(model, config),
-        forward=make_forward(model, config, device, precision),
+        forward=compiled(TrainingStep(model, device, precision), config),
         train=loader(train, training=True),
         test=loader(dataset.test, training=False),
         validation=validation,
         mean=mean,
         std=std,
         totals=torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device),
+        ranks=ranks,
     )
+    check_ranks(session)
+    return session
 
 
 def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:
@@ -174,25 +232,92 @@ def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:
     return (images / 255 - shift) / scale
 
 
-def make_forward(model: Classifier, config: TrainConfig, device: torch.device, precision: str) -> Forward:
-    """(images, labels, share) -> (loss with its graph, hits): the part of a step that torch.compile takes.
+def check_ranks(session: Session) -> None:
+    """Refuses what several ranks cannot do."""
+    config, ranks = session.config, session.ranks
+    if config.sync_bn and session.device.type != "cuda":
+        raise Refused("--sync-bn", f"torch has it for CUDA only, and this is {session.device}", "leave it out")
+    least, smallest = session.train.size(session.steps - 1), 2 * ranks.world  # the last batch of an epoch
+    if ranks.world > 1 and least < smallest:
+        images = len(session.train.split)
+        fits = [size for size in range(smallest, config.batch_size) if not 1 < images % size < smallest]
+        raise Refused(
+            "--batch-size",
+            f"{config.batch_size} leaves a batch of {least} images for {ranks.world} ranks, fewer than two for each",
+            f"choose another, for example {fits[-1]}, or fewer ranks" if fits else "use fewer ranks",
+        )
 
-    `share` [] is that of an image's own label where images are mixed with their neighbours, else None.
-    """
 
-    def forward(images: Tensor, labels: Tensor, share: Tensor | None) -> tuple[Tensor, Tensor]:
-        with autocast(device, precision):
-            features = model.features(images)
-        loss = model.head(features, labels)
-        if share is not None:
-            loss = share * loss + (1 - share) * model.head(features, labels.roll(1))
-        hits = (model.head.logits(features.detach()).argmax(dim=1) == labels).sum()
+class TrainingStep(nn.Module):
+    """(images, labels, mixture) -> (mean loss with its graph, hits): the part of a step that torch.compile takes."""
+
+    def __init__(self, model: Classifier, device: torch.device, precision: str) -> None:
+        super().__init__()
+        self.model, self.device, self.precision = model, device, precision
+
+    def forward(self, images: Tensor, labels: Tensor, mixture: Mixture | None) -> tuple[Tensor, Tensor]:
+        """`mixture` where images [n, 3, H, W] are mixed with others, else None; labels [n]."""
+        head = self.model.head
+        with autocast(self.device, self.precision):
+            features = self.model.features(images)
+        if isinstance(head, ShardedMarginHead):
+            loss, hit = head.loss_and_hits(features, labels)
+            return loss, hit.sum()
+        loss = head(features, labels)
+        if mixture is not None:
+            others, share = mixture
+            loss = share * loss + (1 - share) * head(features, others)
+        hits = (head.logits(features.detach()).argmax(dim=1) == labels).sum()
         return loss, hits
 
+
+class SharedStep(TrainingStep):
+    """The step as DistributedDataParallel takes it; without arguments a rehearsal that reaches each parameter."""
+
+    def forward(self, *batch):  # type: ignore[no-untyped-def, override]
+        """As TrainingStep's, or a sum over all parameters that learn."""
+        if batch:
+            return super().forward(*batch)
+        return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
+
+
+def compiled(step: nn.Module, config: TrainConfig) -> Forward:
+    """The step, compiled where that is asked for."""
     if not config.compile:
-        return forward
+        return step
     torch.compiler.config.cache_key_tag = kernels.build_tag()
-    return torch.compile(forward)
+    return torch.compile(step)
+
+
+def join(session: Session) -> None:
+    """Joins the sessions of all ranks: the first one's weights everywhere, gradients averaged. Alone nothing happens."""
+    ranks, model = session.ranks, session.model
+    if ranks.world == 1:
+        return
+    apart = [SHARDED] if session.sharded else []  # each rank has its own rows of it
+    for shared in session.models.values():
+        ranks.copy_from_first(value for name, value in shared.state_dict().items() if name not in apart)
+    if isinstance(model.head, MarginHead):
+        model.head.ranks = ranks
+    if session.config.sync_bn:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    shared_step = SharedStep(model, session.device, session.precision)
+    learned = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in apart]
+    if not learned:
+        return
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        shared_step, [f"model.{name}" for name in apart]
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its new name is not in every torch from 2.11 on
+        # Buffers are not shared step by step: the head's state is equal on all ranks as it is, and BatchNorm's running
+        # statistics, which training does not read, are the first rank's wherever they are used.
+        step = DistributedDataParallel(shared_step, broadcast_buffers=False)
+    # It sorts its buckets anew after its first step, and with them the order in which three and more ranks are summed.
+    # A rehearsal takes that first step here, so that a run sums in one order, resumed or not.
+    step().backward()
+    session.optimizer.zero_grad(set_to_none=True)
+    session.forward = compiled(step, session.config)
 
 
 def copy_weights(model: Classifier, path: Path) -> None:
@@ -201,8 +326,11 @@ def copy_weights(model: Classifier, path: Path) -> None:
     Raises:
         Refused: the backbone there is another one.
     """
-    source, info = load_model(path)
+    source, info = load_model(path, of_features=True)
     theirs, mine = source.state_dict(), model.state_dict()
+    head = model.head
+    if isinstance(head, ShardedMarginHead) and len(theirs[SHARDED]) == head.num_classes:
+        theirs[SHARDED] = theirs[SHARDED][head.classes.start : head.classes.stop]
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     body = [name for name in mine if not name.startswith("head.")]
     lost = [name for name in body if name not in fitting]

@@ -12,12 +12,23 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from cifarnet.checkpoint import FORMAT, compare, contiguous, current_versions, read_tensors
+from cifarnet.checkpoint import (
+    FORMAT,
+    SHARDED,
+    compare,
+    contiguous,
+    current_versions,
+    read_here,
+    read_tensors,
+    rows_of,
+)
 from cifarnet.config import TrainConfig, flag
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
-from cifarnet.header import read_metadata
+from cifarnet.losses.sharded import ShardedMarginHead
 from cifarnet.model import Classifier
 from cifarnet.storage import write_file
+from cifarnet.tensor_set import INDEX, Rows, TensorSet, existing, metadata_of, write_set
 
 LARGEST = 2**53  # no number of a training state is as large
 
@@ -43,38 +54,58 @@ def save_state(
     totals: Tensor,
     progress: Progress,
     config: TrainConfig,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Writes the state atomically.
+    """Writes the state atomically; of several ranks all call it. With a spread head it is a set of files (see `tensor_set`).
 
     Args:
         models: "model", and "average" where a running average is kept.
-        totals: the running sums of the unfinished epoch.
+        totals: the running sums of the unfinished epoch, [4]; of several ranks each one's, [ranks, 4].
+        ranks: those that train together; the first one writes all but what is spread.
 
     Raises:
         Failed: the file cannot be written.
     """
-    tensors = {f"{key}.{name}": value for key, model in models.items() for name, value in model.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
+    tensors: dict[str, Tensor | Rows] = {}
+    for key, model in models.items():
+        tensors |= {f"{key}.{name}": value for name, value in rows_of(model).items()}
+    head = models["model"].head
+    start = head.classes.start if isinstance(head, ShardedMarginHead) else 0
+    for index, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state[parameter].items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value
+                spread = parameter is head.weight and value.dim() > 0 and isinstance(head, ShardedMarginHead)
+                tensors[f"optimizer.{index}.{name}"] = Rows(value, start) if spread else value
     tensors["totals"] = totals
     metadata = {"format": FORMAT, "kind": "state", "config": json.dumps(config.to_dict())}
+    metadata["ranks"] = str(ranks.world)
     metadata |= {"progress": json.dumps(progress.__dict__), "versions": json.dumps(current_versions())}
-    write_file(path, save(contiguous(tensors), metadata))
+    if isinstance(head, ShardedMarginHead):
+        write_set(path, tensors, metadata, ranks)
+    elif ranks.first:
+        whole = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
+        write_file(path, save(contiguous(whole), metadata))
 
 
 def load_state(
-    path: Path, models: dict[str, Classifier], optimizer: torch.optim.Optimizer, totals: Tensor
+    path: Path,
+    models: dict[str, Classifier],
+    optimizer: torch.optim.Optimizer,
+    totals: Tensor,
+    ranks: Ranks = ALONE,
 ) -> tuple[Progress, list[str]]:
-    """Puts the state of `path` into models, optimizer and totals; returns the progress, and warnings of changed versions.
+    """Puts the state of `path` into models, optimizer and this rank's totals.
+
+    Returns:
+        the progress, and warnings of what has changed since it was saved: versions, the number of ranks.
 
     Raises:
         Refused: the file is not a whole training state of this model and optimizer.
     """
-    metadata = read_metadata(path, FORMAT, "state")
+    path = existing(path) or path
+    metadata = metadata_of(path, FORMAT, "state")
     progress = _parse_progress(metadata.get("progress", ""), path)
-    tensors = read_tensors(path)
+    tensors = _read(path, models["model"], optimizer)
     for key, model in models.items():
         start = f"{key}."
         weights = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
@@ -83,15 +114,57 @@ def load_state(
     _load_optimizer(path, optimizer, tensors)
     if progress.epoch + progress.step > 0:
         _check_optimizer(path, optimizer)
-    if "totals" not in tensors or tensors["totals"].shape != totals.shape:
+    saved = _load_totals(path, tensors.get("totals"), metadata.get("ranks", "1"), totals, ranks)
+    warnings = _changed_versions(metadata.get("versions", "{}"))
+    if saved != ranks.world:
+        change = f"the run was saved with {saved} {_ranks(saved)} and goes on with {ranks.world}"
+        warnings.append(f"{change}: the same batches, but not the same bits")
+    return progress, warnings
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _read(path: Path, model: Classifier, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of a file or a set; of a spread head, and of what the optimizer keeps for it, this rank's rows."""
+    if not path.name.endswith(INDEX):
+        return read_tensors(path)
+    opened = TensorSet(path, FORMAT, "state")
+    place = next((index for index, p in enumerate(_parameters(optimizer)) if p is model.head.weight), None)
+    names = {
+        name
+        for name, stored in opened.tensors.items()
+        if name in (f"model.{SHARDED}", f"average.{SHARDED}")
+        or (name.startswith(f"optimizer.{place}.") and stored.shape)
+    }
+    return read_here(opened, model, names)
+
+
+def _ranks(count: int) -> str:
+    return "rank" if count == 1 else "ranks"
+
+
+def _load_totals(path: Path, found: Tensor | None, saved: str, totals: Tensor, ranks: Ranks) -> int:
+    """Puts the running sums where they belong and returns the number of ranks that they come from.
+
+    The same number of ranks get their own ones back, to the bit; of another number the first takes them all.
+    """
+    count = int(saved) if saved.isdecimal() and len(saved) < 10 else 0
+    if found is None or count < 1 or found.numel() != count * len(totals) or found.shape[-1:] != totals.shape:
         raise Refused(str(path), "lacks its running sums", "start the run again")
-    totals.copy_(tensors["totals"])
-    return progress, _changed_versions(metadata.get("versions", "{}"))
+    rows = found.view(count, len(totals))
+    if count == ranks.world:
+        totals.copy_(rows[ranks.rank])
+    else:
+        totals.copy_(rows.sum(dim=0)) if ranks.first else totals.zero_()
+    return count
 
 
 def load_config(path: Path) -> TrainConfig:
     """The configuration that a training state was saved with."""
-    text = read_metadata(path, FORMAT, "state").get("config", "")
+    path = existing(path) or path
+    text = metadata_of(path, FORMAT, "state").get("config", "")
     try:
         return TrainConfig.from_dict(json.loads(text), f"{path} (config)")
     except (ValueError, RecursionError) as error:
@@ -118,7 +191,7 @@ def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
 
 
 def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = _parameters(optimizer)
     for name, value in tensors.items():
         if not name.startswith("optimizer."):
             continue
@@ -143,7 +216,7 @@ def _check_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
     keeps = {"exp_avg", "exp_avg_sq", "step"} if "betas" in optimizer.defaults else {"momentum_buffer"}
     if optimizer.defaults.get("momentum") == 0:
         keeps = set()
-    for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+    for index, parameter in enumerate(_parameters(optimizer)):
         missing = keeps - optimizer.state[parameter].keys()
         if missing:
             raise Refused(str(path), f"lacks optimizer.{index}.{min(missing)}", "start the run again")

@@ -8,18 +8,23 @@ import torch
 from torch import Tensor
 
 from cifarnet.averaging import average_share, measure_batch_norm, update_average
-from cifarnet.checkpoint import load_model, save_model
+from cifarnet.checkpoint import load_model, restore_weights, save_model
+from cifarnet.config import SYNTHETIC
 from cifarnet.data.mixing import draw_mix, mix_images
 from cifarnet.data.progressive import shrink, side_at
 from cifarnet.devices import determinism, send
 from cifarnet.errors import Failed, Interrupted
-from cifarnet.evaluate import Scores, collect_logits, score
+from cifarnet.evaluate import FewScores, Scores, collect_logits, few_scores, measure_many, measures_few, score
 from cifarnet.optim import gradients, learning_rate, set_learning_rate
 from cifarnet.runs import RunFolder
-from cifarnet.session import Session
+from cifarnet.session import Mixture, Session
 from cifarnet.signals import StopRequest
+from cifarnet.tensor_set import existing
 
 GUARD_INTERVAL = 50  # steps between two looks at the device's not-finite flag, where looking would stall it
+STOP_INTERVAL = (
+    10  # steps between two questions to the other ranks whether to stop, where asking would hold up the GPUs
+)
 
 
 class Watcher:
@@ -38,6 +43,8 @@ class Watcher:
 def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopRequest) -> dict[str, Any]:
     """Trains from where the session's progress stands to its last epoch; returns the summary, also written to the folder.
 
+    All ranks call it, each with its session; the first one alone tells the watcher and writes.
+
     Raises:
         Failed: a loss or gradient that is not finite (nothing of that step is kept), a checkpoint that cannot be written.
         Interrupted: a signal came; the state of the last whole step is saved.
@@ -46,7 +53,7 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
     with determinism(config.deterministic):
         if progress.epoch == 0 and progress.step == 0:
             session.save(folder.state)
-        scores: Scores | None = None
+        scores: Scores | FewScores | None = None
         while progress.epoch < config.epochs:
             run_epoch(session, folder, watcher, stop)
             if config.swa and progress.epoch + 1 == config.epochs:
@@ -59,14 +66,20 @@ def train(session: Session, folder: RunFolder, watcher: Watcher, stop: StopReque
                 scores = evaluate_epoch(session, record)
                 best = is_best(session, record)
             progress.history.append(record)
-            if warning := folder.log(progress.history):
-                watcher.warn(warning)
-            watcher.epoch(record)
-            save_model(folder.last, session.result, session.info(record))
-            if best:
-                save_model(folder.best, session.result, session.info(record))
+            keep_epoch(session, folder, watcher, record, best)
             session.save(folder.state)
         return summarise(session, folder, scores)
+
+
+def keep_epoch(session: Session, folder: RunFolder, watcher: Watcher, record: dict[str, Any], best: bool) -> None:
+    """Logs and shows the epoch that has ended, and saves its model."""
+    if session.ranks.first:
+        if warning := folder.log(session.progress.history):
+            watcher.warn(warning)
+        watcher.epoch(record)
+    save_model(folder.last, session.result, session.info(record), session.ranks)
+    if best:
+        save_model(folder.best, session.result, session.info(record), session.ranks)
 
 
 def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopRequest) -> None:
@@ -79,12 +92,13 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
     for images, labels in session.train.epoch(progress.epoch, start=progress.step):
         step = progress.epoch * session.steps + progress.step
         set_learning_rate(optimizer, learning_rate(config, step, config.epochs * session.steps))
-        images, share = mix(session, images, step)
-        images = shrink(images, side)
-        if config.channels_last:
+        images, labels, mixture = mix(session, images, labels, step)
+        if config.progressive:
+            images = shrink(images, side)
+        if config.channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        loss, hits = session.forward(images, labels, share)
-        loss.backward()
+        loss, hits = session.forward(images, labels, mixture)
+        session.whole_loss(loss, len(labels)).backward()
         if step == 0:
             check_head_learns(session)
         guard.before_update(loss)
@@ -94,28 +108,45 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
         average_step(session, step)
         progress.step += 1
         progress.seconds = before + time.perf_counter() - started
-        seen = min(progress.step * config.batch_size, session.images)
-        watcher.step(progress.epoch + 1, progress.step, session.steps, session.totals, seen)
+        watcher.step(progress.epoch + 1, progress.step, session.steps, session.totals, session.seen(progress.step))
         due = config.checkpoint_every and progress.step % config.checkpoint_every == 0 and progress.step < session.steps
-        if stop.number is not None or due:
+        stopped = agreed_stop(session, stop)
+        if stopped or due:
             guard.look()
             session.save(folder.state)
-        if stop.number is not None:
+        if stopped:
             raise Interrupted(
-                stop.number, "training", f"stopped by signal {stop.number} in epoch {progress.epoch + 1}, step {progress.step}",
+                stopped, "training", f"stopped by signal {stopped} in epoch {progress.epoch + 1}, step {progress.step}",
                 f"go on with: cifarnet train --resume --out {folder.path}",
             )  # fmt: skip
     guard.look()  # waits for the device: the epoch takes until then
     progress.seconds = before + time.perf_counter() - started
 
 
-def mix(session: Session, images: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
-    """The images mixed with their neighbours where that is asked for, and the share of their own label."""
+def agreed_stop(session: Session, stop: StopRequest) -> int | None:
+    """The number of the signal at which to stop after this step, or None: the same on all ranks.
+
+    A signal may reach one of them alone. On GPUs they ask each other every STOP_INTERVAL steps, through main memory: that
+    holds up the hosts, which run ahead of their GPUs, and not the GPUs.
+    """
+    if session.ranks.world == 1:
+        return stop.number
+    if session.device.type == "cuda" and session.progress.step % STOP_INTERVAL:
+        return None
+    return int(session.ranks.largest(torch.tensor(stop.number or 0))) or None
+
+
+def mix(session: Session, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Mixture | None]:
+    """The images mixed with their neighbours where that is asked for, their labels, and how they are mixed."""
     config = session.config
     drawn = draw_mix(config.mixup, config.cutmix, config.image_size, config.seed, step)
     if drawn is None:
-        return images, None
-    return mix_images(images, drawn), send(torch.tensor(drawn.share), session.device)
+        return images, labels, None
+    share = send(torch.tensor(drawn.share), session.device)
+    images, others = mix_images(images, drawn), labels.roll(1)
+    if session.train.neighbour:  # it came first, and has lent its pixels and its label
+        images, labels, others = images[1:], labels[1:], others[1:]
+    return images, labels, (others, share)
 
 
 def average_step(session: Session, step: int) -> None:
@@ -131,8 +162,9 @@ def finish_average(session: Session) -> None:
     started, config = time.perf_counter(), session.config
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     batches = session.train.epoch(config.epochs)
-    laid_out = ((images.contiguous(memory_format=layout), labels) for images, labels in batches)
-    measure_batch_norm(session.average, laid_out, session.device, session.precision)
+    if config.dataset != SYNTHETIC:
+        batches = ((images.contiguous(memory_format=layout), labels) for images, labels in batches)
+    measure_batch_norm(session.average, batches, session.device, session.precision)
     session.progress.seconds += time.perf_counter() - started
 
 
@@ -144,7 +176,7 @@ class Guard:
     """
 
     def __init__(self, session: Session) -> None:
-        self.optimizer, self.progress = session.optimizer, session.progress
+        self.optimizer, self.progress, self.ranks = session.optimizer, session.progress, session.ranks
         self.deferred = session.device.type == "cuda"
         self.bad = torch.zeros((), device=session.device)
 
@@ -158,8 +190,8 @@ class Guard:
             self.look()
 
     def look(self) -> None:
-        """Reads the flag; raises Failed where it is set."""
-        if self.bad.item() > 0:
+        """Reads the flag; raises Failed where it is set, on all ranks."""
+        if self.ranks.largest(self.bad).item() > 0:
             raise Failed(
                 "training", f"the loss or a gradient is not finite in epoch {self.progress.epoch + 1}",
                 "checkpoints are kept as they were; try a smaller --lr, or --precision fp32",
@@ -172,7 +204,7 @@ def count_step(session: Session, loss: Tensor, hits: Tensor, images: int) -> Non
     totals = session.totals
     totals[0] += loss.detach() * images
     totals[1] += hits
-    if session.config.log_grad:
+    if session.config.log_grad and session.ranks.first:  # the gradients are those of all ranks
         learned = [p for p in session.model.parameters() if p.grad is not None and p.dim() > 1]
         totals[2] += learned[0].grad.norm()  # type: ignore[union-attr]
         totals[3] += learned[-1].grad.norm()  # type: ignore[union-attr]
@@ -192,7 +224,7 @@ def check_head_learns(session: Session) -> None:
 def measure_training(session: Session) -> dict[str, Any]:
     """The epoch's line of metrics.jsonl, so far."""
     config, progress, images = session.config, session.progress, session.images
-    loss, hits, first, last = session.totals.tolist()
+    loss, hits, first, last = session.ranks.sum(session.totals).tolist()
     step = (progress.epoch + 1) * session.steps - 1
     record = {
         "epoch": progress.epoch + 1,
@@ -207,7 +239,7 @@ def measure_training(session: Session) -> dict[str, Any]:
     return record
 
 
-def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores:
+def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores | FewScores:
     """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores."""
     if session.validation is not None:
         held_out = evaluate_on(session, "validation")
@@ -217,12 +249,17 @@ def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores:
     return scores
 
 
-def evaluate_on(session: Session, name: str) -> Scores:
-    """Scores of the model as it is on `test` or `validation`."""
-    loader = getattr(session, name)
+def evaluate_on(session: Session, name: str) -> Scores | FewScores:
+    """Scores of the model as it is on `test` or `validation`; each rank sees its part of the split and scores the whole."""
+    loader, ranks = getattr(session, name), session.ranks
+    ranks.copy_from_first(session.result.buffers())
     flip = session.config.tta
+    count = len(loader.split)  # what comes after are repetitions
+    if measures_few(session.config, len(session.classes)):
+        losses, hits = measure_many(session.result, loader.epoch(0), session.device, session.precision)
+        return few_scores(ranks.concatenated(losses)[:count], ranks.concatenated(hits)[:count])
     logits, labels = collect_logits(session.result, loader.epoch(0), session.device, session.precision, flip)
-    return score(logits, labels, session.classes)
+    return score(ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count], session.classes)
 
 
 def is_best(session: Session, record: dict[str, Any]) -> bool:
@@ -236,27 +273,36 @@ def is_best(session: Session, record: dict[str, Any]) -> bool:
     return True
 
 
-def summarise(session: Session, folder: RunFolder, scores: Scores | None) -> dict[str, Any]:
+def summarise(session: Session, folder: RunFolder, scores: Scores | FewScores | None) -> dict[str, Any]:
     """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch."""
-    if folder.best.exists():
-        best, _ = load_model(folder.best)
-        session.result.load_state_dict(best.state_dict())
+    ranks = session.ranks
+    chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
+    if chosen is not None and chosen == existing(folder.best):
+        if session.sharded:
+            restore_weights(chosen, session.result)
+        elif ranks.first:
+            best, _ = load_model(folder.best, of_features=True)
+            session.result.load_state_dict(best.state_dict())
+        if not session.sharded:
+            ranks.copy_from_first(session.result.state_dict().values())
         scores = None
     if scores is None:
         scores = evaluate_on(session, "test")
     summary = {
         "run": str(folder.path),
-        "checkpoint": str(folder.best if folder.best.exists() else folder.last),
+        "checkpoint": str(chosen),
         "arch": session.config.arch,
         "loss": session.config.loss,
         "dataset": session.config.dataset,
-        "parameters": sum(parameter.numel() for parameter in session.model.parameters()),
+        "parameters": session.parameters,
         "epochs": session.progress.epoch,
         "seconds": round(sum(record["seconds"] for record in session.progress.history), 1),
         "device": str(session.device),
+        "ranks": ranks.world,
         "precision": session.precision,
         "backend": session.backend,
         "test": scores.to_dict(),
     }
-    folder.write_summary(summary)
+    if ranks.first:
+        folder.write_summary(summary)
     return summary

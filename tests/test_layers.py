@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "cifarnet"
 FLOORS = [
     {"errors", "__init__"},
-    {"config", "kernels", "devices", "storage", "header", "signals"},
+    {"config", "kernels", "devices", "distributed", "storage", "header", "tensor_set", "signals"},
     {"models", "losses", "data"},
     {
         "recipes",
@@ -24,7 +24,7 @@ FLOORS = [
         "complexity",
         "significance",
     },
-    {"session", "train", "evaluate", "predict", "plots", "report", "doctor"},
+    {"session", "prepare", "train", "evaluate", "predict", "plots", "report", "doctor"},
     {"cli"},
     {"__main__"},
 ]
@@ -66,6 +66,8 @@ def test_imports_go_down(path):
 
 # Within a floor, the few that stand on a neighbour; each goes one way only.
 PEERS = {
+    "devices": {"distributed"},
+    "tensor_set": {"distributed", "header", "storage"},
     "averaging": {"model", "optim"},
     "kernels": {"config"},
     "checkpoint": {"model"},
@@ -75,6 +77,7 @@ PEERS = {
     "geometry": {"features", "model"},
     "complexity": {"model", "checkpoint"},
     "session": set(),
+    "prepare": {"session"},
     "train": {"session", "evaluate"},
     "report": {"evaluate", "plots"},
 }

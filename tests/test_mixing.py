@@ -51,8 +51,9 @@ def test_the_loss_is_that_of_soft_labels():
     config = TrainConfig(arch="baseline", dataset="digits", mixup=1.0, precision="fp32", augment="none", batch_size=64)
     session = build_session(config, load("digits"))
     images, labels = next(iter(session.train.epoch(0)))
-    mixed, share = mix(session, images, 3)
-    loss, _ = session.forward(mixed, labels, share)
+    mixed, labels, mixture = mix(session, images, labels, 3)
+    loss, _ = session.forward(mixed, labels, mixture)
+    share = mixture[1]
     onehot = torch.nn.functional.one_hot(labels, 10).float()
     soft = share * onehot + (1 - share) * onehot.roll(1, 0)
     expected = torch.nn.functional.cross_entropy(session.model(mixed), soft)

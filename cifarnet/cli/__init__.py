@@ -8,6 +8,8 @@ import typer
 from cifarnet import __version__
 from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, train, visualize
 from cifarnet.cli.common import run_app, show_warning
+from cifarnet.distributed import launched
+from cifarnet.errors import Refused
 
 app = typer.Typer(
     name="cifarnet",
@@ -34,10 +36,16 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (may stand anywhere)."),
 ) -> None:
-    pass
+    if context.invoked_subcommand != "train" and launched().world > 1:
+        raise Refused(
+            "torchrun",
+            f"only train runs in several processes, not {context.invoked_subcommand}",
+            "start it without torchrun",
+        )
 
 
 def run(arguments: list[str]) -> int:

@@ -16,9 +16,11 @@ SAMPLES = 300  # test images in a frame
 
 
 def check_animation(config: TrainConfig) -> None:
-    """Refuses --animate for features that have more than three dimensions."""
+    """Refuses --animate for features that have more than three dimensions, and for a spread head."""
     if config.embed_dim not in (2, 3):
         raise Refused("--animate", "draws features of 2 or 3 dimensions", "add --embed-dim 3")
+    if config.head_parallel:
+        raise Refused("--animate", "needs all prototypes in one process", "leave --head-parallel out")
 
 
 class SphereFrames:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cifarnet.distributed import launched
 from cifarnet.errors import CifarnetError, printable
 from cifarnet.signals import Stopped, stoppable
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LONGEST = 2000  # characters of an error: a name in a hostile file may be as long as the file
+PATIENCE = 10.0  # seconds in which torchrun ends the other processes of a machine when its first one has failed
 
 
 def messages(quiet: bool = False) -> "Console":
@@ -126,6 +129,12 @@ def _describe(error: Exception) -> tuple[str, int]:
 def _report(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
+    ranks = launched()
+    if (
+        ranks.local > 0
+    ):  # what all ranks of a machine have to say is said by its first; this one's own fault, after a while
+        time.sleep(PATIENCE)
+        message = f"rank {ranks.rank}: {message}"
     with contextlib.suppress(BrokenPipeError):
         print(f"error: {printable(message[:LONGEST])}", file=sys.stderr, flush=True)
     return code

@@ -44,15 +44,34 @@ def evaluate(
 ) -> None:
     """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
     from cifarnet.checkpoint import load_model
-    from cifarnet.evaluate import collect_logits, score
+    from cifarnet.config import SYNTHETIC
+    from cifarnet.evaluate import collect_logits, few_scores, measure_many, measures_few, score
     from cifarnet.runs import find_checkpoint
 
     path = find_checkpoint(run)
     if path is None:
         raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
-    model, info = load_model(path)
+    model, info = load_model(path, of_features=True)
     loader, target, chosen = open_split(info, dataset, data_dir, split, batch_size, device, precision)
     console = messages()
+    document = {
+        "checkpoint": str(path),
+        "dataset": dataset or info.config.dataset,
+        "split": split,
+        "precision": chosen,
+        "tta": tta,
+    }
+    if tta and info.config.dataset == SYNTHETIC:
+        raise Refused("--tta", f"{SYNTHETIC} has no images to mirror", "leave it out")
+    if measures_few(info.config, len(info.classes)):
+        if csv or predictions or figure or tta:
+            fix = "leave --csv, --predictions, --figure and --tta out"
+            raise Refused("eval", f"of {len(info.classes):,} classes only loss and accuracy are measured", fix)
+        with console.status(f"evaluating {path} on {len(loader.split):,} samples"):
+            losses, hits = measure_many(model.to(target), loader.epoch(0), target, chosen)
+        document |= few_scores(losses, hits).to_dict()
+        print_json(document) if json_output else print_scores(document)
+        return
     with console.status(f"evaluating {path} on {len(loader.split):,} images"):
         logits, labels = collect_logits(model.to(target), loader.epoch(0), target, chosen, tta)
         scores = score(logits, labels, info.classes).to_dict()
@@ -64,14 +83,7 @@ def evaluate(
         write_rows(csv, ["class", "precision", "recall", "f1", "images"], rows)
     if predictions is not None:
         write_predictions(predictions, logits, labels, info.classes)
-    document = {
-        "checkpoint": str(path),
-        "dataset": dataset or info.config.dataset,
-        "split": split,
-        "precision": chosen,
-        "tta": tta,
-        **scores,
-    }
+    document |= scores
     if json_output:
         print_json(document)
         return
@@ -93,7 +105,7 @@ def open_split(
         Refused: an unknown split, classes that are not the model's, a run that held nothing out.
     """
     from cifarnet.cli.loading import load_shown
-    from cifarnet.data import Loader, hold_out
+    from cifarnet.data import Identities, Loader, hold_out
     from cifarnet.devices import has_bf16, pick_device, pick_precision
 
     config = info.config
@@ -103,7 +115,7 @@ def open_split(
         raise Refused("--split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)
     name = dataset or config.dataset
-    options = {"image_size": config.image_size, "coarse": config.coarse}
+    options = {"image_size": config.image_size, "coarse": config.coarse, "identities": Identities.of(config)}
     data = load_shown(messages(), name, data_dir or config.data_dir, **options)
     if data.classes != info.classes:
         why = f"its {len(data.classes)} classes are not the model's {len(info.classes)}"
@@ -129,13 +141,15 @@ def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: boo
         messages().print(f"[yellow]warning:[/] {error}")
 
 
-def print_scores(document: dict[str, Any], figure: str) -> None:
-    """The tables of an evaluation, on stdout."""
+def print_scores(document: dict[str, Any], figure: str | None = None) -> None:
+    """The tables of an evaluation, on stdout; without a figure (many classes) the few scores alone."""
     from cifarnet.cli import tables
 
     console = results()
     for name, value in tables.score_rows(document):
         console.print(f"[dim]{name:<32}[/]{value}")
+    if figure is None:
+        return
     console.print(tables.class_table(document))
     if len(document["classes"]) <= 20:
         console.print(tables.confusion_table(document))

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cifarnet.config import TrainConfig
-from cifarnet.data import Dataset, load
+from cifarnet.data import Dataset, Identities, load
 
 PATIENCE, PAUSE = 5, 60  # seconds before the first line, and between two
 FROM_FILES = ("folder", "webdataset")
@@ -15,7 +15,8 @@ FROM_FILES = ("folder", "webdataset")
 
 def load_with_progress(config: TrainConfig, console: Console) -> Dataset:
     """The data set of a run."""
-    return load_shown(console, config.dataset, config.data_dir, image_size=config.image_size, coarse=config.coarse)
+    options = {"image_size": config.image_size, "coarse": config.coarse, "identities": Identities.of(config)}
+    return load_shown(console, config.dataset, config.data_dir, **options)
 
 
 def load_shown(console: Console, name: str, data_dir: str | None, **options: Any) -> Dataset:

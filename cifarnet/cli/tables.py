@@ -31,6 +31,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
 def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """Name and value of each score of a split."""
     rows = [("accuracy", f"[bold]{percent(scores['accuracy'])}[/] of {scores['images']:,} images")]
+    if "confusion" not in scores:  # of many classes little is measured
+        return [*rows, ("loss", f"{scores['loss']:.4f}")]
     if scores["top5"] is not None:
         rows.append(("top-5 accuracy", percent(scores["top5"])))
     macro = " / ".join(percent(scores[f"macro_{name}"]) for name in ("precision", "recall", "f1"))

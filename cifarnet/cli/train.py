@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
-from cifarnet.config import TrainConfig, flag
+from cifarnet.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, flag
+from cifarnet.distributed import launched
 from cifarnet.errors import Refused
 from cifarnet.recipes import RECIPES, recipe_values
 
@@ -92,6 +93,8 @@ def train(
         headline=[] if resume else headline(recipe, chosen, given),
         animate=animate,
     )
+    if not launched().first:
+        return
     if json_output:
         print_json(summary)
     else:
@@ -102,9 +105,8 @@ def train(
 
 def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:
     """What is about to be trained: the recipe, the values it sets, and those that the command line put in their place."""
-    set_here = " ".join(
-        f"{flag(name)} {getattr(config, name)}" for name in recipe_values(recipe, config.loss) if name not in given
-    )
+    values = recipe_values(recipe, config.loss) | (FEATURE_VALUES if config.dataset == SYNTHETIC else {})
+    set_here = " ".join(f"{flag(name)} {getattr(config, name)}" for name in values if name not in given)
     changed = " ".join(f"{flag(name)} {value}" for name, value in given.items())
     rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}"), ("sets", set_here), ("changed", changed)]
     return [(name, text) for name, text in rows if text]
@@ -119,7 +121,10 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
         from_file = read_json(file, "name a JSON file of options")
         TrainConfig.from_dict(from_file, str(file))
     loss = given.get("loss", from_file.get("loss"))
-    return TrainConfig.from_dict(recipe_values(recipe, loss) | from_file | given, "options")
+    values = recipe_values(recipe, loss)
+    if (from_file | given).get("dataset") == SYNTHETIC:
+        values |= FEATURE_VALUES
+    return TrainConfig.from_dict(values | from_file | given, "options")
 
 
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:

@@ -1,6 +1,7 @@
 """A training run with its progress on the terminal: a bar that moves, a line an epoch."""
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,15 @@ from torch import Tensor
 from cifarnet.cli.loading import load_with_progress
 from cifarnet.config import TrainConfig
 from cifarnet.devices import device_name
-from cifarnet.errors import CifarnetError, printable
+from cifarnet.distributed import connect, job, may_restart, restarts
+from cifarnet.errors import CifarnetError, Refused, printable
 from cifarnet.losses.fit import misfits
-from cifarnet.runs import RunFolder, find_checkpoint, next_folder, open_run
-from cifarnet.session import Session, build_session
+from cifarnet.prepare import prepare
+from cifarnet.runs import RunFolder, next_folder, open_run
+from cifarnet.session import Session
 from cifarnet.signals import StopRequest
+from cifarnet.state import check_same_run, load_config
+from cifarnet.tensor_set import existing
 from cifarnet.train import Watcher, train
 
 if TYPE_CHECKING:
@@ -66,7 +71,8 @@ class TerminalWatcher(Watcher):
         self.looked = now
         loss, hits = totals[:2].tolist()
         rate = seen / max(self.session.progress.seconds, 1e-9)
-        text = f"loss {loss / seen:.3f}  acc {100 * hits / seen:.1f}%  {rate:,.0f} img/s"
+        mine = self.session.seen_here(step)
+        text = f"loss {loss / mine:.3f}  acc {100 * hits / mine:.1f}%  {rate:,.0f} img/s"
         done = (epoch - 1) * steps + step
         self.bar.update(self.task, completed=done, now=text, description=f"epoch {epoch}/{self.session.config.epochs}")
 
@@ -104,36 +110,71 @@ def train_with_progress(
     headline: list[tuple[str, str]],
     animate: bool = False,
 ) -> dict[str, Any]:
-    """Loads the data, trains in the run folder `out` with progress on `console`, and returns the summary."""
+    """Loads the data, trains in the run folder `out` with progress on `console`, and returns the summary.
+
+    Under torchrun every rank comes here; the first one alone holds the folder, prints and draws.
+    """
     if animate:
         from cifarnet.cli.animate import SphereFrames, check_animation
 
         check_animation(config)
-    path = out or next_folder(config)
-    with open_run(path, resume=resume, overwrite=overwrite) as folder:
-        dataset = load_with_progress(config, console)
-        session = build_session(config, dataset, find_checkpoint(init_from) if init_from else None)
-        if resume:
-            warnings = session.load(folder.state)
-            folder.rewrite_metrics(session.progress.history)
-            for warning in warnings:
-                console.print(f"[yellow]warning:[/] {warning}")
-        elif overwrite:
-            folder.clear()
-        folder.write_config(session.config)
-        folder.mark_latest()
+    with connect(config.device) as ranks, ExitStack() as held:
+        if not ranks.first:
+            console = Console(quiet=True)
+        path, resume = ranks.of_first(lambda: take_folder(held, config, out, resume, overwrite))
+        folder = RunFolder(path)
+        session, warnings = prepare(
+            config,
+            ranks,
+            lambda: load_with_progress(config, console),
+            state=folder.state if resume else None,
+            init_from=init_from,
+        )
+        for warning in warnings:
+            console.print(f"[yellow]warning:[/] {warning}")
+        ranks.of_first(lambda: begin(session, folder, resume))
         for name, text in headline:
             say(console, name, text)
-        describe(session, dataset.train, dataset.test, folder, console)
+        describe(session, folder, console)
         if resume and session.progress.epoch >= config.epochs:
             console.print(f"nothing to do: the run is at its last epoch ({config.epochs}); ask for more with --epochs")
-        frames = SphereFrames(session, folder.path) if animate else None
-        with TerminalWatcher(console, session, frames) as watcher, StopRequest() as stop:
+        frames = SphereFrames(session, folder.path) if animate and ranks.first else None
+        with TerminalWatcher(console, session, frames) as watcher, StopRequest(together=ranks.world > 1) as stop:
             summary = train(session, folder, watcher, stop)
         if frames is not None and (film := frames.finish()):
             console.print(f"[bold]film[/]     {film}", soft_wrap=True)
-        draw_figures(session, summary, folder, console)
+        if ranks.first:
+            draw_figures(session, summary, folder, console)
     return summary
+
+
+def take_folder(
+    held: ExitStack, config: TrainConfig, out: Path | None, resume: bool, overwrite: bool
+) -> tuple[Path, bool]:
+    """Holds the run's folder as long as `held` lasts; returns its path, and whether to resume the run in it.
+
+    After a restart by torchrun the same command goes on with the run that it began.
+    """
+    if out is None and may_restart():
+        raise Refused("--out", "torchrun --max-restarts needs it, to find the run again", "name the run's folder")
+    folder = RunFolder(out or next_folder(config))
+    if restarts() and folder.is_of(job()):
+        resume = existing(folder.state) is not None
+        overwrite = not resume
+        if resume:
+            check_same_run(load_config(folder.state), config)
+    held.enter_context(open_run(folder.path, resume=resume, overwrite=overwrite)).claim(job())
+    return folder.path, resume
+
+
+def begin(session: Session, folder: RunFolder, resume: bool) -> None:
+    """Puts the folder in order for the run that goes on in it, or starts in it; what an earlier one left then goes."""
+    if resume:
+        folder.rewrite_metrics(session.progress.history)
+    else:
+        folder.clear()
+    folder.write_config(session.config)
+    folder.mark_latest()
 
 
 def draw_figures(session: Session, summary: dict[str, Any], folder: RunFolder, console: Console) -> None:
@@ -145,25 +186,37 @@ def draw_figures(session: Session, summary: dict[str, Any], folder: RunFolder, c
     try:
         if session.progress.history:
             curves.draw({folder.path.name: session.progress.history}, folder.path / "curves.png", title)
-        confusion.draw(summary["test"]["confusion"], session.classes, folder.path / "confusion.png", f"{title} test")
+        if "confusion" in summary["test"]:
+            confusion.draw(
+                summary["test"]["confusion"], session.classes, folder.path / "confusion.png", f"{title} test"
+            )
     except CifarnetError as error:
         console.print(f"[yellow]warning:[/] {error}")
 
 
-def describe(session: Session, train_split: Any, test_split: Any, folder: RunFolder, console: Console) -> None:
+def describe(session: Session, folder: RunFolder, console: Console) -> None:
     """Says what is about to run, before it runs."""
-    config = session.config
-    parameters = sum(parameter.numel() for parameter in session.model.parameters())
+    config, ranks = session.config, session.ranks
+    parameters = session.parameters
     constants = getattr(session.model.head, "options", None)
     loss = config.loss if constants is None else f"{config.loss} (s = {constants.scale:g}, m = {constants.margin:g})"
-    trained, tested = f"{len(train_split):,} train", f"{len(test_split):,} test"
-    say(console, "model", f"{config.arch}, {parameters:,} parameters, loss {loss}, head backend {session.backend}")
+    held_out = len(session.validation.split) if session.validation else 0
+    trained, tested = f"{len(session.train.split) + held_out:,} train", f"{len(session.test.split):,} test"
+    spread = f", its classes over {ranks.world} ranks" if session.sharded and ranks.world > 1 else ""
+    if config.head_sample < 1:
+        spread += f", {100 * config.head_sample:g}% of them drawn each step"
+    backend = f"head backend {session.backend}{spread}"
+    say(console, "model", f"{config.arch}, {parameters:,} parameters, loss {loss}, {backend}")
     say(console, "data", f"{config.dataset}: {trained}, {tested}, {len(session.classes)} classes")
     say(console, "device", f"{device_name(session.device)}, {session.precision}")
+    if ranks.world > 1:
+        apart = any(type(module).__name__.startswith("BatchNorm") for module in session.model.modules())
+        note = "; BatchNorm within each rank" if apart else ""
+        say(console, "ranks", f"{ranks.world}, a batch of {config.batch_size} over all of them{note}")
     say(console, "run", str(folder.path))
     if constants is not None:
-        prototypes = session.model.head.weight
-        for note in misfits(config.loss, constants.scale, constants.margin, *prototypes.shape):
+        features = session.model.head.weight.shape[1]
+        for note in misfits(config.loss, constants.scale, constants.margin, len(session.classes), features):
             say(console, "note", note)
 
 

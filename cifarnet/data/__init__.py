@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from cifarnet.config import SYNTHETIC
 from cifarnet.data.cifar import load_cifar10, load_cifar100
 from cifarnet.data.digits import load_digits
 from cifarnet.data.folder import load_folder
+from cifarnet.data.identities import FeatureSplit, Identities, load_identities
 from cifarnet.data.loader import Loader
 from cifarnet.data.request import Progress, Request, cache_folder
 from cifarnet.data.shards import load_shards
@@ -19,9 +21,22 @@ DATASETS: dict[str, Callable[[Request], Dataset]] = {
     "digits": load_digits,
     "folder": load_folder,
     "webdataset": load_shards,
+    SYNTHETIC: load_identities,
 }
 
-__all__ = ["DATASETS", "AnySplit", "Dataset", "Loader", "Split", "StreamedSplit", "cache_folder", "hold_out", "load"]
+__all__ = [
+    "DATASETS",
+    "AnySplit",
+    "Dataset",
+    "FeatureSplit",
+    "Identities",
+    "Loader",
+    "Split",
+    "StreamedSplit",
+    "cache_folder",
+    "hold_out",
+    "load",
+]
 
 
 def load(
@@ -32,6 +47,7 @@ def load(
     coarse: bool = False,
     download: bool = True,
     progress: Progress | None = None,
+    identities: Identities | None = None,
 ) -> Dataset:
     """Load a data set, into memory where it fits.
 
@@ -43,9 +59,10 @@ def load(
         coarse: the 20 superclasses of CIFAR-100.
         download: fetch CIFAR from its official address when it is not on this machine.
         progress: called with (done so far, in all) during a download and the first reading of an image set.
+        identities: what synthetic-identities makes.
 
     Returns:
-        both splits as uint8 images and int64 labels, with the mean and standard deviation of the training split.
+        both splits as uint8 images (of synthetic-identities as fp32 features) and int64 labels, with the mean and standard deviation of the training split.
 
     Raises:
         Refused: unknown name, data missing, damaged or unreadable.
@@ -58,4 +75,4 @@ def load(
     if image_size < 1:
         raise Refused("--image-size", f"{image_size} is not a number of pixels", "give 1 or more")
     folder = Path(data_dir) if data_dir is not None else None
-    return DATASETS[name](Request(folder, image_size, coarse, download, progress))
+    return DATASETS[name](Request(folder, image_size, coarse, download, progress, identities))

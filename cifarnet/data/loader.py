@@ -6,15 +6,18 @@ import torch
 from torch import Tensor
 
 from cifarnet.data import augment as augmentation
+from cifarnet.data.identities import FeatureSplit
 from cifarnet.data.splits import AnySplit, Channels, Split
 from cifarnet.devices import send
+from cifarnet.distributed import ALONE, Ranks
 
 
 class Loader:
     """Normalised batches of a split, epoch by epoch.
 
     Every draw is a pure function of (seed, epoch, position in the epoch): the same on each device and for any number
-    of workers, and an epoch entered at batch k goes on as if it had been run from the start.
+    of workers, and an epoch entered at batch k goes on as if it had been run from the start. The batches are the same
+    for any number of ranks: of each, a rank makes its contiguous part.
 
     Args:
         split: the images; those in memory move to `device` once, as uint8.
@@ -27,6 +30,11 @@ class Loader:
         shuffle: a new order each epoch. A last batch of a single image, of which BatchNorm can take no statistics,
             is then dropped unless it is the only one.
         workers: processes that decode a streamed split; without effect on one in memory.
+        ranks: with several, `shuffle` gives this rank's part of each batch, at least one image; without it, this rank's
+            part of the split: ceil(N / world) images, the last ones repeated, so that the parts of all ranks, one
+            after the other, begin with the split.
+        neighbour: with several ranks, each part is preceded by the image before it in its batch (the last before the
+            first): what mixing needs.
     """
 
     def __init__(
@@ -42,14 +50,21 @@ class Loader:
         seed: int = 0,
         shuffle: bool = True,
         workers: int = 0,
+        ranks: Ranks = ALONE,
+        neighbour: bool = False,
     ) -> None:
         if augment not in augmentation.POLICIES:
             raise ValueError(f"augment must be one of {', '.join(augmentation.POLICIES)}, not {augment!r}")
         self.device = torch.device(device)
         self.batch_size, self.policy, self.cutout = batch_size, augment, cutout
         self.seed, self.shuffle, self.workers = seed, shuffle, workers
+        self.ranks, self.neighbour = ranks, neighbour and ranks.world > 1
         self.labels = split.labels.to(self.device)
-        self.split = Split(split.images.to(self.device), self.labels) if isinstance(split, Split) else split
+        if isinstance(split, Split):
+            split = Split(split.images.to(self.device), self.labels)
+        elif isinstance(split, FeatureSplit):
+            split = split.to(self.device)
+        self.split = split
         # (x - mean) / std as one multiply-add
         scale = torch.tensor(std, dtype=torch.float64).reciprocal()
         shift = -torch.tensor(mean, dtype=torch.float64) * scale
@@ -60,22 +75,44 @@ class Loader:
         full, rest = divmod(len(self.split), self.batch_size)
         return full + (rest > 0 and not (self.shuffle and rest == 1 and full > 0))
 
+    def size(self, batch: int) -> int:
+        """Images in batch `batch` of a training epoch, over all ranks."""
+        return min(self.batch_size, len(self.split) - batch * self.batch_size)
+
+    def positions(self) -> list[Tensor]:
+        """Where in the epoch's order the images of this rank stand, batch by batch: int64 [B] each."""
+        if not self.shuffle:
+            share = -(-len(self.split) // self.ranks.world)
+            mine = torch.arange(self.ranks.rank * share, (self.ranks.rank + 1) * share).clamp_(max=len(self.split) - 1)
+            return list(mine.split(self.batch_size))
+        parts = []
+        for batch in range(len(self)):
+            begin, end = self.ranks.part(self.size(batch))
+            part = torch.arange(begin - self.neighbour, end) % self.size(batch)
+            parts.append(batch * self.batch_size + part)
+        return parts
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch from batch `start` on.
 
         Yields:
-            images float32 [B, 3, H, W], normalised, and labels int64 [B], both on the device.
+            images float32 [B, 3, H, W], normalised (features [B, D] of a `FeatureSplit`), and labels int64 [B], both on the device.
         """
         order = torch.arange(len(self.split))
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
-        indices = order.split(self.batch_size)[start : len(self)]
-        draws = augmentation.draw(len(self.split), self.seed, epoch)
-        if self.policy == "alternate":
-            draws[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
-        draws_of = draws.split(self.batch_size)[start : len(self)]
+        draws = None  # features come as they are: there is nothing to augment or normalise
+        if not isinstance(self.split, FeatureSplit):
+            draws = augmentation.draw(len(self.split), self.seed, epoch)
+            if self.policy == "alternate":
+                draws[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
+        positions = self.positions()[start:]
+        indices = [order[position] for position in positions]
         batches = self.split.batches(indices, self.workers)
-        for index, numbers, images in zip(indices, draws_of, batches, strict=True):
+        for position, index, images in zip(positions, indices, batches, strict=True):
             images = images.to(self.device, non_blocking=True)
             labels = self.labels[send(index, self.device)]
-            yield augmentation.augment(self.policy, images, numbers, self.scale, self.shift, self.cutout), labels
+            if draws is not None:
+                numbers = draws[position]
+                images = augmentation.augment(self.policy, images, numbers, self.scale, self.shift, self.cutout)
+            yield images, labels

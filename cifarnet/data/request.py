@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-Progress = Callable[
-    [int, int], None
-]  # (done so far, in all): bytes of a download, images that are read for the first time
+from cifarnet.data.identities import Identities
+
+# (done so far, in all): bytes of a download, images that are read for the first time
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Request:
         coarse: CIFAR-100's 20 superclasses in place of its 100 classes.
         download: fetch what is not on this machine.
         progress: told about a download, or about the first reading of many images.
+        identities: what the synthetic ones are.
     """
 
     data_dir: Path | None = None
@@ -27,6 +29,7 @@ class Request:
     coarse: bool = False
     download: bool = True
     progress: Progress | None = None
+    identities: Identities | None = None
 
 
 def cache_folder() -> Path:

@@ -5,12 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarnet import kernels
-from cifarnet.config import MarginOptions
-from cifarnet.errors import Refused
+from cifarnet.distributed import ALONE, Ranks
 from cifarnet.losses import LOSSES, loss_constants
 from cifarnet.losses.fit import fitting_margin, fitting_scale
 from cifarnet.losses.focal import focal_loss
-from cifarnet.losses.margins import margin_loss, normalize
+from cifarnet.losses.margins import inference_logits, margin_loss, normalize, state_of_all_ranks
+from cifarnet.losses.options import margin_options
+from cifarnet.losses.sharded import ShardedMarginHead, Spread
 
 
 class MarginHead(nn.Module):
@@ -24,7 +25,8 @@ class MarginHead(nn.Module):
         backend: auto, torch, cpu or cuda (see `cifarnet.kernels`).
 
     The prototypes are the parameter `weight` [C, D]; the buffer `state` is what the loss remembers between steps
-    (sphereface: steps; curricularface: t; adaface: mean and std of the norms) and moves in training mode only.
+    (sphereface: steps; curricularface: t; adaface: mean and std of the norms) and moves in training mode only. With
+    several `ranks` (an attribute) it follows the batch of all of them, and the loss is the mean over this rank's rows.
 
     Raises:
         Refused: an unknown loss, a constant it does not have or that is out of range, a backend that is not there.
@@ -44,29 +46,30 @@ class MarginHead(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        constants = loss_constants(loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin)
-        if not LOSSES[loss].angular:
-            raise Refused("--loss", f"{loss} has no margin head", "use LinearHead")
-        if num_classes < 2:
-            raise Refused("num_classes", f"a margin needs at least 2 classes, not {num_classes}")
-        self.options = MarginOptions(loss, **constants)
-        _check_constants(self.options)
+        self.options, state = margin_options(
+            num_classes, loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin
+        )
         self.backend = backend
+        self.ranks: Ranks = ALONE
         weight = torch.randn(num_classes, in_features)
         # On the meta device there is nothing to normalise, and torch would import its compiler for it: a second.
         self.weight = nn.Parameter(weight if weight.is_meta else F.normalize(weight, dim=1))
-        self.register_buffer("state", torch.tensor(LOSSES[loss].initial_state, dtype=torch.float32))
+        self.register_buffer("state", state)
         self.state: Tensor
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The mean loss, a scalar, of features [N, D] with labels [N] (int64 in [0, C))."""
         self._check_shapes(features, labels)
+        state, moves = self.state, self.training
+        if self.training and self.ranks.world > 1 and len(self.state):
+            state = state_of_all_ranks(features, self.weight, labels, self.options, self.state, self.ranks)
+            moves = False  # it has
         if kernels.resolve(self.backend, features.device.type, features.dtype) == "torch":
             kernels.count_torch_call()
             with torch.autocast(features.device.type, enabled=False):
-                loss, state = margin_loss(features, self.weight, labels, self.options, self.state, self.training)
+                loss, state = margin_loss(features, self.weight, labels, self.options, state, moves)
         else:  # autocast passes the operator by
-            loss, state = kernels.margin_loss(features, self.weight, labels, self.options, self.state, self.training)
+            loss, state = kernels.margin_loss(features, self.weight, labels, self.options, state, moves)
         if self.training and len(self.state):
             with torch.no_grad():
                 self.state.copy_(state)
@@ -74,10 +77,7 @@ class MarginHead(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p."""
-        with torch.autocast(features.device.type, enabled=False):
-            unit, norm = normalize(features.float())
-            cosine = unit @ normalize(self.weight.float())[0].T
-            return cosine * (norm[:, None] if self.options.loss == "sphereface" else self.options.scale)
+        return inference_logits(features, self.weight, self.options)
 
     def prototypes(self) -> Tensor:
         """The class prototypes on the unit sphere [C, D]."""
@@ -131,7 +131,7 @@ class LinearHead(nn.Module):
         return normalize(self.weight.detach().float())[0]
 
 
-Head = MarginHead | LinearHead
+Head = MarginHead | LinearHead | ShardedMarginHead
 
 
 def build_head(
@@ -148,10 +148,12 @@ def build_head(
     label_smoothing: float = 0.0,
     frozen: bool = False,
     backend: str = "auto",
+    spread: Spread | None = None,
 ) -> Head:
     """The head of `loss`; a constant that the loss does not have is refused.
 
     `scale` and `margin` may be "auto" (see `cifarnet.losses.fit`). `frozen`: its parameters do not learn.
+    `spread`: how a margin head's classes lie on several ranks; None keeps all of them here.
     """
     if scale == "auto":
         scale = fitting_scale(num_classes)
@@ -162,17 +164,10 @@ def build_head(
         loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin, gamma=gamma
     )
     head: Head
-    if LOSSES[loss].angular:
+    if spread is not None:
+        head = ShardedMarginHead(in_features, num_classes, loss, spread=spread, **constants)
+    elif LOSSES[loss].angular:
         head = MarginHead(in_features, num_classes, loss, backend=backend, **constants)
     else:
         head = LinearHead(in_features, num_classes, **constants, label_smoothing=label_smoothing)
     return head.requires_grad_(not frozen)
-
-
-def _check_constants(options: MarginOptions) -> None:
-    if options.loss == "sphereface" and options.margin not in (1, 2, 3, 4, 5):
-        raise Refused("--margin", f"sphereface multiplies the angle by 1 to 5, not {options.margin}", "give an integer")
-    if options.loss != "sphereface" and not 0 <= options.margin <= 3.14159:
-        raise Refused("--margin", f"{options.margin} is out of range", "give a margin between 0 and pi")
-    if not 0 < options.scale < 1000:
-        raise Refused("--scale", f"{options.scale} is out of range", "give a scale between 0 and 1000")

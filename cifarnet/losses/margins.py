@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.config import MarginOptions
+from cifarnet.distributed import ALONE, Ranks
 
 NORM_FLOOR = 1e-12  # norms below it count as it, so that a zero vector has cosine 0 and a finite gradient
 MAX_SCALE = 1e15  # SphereFace's scale |z| grows no further, so that value and gradients stay finite
+COSINE_LIMIT = 1 - 1e-7  # beyond it value and derivative are those at the limit
 CLIP_EPS = 1e-3  # AdaFace's epsilon: of the angle, of the norm's std, and the least norm
 MAX_NORM = 100.0  # AdaFace clips norms to [CLIP_EPS, MAX_NORM]
 CURRICULUM_RATE = 0.01  # CurricularFace's EMA rate of t
@@ -55,8 +57,7 @@ def normalize(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 def clamp_cosine(cosine: Tensor) -> Tensor:
     """Cosines clamped to +-(1 - 1e-7); the gradient passes straight through, so that beyond it is the one at the clamp."""
-    limit = 1 - 1e-7
-    return cosine + (cosine.detach().clamp(-limit, limit) - cosine.detach())
+    return cosine + (cosine.detach().clamp(-COSINE_LIMIT, COSINE_LIMIT) - cosine.detach())
 
 
 def angular_margin(angles: Angles, margin: Tensor | float, easy: bool) -> Tensor:
@@ -128,19 +129,97 @@ TARGETS: dict[str, Callable[[Angles, MarginOptions], Tensor]] = {
 }
 
 
+@dataclass
+class Targets:
+    """What the margin makes of a batch, all [N] but `t`: a sample's loss is softplus(log S - scale psi), S over the others.
+
+    threshold: curricularface's, above which another class's cosine c becomes c (t + c), t [1]; None for every other loss.
+    """
+
+    psi: Tensor
+    scale: Tensor
+    threshold: Tensor | None
+    t: Tensor
+
+    def others(self, cosine: Tensor) -> Tensor:
+        """The cosines [N, C] as the other classes' logits take them (CurricularFace, arXiv 2004.00288, eq. 9)."""
+        if self.threshold is None:
+            return cosine
+        return torch.where(cosine.detach() > self.threshold[:, None], cosine * (self.t + cosine), cosine)
+
+    def losses(self, log_others: Tensor) -> Tensor:
+        """softplus(log S - s psi) [N]: written so, it does not cancel once the model is trained."""
+        return F.softplus(log_others - self.scale * self.psi, threshold=40)
+
+
+def targets_of(angles: Angles, options: MarginOptions) -> Targets:
+    """The margin's work, everything of a loss that knows which loss it is, but MagFace's regulariser."""
+    scale = torch.full_like(angles.norm, options.scale)
+    threshold = None
+    if options.loss == "sphereface":
+        scale = angles.norm.clamp_max(MAX_SCALE)
+    if options.loss == "curricularface":  # what is harder than the target with its margin
+        cosine, sine = angles.cosine.detach(), angles.sine.detach()
+        threshold = cosine * math.cos(options.margin) - sine * math.sin(options.margin)
+    return Targets(TARGETS[options.loss](angles, options), scale, threshold, angles.state[:1])
+
+
+def penalties(norm: Tensor, options: MarginOptions) -> Tensor:
+    """What is added to each sample's loss [N]: MagFace's regulariser of the norm, else 0."""
+    return MAGFACE_WEIGHT * magface_margin(norm)[1] if options.loss == "magface" else torch.zeros_like(norm)
+
+
 @torch.no_grad()
-def next_state(loss: str, options: MarginOptions, angles: Angles) -> Tensor:
-    """The running state after a training step, used by that very step (rule 2 of each paper's code)."""
+def next_state(loss: str, options: MarginOptions, angles: Angles, ranks: Ranks = ALONE) -> Tensor:
+    """The running state after a training step, used by that very step (rule 2 of each paper's code).
+
+    With several ranks the statistics are those of the batch of all ranks, of which `angles` are this one's.
+    """
     state = angles.state
     if loss == "sphereface":
         return state + 1
     if loss == "curricularface":  # eq. 10
-        return CURRICULUM_RATE * angles.cosine.mean() + (1 - CURRICULUM_RATE) * state
+        return CURRICULUM_RATE * mean_and_std(angles.cosine, ranks)[0] + (1 - CURRICULUM_RATE) * state
     if loss == "adaface":
         norm = angles.norm.clamp(CLIP_EPS, MAX_NORM)
-        std = norm.std() if len(norm) > 1 else state[1].to(norm.dtype)  # one sample has no unbiased std: keep ours
-        return options.t_alpha * torch.stack([norm.mean(), std]) + (1 - options.t_alpha) * state
+        mean, std = mean_and_std(norm, ranks)
+        if std is None:
+            std = state[1].to(norm.dtype)
+        return options.t_alpha * torch.stack([mean, std]) + (1 - options.t_alpha) * state
     return state
+
+
+def mean_and_std(values: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor | None]:
+    """Mean and unbiased standard deviation of `values` [n] of all ranks; one value has no deviation.
+
+    The mean comes first and then the squares of what remains: their difference from a sum of squares would lose digits.
+    """
+    if ranks.world == 1:
+        return values.mean(), values.std() if len(values) > 1 else None
+    exact = values.double()
+    count, total = ranks.sum(torch.stack([torch.full_like(exact[0], len(values)), exact.sum()]))
+    mean = total / count
+    squares = ranks.sum((exact - mean).square().sum())
+    return mean.to(values.dtype), (squares / (count - 1)).sqrt().to(values.dtype)
+
+
+@torch.no_grad()
+def state_of_all_ranks(
+    features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, ranks: Ranks
+) -> Tensor:
+    """The running state after a step whose batch lies on several ranks; arguments as `margin_loss`, of this rank."""
+    working = torch.promote_types(features.dtype, torch.float32)
+    unit, norm = normalize(features.to(working))
+    target = clamp_cosine((unit * normalize(weight[labels].to(working))[0]).sum(dim=1))
+    return next_state(options.loss, options, Angles(target, norm, state.to(working)), ranks).to(state.dtype)
+
+
+def inference_logits(features: Tensor, weight: Tensor, options: MarginOptions) -> Tensor:
+    """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p."""
+    with torch.autocast(features.device.type, enabled=False):
+        unit, norm = normalize(features.float())
+        cosine = unit @ normalize(weight.float())[0].T
+        return cosine * (norm[:, None] if options.loss == "sphereface" else options.scale)
 
 
 def margin_loss(
@@ -168,17 +247,11 @@ def margin_loss(
     if training:
         angles.state = next_state(options.loss, options, Angles(target.detach(), norm.detach(), angles.state))
 
-    psi = TARGETS[options.loss](angles, options)
-    others = cosine
-    if options.loss == "curricularface":  # eq. 9: what is harder than the target with its margin weighs t + c
-        plain = target * math.cos(options.margin) - angles.sine * math.sin(options.margin)
-        hard = cosine.detach() > plain.detach()[:, None]
-        others = torch.where(hard, cosine * (angles.state[0] + cosine), cosine)
-    scale = norm.clamp_max(MAX_SCALE) if options.loss == "sphereface" else torch.full_like(norm, options.scale)
-
+    targets = targets_of(angles, options)
     own = torch.zeros_like(cosine, dtype=torch.bool).scatter_(1, labels[:, None], True)
-    log_others = (scale[:, None] * others).masked_fill(own, -math.inf).logsumexp(dim=1)
-    loss = F.softplus(log_others - scale * psi, threshold=40).mean()
+    logits = targets.scale[:, None] * targets.others(cosine)
+    log_others = logits.masked_fill(own, -math.inf).logsumexp(dim=1)
+    loss = targets.losses(log_others).mean()
     if options.loss == "magface":
-        loss = loss + MAGFACE_WEIGHT * magface_margin(norm)[1].mean()
+        loss = loss + penalties(norm, options).mean()
     return loss, angles.state.to(state.dtype)

@@ -48,10 +48,19 @@ def read_result(path: Path) -> Result:
     if not folder.summary.exists():
         raise Refused(str(path), "has no summary.json: the run has not ended", "finish it with cifarnet train --resume")
     summary = read_json(folder.summary, "run cifarnet train again")
+    if is_few(summary):
+        why = "of so many classes only loss and accuracy were measured"
+        raise Refused(str(folder.summary), why, "name runs of 1,000 classes or fewer")
     if not is_summary(summary):
         raise Refused(str(folder.summary), "is not a summary of cifarnet train", "name another run")
     records, warnings = read_metrics(folder.metrics) if folder.metrics.exists() else ([], [])
     return Result(path, folder.read_config(), summary, records, warnings)
+
+
+def is_few(values: Any) -> bool:
+    """Whether it is the summary of a run on so many classes that little was measured (`evaluate.FewScores`)."""
+    test = values.get("test") if isinstance(values, dict) else None
+    return isinstance(test, dict) and test.keys() == {"images", "loss", "accuracy"}
 
 
 def is_summary(values: Any) -> bool:

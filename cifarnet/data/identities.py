@@ -1,0 +1,128 @@
+"""Synthetic identities: features of as many classes as asked for, made on the fly, to try a head without a face data set.
+
+The generator: class j has a prototype p_j, uniform on the unit sphere of R^D. A sample of it lies at the angle t from p_j, t
+normal with mean 0 and standard deviation `spread`, in a direction uniform around p_j, and has length sqrt(D):
+
+    x = sqrt(D) (cos(t) p_j + sin(t) u),   u uniform among the unit vectors perpendicular to p_j
+
+Every number is a hash of (seed, class or sample, dimension), so that nothing but the labels is stored, a sample is the same
+in any batch, and any device makes it (to the rounding of log, cos and sin).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cifarnet.config import SYNTHETIC, TrainConfig
+from cifarnet.data.splits import Dataset
+from cifarnet.errors import Refused
+
+if TYPE_CHECKING:
+    from cifarnet.data.request import Request
+
+TRAIN_SAMPLES, TEST_SAMPLES = 10, 2  # of each class
+PROTOTYPE, DIRECTION, ANGLE = 1, 2, 3  # what a number is for
+GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64's, as int64
+
+
+@dataclass(frozen=True)
+class Identities:
+    """What decides every feature: number of classes, D, angular spread in degrees, seed."""
+
+    classes: int
+    dim: int
+    spread: float
+    seed: int
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Identities":
+        """As a run's configuration has them."""
+        return cls(config.classes, config.dim, config.spread, config.seed)
+
+    def prototypes(self, classes: Tensor) -> Tensor:
+        """p_j of int64 [n]: fp32 [n, D], of length 1."""
+        return torch.nn.functional.normalize(normals(self.seed, PROTOTYPE, classes, self.dim))
+
+    def features(self, samples: Tensor) -> Tensor:
+        """Samples by their numbers, int64 [n] (number i is of class i mod C): fp32 [n, D]."""
+        prototypes = self.prototypes(samples % self.classes)
+        noise = normals(self.seed, DIRECTION, samples, self.dim)
+        noise = noise - (noise * prototypes).sum(dim=1, keepdim=True) * prototypes
+        angle = math.radians(self.spread) * normals(self.seed, ANGLE, samples, 1)
+        unit = torch.nn.functional.normalize(noise)
+        return math.sqrt(self.dim) * (angle.cos() * prototypes + angle.sin() * unit)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSplit:
+    """Some of the samples, by their numbers, int64 [N]; only these are stored."""
+
+    source: Identities
+    samples: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N]."""
+        return self.samples % self.source.classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def subset(self, indices: Tensor) -> "FeatureSplit":
+        """The samples at `indices` (int64 [n])."""
+        return FeatureSplit(self.source, self.samples[indices])
+
+    def to(self, device: torch.device) -> "FeatureSplit":
+        """The same samples, made on `device`."""
+        return FeatureSplit(self.source, self.samples.to(device))
+
+    def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
+        """fp32 [n, D] for each int64 [n] of `indices`; `workers` has no effect."""
+        for index in indices:
+            yield self.source.features(self.samples[index.to(self.samples.device, non_blocking=True)])
+
+
+def make_identities(source: Identities) -> Dataset:
+    """10 samples of each class to train on and 2 others to test on; classes are called by their numbers."""
+    train, everything = TRAIN_SAMPLES * source.classes, (TRAIN_SAMPLES + TEST_SAMPLES) * source.classes
+    names = tuple(map(str, range(source.classes)))
+    parts = FeatureSplit(source, torch.arange(train)), FeatureSplit(source, torch.arange(train, everything))
+    return Dataset(SYNTHETIC, names, *parts, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def load_identities(request: "Request") -> Dataset:
+    """What `request.identities` asks for.
+
+    Raises:
+        Refused: a command that works on images asks for them.
+    """
+    if request.identities is None:
+        raise Refused("--dataset", f"{SYNTHETIC} has no images", "use it with train, and eval of such a run")
+    return make_identities(request.identities)
+
+
+def normals(seed: int, purpose: int, index: Tensor, count: int) -> Tensor:
+    """Standard normal numbers [n, count] of int64 `index` [n], a pure function of all four (splitmix64, Box-Muller)."""
+    pairs = (count + 1) // 2
+    key = _mixed(_mixed(torch.tensor(seed, device=index.device)) + purpose)
+    place = index[:, None] * pairs + torch.arange(pairs, device=index.device)
+    bits = _mixed(key + (place + 1) * GOLDEN)
+    uniform = [(((bits >> shift) & 0xFFFFFF).float() + 0.5) * 2**-24 for shift in (0, 24)]
+    radius, angle = (-2 * uniform[0].log()).sqrt(), 2 * math.pi * uniform[1]
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=2).flatten(1)[:, :count]
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """splitmix64's output function on int64, whose products wrap as unsigned ones do (Steele, Lea, Flood, 2014)."""
+    bits = (bits ^ _shifted(bits, 30)) * FIRST
+    bits = (bits ^ _shifted(bits, 27)) * SECOND
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """bits >> by, without the sign."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
