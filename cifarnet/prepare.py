@@ -43,13 +43,14 @@ def prepare(
         check_alike(ranks.gather(lambda: card(config, found[0])))
     ready: list[tuple[Session, list[str]]] = []
 
-    def build() -> tuple[int, int]:
+    def build() -> dict[str, str]:
         source = find_checkpoint(init_from) if init_from is not None else None
         session = build_session(config, found[0], source, ranks)
         ready.append((session, session.load(state) if state is not None else []))
-        return session.progress.epoch, session.progress.step
+        place = f"at epoch {session.progress.epoch}, step {session.progress.step}"
+        return {"training state": place, "precision": session.precision, "head backend": session.backend}
 
-    check_alike([{"training state": f"stands at {place}"} for place in ranks.gather(build)])
+    check_alike(ranks.gather(build))
     session, warnings = ready[0]
     join(session)
     return session, warnings

@@ -267,3 +267,16 @@ def test_a_second_signal_means_nothing_to_ranks():
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         assert stop.number == signal.SIGTERM
+
+
+def test_a_restart_goes_on_with_the_run_that_its_launch_began(cli, monkeypatch, tmp_path):
+    quick = "train --dataset digits --arch baseline --batch-size 256 --augment none --device cpu -q --out run"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one-job")
+    assert cli(*quick.split(), "--epochs", 1)[0] == 0
+    assert cli(*quick.split(), "--epochs", 2)[0] == 2  # it holds a run
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert cli(*quick.split(), "--epochs", 2)[0] == 0
+    assert [record["epoch"] for record in records(tmp_path / "run")] == [1, 2]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    code, _, messages = cli(*quick.split(), "--epochs", 3)
+    assert code == 2 and "already holds a run" in messages

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,9 @@ def take_folder(
         resume = existing(folder.state) is not None
         overwrite = not resume
         if resume:
-            check_same_run(load_config(folder.state), config)
+            saved = load_config(folder.state)  # which may say what --precision auto came to
+            same = saved.precision if config.precision == "auto" else config.precision
+            check_same_run(saved, replace(config, precision=same))
     held.enter_context(open_run(folder.path, resume=resume, overwrite=overwrite)).claim(job())
     return folder.path, resume
 
