@@ -338,12 +338,12 @@ def test_the_step_is_one_graph(changes):
     """Nothing in it returns to Python or reads the device: traced whole it gives the same loss and hits."""
     session = build_session(dataclasses.replace(BASE, batch_size=16, augment="none", **changes), DIGITS)
     images, labels = next(session.train.epoch(0))
-    share = torch.tensor(0.3) if "mixup" in changes else None
+    mixture = (labels.roll(1), torch.tensor(0.3)) if "mixup" in changes else None
     session.model.train()
     state = {name: value.clone() for name, value in session.model.state_dict().items()}
-    loss, hits = session.forward(images, labels, share)
+    loss, hits = session.forward(images, labels, mixture)
     session.model.load_state_dict(state)
-    whole_loss, whole_hits = torch.compile(session.forward, backend="eager", fullgraph=True)(images, labels, share)
+    whole_loss, whole_hits = torch.compile(session.forward, backend="eager", fullgraph=True)(images, labels, mixture)
     torch.testing.assert_close(whole_loss, loss)
     assert torch.equal(whole_hits, hits)
 
