@@ -186,6 +186,7 @@ def connect(device: str) -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         yield ranks
+        distributed.barrier()  # a rank that leaves while another still talks to it could bring that one down
     except RuntimeError as error:
         if not _is_lost_connection(error):
             raise

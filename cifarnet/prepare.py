@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cifarnet.config import TrainConfig, flag
-from cifarnet.data import Dataset, Split
+from cifarnet.data import Dataset, Split, StreamedSplit
 from cifarnet.distributed import Ranks
 from cifarnet.errors import Refused
 from cifarnet.runs import find_checkpoint
@@ -76,14 +76,13 @@ def check_alike(cards: list[dict[str, Any]]) -> None:
 
 
 def digest(dataset: Dataset) -> str:
-    """16 hex digits over classes, labels and images (of images that stay on the disk, over the names of their files)."""
+    """16 hex digits over classes, labels and images (of images that stay on the disk, over their names and order)."""
     found = hashlib.blake2b("\0".join(dataset.classes).encode(), digest_size=8)
     for split in (dataset.train, dataset.test):
         found.update(split.labels.cpu().numpy().tobytes())
         if isinstance(split, Split):
             for images in split.images.split(CHUNK):
                 found.update(images.cpu().contiguous().numpy())
-        else:
-            for path in getattr(split, "files", ()):
-                found.update(f"{path.parent.name}/{path.name}\0".encode())
+        elif isinstance(split, StreamedSplit):
+            found.update(split.source.digest().encode())
     return found.hexdigest()

@@ -323,6 +323,7 @@ def test_processes_that_start_at_once_decode_each_image_once(root, monkeypatch, 
     barrier, answers = context.Barrier(3), context.Queue()
 
     def start() -> None:
+        torch.set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
         barrier.wait()
         data = load("folder", root)
         answers.put((data.mean, data.std, data.train.labels.tolist(), int(all_images(data.train).long().sum())))

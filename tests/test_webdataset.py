@@ -235,6 +235,7 @@ def test_processes_that_start_at_once_do_the_work_once(root, count):
     barrier, answers = context.Barrier(3), context.Queue()
 
     def start() -> None:
+        torch.set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
         barrier.wait()
         data = load("webdataset", root)
         answers.put((data.mean, data.train.labels.tolist(), data.train.images.long().sum().item()))
