@@ -105,6 +105,8 @@ def main() -> None:
     if options.data_dir:
         name = f"{options.data_note}, ce, adam"
         runs[name] = compare(name, CIFAR.split(), options.data_dir)
+        name = f"{options.data_note}, ce, sgd 1e-3"  # steps too small to amplify much
+        runs[name] = compare(name, [*CIFAR.split(), "--optimizer", "sgd", "--lr", "1e-3"], options.data_dir)
     for loss, optimizer in (("ce", "sgd"), ("ce", "adamw"), ("adaface", "adamw"), ("curricularface", "adamw")):
         name = f"digits, {loss}, {optimizer}"
         choice = f"{DIGITS} --loss {loss} --optimizer {optimizer} --lr {0.1 if optimizer == 'sgd' else 0.001}"
