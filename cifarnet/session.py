@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from cifarnet.checkpoint import SHARDED, ModelInfo, current_versions, load_model
 from cifarnet.config import TrainConfig
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.data.splits import Channels
-from cifarnet.devices import autocast, pick_device, pick_precision
+from cifarnet.devices import pick_device, pick_precision
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses.head import MarginHead
@@ -27,10 +26,9 @@ from cifarnet.models import ARCHS
 from cifarnet.models.speednet import SpeedNet
 from cifarnet.optim import build_optimizer
 from cifarnet.state import Progress, load_state, save_state
+from cifarnet.step import Forward, SharedStep, TrainingStep, compiled
 
 FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
-Mixture = tuple[Tensor, Tensor]  # labels [n] of the images that are mixed in, and the share [] of an image's own label
-Forward = Callable[[Tensor, Tensor, Mixture | None], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -246,47 +244,6 @@ def check_ranks(session: Session) -> None:
             f"{config.batch_size} leaves a batch of {least} images for {ranks.world} ranks, fewer than two for each",
             f"choose another, for example {fits[-1]}, or fewer ranks" if fits else "use fewer ranks",
         )
-
-
-class TrainingStep(nn.Module):
-    """(images, labels, mixture) -> (mean loss with its graph, hits): the part of a step that torch.compile takes."""
-
-    def __init__(self, model: Classifier, device: torch.device, precision: str) -> None:
-        super().__init__()
-        self.model, self.device, self.precision = model, device, precision
-
-    def forward(self, images: Tensor, labels: Tensor, mixture: Mixture | None) -> tuple[Tensor, Tensor]:
-        """`mixture` where images [n, 3, H, W] are mixed with others, else None; labels [n]."""
-        head = self.model.head
-        with autocast(self.device, self.precision):
-            features = self.model.features(images)
-        if isinstance(head, ShardedMarginHead):
-            loss, hit = head.loss_and_hits(features, labels)
-            return loss, hit.sum()
-        loss = head(features, labels)
-        if mixture is not None:
-            others, share = mixture
-            loss = share * loss + (1 - share) * head(features, others)
-        hits = (head.logits(features.detach()).argmax(dim=1) == labels).sum()
-        return loss, hits
-
-
-class SharedStep(TrainingStep):
-    """The step as DistributedDataParallel takes it; without arguments a rehearsal that reaches each parameter."""
-
-    def forward(self, *batch):  # type: ignore[no-untyped-def, override]
-        """As TrainingStep's, or a sum over all parameters that learn."""
-        if batch:
-            return super().forward(*batch)
-        return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
-
-
-def compiled(step: nn.Module, config: TrainConfig) -> Forward:
-    """The step, compiled where that is asked for."""
-    if not config.compile:
-        return step
-    torch.compiler.config.cache_key_tag = kernels.build_tag()
-    return torch.compile(step)
 
 
 def join(session: Session) -> None:

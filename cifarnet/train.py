@@ -13,15 +13,16 @@ from cifarnet.config import SYNTHETIC
 from cifarnet.data.mixing import draw_mix, mix_images
 from cifarnet.data.progressive import shrink, side_at
 from cifarnet.devices import determinism, send
-from cifarnet.errors import Failed, Interrupted
+from cifarnet.errors import Interrupted
 from cifarnet.evaluate import FewScores, Scores, collect_logits, few_scores, measure_many, measures_few, score
-from cifarnet.optim import gradients, learning_rate, set_learning_rate
+from cifarnet.guard import Guard, check_head_learns
+from cifarnet.optim import learning_rate, set_learning_rate
 from cifarnet.runs import RunFolder
-from cifarnet.session import Mixture, Session
+from cifarnet.session import Session
 from cifarnet.signals import StopRequest
+from cifarnet.step import Mixture
 from cifarnet.tensor_set import existing
 
-GUARD_INTERVAL = 50  # steps between two looks at the device's not-finite flag, where looking would stall it
 STOP_INTERVAL = (
     10  # steps between two questions to the other ranks whether to stop, where asking would hold up the GPUs
 )
@@ -168,36 +169,6 @@ def finish_average(session: Session) -> None:
     session.progress.seconds += time.perf_counter() - started
 
 
-class Guard:
-    """Stops training at a loss or gradient that is not finite, before the optimizer applies it.
-
-    On CUDA the flag stays on the device: the fused optimizer skips the step by itself (`found_inf`), and the host looks
-    every GUARD_INTERVAL steps and before anything is saved. Elsewhere looking costs nothing and is done each step.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self.optimizer, self.progress, self.ranks = session.optimizer, session.progress, session.ranks
-        self.deferred = session.device.type == "cuda"
-        self.bad = torch.zeros((), device=session.device)
-
-    def before_update(self, loss: Tensor) -> None:
-        """Call with the gradients in place and not yet applied."""
-        total = torch.nn.utils.get_total_norm(gradients(self.optimizer)) + loss.detach()
-        self.bad = torch.maximum(self.bad, (~torch.isfinite(total)).float())
-        if self.deferred:
-            self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]
-        if not self.deferred or self.progress.step % GUARD_INTERVAL == 0:
-            self.look()
-
-    def look(self) -> None:
-        """Reads the flag; raises Failed where it is set, on all ranks."""
-        if self.ranks.largest(self.bad).item() > 0:
-            raise Failed(
-                "training", f"the loss or a gradient is not finite in epoch {self.progress.epoch + 1}",
-                "checkpoints are kept as they were; try a smaller --lr, or --precision fp32",
-            )  # fmt: skip
-
-
 @torch.no_grad()
 def count_step(session: Session, loss: Tensor, hits: Tensor, images: int) -> None:
     """Adds a step to the running sums, on the device."""
@@ -208,17 +179,6 @@ def count_step(session: Session, loss: Tensor, hits: Tensor, images: int) -> Non
         learned = [p for p in session.model.parameters() if p.grad is not None and p.dim() > 1]
         totals[2] += learned[0].grad.norm()  # type: ignore[union-attr]
         totals[3] += learned[-1].grad.norm()  # type: ignore[union-attr]
-
-
-def check_head_learns(session: Session) -> None:
-    """The class prototypes must learn, unless they were frozen on request."""
-    gradient = session.model.head.weight.grad
-    if not session.config.frozen_head and (gradient is None or not gradient.any()):
-        raise Failed(
-            "training",
-            "the head got no gradient in the first step",
-            "this is a bug; --frozen-head allows it on purpose",
-        )
 
 
 def measure_training(session: Session) -> dict[str, Any]:

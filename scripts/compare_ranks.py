@@ -25,8 +25,9 @@ from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.losses import LOSSES
 from cifarnet.runs import RunFolder, read_metrics
-from cifarnet.session import Forward, build_session
+from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
+from cifarnet.step import Forward
 from cifarnet.train import Watcher, train
 
 DIGITS = "--dataset digits --arch baseline --epochs 3 --batch-size 128 --augment basic --precision fp32 --device cpu"

@@ -24,7 +24,7 @@ FLOORS = [
         "complexity",
         "significance",
     },
-    {"session", "prepare", "train", "evaluate", "predict", "plots", "report", "doctor"},
+    {"step", "session", "guard", "prepare", "train", "evaluate", "predict", "plots", "report", "doctor"},
     {"cli"},
     {"__main__"},
 ]
@@ -76,9 +76,10 @@ PEERS = {
     "features": {"model", "checkpoint"},
     "geometry": {"features", "model"},
     "complexity": {"model", "checkpoint"},
-    "session": set(),
+    "session": {"step"},
+    "guard": {"session"},
     "prepare": {"session"},
-    "train": {"session", "evaluate"},
+    "train": {"session", "evaluate", "guard", "step"},
     "report": {"evaluate", "plots"},
 }
 
