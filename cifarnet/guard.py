@@ -14,7 +14,8 @@ class Guard:
     """Stops training at a loss or gradient that is not finite, before the optimizer applies it.
 
     On CUDA the flag stays on the device: the fused optimizer skips the step by itself (`found_inf`), and the host looks
-    every GUARD_INTERVAL steps and before anything is saved. Elsewhere looking costs nothing and is done each step.
+    every GUARD_INTERVAL steps and before anything is saved. (Muon is not fused: it may spoil the weights in memory until the
+    host looks, and these are then thrown away.) Elsewhere looking costs nothing and is done each step.
     """
 
     def __init__(self, session: Session) -> None:

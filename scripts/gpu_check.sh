@@ -33,18 +33,18 @@ step() {
   steps="$steps{\"step\": \"$name\", \"exit\": $code, \"seconds\": $((SECONDS - from))}, "
 }
 
-step build 120 "$python" setup.py build_ext --inplace
+step build 110 "$python" setup.py build_ext --inplace
 step info 20 "$python" -c 'import torch; from cifarnet import kernels
 print(torch.__version__, torch.cuda.get_device_name(), kernels.build_info(), kernels.resolve("cuda", "cuda"))'
-step tests 90 "$python" -m pytest -q -p no:cacheprovider tests/test_kernels.py -k cuda -rs
-step bench_fp32 70 "$python" scripts/bench_head.py --device cuda --seconds 4 --most-classes 100000 --out "$out/bench_fp32.json"
-step bench_bf16 90 "$python" scripts/bench_head.py --device cuda --dtype bf16 --seconds 4 --out "$out/bench_bf16.json"
+step tests 80 "$python" -m pytest -q -p no:cacheprovider tests/test_kernels.py tests/test_kernels_shapes.py -k cuda -rs
+step bench_fp32 60 "$python" scripts/bench_head.py --device cuda --seconds 4 --most-classes 100000 --out "$out/bench_fp32.json"
+step bench_bf16 80 "$python" scripts/bench_head.py --device cuda --dtype bf16 --seconds 4 --out "$out/bench_bf16.json"
 # The digits ship with scikit-learn: training needs no download.
 for backend in cuda torch; do
-  step "train_$backend" 40 "$python" -m cifarnet train --dataset digits --arch resnet18 --loss adaface --epochs 2 \
+  step "train_$backend" 35 "$python" -m cifarnet train --dataset digits --arch resnet18 --loss adaface --epochs 2 \
     --backend "$backend" --device cuda --precision fp32 --out "$out/run_$backend"
 done
-step train_speed 90 "$python" -m cifarnet train --recipe speed --dataset digits --epochs 8 --batch-size 128 --compile \
+step train_speed 60 "$python" -m cifarnet train --recipe speed --dataset digits --epochs 8 --batch-size 128 --compile \
   --device cuda --out "$out/run_speed"
 cp "$out/run_speed/metrics.jsonl" "$out/train_speed.jsonl" 2>/dev/null
 cp "$out/run_cuda/metrics.jsonl" "$out/train_cuda.jsonl" 2>/dev/null
