@@ -155,21 +155,11 @@ def build_session(
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split, ranks).
     """
     config.check()
-    if (config.mixup or config.cutmix) and config.loss not in ("ce", "focal"):
-        raise Refused(
-            "--mixup and --cutmix", f"{config.loss} needs one label an image", "leave them out, or use --loss ce"
-        )
     device = pick_device(config.device, ranks)
     precision = pick_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
     model = build_model(config, len(dataset.classes), ranks)
-    small = config.arch not in ARCHS or ARCHS[config.arch].block == "convnet"
-    if config.progressive and small:
-        raise Refused("--progressive", f"{config.arch} takes images of one size only", "leave it out, or use a ResNet")
-    if config.optimizer == "muon" and small:
-        raise Refused(
-            "--optimizer", f"muon needs a BatchNorm after each convolution, {config.arch} has none", "use sgd"
-        )
+    check_options(config)
     plain = config.loss in ("ce", "focal") or config.head_parallel
     backend = "torch" if plain else kernels.resolve(config.backend, device.type)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -220,6 +210,22 @@ def build_session(
     )
     check_ranks(session)
     return session
+
+
+def check_options(config: TrainConfig) -> None:
+    """Refuses options that do not go together, of an architecture that is there."""
+    if (config.mixup or config.cutmix) and config.loss not in ("ce", "focal"):
+        raise Refused(
+            "--mixup and --cutmix", f"{config.loss} needs one label an image", "leave them out, or use --loss ce"
+        )
+    row = ARCHS.get(config.arch)
+    small = row is None or row.block == "convnet"
+    if config.progressive and small:
+        raise Refused("--progressive", f"{config.arch} takes images of one size only", "leave it out, or use a ResNet")
+    if config.optimizer == "muon" and small:
+        raise Refused(
+            "--optimizer", f"muon needs a BatchNorm after each convolution, {config.arch} has none", "use sgd"
+        )
 
 
 def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:

@@ -1,9 +1,12 @@
 """What several test files share."""
 
+import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from cifarnet.cli import run
 
@@ -33,3 +36,22 @@ def cli(capfd, monkeypatch, tmp_path):
         return code, out, err
 
     return call
+
+
+def at_once(work: Callable[[], object], count: int = 3) -> list:
+    """The results of `work` in `count` forked processes that start at the same moment, in the order in which they end."""
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(count), context.Queue()
+
+    def start() -> None:
+        torch.set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
+        barrier.wait()
+        answers.put(work())
+
+    processes = [context.Process(target=start) for _ in range(count)]
+    for process in processes:
+        process.start()
+    found = [answers.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(60)
+    return found

@@ -1,7 +1,6 @@
 """Image folders: what is found, what is refused, and streaming."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import at_once
 from PIL import Image
 from torchvision import datasets, transforms
 
@@ -319,21 +319,12 @@ def test_a_signal_in_the_first_reading_leaves_no_index(root, cache, monkeypatch)
 @CEILINGS
 def test_processes_that_start_at_once_decode_each_image_once(root, monkeypatch, ceiling, read_log):
     monkeypatch.setattr(index, "MEMORY", ceiling)
-    context = multiprocessing.get_context("fork")
-    barrier, answers = context.Barrier(3), context.Queue()
 
-    def start() -> None:
-        torch.set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
-        barrier.wait()
+    def start() -> tuple:
         data = load("folder", root)
-        answers.put((data.mean, data.std, data.train.labels.tolist(), int(all_images(data.train).long().sum())))
+        return data.mean, data.std, data.train.labels.tolist(), int(all_images(data.train).long().sum())
 
-    processes = [context.Process(target=start) for _ in range(3)]
-    for process in processes:
-        process.start()
-    found = [answers.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join(60)
+    found = at_once(start)
     decoded = read_log()
     shown = 0 if ceiling > 1000 else 3  # `all_images` of a streamed split
     expected = load("folder", root)

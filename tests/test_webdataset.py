@@ -2,7 +2,6 @@
 
 import io
 import json
-import multiprocessing
 import os
 import sys
 import tarfile
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from conftest import at_once
 from PIL import Image
 
 from cifarnet.data import Loader, Split, StreamedSplit, index, load, shards, tar
@@ -231,21 +231,11 @@ def test_a_damaged_or_hostile_listing_is_ignored(root, cache, count):
 
 
 def test_processes_that_start_at_once_do_the_work_once(root, count):
-    context = multiprocessing.get_context("fork")
-    barrier, answers = context.Barrier(3), context.Queue()
-
-    def start() -> None:
-        torch.set_num_threads(1)  # a forked process has none of its parent's threads, and would wait for them
-        barrier.wait()
+    def start() -> tuple:
         data = load("webdataset", root)
-        answers.put((data.mean, data.train.labels.tolist(), data.train.images.long().sum().item()))
+        return data.mean, data.train.labels.tolist(), data.train.images.long().sum().item()
 
-    processes = [context.Process(target=start) for _ in range(3)]
-    for process in processes:
-        process.start()
-    found = [answers.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join(60)
+    found = at_once(start)
     assert found[0] == found[1] == found[2] and count() == (4, 32)
 
 
