@@ -17,17 +17,44 @@ COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 def orthogonalise(matrix: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrix, nearly: the same singular vectors, singular values of 0.7 to 1.2; float [R, C].
 
-    By Newton and Schulz's iteration: products only, in bf16 on a GPU. A matrix of zeros stays zero.
+    By Newton and Schulz's iteration: products only. A matrix of zeros stays zero. On a GPU it runs on the matrix, in bf16.
+    Elsewhere, in fp32, it runs on the smaller Gram matrix where one side is the longer, which is the same in exact
+    arithmetic and takes a quarter of the time for a ResNet's filters. Squaring loses the faint singular values, which is
+    nothing in fp32 (errors of 1e-4) and would be too much in bf16.
     """
-    a, b, c = COEFFICIENTS
     x = matrix.bfloat16() if matrix.is_cuda else matrix
     x = x / (x.norm() + 1e-30)
     wide = x.shape[0] <= x.shape[1]
     x = x if wide else x.T
+    square = x.shape[1] < 2 * x.shape[0]
+    x = iterate(x) if matrix.is_cuda or square else iterate_gram(x @ x.T) @ x
+    return (x if wide else x.T).to(matrix.dtype)
+
+
+def iterate(x: Tensor) -> Tensor:
+    """The iteration on [R, C], R <= C."""
+    a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x if wide else x.T).to(matrix.dtype)
+    return x
+
+
+def iterate_gram(gram: Tensor) -> Tensor:
+    """The matrix [R, R] that the whole iteration multiplies its start by, from the start's Gram matrix.
+
+    Each step multiplies x by P = a I + b G + c G^2, so G = x x' becomes P G P: x itself is not needed on the way.
+    """
+    a, b, c = COEFFICIENTS
+    product: Tensor | None = None
+    for step in range(ITERATIONS):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor if product is None else factor @ product
+        if step + 1 < ITERATIONS:
+            gram = factor @ gram @ factor
+    assert product is not None
+    return product
 
 
 class Muon(Optimizer):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cifarnet.muon import Muon, orthogonalise
+from cifarnet.muon import Muon, iterate, orthogonalise
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(64, 216), (300, 40), (50, 50), (1, 9)])
@@ -16,6 +16,16 @@ def test_the_step_has_the_gradients_singular_vectors_and_equal_singular_values(r
     lifted = s > 0.003 * matrix.norm()  # what is fainter is not lifted all the way in five iterations
     assert lifted.sum() > 0.9 * len(s) and values[lifted].min() > 0.6 and values.max() < 1.25
     assert (rotated - values.diag()).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("faintest", [1, 3, 6])
+def test_the_gram_matrix_gives_what_the_matrix_itself_would(faintest):
+    generator = torch.Generator().manual_seed(faintest)
+    u, _, v = torch.linalg.svd(torch.randn(96, 864, generator=generator, dtype=torch.float64), full_matrices=False)
+    values = torch.logspace(0, -faintest, 96, dtype=torch.float64)
+    matrix = (u * values) @ v
+    expected = iterate(matrix / matrix.norm())  # float64
+    torch.testing.assert_close(orthogonalise(matrix.float()).double(), expected, rtol=0, atol=1e-4)
 
 
 def test_scale_does_not_matter_and_nothing_stays_nothing():
