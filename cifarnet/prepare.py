@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig, flag
 from cifarnet.data import Dataset, Split, StreamedSplit
 from cifarnet.distributed import Ranks
 from cifarnet.errors import Refused
 from cifarnet.runs import find_checkpoint
-from cifarnet.session import Session, build_session, join
+from cifarnet.session import Session, join
 
 CHUNK = 4096  # images hashed together
 

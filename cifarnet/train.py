@@ -1,6 +1,5 @@
 """The training loop: it never waits for the device within an epoch's steps, stops in good order, and loses nothing."""
 
-import math
 import time
 from typing import Any
 
@@ -8,20 +7,20 @@ import torch
 from torch import Tensor
 
 from cifarnet.averaging import average_share, measure_batch_norm, update_average
-from cifarnet.checkpoint import load_model, restore_weights, save_model
+from cifarnet.checkpoint import save_model
 from cifarnet.config import SYNTHETIC
 from cifarnet.data.mixing import draw_mix, mix_images
 from cifarnet.data.progressive import shrink, side_at
 from cifarnet.devices import determinism, send
 from cifarnet.errors import Interrupted
-from cifarnet.evaluate import FewScores, Scores, collect_logits, few_scores, measure_many, measures_few, score
+from cifarnet.evaluate import FewScores, Scores
 from cifarnet.guard import Guard, check_head_learns
 from cifarnet.optim import learning_rate, set_learning_rate
 from cifarnet.runs import RunFolder
+from cifarnet.scoring import evaluate_epoch, is_best, summarise
 from cifarnet.session import Session
 from cifarnet.signals import StopRequest
 from cifarnet.step import Mixture
-from cifarnet.tensor_set import existing
 
 STOP_INTERVAL = (
     10  # steps between two questions to the other ranks whether to stop, where asking would hold up the GPUs
@@ -197,72 +196,3 @@ def measure_training(session: Session) -> dict[str, Any]:
     if config.log_grad:
         record |= {"grad_norm_first": first / session.steps, "grad_norm_last": last / session.steps}
     return record
-
-
-def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores | FewScores:
-    """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores."""
-    if session.validation is not None:
-        held_out = evaluate_on(session, "validation")
-        record |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
-    scores = evaluate_on(session, "test")
-    record |= {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
-    return scores
-
-
-def evaluate_on(session: Session, name: str) -> Scores | FewScores:
-    """Scores of the model as it is on `test` or `validation`; each rank sees its part of the split and scores the whole."""
-    loader, ranks = getattr(session, name), session.ranks
-    ranks.copy_from_first(session.result.buffers())
-    flip = session.config.tta
-    count = len(loader.split)  # what comes after are repetitions
-    if measures_few(session.config, len(session.classes)):
-        losses, hits = measure_many(session.result, loader.epoch(0), session.device, session.precision)
-        return few_scores(ranks.concatenated(losses)[:count], ranks.concatenated(hits)[:count])
-    logits, labels = collect_logits(session.result, loader.epoch(0), session.device, session.precision, flip)
-    return score(ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count], session.classes)
-
-
-def is_best(session: Session, record: dict[str, Any]) -> bool:
-    """Whether the validation accuracy is the best so far; a metric that is not a number never is."""
-    accuracy = record.get("val_accuracy")
-    if accuracy is None or not math.isfinite(accuracy) or not math.isfinite(record["val_loss"]):
-        return False
-    if session.progress.best is not None and accuracy <= session.progress.best:
-        return False
-    session.progress.best = accuracy
-    return True
-
-
-def summarise(session: Session, folder: RunFolder, scores: Scores | FewScores | None) -> dict[str, Any]:
-    """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch."""
-    ranks = session.ranks
-    chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
-    if chosen is not None and chosen == existing(folder.best):
-        if session.sharded:
-            restore_weights(chosen, session.result)
-        elif ranks.first:
-            best, _ = load_model(folder.best, of_features=True)
-            session.result.load_state_dict(best.state_dict())
-        if not session.sharded:
-            ranks.copy_from_first(session.result.state_dict().values())
-        scores = None
-    if scores is None:
-        scores = evaluate_on(session, "test")
-    summary = {
-        "run": str(folder.path),
-        "checkpoint": str(chosen),
-        "arch": session.config.arch,
-        "loss": session.config.loss,
-        "dataset": session.config.dataset,
-        "parameters": session.parameters,
-        "epochs": session.progress.epoch,
-        "seconds": round(sum(record["seconds"] for record in session.progress.history), 1),
-        "device": str(session.device),
-        "ranks": ranks.world,
-        "precision": session.precision,
-        "backend": session.backend,
-        "test": scores.to_dict(),
-    }
-    if ranks.first:
-        folder.write_summary(summary)
-    return summary

@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision import transforms
 
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import Dataset, Split, load
 from cifarnet.devices import autocast, device_name
 from cifarnet.model import build_model
 from cifarnet.runs import RunFolder
-from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
 from cifarnet.train import Watcher, run_epoch
 

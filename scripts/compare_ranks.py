@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.losses import LOSSES
 from cifarnet.runs import RunFolder, read_metrics
-from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
 from cifarnet.step import Forward
 from cifarnet.train import Watcher, train

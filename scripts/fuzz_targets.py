@@ -15,6 +15,7 @@ from fuzz_sets import damaged_index, indexed_sets, shard
 from mutate import as_json, damage, damage_json, damage_safetensors
 from PIL import Image
 
+from cifarnet.build import build_session
 from cifarnet.checkpoint import load_model
 from cifarnet.config import TrainConfig
 from cifarnet.data import cifar, load
@@ -25,7 +26,6 @@ from cifarnet.plots.confusion import numbers as confusion_numbers
 from cifarnet.report.results import group, read_result
 from cifarnet.report.tables import published_rows, scores_table
 from cifarnet.runs import open_run, read_json, read_metrics
-from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
 from cifarnet.state import load_config
 from cifarnet.train import Watcher, train

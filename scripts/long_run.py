@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.runs import open_run
-from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
 from cifarnet.train import Watcher, train
 

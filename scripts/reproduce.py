@@ -23,12 +23,12 @@ from typing import Any
 
 from reproduce_cells import MINUTES, Cell, cells, measure_rates, plan_epochs, with_epochs
 
+from cifarnet.build import build_session
 from cifarnet.data import Dataset, load
 from cifarnet.devices import device_name
 from cifarnet.errors import CifarnetError, Interrupted
 from cifarnet.report.published import published_accuracy
 from cifarnet.runs import RunFolder
-from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
 from cifarnet.state import load_config
 from cifarnet.storage import write_file

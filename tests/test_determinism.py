@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.devices import determinism
 from cifarnet.errors import Failed
 from cifarnet.runs import open_run
-from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
 from cifarnet.train import Watcher, train
 

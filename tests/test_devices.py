@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cifarnet import devices
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.devices import cpu_vendor, pick_precision
-from cifarnet.session import build_session
 
 CPU = torch.device("cpu")
 

@@ -8,11 +8,11 @@ import torch
 from scipy import stats
 from torchvision.transforms import v2
 
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.data.mixing import Mix, cut_box, draw_mix, mix_images
 from cifarnet.errors import Refused
-from cifarnet.session import build_session
 from cifarnet.train import mix
 
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torchvision.transforms.functional as tvf
 
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.data.progressive import shrink, side_at
 from cifarnet.errors import Interrupted, Refused
 from cifarnet.runs import open_run, read_metrics
-from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
 from cifarnet.train import Watcher, train
 

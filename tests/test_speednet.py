@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.errors import Interrupted, Refused
 from cifarnet.models.speednet import RIDGE, Group, SpeedNet, Whitening
 from cifarnet.recipes import recipe_values
 from cifarnet.runs import open_run
-from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
 from cifarnet.train import Watcher, train
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cifarnet.build import build_session
 from cifarnet.checkpoint import FORMAT
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
@@ -20,10 +21,10 @@ from cifarnet.data.augment import generator_for
 from cifarnet.errors import Failed, Interrupted, Refused
 from cifarnet.header import read_metadata
 from cifarnet.runs import RunFolder, open_run, read_metrics
-from cifarnet.session import build_session
+from cifarnet.scoring import is_best
 from cifarnet.signals import StopRequest
 from cifarnet.state import check_same_run
-from cifarnet.train import Watcher, is_best, train
+from cifarnet.train import Watcher, train
 
 DIGITS = load("digits")
 BASE = TrainConfig(
