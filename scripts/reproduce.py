@@ -148,31 +148,26 @@ def data_kind(data: Dataset) -> str:
     return "exact" if exact else "JPEG copy (not pixel-exact)"
 
 
-HEADS = (
-    "table",
-    "cell",
-    "published",
-    "ours",
-    "difference",
-    "against ce",
-    "report's protocol as long",
-    "seeds",
-    "epochs",
-)
-HEADS += ("seconds", "device", "data")
+HEADS = ("table", "cell", "published", "ours", "difference", "against ce", "report's protocol as long", "epochs")
+HEADS += ("seconds", "seeds", "precision", "device", "data")
+FOLDED = ("seeds", "precision", "device", "data")  # said above the table where they are the same in every row
 
 
 def write_table(out: Path) -> Path:
     """OUT/tables.md from the JSON files under OUT/results: a row a cell, mean and standard deviation over its seeds."""
-    rows: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((out / "results").glob("*.json")):
         result = json.loads(path.read_text())
-        rows.setdefault(result["cell"], []).append(result)
-    means = {name: 100 * statistics.mean(result["accuracy"] for result in found) for name, found in rows.items()}
-    lines = ["Test accuracy, %. Seconds are those of training one run. –: not published, or not run.", ""]
-    lines += [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
-    for name, found in sorted(rows.items(), key=lambda item: (item[1][0]["table"], item[0])):
-        lines.append(f"| {' | '.join(row_of(name, found, means))} |")
+        found.setdefault(result["cell"], []).append(result)
+    means = {name: 100 * statistics.mean(result["accuracy"] for result in results) for name, results in found.items()}
+    order = sorted(found.items(), key=lambda item: (item[1][0]["table"], item[0]))
+    rows = [dict(zip(HEADS, row_of(name, results, means), strict=True)) for name, results in order]
+    same = [head for head in FOLDED if len({row[head] for row in rows}) == 1]
+    heads = [head for head in HEADS if head not in same]
+    facts = "".join(f" {head.capitalize()}: {rows[0][head]}." for head in same)
+    lines = [f"Test accuracy, %. Seconds are those of training one run. –: not published, or not run.{facts}", ""]
+    lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines += [f"| {' | '.join(row[head] for head in heads)} |" for row in rows]
     path = out / "tables.md"
     write_file(path, ("\n".join(lines) + "\n").encode())
     return path
@@ -193,9 +188,10 @@ def row_of(name: str, found: list[dict[str, Any]], means: dict[str, float]) -> l
         f"{mean - 100 * published:+.2f}" if published else "–",
         "–" if plain is None else f"{mean - plain:+.2f}",
         "–" if reference is None else f"{reference:.2f}",
-        str(len(values)),
         str(first["epochs"]),
         f"{statistics.mean(result['seconds'] for result in found):,.0f}",
+        str(len(values)),
+        first["precision"],
         first["device"],
         first["data"],
     ]

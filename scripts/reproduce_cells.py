@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import Dataset
+from cifarnet.data.progressive import side_at
 from cifarnet.recipes import recipe_values
 from cifarnet.runs import RunFolder
-from cifarnet.session import build_session
 from cifarnet.signals import StopRequest
 from cifarnet.train import Watcher, run_epoch
 
@@ -51,14 +52,13 @@ def recipe(name: str, loss: str = "ce", **changes: Any) -> TrainConfig:
 def cells(budget: str) -> list[Cell]:
     """All cells with the most epochs that they get; the CPU's budget leaves out the deeper nets, the stems and the sweep."""
     gpu = budget == "gpu"
-    archs, epochs = (("resnet18", "resnet50"), 60) if gpu else (("resnet18",), 12)
+    archs, name, epochs = (("resnet18", "resnet50"), "modern", 60) if gpu else (("resnet18",), "quick", 12)
+    every = {"epochs": epochs} if gpu else {"epochs": epochs, "eval_every": 4}  # an evaluation is a tenth of an epoch
     found = [Cell("baseline", "3.2", recipe("baseline")), Cell("baseline-plus", "A.1", recipe("baseline-plus"))]
     for arch in archs:
-        found += [
-            Cell(f"{arch}-{loss}", "3.2", recipe("modern", loss, arch=arch, epochs=epochs)) for loss in ("ce", *MARGINS)
-        ]
-        found.append(Cell(f"{arch}-report", "report's protocol", recipe("report", arch=arch, epochs=epochs)))
-    frozen = recipe("modern", "arcface", epochs=epochs, frozen_head=True)
+        found += [Cell(f"{arch}-{loss}", "3.2", recipe(name, loss, arch=arch, **every)) for loss in ("ce", *MARGINS)]
+        found.append(Cell(f"{arch}-report", "report's protocol", recipe("report", arch=arch, **every)))
+    frozen = recipe(name, "arcface", frozen_head=True, **every)
     found.append(Cell("resnet18-arcface-frozen", "frozen head", frozen))
     if not gpu:
         return found
@@ -75,7 +75,7 @@ def cells(budget: str) -> list[Cell]:
 
 def measure_rates(chosen: list[Cell], data: Dataset) -> dict[str, float]:
     """Images a second that each cell trains here, by name; cells that differ by loss, rate or s and m are timed once."""
-    same = ("arch", "stem", "batch_size", "precision", "augment", "optimizer")
+    same = ("arch", "stem", "batch_size", "precision", "augment", "optimizer", "progressive")
     known: dict[tuple, float] = {}
     for cell in chosen:
         key = tuple(getattr(cell.config, name) for name in same)
@@ -85,11 +85,20 @@ def measure_rates(chosen: list[Cell], data: Dataset) -> dict[str, float]:
 
 
 def measure_rate(config: TrainConfig, data: Dataset) -> float:
-    """Images a second of the training loop: the median of three short epochs after one that warms up."""
+    """Images a second over the whole of a training, whose images may grow (--progressive): each size is timed."""
+    sides = [side_at(epoch, config.epochs, config.progressive, config.image_size) for epoch in range(config.epochs)]
+    seconds = {side: 1 / measure_side(config, data, side) for side in set(sides)}
+    return len(sides) / sum(seconds[side] for side in sides)
+
+
+def measure_side(config: TrainConfig, data: Dataset, side: int) -> float:
+    """Images a second of the training loop at one image size: the median of three short epochs after one that warms up."""
     steps = 30 if torch.cuda.is_available() else 2
     count = min(steps * config.batch_size, len(data.train))
     short = dataclasses.replace(data, train=data.train.subset(torch.arange(count)))
-    session = build_session(dataclasses.replace(config, progressive=0), short)  # at full size, the slowest
+    first = side if config.progressive else 0
+    # In the first epoch of two the side is `progressive`; epoch 0 is run again and again.
+    session = build_session(dataclasses.replace(config, progressive=first, epochs=2), short)
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(4):
