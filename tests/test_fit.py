@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from cifarnet.losses import MarginHead
 from cifarnet.losses.fit import fitting_margin, fitting_scale, least_scale, misfits, widest_angle, widest_margin
@@ -45,6 +46,20 @@ def test_auto_is_inside_the_bounds():
                 size, classes, loss, scale=fitting_scale(classes), margin=fitting_margin(loss, 0.4, classes, size)
             )
             assert misfits(loss, head.options.scale, head.options.margin, classes, size) == []
+
+
+@pytest.mark.parametrize("loss", ["cosface", "arcface"])
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_a_fitted_margin_at_most_doubles_the_first_loss(loss, classes):
+    prototypes = torch.eye(classes, classes + 1)  # features at right angles to all of them, as at the start
+    features = torch.eye(classes + 1)[-1:].expand(classes, -1)
+    losses = []
+    for margin in (0.0, fitting_margin(loss, 0.9, classes, classes + 1)):
+        head = MarginHead(classes + 1, classes, loss, scale=fitting_scale(classes), margin=margin, backend="torch")
+        head.weight.data = prototypes
+        losses.append(head(features, torch.arange(classes)).item())
+    assert losses[0] == pytest.approx(math.log(classes), rel=1e-5)
+    assert losses[1] == pytest.approx(2 * losses[0], rel=0.03)
 
 
 def test_what_cannot_be_met_is_said():

@@ -4,9 +4,10 @@ import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 import reproduce
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_the_readmes_tables_are_made_of_the_results(tmp_path):
