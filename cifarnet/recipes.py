@@ -64,7 +64,7 @@ RECIPES: dict[str, Recipe] = {
         },
     ),
     "quick": Recipe(
-        "the most from 12 epochs: Muon 0.24, batch 512, linear decay, images that grow from 16 pixels, label smoothing, averaged weights",
+        "the most from 12 epochs: Muon 0.24, batch 512, linear decay, images that grow from 16 pixels, alternating flips, label smoothing, averaged weights",
         {
             "optimizer": "muon",
             "lr": 0.24,
@@ -74,7 +74,7 @@ RECIPES: dict[str, Recipe] = {
             "warmup": 0.0,
             "batch_size": 512,
             "epochs": 12,
-            "augment": "basic",
+            "augment": "alternate",
             "progressive": 16,
             "label_smoothing": 0.1,
             "ema": 0.98,
