@@ -103,7 +103,9 @@ def check_options(config: TrainConfig) -> None:
     row = ARCHS.get(config.arch)
     small = row is None or row.block == "convnet"
     if config.progressive and small:
-        raise Refused("--progressive", f"{config.arch} takes images of one size only", "leave it out, or use a ResNet")
+        raise Refused(
+            "--progressive", f"{config.arch} takes images of one size only", "use --progressive 0, or a ResNet"
+        )
     if config.optimizer == "muon" and small:
         raise Refused(
             "--optimizer", f"muon needs a BatchNorm after each convolution, {config.arch} has none", "use sgd"

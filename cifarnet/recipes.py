@@ -64,7 +64,7 @@ RECIPES: dict[str, Recipe] = {
         },
     ),
     "quick": Recipe(
-        "the most from 12 epochs: Muon 0.24, batch 512, linear decay, images that grow from 16 pixels, alternating flips, label smoothing, averaged weights",
+        "12 epochs for a ResNet: Muon 0.24, batch 512, linear decay, images that grow from 16 pixels, alternating flips, label smoothing, averaged weights",
         {
             "optimizer": "muon",
             "lr": 0.24,

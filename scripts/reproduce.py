@@ -9,8 +9,8 @@ goes on where it stopped, in the middle of an epoch too; --max-minutes (or SIGTE
 
 The first call measures how fast this machine trains each network and shortens the costly cells, so that all end within the
 budget: 3 hours on a CPU, 40 minutes on a GPU. The epochs are kept in OUT/plan.json and later calls follow it; remove it where
-the machine was busy with other work at that moment. At 390 images a second (ResNet-18 on two cores with AMX) the CPU's cells
-get the 12 epochs that they are made for, at 150 four.
+the machine was busy with other work at that moment. The CPU's ResNet-18 cells are made for 12
+epochs; a slow machine gives them fewer.
 """
 
 import argparse
