@@ -149,6 +149,10 @@ class TrainConfig:
         choices=("adamw", "adam", "sgd", "muon"),
     )
     lr: float = option(1e-3, "peak learning rate", group="Optimisation", above=0)
+    rest_lr: float = option(
+        1.0, "muon: learning rate of all that is not a filter (norms, biases, the head), in units of --lr",
+        group="Optimisation", above=0,
+    )  # fmt: skip
     momentum: float = option(0.9, "momentum of sgd and muon", group="Optimisation", low=0, high=0.9999)
     weight_decay: float = option(0.01, "weight decay", group="Optimisation", low=0)
     schedule: str = option(

@@ -61,17 +61,27 @@ class Muon(Optimizer):
     """Muon for convolution filters [out, in, kH, kW], taken as matrices [out, in kH kW]; Nesterov SGD for all the rest.
 
     A filter bank keeps the norm sqrt(out) that an orthogonal one has, so its learning rate is the relative size of a
-    step, whatever BatchNorm makes of its scale. Both use one learning rate and one momentum.
+    step, whatever BatchNorm makes of its scale. Both follow one learning rate and one momentum.
 
     Args:
         filters: of layers that a BatchNorm follows. No weight decay: their norm is fixed.
         rest: biases, norms, matrices.
+        rest_lr: learning rate of the rest, in units of lr.
     """
 
     def __init__(
-        self, filters: Iterable[Tensor], rest: Iterable[Tensor], lr: float, momentum: float, weight_decay: float
+        self,
+        filters: Iterable[Tensor],
+        rest: Iterable[Tensor],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        rest_lr: float = 1.0,
     ) -> None:
-        groups = [{"params": list(filters), "filters": True}, {"params": list(rest), "filters": False}]
+        groups = [
+            {"params": list(filters), "filters": True, "speed": 1.0},
+            {"params": list(rest), "filters": False, "speed": rest_lr},
+        ]
         groups = [group for group in groups if group["params"]]
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
@@ -86,7 +96,9 @@ class Muon(Optimizer):
                 if group["filters"]:
                     parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
                     direction = orthogonalise(direction.flatten(1)).view(parameter.shape)
-                parameter.add_(direction, alpha=-group["lr"])
+                parameter.add_(
+                    direction, alpha=-group["lr"] * group.get("speed", 1.0)
+                )  # states saved before --rest-lr lack it
 
     def momentum(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         """Nesterov's direction: g + m v, with the velocity v <- m v + g."""

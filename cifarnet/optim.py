@@ -20,7 +20,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     if config.optimizer == "muon":
         filters = [parameter for parameter in parameters if parameter.dim() == 4]
         rest = [parameter for parameter in parameters if parameter.dim() != 4]
-        return Muon(filters, rest, config.lr, config.momentum, config.weight_decay)
+        return Muon(filters, rest, config.lr, config.momentum, config.weight_decay, config.rest_lr)
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     if config.optimizer == "sgd":
         return torch.optim.SGD(

@@ -34,12 +34,13 @@ def test_scale_does_not_matter_and_nothing_stays_nothing():
     assert not orthogonalise(torch.zeros(4, 9)).any()
 
 
-def test_filters_keep_their_norm_and_step_by_the_rate_and_the_rest_is_torchs_sgd():
+@pytest.mark.parametrize("rest_lr", [1.0, 4.0])
+def test_filters_keep_their_norm_and_step_by_the_rate_and_the_rest_is_torchs_sgd(rest_lr):
     generator = torch.Generator().manual_seed(1)
     filters, matrix = (torch.randn(shape, generator=generator).requires_grad_() for shape in ((16, 8, 3, 3), (5, 7)))
     twin = matrix.detach().clone().requires_grad_()
-    ours = Muon([filters], [matrix], lr=0.1, momentum=0.6, weight_decay=0.01)
-    theirs = torch.optim.SGD([twin], lr=0.1, momentum=0.6, weight_decay=0.01, nesterov=True)
+    ours = Muon([filters], [matrix], lr=0.1, momentum=0.6, weight_decay=0.01, rest_lr=rest_lr)
+    theirs = torch.optim.SGD([twin], lr=0.1 * rest_lr, momentum=0.6, weight_decay=0.01, nesterov=True)
     velocity = torch.zeros(16, 72, dtype=torch.float64)
     for _ in range(4):
         before = filters.detach().double().flatten(1)
