@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,22 +48,7 @@ def build_session(
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
-    def loader(split: AnySplit, training: bool) -> Loader:
-        return Loader(
-            split,
-            config.batch_size if training else max(config.batch_size, 250),
-            device,
-            mean=mean,
-            std=std,
-            augment=config.augment if training else "none",
-            cutout=config.cutout if training else 0,
-            seed=config.seed,
-            shuffle=training,
-            workers=config.workers,
-            ranks=ranks,
-            neighbour=training and (config.mixup > 0 or config.cutmix > 0),
-        )
-
+    loader = partial(build_loader, config=config, device=device, mean=mean, std=std, ranks=ranks)
     train, validation = dataset.train, None
     if config.val_fraction > 0:
         train, held_out = hold_out(dataset.train, config.val_fraction, config.seed)
@@ -92,6 +78,33 @@ def build_session(
     )
     check_ranks(session)
     return session
+
+
+def build_loader(
+    split: AnySplit,
+    training: bool,
+    *,
+    config: TrainConfig,
+    device: torch.device,
+    mean: Channels,
+    std: Channels,
+    ranks: Ranks,
+) -> Loader:
+    """A split's batches: for training shuffled and augmented, else as they are; of several ranks this one's part."""
+    return Loader(
+        split,
+        config.batch_size if training else max(config.batch_size, 250),
+        device,
+        mean=mean,
+        std=std,
+        augment=config.augment if training else "none",
+        cutout=config.cutout if training else 0,
+        seed=config.seed,
+        shuffle=training,
+        workers=config.workers,
+        ranks=ranks,
+        neighbour=training and (config.mixup > 0 or config.cutmix > 0),
+    )
 
 
 def check_options(config: TrainConfig) -> None:

@@ -5,11 +5,11 @@ Each field carries its help text, its bounds and its group, so that the command 
 """
 
 import dataclasses
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from cifarnet.errors import Refused
+from cifarnet.options import check_bounds, check_type, flag, option
 
 SYNTHETIC = "synthetic-identities"  # the data set of features
 IDENTITY = "identity"  # the backbone that passes them on
@@ -17,22 +17,6 @@ IDENTITY = "identity"  # the backbone that passes them on
 FEATURE_VALUES = {"arch": IDENTITY, "augment": "none", "lr": 0.05}
 GROUPS = ("Model", "Loss", "Data", "Optimisation", "Execution", "Output")
 SMALLEST_SIDE = 16  # pixels: the last stage of a ResNet still has one to work on
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    group: str,
-    low: float | None = None,
-    above: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    resume: bool = False,
-) -> Any:
-    """A field of TrainConfig: bounds are `low <= value <= high` and `value > above`; `resume`: may change on --resume."""
-    metadata = {"help": help, "group": group, "low": low, "above": above, "high": high}
-    return field(default=default, metadata=metadata | {"choices": choices, "resume": resume})
 
 
 @dataclass(frozen=True)
@@ -219,7 +203,7 @@ class TrainConfig:
     def check(self) -> "TrainConfig":
         """Returns self, or raises Refused naming the first option out of its range, with the range."""
         for item in dataclasses.fields(self):
-            _check_field(item, getattr(self, item.name))
+            check_bounds(item, getattr(self, item.name))
         if self.neck == "bn" and self.embed_dim == 0:
             raise Refused("--neck", "bn needs the size of the embedding", "add --embed-dim, for example 512")
         if self.label_smoothing > 0 and self.loss != "ce":
@@ -282,41 +266,5 @@ class TrainConfig:
         for name, value in values.items():
             if name not in known:
                 raise Refused(source, f"unknown option '{name}'", f"known: {', '.join(known)}")
-            _check_type(known[name], value, source)
+            check_type(known[name], value, source)
         return cls(**values).check()
-
-
-def flag(name: str) -> str:
-    """The command-line spelling of a field: `batch_size` -> `--batch-size`."""
-    return "--" + name.replace("_", "-")
-
-
-def _check_type(item: dataclasses.Field, value: Any, source: str) -> None:
-    allowed: Any = item.type
-    if isinstance(value, bool) and allowed is not bool:
-        raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {_type_name(allowed)}")
-    integer_for_float = isinstance(value, int) and allowed in (float, float | None, float | str | None)
-    if not integer_for_float and not isinstance(value, allowed):
-        raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {_type_name(allowed)}")
-
-
-def _type_name(allowed: Any) -> str:
-    return getattr(allowed, "__name__", str(allowed))
-
-
-def _check_field(item: dataclasses.Field, value: Any) -> None:
-    bounds = item.metadata
-    if bounds["choices"] and value not in bounds["choices"]:
-        raise Refused(flag(item.name), f"'{value}' is not known", f"choose from {', '.join(bounds['choices'])}")
-    if isinstance(value, str) and item.type == float | str | None and value != "auto":
-        raise Refused(flag(item.name), f"'{value}' is not a number", "give a number, or auto")
-    if value is None or isinstance(value, (str, bool)):
-        return
-    low, above, high = bounds["low"], bounds["above"], bounds["high"]
-    inside = abs(value) < 2**63 and math.isfinite(value)  # isfinite takes no integer beyond a float's range
-    inside &= (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
-    if not inside:
-        words = [f"at least {low}" if low is not None else "", f"above {above}" if above is not None else ""]
-        words += [f"at most {high}" if high is not None else ""]
-        wanted = " and ".join(word for word in words if word) or "a finite number"
-        raise Refused(flag(item.name), f"{value} is out of range", f"give a finite number {wanted}")

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from cifarnet.build import build_session
-from cifarnet.config import TrainConfig, flag
+from cifarnet.config import TrainConfig
 from cifarnet.data import Dataset, Split, StreamedSplit
 from cifarnet.distributed import Ranks
 from cifarnet.errors import Refused
+from cifarnet.options import flag
 from cifarnet.runs import find_checkpoint
 from cifarnet.session import Session, join
 

@@ -22,11 +22,12 @@ from cifarnet.checkpoint import (
     read_tensors,
     rows_of,
 )
-from cifarnet.config import TrainConfig, flag
+from cifarnet.config import TrainConfig
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses.sharded import ShardedMarginHead
 from cifarnet.model import Classifier
+from cifarnet.options import flag
 from cifarnet.storage import write_file
 from cifarnet.tensor_set import INDEX, Rows, TensorSet, existing, metadata_of, write_set
 

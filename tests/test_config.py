@@ -5,12 +5,13 @@ import math
 
 import pytest
 
-from cifarnet.config import TrainConfig, flag
+from cifarnet.config import TrainConfig
 from cifarnet.data import DATASETS
 from cifarnet.data.augment import POLICIES
 from cifarnet.errors import Refused
 from cifarnet.losses import LOSSES, build_head
 from cifarnet.models import ARCHS
+from cifarnet.options import flag
 from cifarnet.recipes import RECIPES, recipe_values
 
 FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "cifarnet"
 FLOORS = [
     {"errors", "__init__"},
-    {"config", "kernels", "devices", "distributed", "storage", "header", "tensor_set", "signals"},
+    {"config", "options", "kernels", "devices", "distributed", "storage", "header", "tensor_set", "signals"},
     {"models", "losses", "data"},
     {
         "recipes",
@@ -79,6 +79,7 @@ def test_imports_go_down(path):
 
 # Within a floor, the few that stand on a neighbour; each goes one way only.
 PEERS = {
+    "config": {"options"},
     "devices": {"distributed"},
     "tensor_set": {"distributed", "header", "storage"},
     "averaging": {"model", "optim"},

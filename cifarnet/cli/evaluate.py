@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from cifarnet.checkpoint import ModelInfo
     from cifarnet.data import Loader
+    from cifarnet.model import Classifier
 
 
 def evaluate(
@@ -44,50 +45,56 @@ def evaluate(
 ) -> None:
     """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
     from cifarnet.checkpoint import load_model
-    from cifarnet.config import SYNTHETIC
-    from cifarnet.evaluate import collect_logits, few_scores, measure_many, measures_few, score
+    from cifarnet.evaluate import collect_logits, measures_few, score
     from cifarnet.runs import find_checkpoint
 
     path = find_checkpoint(run)
     if path is None:
         raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
     model, info = load_model(path, of_features=True)
+    few = measures_few(info.config, len(info.classes))
+    check_details(info, few, tta, asked=bool(csv or predictions or figure))
     loader, target, chosen = open_split(info, dataset, data_dir, split, batch_size, device, precision)
-    console = messages()
-    document = {
-        "checkpoint": str(path),
-        "dataset": dataset or info.config.dataset,
-        "split": split,
-        "precision": chosen,
-        "tta": tta,
-    }
+    name = dataset or info.config.dataset
+    document = {"checkpoint": str(path), "dataset": name, "split": split, "precision": chosen, "tta": tta}
+    with messages().status(f"evaluating {path} on {len(loader.split):,} {'samples' if few else 'images'}"):
+        if few:
+            document |= measure_few(model.to(target), loader, target, chosen)
+        else:
+            logits, labels = collect_logits(model.to(target), loader.epoch(0), target, chosen, tta)
+            document |= score(logits, labels, info.classes).to_dict()
+    drawn = None
+    if not few:
+        drawn = figure or path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
+        title = f"{info.config.arch} · {info.config.loss} · {name} {split}"
+        draw_confusion(document, drawn, title, asked=figure is not None)
+        if csv is not None:
+            write_classes(csv, document)
+        if predictions is not None:
+            write_predictions(predictions, logits, labels, info.classes)
+    print_json(document) if json_output else print_scores(document, drawn)
+
+
+def check_details(info: "ModelInfo", few: bool, tta: bool, asked: bool) -> None:
+    """Of many classes only loss and accuracy (`few`) are measured.
+
+    Raises:
+        Refused: more was `asked` for, or test-time flips of what has no images.
+    """
+    from cifarnet.config import SYNTHETIC
+
     if tta and info.config.dataset == SYNTHETIC:
         raise Refused("--tta", f"{SYNTHETIC} has no images to mirror", "leave it out")
-    if measures_few(info.config, len(info.classes)):
-        if csv or predictions or figure or tta:
-            fix = "leave --csv, --predictions, --figure and --tta out"
-            raise Refused("eval", f"of {len(info.classes):,} classes only loss and accuracy are measured", fix)
-        with console.status(f"evaluating {path} on {len(loader.split):,} samples"):
-            losses, hits = measure_many(model.to(target), loader.epoch(0), target, chosen)
-        document |= few_scores(losses, hits).to_dict()
-        print_json(document) if json_output else print_scores(document)
-        return
-    with console.status(f"evaluating {path} on {len(loader.split):,} images"):
-        logits, labels = collect_logits(model.to(target), loader.epoch(0), target, chosen, tta)
-        scores = score(logits, labels, info.classes).to_dict()
-    title = f"{info.config.arch} · {info.config.loss} · {dataset or info.config.dataset} {split}"
-    drawn = figure or path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
-    draw_confusion(scores, drawn, title, asked=figure is not None)
-    if csv is not None:
-        rows = [[row["name"], row["precision"], row["recall"], row["f1"], row["images"]] for row in scores["classes"]]
-        write_rows(csv, ["class", "precision", "recall", "f1", "images"], rows)
-    if predictions is not None:
-        write_predictions(predictions, logits, labels, info.classes)
-    document |= scores
-    if json_output:
-        print_json(document)
-        return
-    print_scores(document, str(drawn))
+    if few and (asked or tta):
+        fix = "leave --csv, --predictions, --figure and --tta out"
+        raise Refused("eval", f"of {len(info.classes):,} classes only loss and accuracy are measured", fix)
+
+
+def measure_few(model: "Classifier", loader: "Loader", device: "torch.device", precision: str) -> dict[str, Any]:
+    """Loss and accuracy of a model of many classes."""
+    from cifarnet.evaluate import few_scores, measure_many
+
+    return few_scores(*measure_many(model, loader.epoch(0), device, precision)).to_dict()
 
 
 def open_split(
@@ -141,7 +148,7 @@ def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: boo
         messages().print(f"[yellow]warning:[/] {error}")
 
 
-def print_scores(document: dict[str, Any], figure: str | None = None) -> None:
+def print_scores(document: dict[str, Any], figure: Path | None) -> None:
     """The tables of an evaluation, on stdout; without a figure (many classes) the few scores alone."""
     from cifarnet.cli import tables
 
@@ -154,6 +161,12 @@ def print_scores(document: dict[str, Any], figure: str | None = None) -> None:
     if len(document["classes"]) <= 20:
         console.print(tables.confusion_table(document))
     console.print(f"[dim]{'confusion matrix':<32}[/]{figure}", soft_wrap=True)
+
+
+def write_classes(path: Path, scores: dict[str, Any]) -> None:
+    """A line a class: precision, recall, F1, images."""
+    rows = [[row["name"], row["precision"], row["recall"], row["f1"], row["images"]] for row in scores["classes"]]
+    write_rows(path, ["class", "precision", "recall", "f1", "images"], rows)
 
 
 def write_predictions(path: Path, logits: "Tensor", labels: "Tensor", classes: tuple[str, ...]) -> None:

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
-from cifarnet.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, flag
+from cifarnet.config import FEATURE_VALUES, SYNTHETIC, TrainConfig
 from cifarnet.distributed import launched
 from cifarnet.errors import Refused
+from cifarnet.options import flag
 from cifarnet.recipes import RECIPES, recipe_values
 
 NUMBER_OR_AUTO = float | str | None
