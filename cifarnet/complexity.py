@@ -175,7 +175,7 @@ def count_layers(model: Classifier, images: Tensor) -> tuple[list[Layer], Counte
 def describe(name: str, module: nn.Module, output: Tensor, flops: int) -> Layer:
     """A layer's row."""
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    return Layer(name, type(module).__name__, parameters, tuple(output.shape[1:]), flops // 2)
+    return Layer(name, module._get_name(), parameters, tuple(output.shape[1:]), flops // 2)
 
 
 def saved_bytes(model: Classifier, images: Tensor) -> int:

@@ -114,7 +114,7 @@ class Recorder(TorchFunctionMode):
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             self.running.pop()
             if name and isinstance(output, Tensor) and output.dim() == 4:
-                self.maps[name] = (type(module).__name__, output, self.field_of(output))
+                self.maps[name] = (module._get_name(), output, self.field_of(output))
 
         return hook
 

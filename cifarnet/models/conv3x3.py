@@ -18,6 +18,9 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
+    def _get_name(self) -> str:
+        return "Conv2d"  # what it computes: tables, figures and repr speak of the layer, not of how it is multiplied
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, H/stride, W/stride]."""
         dense = self.training and x.device.type == "cpu" and max(x.shape[2:]) <= LARGEST_SIDE
