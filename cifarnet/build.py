@@ -13,7 +13,7 @@ from cifarnet.checkpoint import SHARDED, load_model
 from cifarnet.config import TrainConfig
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.data.splits import Channels
-from cifarnet.devices import pick_device, pick_precision
+from cifarnet.devices import keep_freed_memory, pick_device, pick_precision
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses.sharded import ShardedMarginHead
@@ -39,6 +39,7 @@ def build_session(
     """
     config.check()
     device = pick_device(config.device, ranks)
+    keep_freed_memory(device)
     precision = pick_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
     model = build_model(config, len(dataset.classes), ranks)

@@ -1,8 +1,12 @@
-"""Which precision `auto` comes to on which processor, and that a resumed run keeps it."""
+"""Which precision `auto` comes to on which processor, that a resumed run keeps it, and that freed memory is used again."""
 
 import builtins
 import io
 import json
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -69,3 +73,29 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(cli, monkeypatch, tmp_p
     assert code == 0 and json.loads(out)["precision"] == "fp32"
     assert cli("train", "--resume", "--out", "run", "--epochs", "3", "--precision", "fp32")[0] == 0
     assert precisions() == ["fp32", "fp32"]
+
+
+FREE_AND_TAKE = """
+import resource, torch
+from cifarnet.devices import keep_freed_memory
+
+keep_freed_memory(torch.device("cpu"))
+for _ in range(40):  # 64 MB, freed at once; glibc before 2.38 takes a freed aligned block again only once it has neighbours
+    torch.ones(1 << 24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(1 << 24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library's allocator is another")
+def test_freed_memory_is_taken_again_without_faults():
+    """As the kernel counts them; a MALLOC_MMAP_MAX_ of the user's own stays: then each tensor faults in anew."""
+
+    def faults(**more):
+        env = os.environ | {"OMP_NUM_THREADS": "1"} | more
+        run = subprocess.run([sys.executable, "-c", FREE_AND_TAKE], env=env, capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    assert faults() < faults(MALLOC_MMAP_MAX_="65536") / 20
