@@ -31,5 +31,13 @@ def test_its_pictures_and_files_are_there():
     assert links and [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_its_tables_are_tables():
+    """GitHub shows rows as a table only under a header and a delimiter; an empty line ends it."""
+    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert len(tables) > 5
+    assert [table for table in tables if not re.fullmatch(r"\|[ :|-]+\|", table.splitlines()[1])] == []
+
+
 def test_no_placeholder_is_left():
     assert not re.search(r"@[A-Z]+@", README)
