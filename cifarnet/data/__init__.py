@@ -21,7 +21,7 @@ DATASETS: dict[str, Callable[[Request], Dataset]] = {
     "digits": load_digits,
     "folder": load_folder,
     "webdataset": load_shards,
-    SYNTHETIC: load_identities,
+    SYNTHETIC: lambda request: load_identities(request.identities),
 }
 
 __all__ = [

@@ -12,7 +12,6 @@ in any batch, and any device makes it (to the rounding of log, cos and sin).
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,9 +19,6 @@ from torch import Tensor
 from cifarnet.config import SYNTHETIC, TrainConfig
 from cifarnet.data.splits import Dataset
 from cifarnet.errors import Refused
-
-if TYPE_CHECKING:
-    from cifarnet.data.request import Request
 
 TRAIN_SAMPLES, TEST_SAMPLES = 10, 2  # of each class
 PROTOTYPE, DIRECTION, ANGLE = 1, 2, 3  # what a number is for
@@ -94,15 +90,15 @@ def make_identities(source: Identities) -> Dataset:
     return Dataset(SYNTHETIC, names, *parts, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def load_identities(request: "Request") -> Dataset:
-    """What `request.identities` asks for.
+def load_identities(source: Identities | None) -> Dataset:
+    """The data set of `source`.
 
     Raises:
-        Refused: a command that works on images asks for them.
+        Refused: a command that works on images asks, and so has none.
     """
-    if request.identities is None:
+    if source is None:
         raise Refused("--dataset", f"{SYNTHETIC} has no images", "use it with train, and eval of such a run")
-    return make_identities(request.identities)
+    return make_identities(source)
 
 
 def normals(seed: int, purpose: int, index: Tensor, count: int) -> Tensor:
