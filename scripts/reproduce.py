@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from reproduce_cells import MINUTES, Cell, cells, measure_rates, plan_epochs, with_epochs
+from rich.console import Console
 
 from cifarnet.build import build_session
+from cifarnet.cli.training import TerminalWatcher
 from cifarnet.data import Dataset, load
 from cifarnet.devices import device_name
 from cifarnet.errors import CifarnetError, Interrupted
@@ -32,7 +34,7 @@ from cifarnet.runs import RunFolder
 from cifarnet.signals import StopRequest
 from cifarnet.state import load_config
 from cifarnet.storage import write_file
-from cifarnet.train import Watcher, train
+from cifarnet.train import train
 
 OUT_OF_TIME = 15  # the signal number that a spent budget counts as
 EXACT_STD = (0.24703223, 0.24348513, 0.26158784)  # of CIFAR-10's 50,000 training images; re-encoding lowers it
@@ -118,7 +120,10 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
             session.load(folder.state)
             folder.rewrite_metrics(session.progress.history)
         folder.write_config(session.config)
-        summary = train(session, folder, Watcher(), stop)
+        console = Console(stderr=True)
+        console.print(f"{cell.name} seed {seed}, {config.epochs} epochs on {device_name(session.device)}", markup=False)
+        with TerminalWatcher(console, session) as watcher:
+            summary = train(session, folder, watcher, stop)
     published = published_accuracy(config)
     accuracy = summary["test"]["accuracy"]
     return {

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cifarnet.cli.training import TerminalWatcher
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.report.published import published_accuracy
-from cifarnet.train import Watcher
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 import reproduce
@@ -69,12 +69,13 @@ def test_the_plan_fills_the_budget_and_no_more():
     assert set(reproduce_cells.plan_epochs(chosen, dict.fromkeys(rates, 0.1), 50_000, 3, 175.0).values()) == {1}
 
 
-class StopAt(Watcher):
+class StopAt(TerminalWatcher):
     """Raises SIGTERM after so many steps, of whichever cell."""
 
     left = 0
 
-    def step(self, *_):
+    def step(self, *arguments):
+        super().step(*arguments)
         StopAt.left -= 1
         if StopAt.left == 0:
             signal.raise_signal(signal.SIGTERM)
@@ -86,7 +87,7 @@ def script(monkeypatch, capsys):
     few = dataclasses.replace(digits, train=digits.train.subset(torch.arange(500)))
     monkeypatch.setattr(reproduce, "load", lambda *_: few)
     monkeypatch.setattr(reproduce, "cells", lambda budget: CELLS)
-    monkeypatch.setattr(reproduce, "Watcher", StopAt)
+    monkeypatch.setattr(reproduce, "TerminalWatcher", StopAt)
 
     def call(*options, stop_after=0):
         StopAt.left = stop_after
