@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from reproduce_cells import MINUTES, Cell, cells, measure_rates, plan_epochs, with_epochs
-from rich.console import Console
 
 from cifarnet.build import build_session
+from cifarnet.cli.common import messages
 from cifarnet.cli.training import TerminalWatcher
 from cifarnet.data import Dataset, load
 from cifarnet.devices import device_name
@@ -120,7 +120,7 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
             session.load(folder.state)
             folder.rewrite_metrics(session.progress.history)
         folder.write_config(session.config)
-        console = Console(stderr=True)
+        console = messages()
         console.print(f"{cell.name} seed {seed}, {config.epochs} epochs on {device_name(session.device)}", markup=False)
         with TerminalWatcher(console, session) as watcher:
             summary = train(session, folder, watcher, stop)
