@@ -7,6 +7,7 @@ import math
 
 CONFIDENCE = 0.99  # P, the probability that the target of a well placed feature shall reach
 ANGULAR_MARGINS = ("arcface", "curricularface", "adaface")  # their m is an angle; cosface's is a cosine
+ADDED_MARGINS = ("cosface", *ANGULAR_MARGINS)  # SphereFace's m multiplies the angle
 
 
 def least_scale(num_classes: int, probability: float = CONFIDENCE) -> float:
@@ -67,7 +68,7 @@ def fitting_margin(loss: str, default: float, num_classes: int, features: int) -
 
     SphereFace's multiplier and MagFace's range stay the authors'.
     """
-    if loss not in ("cosface", *ANGULAR_MARGINS):
+    if loss not in ADDED_MARGINS:
         return default
     fitting = min(gentle_margin(loss, num_classes), widest_margin(loss, num_classes, features) / 2)
     return min(default, round(fitting, 3))
@@ -82,7 +83,7 @@ def misfits(loss: str, scale: float, margin: float, num_classes: int, features: 
             f"s = {scale:g} is below {least:.1f}, the least at which {num_classes} classes can reach "
             f"p = {CONFIDENCE} (CosFace eq. 6)"
         )
-    if loss in ("cosface", *ANGULAR_MARGINS):
+    if loss in ADDED_MARGINS:
         widest = widest_margin(loss, num_classes, features)
         if margin > widest:
             notes.append(
