@@ -196,9 +196,7 @@ def row_of(name: str, found: list[dict[str, Any]], means: dict[str, float]) -> l
         str(first["epochs"]),
         f"{statistics.mean(result['seconds'] for result in found):,.0f}",
         str(len(values)),
-        first["precision"],
-        first["device"],
-        first["data"],
+        *(" / ".join(sorted({result[key] for result in found})) for key in ("precision", "device", "data")),
     ]
 
 
