@@ -59,6 +59,14 @@ def refused(result, *words):
     assert all(word in err for word in words), err
 
 
+@pytest.mark.parametrize(
+    ("loss", "named"),
+    [("ce", "loss ce,"), ("sphereface", "loss sphereface (m = 4),"), ("magface", "loss magface (s = 64),")],
+)
+def test_train_names_the_constants_that_its_loss_has(cli, loss, named):
+    assert named in cli("train", *QUICK, "--loss", loss, "--epochs", "1")[2]
+
+
 def test_train_prints_its_progress_and_a_summary(cli, tmp_path):
     code, out, err = cli("train", *QUICK, "--loss", "adaface", "--log-grad")
     assert code == 0

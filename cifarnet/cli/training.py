@@ -13,10 +13,11 @@ from rich.text import Text
 from torch import Tensor
 
 from cifarnet.cli.loading import load_with_progress
-from cifarnet.config import TrainConfig
+from cifarnet.config import MarginOptions, TrainConfig
 from cifarnet.devices import device_name
 from cifarnet.distributed import connect, job, may_restart, restarts
 from cifarnet.errors import CifarnetError, Refused, printable
+from cifarnet.losses import LOSSES
 from cifarnet.losses.fit import misfits
 from cifarnet.prepare import prepare
 from cifarnet.runs import RunFolder, next_folder, open_run
@@ -202,7 +203,7 @@ def describe(session: Session, folder: RunFolder, console: Console) -> None:
     config, ranks = session.config, session.ranks
     parameters = session.parameters
     constants = getattr(session.model.head, "options", None)
-    loss = config.loss if constants is None else f"{config.loss} (s = {constants.scale:g}, m = {constants.margin:g})"
+    loss = named_loss(constants, config.loss)
     held_out = len(session.validation.split) if session.validation else 0
     trained, tested = f"{len(session.train.split) + held_out:,} train", f"{len(session.test.split):,} test"
     spread = f", its classes over {ranks.world} ranks" if session.sharded and ranks.world > 1 else ""
@@ -221,6 +222,15 @@ def describe(session: Session, folder: RunFolder, console: Console) -> None:
         features = session.model.head.weight.shape[1]
         for note in misfits(config.loss, constants.scale, constants.margin, len(session.classes), features):
             say(console, "note", note)
+
+
+def named_loss(constants: MarginOptions | None, loss: str) -> str:
+    """The loss with the constants that it has: SphereFace has no s, MagFace no m."""
+    if constants is None:
+        return loss
+    has = LOSSES[loss].defaults
+    values = {"s": constants.scale if "scale" in has else None, "m": constants.margin if "margin" in has else None}
+    return f"{loss} ({', '.join(f'{letter} = {value:g}' for letter, value in values.items() if value is not None)})"
 
 
 def say(console: Console, name: str, text: str) -> None:
