@@ -228,9 +228,9 @@ def named_loss(constants: MarginOptions | None, loss: str) -> str:
     """The loss with the constants that it has: SphereFace has no s, MagFace no m."""
     if constants is None:
         return loss
-    has = LOSSES[loss].defaults
-    values = {"s": constants.scale if "scale" in has else None, "m": constants.margin if "margin" in has else None}
-    return f"{loss} ({', '.join(f'{letter} = {value:g}' for letter, value in values.items() if value is not None)})"
+    letters = {"scale": "s", "margin": "m"}
+    has = [name for name in letters if name in LOSSES[loss].defaults]
+    return f"{loss} ({', '.join(f'{letters[name]} = {getattr(constants, name):g}' for name in has)})"
 
 
 def say(console: Console, name: str, text: str) -> None:
