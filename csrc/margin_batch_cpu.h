@@ -1,4 +1,5 @@
-// A batch on the CPU, and the ways through it: rows, tiles of rows, chunks of classes. For margin_head_cpu.cpp alone.
+// A batch on the CPU, and the ways through it: rows, tiles of rows, chunks of classes. For margin_forward_cpu.cpp and
+// margin_backward_cpu.cpp.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -13,7 +14,6 @@
 #include "margin_rows.h"
 
 namespace margin {
-namespace {
 
 constexpr int64_t kFewClasses = 64;         // up to here our own products are at least as fast as the library's
 constexpr int64_t kChunkCosines = 1 << 18;  // 1 MB of cosines a chunk, where they are not kept
@@ -22,10 +22,10 @@ constexpr int64_t kMostBlocks = 16;         // of rows, each with its own sums f
 constexpr int64_t kGrain = 1 << 15;         // elements that are worth a thread
 constexpr float kShort = 1e-10f, kLong = 1e10f;  // prototypes between these lengths enter the products as they are
 
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-int64_t rows_a_task(int64_t row_size) { return std::max<int64_t>(1, kGrain / row_size); }
+inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+inline int64_t rows_a_task(int64_t row_size) { return std::max<int64_t>(1, kGrain / row_size); }
 
-Type type_of(const at::Tensor& tensor) {
+inline Type type_of(const at::Tensor& tensor) {
   if (tensor.scalar_type() == at::kFloat) return Type::kFloat;
   return tensor.scalar_type() == at::kHalf ? Type::kHalf : Type::kBFloat16;
 }
@@ -67,10 +67,10 @@ struct Batch {
   }
 };
 
-void check_labels(const Batch& batch) {
-  for (int64_t i = 0; i < batch.samples; ++i)
-    TORCH_CHECK_INDEX(batch.label[i] >= 0 && batch.label[i] < batch.classes, "label ", batch.label[i], " of sample ", i,
-                      " is out of range: there are ", batch.classes, " classes");
+// `factor` is what makes cosines of a row's products.
+template <typename From>
+Logits logits_of(const From& from, float factor) {
+  return {factor, from.scale, from.threshold, from.t};
 }
 
 // Rows [first, first + count) of the features or the weight as the matrix products take them: unit(row) is values[row] times
@@ -86,8 +86,8 @@ struct Vectors {
 };
 
 // `norm` and `inverse` [count] are filled; `units` is where unit vectors stand, made when it is first needed.
-Vectors vectors_of(const Batch& batch, const at::Tensor& tensor, int64_t first, int64_t count, float* norm, float* inverse,
-                   at::Tensor& units) {
+inline Vectors vectors_of(const Batch& batch, const at::Tensor& tensor, int64_t first, int64_t count, float* norm, float* inverse,
+                          at::Tensor& units) {
   at::parallel_for(0, count, rows_a_task(batch.size), [&](int64_t begin, int64_t end) {
     batch.rows.lengths(batch.row(tensor, first + begin), type_of(tensor), end - begin, batch.size, norm + begin);
   });
@@ -109,5 +109,4 @@ void each_chunk(const Batch& batch, float* norm, float* inverse, const Work& wor
     work(vectors_of(batch, batch.weight, first, std::min(step, batch.classes - first), norm + first, inverse + first, units));
 }
 
-}  // namespace
 }  // namespace margin

@@ -1,5 +1,5 @@
 // The loops over rows that the CPU kernels are made of. margin_rows.cpp is compiled once for each instruction set and
-// fills this table; margin_head_cpu.cpp chooses one at run time. Plain pointers only: nothing inline from elsewhere may
+// fills this table; instruction_sets.cpp chooses one at run time. Plain pointers only: nothing inline from elsewhere may
 // be compiled with an instruction set that the machine might lack.
 //
 // Vectors end where they end: no loop reads or writes past `size`. Unit vectors of the few-classes regime stand `stride` apart,
