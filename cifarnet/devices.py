@@ -55,7 +55,10 @@ def device_name(device: torch.device) -> str:
     """What to call the device in a message: the GPU's product name, or the CPU with its thread count."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"{device} ({threads} thread{'s' if threads > 1 else ''})"
+    return str(device)
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -53,6 +53,12 @@ def test_the_vendor_is_read_from_linux(monkeypatch, text, vendor):
     assert cpu_vendor() == vendor
 
 
+@pytest.mark.parametrize(("threads", "name"), [(1, "cpu (1 thread)"), (2, "cpu (2 threads)")])
+def test_a_cpu_is_named_with_its_threads(monkeypatch, threads, name):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert devices.device_name(CPU) == name
+
+
 def test_a_resumed_run_keeps_the_precision_it_began_with(cli, monkeypatch, tmp_path):
     """Begun where auto is bf16, resumed where it is fp32; only --precision changes it. Measured here as is fastest here."""
     train = ["train", "--arch", "baseline", "--dataset", "digits", "--augment", "none", "--epochs", "1", "--out", "run"]
