@@ -65,10 +65,10 @@ RECIPES: dict[str, Recipe] = {
         },
     ),
     "quick": Recipe(
-        "12 epochs for a ResNet: Muon 0.24 (norms and head 0.96), batch 512, linear decay, alternating flips, label smoothing, averaged weights",
+        "12 epochs for a ResNet: Muon 0.16 (norms and head 0.64), batch 512, linear decay, alternating flips, label smoothing, averaged weights",
         {
             "optimizer": "muon",
-            "lr": 0.24,
+            "lr": 0.16,
             "rest_lr": 4.0,
             "momentum": 0.6,
             "weight_decay": 2e-3,
