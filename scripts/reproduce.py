@@ -5,7 +5,8 @@
                                 [--max-minutes M] [--list]
 
 One run folder a cell and seed under OUT/runs, one JSON a run under OUT/results, the table in OUT/tables.md. Called again it
-goes on where it stopped, in the middle of an epoch too; --max-minutes (or SIGTERM, Ctrl-C) stops it in good order.
+goes on where it stopped, in the middle of an epoch too; --max-minutes (or SIGTERM, Ctrl-C) stops it in good order. Results
+that were made with another recipe than a cell has now are refused.
 
 The first call measures how fast this machine trains each network and shortens the costly cells, so that all end within the
 budget: 3 hours on a CPU, 40 minutes on a GPU. The epochs are kept in OUT/plan.json and later calls follow it; remove it where
@@ -26,9 +27,10 @@ from reproduce_cells import MINUTES, Cell, cells, measure_rates, plan_epochs, wi
 from cifarnet.build import build_session
 from cifarnet.cli.common import messages
 from cifarnet.cli.training import TerminalWatcher
+from cifarnet.config import TrainConfig
 from cifarnet.data import Dataset, load
 from cifarnet.devices import device_name
-from cifarnet.errors import CifarnetError, Interrupted
+from cifarnet.errors import CifarnetError, Interrupted, Refused
 from cifarnet.report.published import published_accuracy
 from cifarnet.runs import RunFolder
 from cifarnet.signals import StopRequest
@@ -36,6 +38,8 @@ from cifarnet.state import load_config
 from cifarnet.storage import write_file
 from cifarnet.train import train
 
+# What runs of a cell may differ in: the plan's, the seed's, the machine's.
+FREE = ("epochs", "seed", "data_dir", "precision")
 OUT_OF_TIME = 15  # the signal number that a spent budget counts as
 EXACT_STD = (0.24703223, 0.24348513, 0.26158784)  # of CIFAR-10's 50,000 training images; re-encoding lowers it
 
@@ -58,6 +62,7 @@ def main() -> None:
             timer.start()
         data = load("cifar10", options.data_dir)
         planned = follow_plan(chosen, data, options)
+        check_results(planned, options.out / "results")
         try:
             for seed in range(options.seeds):
                 for cell in planned:
@@ -96,6 +101,24 @@ def follow_plan(chosen: list[Cell], data: Dataset, options: argparse.Namespace) 
     return [with_epochs(cell, plan[cell.name]) for cell in chosen]
 
 
+def check_results(planned: list[Cell], folder: Path) -> None:
+    """Refuses results of other values than the cells have now: seeds of two recipes have no mean."""
+    for cell in planned:
+        for path in sorted(folder.glob("*.json")):
+            result = json.loads(path.read_text())
+            if result["cell"] == cell.name:
+                check_values(cell, TrainConfig.from_dict(result["config"], str(path)), path)
+
+
+def check_values(cell: Cell, made: TrainConfig, path: Path) -> None:
+    """Refuses a result, or a run that is to go on, at `path` that was made with other values than the cell's."""
+    mine, theirs = cell.config.to_dict(), made.to_dict()
+    differ = [name for name in mine if mine[name] != theirs[name] and name not in FREE]
+    other = ", ".join(f"{name} {theirs[name]} (now {mine[name]})" for name in differ)
+    if other:
+        raise Refused(str(path), f"was made with {other}", "choose another --out, or remove it")
+
+
 def fill(cell: Cell, seed: int, data: Dataset, out: Path, stop: StopRequest) -> None:
     """Runs a cell with a seed and writes its JSON, unless that is there.
 
@@ -115,7 +138,10 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
     config = cell.config.from_dict(cell.config.to_dict() | {"seed": cell.config.seed + seed})
     with RunFolder(path) as folder:
         begun = folder.state.exists()
-        session = build_session(load_config(folder.state) if begun else config, data)
+        if begun:
+            config = load_config(folder.state)
+            check_values(cell, config, folder.state)
+        session = build_session(config, data)
         if begun:
             session.load(folder.state)
             folder.rewrite_metrics(session.progress.history)

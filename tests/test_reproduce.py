@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from cifarnet.cli.training import TerminalWatcher
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
+from cifarnet.errors import Refused
 from cifarnet.report.published import published_accuracy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
@@ -116,6 +117,23 @@ def test_stopped_anywhere_it_goes_on_to_the_same_results(script, tmp_path):
         weights = [load_file(out / "runs" / f"{cell.name}-0" / "last.safetensors") for out in (whole, broken)]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert script("--out", broken)[1].strip() == str(broken / "tables.md")  # nothing is left to run
+
+
+def test_results_of_another_recipe_are_refused(script, tmp_path):
+    assert script("--out", tmp_path, "--only", "baseline")[0] == 0
+    path, state = tmp_path / "results" / "baseline-0.json", tmp_path / "runs" / "baseline-0" / "state.safetensors"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"config": result["config"] | {"lr": 0.5, "precision": "bf16"}}))
+    refused = rf"{path.name}: was made with lr 0\.5 \(now {CELLS[0].config.lr}\); choose another --out"
+    with pytest.raises(Refused, match=refused):
+        script("--out", tmp_path, "--only", "baseline", "--seeds", "2")
+    path.unlink()
+    faster = dataclasses.replace(CELLS[0], config=dataclasses.replace(CELLS[0].config, lr=0.25))
+    with pytest.raises(
+        Refused, match=r"state\.safetensors: was made with lr .* \(now 0\.25\)"
+    ):  # a run that would go on
+        reproduce.fill(faster, 0, load("digits"), tmp_path, None)
+    assert state.exists() and not path.exists()
 
 
 def test_the_table(script, tmp_path):
