@@ -61,8 +61,8 @@ def main() -> None:
             timer.daemon = True
             timer.start()
         data = load("cifar10", options.data_dir)
+        check_results(chosen, options.out / "results")
         planned = follow_plan(chosen, data, options)
-        check_results(planned, options.out / "results")
         try:
             for seed in range(options.seeds):
                 for cell in planned:
@@ -101,9 +101,9 @@ def follow_plan(chosen: list[Cell], data: Dataset, options: argparse.Namespace) 
     return [with_epochs(cell, plan[cell.name]) for cell in chosen]
 
 
-def check_results(planned: list[Cell], folder: Path) -> None:
+def check_results(chosen: list[Cell], folder: Path) -> None:
     """Refuses results of other values than the cells have now: seeds of two recipes have no mean."""
-    for cell in planned:
+    for cell in chosen:
         for path in sorted(folder.glob("*.json")):
             result = json.loads(path.read_text())
             if result["cell"] == cell.name:
