@@ -219,7 +219,7 @@ def row_of(name: str, found: list[dict[str, Any]], means: dict[str, float]) -> l
         f"{mean - 100 * published:+.2f}" if published else "–",
         "–" if plain is None else f"{mean - plain:+.2f}",
         "–" if reference is None else f"{reference:.2f}",
-        str(first["epochs"]),
+        " / ".join(map(str, sorted({result["epochs"] for result in found}))),
         f"{statistics.mean(result['seconds'] for result in found):,.0f}",
         str(len(values)),
         *(" / ".join(sorted({result[key] for result in found})) for key in ("precision", "device", "data")),

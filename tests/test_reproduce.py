@@ -155,8 +155,9 @@ def test_the_table(script, tmp_path):
     assert (named["epochs"], named["report's protocol as long"]) == ("2", "–")
     assert "seeds" not in named and " Seeds: 2. Precision: fp32. Device: cpu (" in text  # the same in every row
     path = tmp_path / "results" / "baseline-1.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "another"}))
-    assert "| another / cpu (" in reproduce.write_table(tmp_path).read_text()  # a row names all that made it
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "another", "epochs": 10}))
+    text = reproduce.write_table(tmp_path).read_text()
+    assert "| another / cpu (" in text and "| 2 / 10 |" in text  # a row names all that made it
     path.unlink()
     lines = reproduce.write_table(tmp_path).read_text().splitlines()
     assert "| seeds |" in lines[2] and {line.split("|")[-2].strip() for line in lines[4:]} == {"1", "2"}
