@@ -20,8 +20,6 @@ from cifarnet.model import Classifier
 from cifarnet.state import Progress, load_state, save_state
 from cifarnet.step import Forward, SharedStep, compiled
 
-FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
-
 
 @dataclass
 class Session:

@@ -25,7 +25,7 @@ from torchvision import transforms
 from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import Dataset, Split, load
-from cifarnet.devices import autocast, device_name
+from cifarnet.devices import autocast, device_name, pick_device
 from cifarnet.model import build_model
 from cifarnet.runs import RunFolder
 from cifarnet.signals import StopRequest
@@ -84,7 +84,8 @@ def report(config: TrainConfig, data: Dataset, steps: int) -> Callable[[], float
     loader = torch.utils.data.DataLoader(pairs, config.batch_size, shuffle=True, collate_fn=lambda rows: (
         torch.stack([pipeline(image) for image, _ in rows]), torch.tensor([label for _, label in rows])
     ))  # fmt: skip
-    model = build_model(config, 10)
+    device = pick_device(config.device)
+    model = build_model(config, 10).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
     model.train()
 
@@ -92,7 +93,8 @@ def report(config: TrainConfig, data: Dataset, steps: int) -> Callable[[], float
         start, loss_sum, hits = time.perf_counter(), 0.0, 0
         for batch, labels in loader:
             optimizer.zero_grad()
-            logits = model(batch)
+            labels = labels.to(device)
+            logits = model(batch.to(device))
             loss = F.cross_entropy(logits, labels)
             loss.backward()
             optimizer.step()
@@ -110,7 +112,9 @@ def main() -> None:
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--loss", default="ce")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument(
+        "--steps", type=int, default=200 if torch.cuda.is_available() else 6, help="of a round (6; GPU: 200)"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

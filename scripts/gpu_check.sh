@@ -44,12 +44,11 @@ for backend in cuda torch; do
   step "train_$backend" 35 "$python" -m cifarnet train --dataset digits --arch resnet18 --loss adaface --epochs 2 \
     --backend "$backend" --device cuda --precision fp32 --out "$out/run_$backend"
 done
-step train_speed 60 "$python" -m cifarnet train --recipe speed --dataset digits --epochs 8 --batch-size 128 --compile \
-  --device cuda --out "$out/run_speed"
-cp "$out/run_speed/metrics.jsonl" "$out/train_speed.jsonl" 2>/dev/null
+step time_to_accuracy 60 "$python" scripts/time_to_accuracy.py --dataset digits --only speed --seeds 1 \
+  --json "$out/time_to_accuracy.json"
 cp "$out/run_cuda/metrics.jsonl" "$out/train_cuda.jsonl" 2>/dev/null
 cp "$out/run_torch/metrics.jsonl" "$out/train_torch.jsonl" 2>/dev/null
-rm -rf "$out/run_cuda" "$out/run_torch" "$out/run_speed"
+rm -rf "$out/run_cuda" "$out/run_torch"
 
 printf '{"arch": "%s", "seconds": %d, "steps": [%s]}\n' "$arch" "$(($(date +%s) - started))" "${steps%, }" >"$out/summary.json"
 cat "$out/summary.json"
