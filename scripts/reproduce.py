@@ -22,7 +22,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from reproduce_cells import MINUTES, Cell, cells, measure_rates, plan_epochs, with_epochs
+from reproduce_cells import MINUTES, Cell, cells, choose, measure_rates, plan_epochs, with_epochs
 
 from cifarnet.build import build_session
 from cifarnet.cli.common import messages
@@ -47,10 +47,10 @@ EXACT_STD = (0.24703223, 0.24348513, 0.26158784)  # of CIFAR-10's 50,000 trainin
 def main() -> None:
     """Runs what is still to be run, then writes the table."""
     options = parse_options()
-    chosen = [cell for cell in cells(options.budget) if not options.only or cell.name in options.only]
-    if options.list or not chosen:
-        print("\n".join(cell.name for cell in cells(options.budget)))
-        sys.exit(0 if options.list else "error: --only: names no cell of this budget; choose from those above")
+    chosen = choose(cells(options.budget), options.only)
+    if options.list:
+        print("\n".join(cell.name for cell in chosen))
+        return
     (options.out / "results").mkdir(parents=True, exist_ok=True)
     spent, code = threading.Event(), 0
     with StopRequest() as stop:
@@ -78,13 +78,18 @@ def parse_options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--budget", choices=tuple(MINUTES), default="cpu")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="*", metavar="NAME", help="these cells alone (see --list)")
     parser.add_argument("--max-minutes", type=float, help="stop after so long; call again to go on")
     parser.add_argument("--list", action="store_true", help="name the cells and end")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.out is None and not options.list:
+        parser.error("--out: is needed; a folder for runs, results and the table")
+    if options.seeds < 1:
+        parser.error(f"--seeds: {options.seeds} is too few; at least 1")
+    return options
 
 
 def follow_plan(chosen: list[Cell], data: Dataset, options: argparse.Namespace) -> list[Cell]:

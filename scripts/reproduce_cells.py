@@ -15,6 +15,7 @@ from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import Dataset
 from cifarnet.data.progressive import side_at
+from cifarnet.errors import Refused
 from cifarnet.recipes import recipe_values
 from cifarnet.runs import RunFolder
 from cifarnet.signals import StopRequest
@@ -71,6 +72,22 @@ def cells(budget: str) -> list[Cell]:
             found.append(Cell(f"resnet18-arcface-s{s}-m{m}", "s and m", config))
     found.append(Cell("speed", "recipes", recipe("speed", tta=True)))
     return found
+
+
+def choose(known: list[Cell], names: list[str] | None) -> list[Cell]:
+    """The cells of these names; all of them where none are given.
+
+    Raises:
+        Refused: a name of no cell.
+    """
+    unknown = sorted(set(names or ()) - {cell.name for cell in known})
+    if unknown:
+        raise Refused(
+            "--only",
+            f"{', '.join(unknown)} is no cell of this budget",
+            f"choose from {', '.join(cell.name for cell in known)}",
+        )
+    return [cell for cell in known if not names or cell.name in names]
 
 
 def measure_rates(chosen: list[Cell], data: Dataset) -> dict[str, float]:

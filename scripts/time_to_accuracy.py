@@ -27,7 +27,7 @@ from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import Dataset, load
 from cifarnet.devices import device_name
-from cifarnet.errors import CifarnetError
+from cifarnet.errors import CifarnetError, Interrupted
 from cifarnet.recipes import recipe_values
 from cifarnet.runs import RunFolder
 from cifarnet.signals import StopRequest
@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error(f"--seeds: {options.seeds} is too few; at least 1")
     data, results = load(options.dataset, options.data_dir), []
     with StopRequest() as stop:
         for name in options.only:
@@ -104,6 +106,9 @@ def run(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[str, Any]
 if __name__ == "__main__":
     try:
         main()
+    except Interrupted as error:  # its advice is for a run that can go on
+        print(f"error: {error.why}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except CifarnetError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -163,9 +163,18 @@ def test_the_table(script, tmp_path):
     assert "| seeds |" in lines[2] and {line.split("|")[-2].strip() for line in lines[4:]} == {"1", "2"}
 
 
-def test_an_unknown_cell_lists_the_known(script, tmp_path):
-    code, out = script("--out", tmp_path / "out", "--only", "resnet19")
-    assert "names no cell" in code and "baseline-arcface" in out and not (tmp_path / "out").exists()
+def test_wrong_input_is_refused_before_anything_is_made(script, tmp_path):
+    with pytest.raises(Refused, match=r"--only: resnet19 is no cell of this budget; choose from baseline, .*arcface"):
+        script("--out", tmp_path / "out", "--only", "baseline", "resnet19")
+    for options in (("--out", tmp_path / "out", "--seeds", "0"), ()):
+        assert script(*options)[0] == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_list_needs_no_folder(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--list", "--budget", "gpu"])
+    reproduce.main()
+    assert capsys.readouterr().out.split() == [cell.name for cell in reproduce_cells.cells("gpu")]
 
 
 def test_exact_images_are_known_by_their_contrast():
