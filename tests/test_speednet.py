@@ -111,3 +111,18 @@ def test_it_resumes_bitwise_and_keeps_its_first_layer(tmp_path):
 def test_muon_needs_batch_norm():
     with pytest.raises(Refused, match="BatchNorm"):
         build_session(dataclasses.replace(CONFIG, arch="baseline"), DIGITS)
+
+
+def test_a_compiled_step_in_bf16_has_the_gradients_of_an_eager_one():
+    config = TrainConfig.from_dict(recipe_values("speed") | {"dataset": "digits", "precision": "bf16", "compile": True})
+    images, labels = DIGITS.train.images[:64] / 255 - 0.3, DIGITS.train.labels[:64]
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        session = build_session(dataclasses.replace(config, compile=compiled), DIGITS)
+        session.forward(images, labels, None)[0].backward()
+        found.append({name: p.grad for name, p in session.model.named_parameters() if p.grad is not None})
+    for name, eager in found[0].items():
+        if name != "backbone.whitening.bias":  # filters in pairs of opposite sign: their gradients cancel to rounding
+            assert (found[1][name] - eager).norm() < 0.2 * eager.norm(), name
+    assert all(torch.isfinite(gradient).all() for gradient in found[1].values())

@@ -94,4 +94,5 @@ class SpeedNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 256]."""
         x = self.groups(F.gelu(self.whitening(images)))
-        return FEATURE_SCALE * x.amax(dim=(2, 3))
+        # Not amax: its backward looks for x == max, which a compiled step in bf16 has rounded and compares unrounded: 0 / 0.
+        return FEATURE_SCALE * F.max_pool2d(x, x.shape[2:]).flatten(1)
