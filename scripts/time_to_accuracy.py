@@ -56,8 +56,8 @@ def main() -> None:
             config = TrainConfig.from_dict(RUNS[name] | {"dataset": options.dataset})
             config = dataclasses.replace(config, eval_every=config.epochs)
             results.append(measure(name, config, data, options.seeds, stop))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+            if options.json:  # what is measured is kept, whatever becomes of the next
+                options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def measure(name: str, config: TrainConfig, data: Dataset, seeds: int, stop: StopRequest) -> dict[str, Any]:
