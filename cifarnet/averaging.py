@@ -33,15 +33,11 @@ def average_share(config: TrainConfig, step: int, total: int) -> float:
 def update_average(average: Classifier, model: Classifier, share: float) -> None:
     """average <- average + share (model - average), parameters and buffers."""
     ours, theirs = list(average.state_dict().values()), list(model.state_dict().values())
-    floats = [tensor.is_floating_point() for tensor in ours]
-    torch._foreach_lerp_(
-        [mine for mine, moves in zip(ours, floats, strict=True) if moves],
-        [other for other, moves in zip(theirs, floats, strict=True) if moves],
-        share,
-    )
-    for mine, other, moves in zip(ours, theirs, floats, strict=True):
-        if not moves:  # BatchNorm's count of batches
-            mine.copy_(other)
+    moves = [index for index, tensor in enumerate(ours) if tensor.is_floating_point()]
+    counts = [index for index, tensor in enumerate(ours) if not tensor.is_floating_point()]  # BatchNorm's, of batches
+    torch._foreach_lerp_([ours[i] for i in moves], [theirs[i] for i in moves], share)
+    if counts:
+        torch._foreach_copy_([ours[i] for i in counts], [theirs[i] for i in counts])
 
 
 def measure_batch_norm(

@@ -3,8 +3,9 @@
 The step of a matrix G = U S V' is U V': all its directions are moved alike, however unequal their gradients are.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,42 +15,42 @@ from torch.optim import Optimizer
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, nearly: the same singular vectors, singular values of 0.7 to 1.2; float [R, C].
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest (semi-)orthogonal matrices, nearly: the same singular vectors, singular values of 0.7 to 1.2; float [K, R, C].
 
-    By Newton and Schulz's iteration: products only. A matrix of zeros stays zero. On a GPU it runs on the matrix, in bf16.
-    Elsewhere, in fp32, it runs on the smaller Gram matrix where one side is the longer, which is the same in exact
+    By Newton and Schulz's iteration: products only. A matrix of zeros stays zero. On a GPU it runs on the matrices, in bf16.
+    Elsewhere, in fp32, it runs on the smaller Gram matrices where one side is the longer, which is the same in exact
     arithmetic and takes a quarter of the time for a ResNet's filters. Squaring loses the faint singular values, which is
     nothing in fp32 (errors of 1e-4) and would be too much in bf16.
     """
-    x = matrix.bfloat16() if matrix.is_cuda else matrix
-    x = x / (x.norm() + 1e-30)
-    wide = x.shape[0] <= x.shape[1]
-    x = x if wide else x.T
-    square = x.shape[1] < 2 * x.shape[0]
-    x = iterate(x) if matrix.is_cuda or square else iterate_gram(x @ x.T) @ x
-    return (x if wide else x.T).to(matrix.dtype)
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-30)
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.mT
+    square = x.shape[2] < 2 * x.shape[1]
+    x = iterate(x) if matrices.is_cuda or square else iterate_gram(x @ x.mT) @ x
+    return (x if wide else x.mT).to(matrices.dtype)
 
 
 def iterate(x: Tensor) -> Tensor:
-    """The iteration on [R, C], R <= C."""
+    """The iteration on [K, R, C], R <= C."""
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
 
 
 def iterate_gram(gram: Tensor) -> Tensor:
-    """The matrix [R, R] that the whole iteration multiplies its start by, from the start's Gram matrix.
+    """The matrices [K, R, R] that the whole iteration multiplies its start by, from the start's Gram matrices.
 
     Each step multiplies x by P = a I + b G + c G^2, so G = x x' becomes P G P: x itself is not needed on the way.
     """
     a, b, c = COEFFICIENTS
     product: Tensor | None = None
     for step in range(ITERATIONS):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
         product = factor if product is None else factor @ product
         if step + 1 < ITERATIONS:
             gram = factor @ gram @ factor
@@ -87,26 +88,45 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step; nothing is read back from the device."""
+        """One step; nothing is read back from the device, and filters of one shape go through it together."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                direction = self.momentum(parameter, group)
-                if group["filters"]:
-                    parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-                    direction = orthogonalise(direction.flatten(1)).view(parameter.shape)
-                parameter.add_(
-                    direction, alpha=-group["lr"] * group.get("speed", 1.0)
-                )  # states saved before --rest-lr lack it
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            directions = self.momenta(parameters, group)
+            rate = group["lr"] * group.get("speed", 1.0)  # states saved before --rest-lr lack it
+            if not group["filters"]:
+                torch._foreach_add_(parameters, directions, alpha=-rate)
+                continue
+            alike: dict[torch.Size, list[int]] = defaultdict(list)
+            for place, parameter in enumerate(parameters):
+                alike[parameter.shape].append(place)
+            for places in alike.values():
+                turn([parameters[i] for i in places], [directions[i] for i in places], rate)
 
-    def momentum(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        """Nesterov's direction: g + m v, with the velocity v <- m v + g."""
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
+    def momenta(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Nesterov's directions: g + m v, with the velocity v <- m v + g."""
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
         if not group["filters"] and group["weight_decay"]:
-            gradient = gradient.add(parameter, alpha=group["weight_decay"])
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
-        return gradient.add(velocity, alpha=group["momentum"])
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
+        for parameter in parameters:
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        velocities = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, gradients)
+        return list(torch._foreach_add(gradients, velocities, alpha=group["momentum"]))
+
+
+def turn(filters: list[Tensor], directions: list[Tensor], rate: float) -> None:
+    """Gives filters of one shape, K of [out, in, kH, kW], the norm sqrt(out) and takes a step of `rate` against each direction.
+
+    The input channels become the last dimension, as they lie in memory (channels_last): nothing is moved to and fro. That
+    changes the order of a matrix's columns, which is the same for the step.
+    """
+    last = [bank.permute(0, 2, 3, 1) for bank in filters]
+    weights = torch.stack(last)  # [K, out, kH, kW, in]
+    steps = orthogonalise(torch.stack([direction.permute(0, 2, 3, 1) for direction in directions]).flatten(2))
+    factors = weights.shape[1] ** 0.5 / weights.flatten(1).norm(dim=1)
+    weights = (weights * factors.view(-1, 1, 1, 1, 1)).sub_(steps.view_as(weights), alpha=rate)
+    torch._foreach_copy_(last, weights.unbind())

@@ -11,7 +11,7 @@ def test_the_step_has_the_gradients_singular_vectors_and_equal_singular_values(r
     generator = torch.Generator().manual_seed(rows)
     matrix = torch.randn(rows, columns, generator=generator) * torch.logspace(0, -1, columns)
     u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
-    rotated = u.T @ orthogonalise(matrix).double() @ v.T  # diagonal where the singular vectors are the same
+    rotated = u.T @ orthogonalise(matrix[None])[0].double() @ v.T  # diagonal where the singular vectors are the same
     values = rotated.diagonal()
     lifted = s > 0.003 * matrix.norm()  # what is fainter is not lifted all the way in five iterations
     assert lifted.sum() > 0.9 * len(s) and values[lifted].min() > 0.6 and values.max() < 1.25
@@ -24,14 +24,35 @@ def test_the_gram_matrix_gives_what_the_matrix_itself_would(faintest):
     u, _, v = torch.linalg.svd(torch.randn(96, 864, generator=generator, dtype=torch.float64), full_matrices=False)
     values = torch.logspace(0, -faintest, 96, dtype=torch.float64)
     matrix = (u * values) @ v
-    expected = iterate(matrix / matrix.norm())  # float64
-    torch.testing.assert_close(orthogonalise(matrix.float()).double(), expected, rtol=0, atol=1e-4)
+    expected = iterate((matrix / matrix.norm())[None])  # float64
+    torch.testing.assert_close(orthogonalise(matrix.float()[None]).double(), expected, rtol=0, atol=1e-4)
 
 
 def test_scale_does_not_matter_and_nothing_stays_nothing():
     matrix = torch.randn(8, 27, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(orthogonalise(1e-12 * matrix), orthogonalise(matrix), rtol=1e-4, atol=1e-5)
-    assert not orthogonalise(torch.zeros(4, 9)).any()
+    several = torch.stack([matrix, 1e-12 * matrix, torch.zeros(8, 27)])
+    plain, faint, nothing = orthogonalise(several)
+    torch.testing.assert_close(plain, orthogonalise(matrix[None])[0])
+    torch.testing.assert_close(faint, plain, rtol=1e-4, atol=1e-5)
+    assert not nothing.any()
+
+
+def test_filters_of_one_shape_step_together_as_each_would_alone():
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(12, 5, 3, 3), (7, 12, 1, 1), (12, 5, 3, 3), (20, 1, 3, 3)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    start[2] = start[2].contiguous(memory_format=torch.channels_last)
+    together, alone = ([parameter.clone().requires_grad_() for parameter in start] for _ in range(2))
+    optimizers = [Muon(together, [], 0.1, 0.6, 0.0), *(Muon([parameter], [], 0.1, 0.6, 0.0) for parameter in alone)]
+    for _ in range(3):
+        for ours, theirs in zip(together, alone, strict=True):
+            ours.grad = torch.randn(ours.shape, generator=generator)
+            theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for ours, theirs, before in zip(together, alone, start, strict=True):
+        torch.testing.assert_close(ours, theirs)
+        assert (ours - before).abs().max() > 0.01 and ours.stride() == before.stride()
 
 
 @pytest.mark.parametrize("rest_lr", [1.0, 4.0])
