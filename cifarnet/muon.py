@@ -88,7 +88,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One step; nothing is read back from the device, and filters of one shape go through it together."""
+        """One step; nothing is read back from the device; on a GPU, where launches cost, filters of one shape go together."""
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not parameters:
@@ -98,9 +98,9 @@ class Muon(Optimizer):
             if not group["filters"]:
                 torch._foreach_add_(parameters, directions, alpha=-rate)
                 continue
-            alike: dict[torch.Size, list[int]] = defaultdict(list)
-            for place, parameter in enumerate(parameters):
-                alike[parameter.shape].append(place)
+            alike: dict[torch.Size | int, list[int]] = defaultdict(list)
+            for place, parameter in enumerate(parameters):  # a CPU's batched products are slower: each alone
+                alike[parameter.shape if parameter.is_cuda else place].append(place)
             for places in alike.values():
                 turn([parameters[i] for i in places], [directions[i] for i in places], rate)
 
@@ -124,9 +124,8 @@ def turn(filters: list[Tensor], directions: list[Tensor], rate: float) -> None:
     The input channels become the last dimension, as they lie in memory (channels_last): nothing is moved to and fro. That
     changes the order of a matrix's columns, which is the same for the step.
     """
-    last = [bank.permute(0, 2, 3, 1) for bank in filters]
-    weights = torch.stack(last)  # [K, out, kH, kW, in]
-    steps = orthogonalise(torch.stack([direction.permute(0, 2, 3, 1) for direction in directions]).flatten(2))
-    factors = weights.shape[1] ** 0.5 / weights.flatten(1).norm(dim=1)
-    weights = (weights * factors.view(-1, 1, 1, 1, 1)).sub_(steps.view_as(weights), alpha=rate)
-    torch._foreach_copy_(last, weights.unbind())
+    factors = len(filters[0]) ** 0.5 / torch.stack(torch._foreach_norm(filters))
+    torch._foreach_mul_(filters, list(factors.unbind()))
+    matrices = torch.stack([direction.permute(0, 2, 3, 1) for direction in directions])  # [K, out, kH, kW, in]
+    steps = orthogonalise(matrices.flatten(2)).view_as(matrices)
+    torch._foreach_add_([bank.permute(0, 2, 3, 1) for bank in filters], list(steps.unbind()), alpha=-rate)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cifarnet.muon import Muon, iterate, orthogonalise
+from cifarnet.muon import Muon, iterate, orthogonalise, turn
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(64, 216), (300, 40), (50, 50), (1, 9)])
@@ -37,7 +37,7 @@ def test_scale_does_not_matter_and_nothing_stays_nothing():
     assert not nothing.any()
 
 
-def test_filters_of_one_shape_step_together_as_each_would_alone():
+def test_filters_in_one_optimizer_step_as_each_would_alone():
     generator = torch.Generator().manual_seed(2)
     shapes = [(12, 5, 3, 3), (7, 12, 1, 1), (12, 5, 3, 3), (20, 1, 3, 3)]
     start = [torch.randn(shape, generator=generator) for shape in shapes]
@@ -53,6 +53,19 @@ def test_filters_of_one_shape_step_together_as_each_would_alone():
     for ours, theirs, before in zip(together, alone, start, strict=True):
         torch.testing.assert_close(ours, theirs)
         assert (ours - before).abs().max() > 0.01 and ours.stride() == before.stride()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_batch_of_filters_turns_as_each_would_alone(layout):  # which the optimizer does on a GPU only
+    generator = torch.Generator().manual_seed(3)
+    banks, directions = ([torch.randn(12, 5, 3, 3, generator=generator) for _ in range(3)] for _ in range(2))
+    together = [bank.clone().contiguous(memory_format=layout) for bank in banks]
+    turn(together, directions, 0.1)
+    for ours, bank, direction in zip(together, banks, directions, strict=True):
+        alone = bank.clone()
+        turn([alone], [direction], 0.1)
+        torch.testing.assert_close(ours, alone)
+        assert (ours - 12**0.5 * bank / bank.norm()).norm() > 0.2
 
 
 @pytest.mark.parametrize("rest_lr", [1.0, 4.0])
