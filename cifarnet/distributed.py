@@ -178,6 +178,10 @@ def connect(device: str) -> Iterator[Ranks]:
     import torch
     from torch import distributed
 
+    # Imported once there is a group (DDP would), it keeps that group as a default of its functions; gloo's threads then
+    # outlive destroy_process_group, and one that needs the interpreter while that ends aborts the process.
+    from torch.distributed import nn  # noqa: F401
+
     gpus = device != "cpu" and torch.cuda.is_available()
     try:
         store, rank, world = next(distributed.rendezvous("env://", timeout=TIMEOUT))
@@ -194,6 +198,9 @@ def connect(device: str) -> Iterator[Ranks]:
             "training", f"another rank ended or cannot be reached ({' '.join(str(error).split())[:160]})",
             "its own message says why; go on from the last checkpoint with --resume",
         ) from error  # fmt: skip
+    except CifarnetError:  # from our own lines, where no collective is under way that destroying would wait for
+        distributed.destroy_process_group()
+        raise
     distributed.destroy_process_group()
 
 

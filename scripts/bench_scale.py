@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group: see cifarnet.distributed.connect
 import torch.multiprocessing as mp
 from torch import nn
 

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node N ranks_worker.py OUT
 
-Rank 0 leaves a run folder OUT/<case> for each case, and OUT/refusals.json.
+Rank 0 leaves a run folder OUT/<case> for each case, and OUT/refusals.json; each rank OUT/threads-<rank>: its threads at the end.
 """
 
 import dataclasses
@@ -111,6 +111,8 @@ def main(out: Path) -> None:
         }
         if ranks.first:
             (out / "refusals.json").write_text(json.dumps(refusals))
+    threads = sorted(file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm"))
+    (out / f"threads-{ranks.rank}").write_text(" ".join(threads))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,12 @@ def test_three_ranks_are_one(three, tmp_path, case):
     assert scores[1]["test"]["images"] == 101 and scores[0]["test"]["confusion"] == scores[1]["test"]["confusion"]
 
 
+def test_no_thread_of_gloo_is_left_at_the_end(three):
+    """One that needs the interpreter while that ends aborts the process ("terminate called without an active exception")."""
+    left = [(three / f"threads-{rank}").read_text() for rank in range(3)]
+    assert all("python" in names and "gloo" not in names for names in left), left
+
+
 def test_three_ranks_stopped_by_a_signal_to_one_resume_bit_for_bit(three):
     for where in (1, 5):
         stopped = three / f"stopped-{where}"

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group: see cifarnet.distributed.connect
 import torch.multiprocessing as mp
 
 from cifarnet.distributed import Ranks
