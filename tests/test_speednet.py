@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
+from cifarnet.data.splits import Split, make_dataset
 from cifarnet.errors import Interrupted, Refused
 from cifarnet.models.speednet import RIDGE, Group, SpeedNet, Whitening
 from cifarnet.recipes import recipe_values
@@ -113,16 +114,19 @@ def test_muon_needs_batch_norm():
         build_session(dataclasses.replace(CONFIG, arch="baseline"), DIGITS)
 
 
-def test_a_compiled_step_in_bf16_has_the_gradients_of_an_eager_one():
-    config = TrainConfig.from_dict(recipe_values("speed") | {"dataset": "digits", "precision": "bf16", "compile": True})
-    images, labels = DIGITS.train.images[:64] / 255 - 0.3, DIGITS.train.labels[:64]
-    found = []
-    for compiled in (False, True):
-        torch.manual_seed(0)
-        session = build_session(dataclasses.replace(config, compile=compiled), DIGITS)
-        session.forward(images, labels, None)[0].backward()
-        found.append({name: p.grad for name, p in session.model.named_parameters() if p.grad is not None})
-    for name, eager in found[0].items():
-        if name != "backbone.whitening.bias":  # filters in pairs of opposite sign: their gradients cancel to rounding
-            assert (found[1][name] - eager).norm() < 0.2 * eager.norm(), name
-    assert all(torch.isfinite(gradient).all() for gradient in found[1].values())
+def test_a_compiled_step_in_bf16_is_as_close_to_fp32_as_an_eager_one():
+    """On coloured images: of grey ones two thirds of the whitened maps are rounding alone, and so are their gradients."""
+    colours = (128 + 90 * smooth_colours(100)).clamp(0, 255).to(torch.uint8)
+    part = Split(colours, torch.arange(100) % 10)
+    data = make_dataset("digits", DIGITS.classes, part, part)
+    config = TrainConfig.from_dict(recipe_values("speed"))
+    images = (colours / 255 - 0.5) / 0.22
+    gradients = []
+    for precision, compiled in (("fp32", False), ("bf16", False), ("bf16", True)):
+        session = build_session(dataclasses.replace(config, precision=precision, compile=compiled), data)
+        session.forward(images, part.labels, None)[0].backward()
+        named = session.model.named_parameters()
+        gradients.append({name: p.grad for name, p in named if p.grad is not None})
+    for name, exact in gradients[0].items():
+        eager, compiled = ((found[name] - exact).norm() / exact.norm() for found in gradients[1:])
+        assert 0 < eager < 0.3 and compiled < 2 * eager, (name, eager, compiled)
