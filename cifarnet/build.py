@@ -37,15 +37,10 @@ def build_session(
     Raises:
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split, ranks).
     """
-    config.check()
-    device = pick_device(config.device, ranks)
+    device, precision, backend = settle(config, ranks)
     keep_freed_memory(device)
-    precision = pick_precision(config.precision, device)
     config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
     model = build_model(config, len(dataset.classes), ranks)
-    check_options(config)
-    plain = config.loss in ("ce", "focal") or config.head_parallel
-    backend = "torch" if plain else kernels.resolve(config.backend, device.type)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -79,6 +74,22 @@ def build_session(
     )
     check_ranks(session)
     return session
+
+
+def settle(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.device, str, str]:
+    """The device, the precision and the head's backend that `config` comes to; all that can be refused without data is.
+
+    Raises:
+        Refused: an option that cannot be met (device, precision, backend, architecture, loss).
+    """
+    config.check()
+    device = pick_device(config.device, ranks)
+    precision = pick_precision(config.precision, device)
+    with torch.device("meta"):  # shapes alone: nothing is computed
+        build_model(config, num_classes=10)
+    check_options(config)
+    plain = config.loss in ("ce", "focal") or config.head_parallel
+    return device, precision, "torch" if plain else kernels.resolve(config.backend, device.type)
 
 
 def build_loader(

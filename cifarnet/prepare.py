@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cifarnet.build import build_session
+from cifarnet.build import build_session, settle
 from cifarnet.config import TrainConfig
 from cifarnet.data import Dataset, Split, StreamedSplit
 from cifarnet.distributed import Ranks
@@ -38,6 +38,12 @@ def prepare(
         Refused, Failed: on every rank, what went wrong on one: data that cannot be read, an option that cannot be met,
             another configuration, other data, or another torch than the first rank's.
     """
+
+    def settled() -> Path | None:
+        settle(config, ranks)
+        return find_checkpoint(init_from) if init_from is not None else None
+
+    source = ranks.gather(settled)[ranks.rank]  # before minutes of reading or downloading
     found: list[Dataset] = []
     for turn in (True, False):
         ranks.gather(lambda mine=(ranks.local == 0) == turn: found.append(load()) if mine else None)  # type: ignore[misc]
@@ -46,7 +52,6 @@ def prepare(
     ready: list[tuple[Session, list[str]]] = []
 
     def build() -> dict[str, str]:
-        source = find_checkpoint(init_from) if init_from is not None else None
         session = build_session(config, found[0], source, ranks)
         ready.append((session, session.load(state) if state is not None else []))
         place = f"at epoch {session.progress.epoch}, step {session.progress.step}"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.metrics import f1_score
 
-from cifarnet.cli import run
+from cifarnet.cli import run, training
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.runs import next_folder
@@ -145,19 +145,26 @@ def test_config_file_recipe_and_flags_in_that_order(cli, tmp_path):
         (["--epochs", "many"], ["--epochs", "integer"]),
         (["--arch", "resnet19"], ["resnet18"]),
         (["--loss", "adafase"], ["adaface"]),
-        (["--dataset", "cifar11"], ["cifar10"]),
         (["--recipe", "best"], ["baseline"]),
         (["--device", "cuda:7"], ["this machine has", "cpu"]),
         (["--nonsense"], ["--nonsense"]),
         (["--margin", "0.3"], ["ce has no such constant"]),
         (["--config", "none.json"], ["no such file"]),
         (["--init-from", "none"], ["no such run"]),
+        (["--image-size", "16", "--arch", "resnet18"], ["32 pixels"]),
+        (["--optimizer", "muon"], ["BatchNorm"]),
+        (["--backend", "cuda", "--loss", "arcface"], ["--backend"]),
         (["--out", "/proc/run"], ["/proc/run"]),
     ],
 )
-def test_wrong_options_are_refused_before_any_work(cli, tmp_path, options, words):
+def test_wrong_options_are_refused_before_any_work(cli, tmp_path, monkeypatch, options, words):
+    monkeypatch.setattr(training, "load_with_progress", lambda *_: pytest.fail("data is read"))
     refused(cli("train", *QUICK, *options), *words)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+def test_an_unknown_data_set_names_the_known(cli):
+    refused(cli("train", *QUICK, "--dataset", "cifar11"), "cifar10")
 
 
 def test_missing_data_says_where_it_looked(cli, tmp_path):
