@@ -130,9 +130,8 @@ def _report(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     ranks = launched()
-    if (
-        ranks.local > 0
-    ):  # what all ranks of a machine have to say is said by its first; this one's own fault, after a while
+    if ranks.local > 0:
+        # What all ranks of a machine have to say is said by its first; this one's own fault, after a while.
         time.sleep(PATIENCE)
         message = f"rank {ranks.rank}: {message}"
     with contextlib.suppress(BrokenPipeError):

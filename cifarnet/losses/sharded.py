@@ -204,9 +204,8 @@ class _ShardedLoss(torch.autograd.Function):
         norms = None
         if features is not None:
             features, norms = sum_of_own(ranks, features, sizes), by_norm[mine]
-            if (
-                ctx.scales_by_norm
-            ):  # S's logits are |z| c_j: d loss / d |z| gets sum_j (d loss / d c_j) c_j / |z| of the others
+            if ctx.scales_by_norm:
+                # S's logits are |z| c_j: d loss / d |z| gets sum_j (d loss / d c_j) c_j / |z| of the others
                 along = (features * unit[mine]).sum(dim=1) - by_target[mine] * cosine[mine]
                 scale = ctx.plain.scale[mine]
                 norms = norms + torch.where(scale < margins.MAX_SCALE, along / scale, 0.0)
