@@ -17,7 +17,7 @@ from cifarnet.devices import keep_freed_memory, pick_device, pick_precision
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses.sharded import ShardedMarginHead
-from cifarnet.model import Classifier, build_model
+from cifarnet.model import Classifier, build_model, check_model
 from cifarnet.models import ARCHS
 from cifarnet.models.speednet import SpeedNet
 from cifarnet.optim import build_optimizer
@@ -85,8 +85,7 @@ def settle(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.device, str
     config.check()
     device = pick_device(config.device, ranks)
     precision = pick_precision(config.precision, device)
-    with torch.device("meta"):  # shapes alone: nothing is computed
-        build_model(config, num_classes=10)
+    check_model(config)
     check_options(config)
     plain = config.loss in ("ce", "focal") or config.head_parallel
     return device, precision, "torch" if plain else kernels.resolve(config.backend, device.type)

@@ -9,7 +9,7 @@ from cifarnet.config import IDENTITY, TrainConfig
 from cifarnet.distributed import Ranks
 from cifarnet.losses.head import Head, LinearHead, MarginHead, build_head
 from cifarnet.losses.sharded import Spread
-from cifarnet.models import build_backbone
+from cifarnet.models import build_backbone, check_arch
 
 
 class Classifier(nn.Module):
@@ -65,25 +65,39 @@ def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = Non
             backbone = build_backbone(config.arch, config.stem, config.image_size)
         width = cast(int, backbone.num_features)
         neck = build_neck(config.neck, width, config.embed_dim)
-        head = build_head(
-            config.embed_dim or width,
-            num_classes,
-            config.loss,
-            scale=config.scale,
-            margin=config.margin,
-            h=config.h,
-            t_alpha=config.t_alpha,
-            easy_margin=config.easy_margin,
-            gamma=config.gamma,
-            label_smoothing=config.label_smoothing,
-            frozen=config.frozen_head,
-            backend=config.backend,
-            spread=Spread(ranks, config.head_sample, config.seed) if ranks and config.head_parallel else None,
-        )
+        spread = Spread(ranks, config.head_sample, config.seed) if ranks and config.head_parallel else None
+        head = configured_head(config, config.embed_dim or width, num_classes, spread)
         model = Classifier(backbone, neck, head)
         if config.init == "keras":
             initialise_as_keras(model)
     return model
+
+
+def configured_head(config: TrainConfig, in_features: int, num_classes: int, spread: Spread | None = None) -> Head:
+    """The head of `config` for features [B, in_features]. Raises Refused as `build_head`."""
+    return build_head(
+        in_features,
+        num_classes,
+        config.loss,
+        scale=config.scale,
+        margin=config.margin,
+        h=config.h,
+        t_alpha=config.t_alpha,
+        easy_margin=config.easy_margin,
+        gamma=config.gamma,
+        label_smoothing=config.label_smoothing,
+        frozen=config.frozen_head,
+        backend=config.backend,
+        spread=spread,
+    )
+
+
+def check_model(config: TrainConfig) -> None:
+    """Raises Refused as `build_model`, in a millisecond: the backbone is not built, and only a small head is."""
+    if config.arch != IDENTITY:
+        check_arch(config.arch, config.image_size)
+    with torch.random.fork_rng(devices=[]):
+        configured_head(config, in_features=512, num_classes=10)
 
 
 def initialise_as_keras(model: nn.Module) -> None:

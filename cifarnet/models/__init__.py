@@ -36,19 +36,14 @@ def build_backbone(arch: str, stem: str = "small", image_size: int = 32) -> "nn.
     """A backbone: `forward(images [B, 3, H, W]) -> features [B, num_features]`, freshly initialised.
 
     Raises:
-        Refused: an unknown architecture, or an image size that it cannot take.
+        Refused: as `check_arch`.
     """
-    if arch not in ARCHS:
-        raise Refused("--arch", f"'{arch}' is not known", f"choose from {', '.join(ARCHS)}")
+    check_arch(arch, image_size)
     row = ARCHS[arch]
     if row.block == "convnet":
-        if image_size != 32:
-            raise Refused("--image-size", f"baseline takes 32x32 images, not {image_size}", "use 32, or a ResNet")
         from cifarnet.models.baseline import Baseline
 
         return Baseline()
-    if image_size < 32:
-        raise Refused("--image-size", f"{arch} takes images of 32 pixels and more, not {image_size}")
     if row.block == "speednet":
         from cifarnet.models.speednet import SpeedNet
 
@@ -56,3 +51,13 @@ def build_backbone(arch: str, stem: str = "small", image_size: int = 32) -> "nn.
     from cifarnet.models.resnet import ResNet
 
     return ResNet(row.block, row.depths, stem=stem, skip=row.skip)
+
+
+def check_arch(arch: str, image_size: int) -> None:
+    """Raises Refused for an unknown architecture, or an image size that it cannot take."""
+    if arch not in ARCHS:
+        raise Refused("--arch", f"'{arch}' is not known", f"choose from {', '.join(ARCHS)}")
+    if ARCHS[arch].block == "convnet" and image_size != 32:
+        raise Refused("--image-size", f"baseline takes 32x32 images, not {image_size}", "use 32, or a ResNet")
+    if image_size < 32:
+        raise Refused("--image-size", f"{arch} takes images of 32 pixels and more, not {image_size}")
