@@ -22,7 +22,7 @@ BACKENDS = ("auto", "torch", "cpu", "cuda")
 LOSS_NUMBERS = {"cosface": 0, "arcface": 1, "sphereface": 2, "curricularface": 3, "adaface": 4, "magface": 5}
 REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
 ROW_NUMBERS = (
-    11  # columns of the operator's third output; the first: |z|, c_y and log S, S summed over the other classes
+    12  # columns of the operator's third output, the first four: |z|, c_y, the largest other cosine, log S over the others
 )
 
 _torch_calls = 0

@@ -7,7 +7,7 @@
 namespace margin {
 
 constexpr int kFewClasses = 64;
-constexpr int64_t kFewBytes = 72 << 10;  // of shared memory for the prototypes: with the rest under the 99 KB of sm_86
+constexpr int64_t kFewStatic = 16 << 10;  // at least what a kernel here has of static shared memory (tests hold it to that)
 constexpr int kClassTile = kWarps;       // classes whose dW a block computes: one a warp where it looks after their rows
 constexpr int kRowChunk = 128;           // rows whose gradients stand in shared memory at a time
 
@@ -21,53 +21,73 @@ __device__ void unit_prototypes(const W* weight, int64_t classes, int64_t size, 
   __syncthreads();
 }
 
+// What launch 1 reads and writes beside the features and the weight.
+struct FewForward {
+  Options options;
+  const int64_t* labels;
+  int64_t samples, classes, size;
+  const float* state;
+  int numbers;
+  bool training;
+  Row* rows;
+  float* cosines;
+  Moments* moments;   // [blocks of launch 1]
+  double* parts;      // [blocks of launch 2]
+  unsigned* arrived;  // launch 1 sets it to 0 for launch 2
+};
+
 // Launch 1: norms and cosines, a warp a row, four classes at a time.
 template <typename T, typename W>
-__global__ void __launch_bounds__(kThreads)
-    few_cosines(const T* features, const W* weight, const int64_t* labels, int64_t samples, int64_t classes,
-                int64_t size, Row* rows, float* cosines) {
+__global__ void __launch_bounds__(kThreads) few_cosines(FewForward in, const T* features, const W* weight) {
   MARGIN_DYNAMIC_SHARED(float, unit);
-  unit_prototypes(weight, classes, size, unit);
+  unit_prototypes(weight, in.classes, in.size, unit);
   const int lane = threadIdx.x % kWarp;
   const int64_t row = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (row >= samples) return;  // whole warps, after the last barrier
-  const T* z = features + row * size;
-  const Length length = row_length(z, size);
-  const int64_t label = labels[row];
-  CUDA_KERNEL_ASSERT(label >= 0 && label < classes && "a label is out of range");
-  for (int64_t first = 0; first < classes; first += 4) {
-    float dots[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    for (int64_t d = lane; d < size; d += kWarp) {
-      const float v = length.unit(load(z, d));
+  float own = 0.0f, norm = 0.0f;
+  if (row < in.samples) {  // whole warps
+    const T* z = features + row * in.size;
+    const Length length = row_length(z, in.size);
+    const int64_t label = in.labels[row];
+    CUDA_KERNEL_ASSERT(label >= 0 && label < in.classes && "a label is out of range");
+    for (int64_t first = 0; first < in.classes; first += 4) {
+      float dots[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+      for (int64_t d = lane; d < in.size; d += kWarp) {
+        const float v = length.unit(load(z, d));
 #pragma unroll
-      for (int k = 0; k < 4; ++k) dots[k] += v * unit[(first + k < classes ? first + k : first) * size + d];
-    }
+        for (int k = 0; k < 4; ++k) dots[k] += v * unit[(first + k < in.classes ? first + k : first) * in.size + d];
+      }
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const float cosine = warp_sum(dots[k]);
-      if (lane != 0 || first + k >= classes) continue;
-      cosines[row * classes + first + k] = cosine;
-      if (first + k == label) rows[row].cosine = cosine;
+      for (int k = 0; k < 4; ++k) {
+        const float cosine = warp_sum(dots[k]);
+        if (lane != 0 || first + k >= in.classes) continue;
+        in.cosines[row * in.classes + first + k] = cosine;
+        if (first + k == label) own = cosine;
+      }
     }
+    norm = length.norm;
+    if (lane == 0) in.rows[row].cosine = own, in.rows[row].norm = norm;
   }
-  if (lane == 0) rows[row].norm = length.norm;
+  if (blockIdx.x == 0 && threadIdx.x == 0) *in.arrived = 0;
+  if (in.training && in.numbers > 0)
+    block_moments(in.options, row < in.samples && lane == 0, own, norm, in.state, in.numbers, in.moments);
 }
 
-// Launch 2, one block: the state, each row's log S, and the mean loss.
-static __global__ void __launch_bounds__(kSingleBlock)
-    few_loss(Options options, const int64_t* labels, int64_t samples, int64_t classes, const float* state, int numbers,
-             bool training, const float* cosines, Row* rows, float* next, float* loss) {
-  const State moved = moved_state(options, rows, samples, state, numbers, training, next);
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < samples; i += blockDim.x) {
-    const Target own = target_of(options, rows[i].cosine, rows[i].norm, moved.value);
-    LogSum others;
-    for (int64_t c = 0; c < classes; ++c)
-      if (c != labels[i]) others.add(negative_logit(own, cosines[i * classes + c]));
-    sum += finish_row(own, others.largest + logf(others.sum), rows[i]);
+// Launch 2, a thread a row: the state, each row's sum over its negatives, and the mean loss.
+static __global__ void __launch_bounds__(kThreads) few_loss(FewForward in, int64_t moments, float* next, float* loss) {
+  const State moved =
+      moved_state(in.options, in.moments, moments, in.samples, in.state, in.numbers, in.training);
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  double mine = 0;
+  if (i < in.samples) {
+    const Target own = target_of(in.options, in.rows[i].cosine, in.rows[i].norm, moved.value);
+    RunningOthers others;
+    for (int64_t c = 0; c < in.classes; ++c)
+      if (c != in.labels[i]) others.add(own, in.cosines[i * in.classes + c]);
+    mine = finish_row(own, others.others, in.rows[i]);
   }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) *loss = float(sum / double(samples));
+  grid_sum(mine, in.parts, in.arrived, [&](double total) {
+    write_result(total, in.samples, moved, in.state, in.numbers, next, loss);
+  });
 }
 
 // What launch 3 reads.
@@ -87,7 +107,7 @@ struct FewBackward {
   // d loss / d c of class c in row i.
   __device__ float gradient(const RowGradient& row, int64_t i, int64_t c) const {
     if (c == labels[i]) return row.target * factor();
-    return row.scale * factor() * negative_share(row, clamp_cosine(cosines[i * classes + c]));
+    return row.strength * factor() * negative_share(row, clamp_cosine(cosines[i * classes + c]));
   }
 };
 
@@ -95,7 +115,7 @@ struct FewBackward {
 template <typename T, typename W>
 __device__ void few_features(const FewBackward<T, W>& in, int64_t block) {
   MARGIN_DYNAMIC_SHARED(float, unit);
-  __shared__ float grads[kWarps][kFewClasses];
+  MARGIN_SHARED(float, grads, [kWarps][kFewClasses]);
   unit_prototypes(in.weight, in.classes, in.size, unit);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t i = block * kWarps + warp;
@@ -109,11 +129,9 @@ __device__ void few_features(const FewBackward<T, W>& in, int64_t block) {
     if (c != in.labels[i]) along += g * clamp_cosine(cosine);
   }
   __syncwarp();
-  const float norm = in.rows[i].norm;
-  const bool floor = norm <= kNormFloor;
-  const float inverse = 1.0f / norm;
-  across = floor ? 0.0f : warp_sum(across);
-  along = floor ? 0.0f : in.factor() * row.norm + row.norm_share * warp_sum(along);
+  const float inverse = inverse_of(in.rows[i].norm);
+  across = warp_sum(across);
+  along = in.factor() * row.norm + row.norm_share * warp_sum(along);
   for (int64_t d = lane; d < in.size; d += kWarp) {
     const float u = load(in.features, i * in.size + d) * inverse;
     float h = 0.0f;
@@ -125,8 +143,10 @@ __device__ void few_features(const FewBackward<T, W>& in, int64_t block) {
 // dW of kClassTile classes and 32 columns by a block: its warps share the rows, and their sums are added in order.
 template <typename T, typename W>
 __device__ void few_weight(const FewBackward<T, W>& in, int64_t block) {
-  __shared__ float grads[kRowChunk][kClassTile], inverses[kRowChunk];
-  __shared__ float sums[kWarps][kClassTile][kWarp], projections[kClassTile];
+  MARGIN_SHARED(float, grads, [kRowChunk][kClassTile]);
+  MARGIN_SHARED(float, inverses, [kRowChunk]);
+  MARGIN_SHARED(float, sums, [kWarps][kClassTile][kWarp]);
+  MARGIN_SHARED(float, projections, [kClassTile]);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t columns = (in.size + kWarp - 1) / kWarp, first = block / columns * kClassTile;
   const int64_t d = block % columns * kWarp + lane;
@@ -135,7 +155,7 @@ __device__ void few_weight(const FewBackward<T, W>& in, int64_t block) {
   for (int64_t start = 0; start < in.samples; start += kRowChunk) {
     const int count = int(in.samples - start < kRowChunk ? in.samples - start : kRowChunk);
     __syncthreads();  // the previous chunk's gradients have been used
-    for (int r = threadIdx.x; r < count; r += kThreads) inverses[r] = 1.0f / in.rows[start + r].norm;
+    for (int r = threadIdx.x; r < count; r += kThreads) inverses[r] = inverse_of(in.rows[start + r].norm);
     for (int e = threadIdx.x; e < count * kClassTile; e += kThreads) {
       const int r = e / kClassTile, k = e % kClassTile;
       grads[r][k] = k < tile ? in.gradient(in.rows[start + r].gradient, start + r, first + k) : 0.0f;
@@ -161,8 +181,8 @@ __device__ void few_weight(const FewBackward<T, W>& in, int64_t block) {
   if (d >= in.size) return;
   float sum = 0.0f;
   for (int w = 0; w < kWarps; ++w) sum += sums[w][warp][lane];
-  const float projected = length.norm > kNormFloor ? projections[warp] * length.unit(load(prototype, d)) : 0.0f;
-  store(in.dw, (first + warp) * in.size + d, (sum - projected) / length.norm);
+  const float projected = projections[warp] * length.unit(load(prototype, d));
+  store(in.dw, (first + warp) * in.size + d, (sum - projected) * inverse_of(length.norm));
 }
 
 // Launch 3: the first blocks take the rows' dz, the others dW.

@@ -1,9 +1,9 @@
 // Many classes on CUDA: the kernels around the matrix products. A chunk of classes goes through at a time.
 //
 // Where the features are 16-bit the products are fp16 with fp32 sums: cosines in fp16 lose 0.016 of a logit at s = 64,
-// bf16 would lose 0.125. Gradients are stored as shares of the largest scale times 2^13, which keeps probabilities down
-// to 1e-9 in fp16's range; the target's entry, which a margin can make a thousand times larger, stays out of the product
-// and is added in fp32.
+// bf16 would lose 0.125. Of the gradient the products take shares exp(s (n_j - peak)), the row's largest being 1; fp16
+// holds them times 2^13, down to 1e-11. The row's own strength multiplies dz after the product, and unit(z) before that of
+// dW. The target's entry, which a margin can make a thousand times larger, stays out of the products and is added in fp32.
 #pragma once
 
 #include "cuda_rows.cuh"
@@ -18,79 +18,125 @@ __global__ void __launch_bounds__(kThreads)
   if (row >= rows) return;
   const Length length = row_length(in + row * size, size);
   for (int64_t d = threadIdx.x % kWarp; d < size; d += kWarp)
-    store(unit, row * size + d, length.unit(load(in, row * size + d)));
+    store_bounded(unit, row * size + d, length.unit(load(in, row * size + d)));
   if (threadIdx.x % kWarp == 0) norm[row * stride] = length.norm;
 }
 
+// What forward's kernels share.
+struct ManyForward {
+  Options options;
+  const int64_t* labels;
+  int64_t samples, classes, size;
+  const float* state;  // before the step
+  int numbers;
+  bool training;
+  Row* rows;
+  float* used;        // [2] the state that the step uses
+  Others* others;     // [samples]
+  Moments* moments;   // [blocks of target_cosines]
+  double* parts;      // [blocks of many_loss]
+  unsigned* arrived;  // target_cosines sets it to 0 for many_loss
+};
+
 // c_y in fp32, a warp a row.
 template <typename T, typename W>
-__global__ void __launch_bounds__(kThreads)
-    target_cosines(const T* features, const W* weight, const int64_t* labels, int64_t samples, int64_t classes,
-                   int64_t size, Row* rows) {
+__global__ void __launch_bounds__(kThreads) target_cosines(ManyForward in, const T* features, const W* weight) {
   const int64_t row = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (row >= samples) return;
-  const int64_t label = labels[row];
-  CUDA_KERNEL_ASSERT(label >= 0 && label < classes && "a label is out of range");
-  const T* z = features + row * size;
-  const W* w = weight + label * size;
-  const Length of_z = row_length(z, size), of_w = row_length(w, size);
+  const int lane = threadIdx.x % kWarp;
   float dot = 0.0f;
-  for (int64_t d = threadIdx.x % kWarp; d < size; d += kWarp) dot += of_z.unit(load(z, d)) * of_w.unit(load(w, d));
-  dot = warp_sum(dot);
-  if (threadIdx.x % kWarp == 0) rows[row].cosine = dot;
+  if (row < in.samples) {  // whole warps
+    const int64_t label = in.labels[row];
+    CUDA_KERNEL_ASSERT(label >= 0 && label < in.classes && "a label is out of range");
+    const T* z = features + row * in.size;
+    const W* w = weight + label * in.size;
+    const Length of_z = row_length(z, in.size), of_w = row_length(w, in.size);
+    for (int64_t d = lane; d < in.size; d += kWarp) dot += of_z.unit(load(z, d)) * of_w.unit(load(w, d));
+    dot = warp_sum(dot);
+    if (lane == 0) in.rows[row].cosine = dot;
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) *in.arrived = 0;
+  if (in.training && in.numbers > 0)
+    block_moments(in.options, row < in.samples && lane == 0, dot, row < in.samples ? in.rows[row].norm : 0.0f, in.state,
+                  in.numbers, in.moments);
 }
 
-static __global__ void __launch_bounds__(kSingleBlock)
-    update_state(Options options, int64_t samples, const Row* rows, const float* state, int numbers, bool training,
-                 float* next) {
-  moved_state(options, rows, samples, state, numbers, training, next);
+// One block: the state that the step uses, from the blocks' moments. Only where it moves.
+static __global__ void __launch_bounds__(kThreads) update_state(ManyForward in, int64_t moments) {
+  const State moved = moved_state(in.options, in.moments, moments, in.samples, in.state, in.numbers, in.training);
+  if (threadIdx.x == 0)
+    for (int i = 0; i < in.numbers; ++i) in.used[i] = moved.value[i];
 }
 
-// A block a row: the chunk's negatives join the row's log-sum-exp.
-template <typename C>
-__global__ void __launch_bounds__(kThreads)
-    accumulate(Options options, const C* cosines, const int64_t* labels, int64_t first, int64_t count,
-               const float* state, const Row* rows, float* largest, float* sum) {
-  const int64_t row = blockIdx.x, own = labels[row] - first;
-  const Target of_row = target_of(options, rows[row].cosine, rows[row].norm, state);
-  LogSum others;
+// A block a row: the chunk's negatives join the row's sum.
+template <typename C, bool kCurricular>
+__global__ void __launch_bounds__(kThreads) accumulate(ManyForward in, const C* cosines, int64_t first, int64_t count) {
+  const int64_t row = blockIdx.x, own = in.labels[row] - first;
+  const Target target = target_of(in.options, in.rows[row].cosine, in.rows[row].norm, in.used);
+  RunningOthers mine;
   for (int64_t c = threadIdx.x; c < count; c += kThreads)
-    if (c != own) others.add(negative_logit(of_row, load(cosines, row * count + c)));
-  const float before = first ? largest[row] : kNoLogit;
-  const float most = fmaxf(block_max(others.largest), before);
-  if (most == kNoLogit) {  // the chunk is the label's class alone, and the first
-    if (threadIdx.x == 0) largest[row] = kNoLogit, sum[row] = 0.0f;
-    return;
-  }
-  const float here = block_sum(others.sum * expf(others.largest - most));
-  if (threadIdx.x != 0) return;
-  sum[row] = (first ? sum[row] * expf(before - most) : 0.0f) + here;
-  largest[row] = most;
+    if (c != own) mine.add(target, load(cosines, row * count + c));
+  const Others before = first ? in.others[row] : Others{kNoLogit, 0.0f, kNoLogit}, here = mine.others;
+  const float peak = fmaxf(block_max(here.peak), before.peak);
+  const float highest = kCurricular ? fmaxf(block_max(here.highest), before.highest) : peak;
+  const float rest = block_sum(here.rest * expf(target.scale * (here.peak - peak)));
+  if (threadIdx.x == 0)
+    in.others[row] = {peak, before.rest * expf(target.scale * (before.peak - peak)) + rest, highest};
 }
 
-static __global__ void __launch_bounds__(kSingleBlock)
-    many_loss(Options options, int64_t samples, const float* state, const float* largest, const float* sum, Row* rows,
-              float* loss) {
-  double total = 0;
-  for (int64_t i = threadIdx.x; i < samples; i += blockDim.x) {
-    const Target target = target_of(options, rows[i].cosine, rows[i].norm, state);
-    total += finish_row(target, largest[i] + logf(sum[i]), rows[i]);
+// A thread a row: completes the rows, and the mean loss.
+static __global__ void __launch_bounds__(kThreads) many_loss(ManyForward in, float* next, float* loss) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  double mine = 0;
+  if (i < in.samples) {
+    const Target target = target_of(in.options, in.rows[i].cosine, in.rows[i].norm, in.used);
+    mine = finish_row(target, in.others[i], in.rows[i]);
   }
-  total = block_sum(total);
-  if (threadIdx.x == 0) *loss = float(total / double(samples));
+  grid_sum(mine, in.parts, in.arrived, [&](double total) {
+    State moved = {{0.0f, 0.0f}};
+    for (int k = 0; k < in.numbers; ++k) moved.value[k] = in.used[k];
+    write_result(total, in.samples, moved, in.state, in.numbers, next, loss);
+  });
 }
 
-// What the gradient's kernels read of the batch; `most` is the largest scale of a row, by which the others are measured.
+// What the gradient's kernels read of the batch.
 struct ManyBackward {
-  const float *grad, *most;
+  const float *grad, *most;  // most: the largest strength of a row, by which fp16 products measure the others; else null
   const Row* rows;
   const int64_t* labels;
   int64_t samples, size;
   float boost;  // 2^13 where the shares are fp16, else 1
 
   __device__ float factor() const { return *grad / float(samples); }
-  __device__ float unscale() const { return *most / boost * factor(); }  // of what a product of shares gives
+  // What the product of shares and unit(W) is multiplied by in a row of dz.
+  __device__ float unscale(const RowGradient& row) const { return row.strength * (factor() / boost); }
+  // Likewise of shares and scaled unit(z) in dW.
+  __device__ float unscale() const { return (most ? *most : 1.0f) * (factor() / boost); }
+  // What unit(z) is multiplied by before that product.
+  __device__ float weight_of(const RowGradient& row) const {
+    return !most ? row.strength : *most == 0.0f ? 0.0f : row.strength / *most;
+  }
 };
+
+// scaled = unit(z) times the row's strength; a warp a row.
+template <typename Unit>
+__global__ void __launch_bounds__(kThreads) scale_rows(ManyBackward in, const Unit* unit, Unit* scaled) {
+  const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  if (i >= in.samples) return;
+  const float weight = in.weight_of(in.rows[i].gradient);
+  for (int64_t d = threadIdx.x % kWarp; d < in.size; d += kWarp)
+    store_bounded(scaled, i * in.size + d, load(unit, i * in.size + d) * weight);
+}
+
+// The samples by label: sorted [N] ascending, order [N] the samples they belong to. Each thread counts who comes before.
+static __global__ void __launch_bounds__(kThreads)
+    order_labels(const int64_t* labels, int64_t samples, int64_t* sorted, int64_t* order) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= samples) return;
+  const int64_t label = labels[i];
+  int64_t place = 0;
+  for (int64_t k = 0; k < samples; ++k) place += labels[k] < label || (labels[k] == label && k < i);
+  sorted[place] = label, order[place] = i;
+}
 
 // A block a row: the negatives' shares of the gradient (the target's is zero), and the row's sum of c_j times them.
 // Cosines and shares may be the same memory: each thread reads an entry before it writes it.
@@ -99,13 +145,12 @@ __global__ void __launch_bounds__(kThreads)
     gradient_shares(ManyBackward in, const C* cosines, int64_t first, int64_t count, Share* shares, float* along) {
   const int64_t i = blockIdx.x, own = in.labels[i] - first;
   const RowGradient row = in.rows[i].gradient;
-  const float strength = in.boost * (row.scale / *in.most);
   float sum = 0.0f;
   for (int64_t c = threadIdx.x; c < count; c += kThreads) {
     const float cosine = clamp_cosine(load(cosines, i * count + c));
-    const float share = c == own ? 0.0f : strength * negative_share(row, cosine);
+    const float share = c == own ? 0.0f : in.boost * negative_share(row, cosine);
     sum += share * cosine;
-    store(shares, i * count + c, share);
+    store_bounded(shares, i * count + c, share);
   }
   sum = block_sum(sum);
   if (threadIdx.x == 0) along[i] = (first ? along[i] : 0.0f) + sum;
@@ -122,19 +167,19 @@ __global__ void __launch_bounds__(kThreads)
   const T* z = features + i * in.size;
   const W* w = weight + in.labels[i] * in.size;
   const Length of_z = row_length(z, in.size), of_w = row_length(w, in.size);
-  const float unscale = in.unscale(), pull = row.target * in.factor();
+  const float unscale = in.unscale(row), pull = row.target * in.factor(), inverse = inverse_of(of_z.norm);
   const auto gradient = [&](int64_t d) { return unscale * h[i * in.size + d] + pull * of_w.unit(load(w, d)); };
   float across = 0.0f;
   for (int64_t d = lane; d < in.size; d += kWarp) across += gradient(d) * of_z.unit(load(z, d));
-  across = of_z.norm > kNormFloor ? warp_sum(across) : 0.0f;
+  across = warp_sum(across);
   const float outward = in.factor() * row.norm + row.norm_share * unscale * along[i];
   for (int64_t d = lane; d < in.size; d += kWarp) {
     const float u = of_z.unit(load(z, d));
-    store(dz, i * in.size + d, (gradient(d) - across * u) / of_z.norm + (of_z.norm > kNormFloor ? outward * u : 0.0f));
+    store(dz, i * in.size + d, (gradient(d) - across * u) * inverse + outward * u);
   }
 }
 
-// dW of a class by a warp, from the product of shares and unit features and from the samples of that class: `sorted` are
+// dW of a class by a warp, from the product of shares and scaled unit features and from the samples of that class: `sorted` are
 // the labels in ascending order, `order` the samples they belong to.
 template <typename Unit, typename W>
 __global__ void __launch_bounds__(kThreads)
@@ -159,9 +204,10 @@ __global__ void __launch_bounds__(kThreads)
   };
   float across = 0.0f;
   for (int64_t d = lane; d < in.size; d += kWarp) across += gradient(d) * load(prototypes, c * in.size + d);
-  across = norms[c] > kNormFloor ? warp_sum(across) : 0.0f;
+  across = warp_sum(across);
+  const float inverse = inverse_of(norms[c]);
   for (int64_t d = lane; d < in.size; d += kWarp)
-    store(dw, (first + c) * in.size + d, (gradient(d) - across * load(prototypes, c * in.size + d)) / norms[c]);
+    store(dw, (first + c) * in.size + d, (gradient(d) - across * load(prototypes, c * in.size + d)) * inverse);
 }
 
 }  // namespace margin

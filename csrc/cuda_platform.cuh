@@ -6,15 +6,19 @@
 #include "cuda_on_host.h"
 #else
 
+#include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/mm.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <type_traits>
+
 #define MARGIN_LIBRARY cifarnet
 #define MARGIN_DEVICE CUDA
 #define MARGIN_DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#define MARGIN_SHARED(type, name, ...) __shared__ type name __VA_ARGS__
 
 namespace margin {
 
@@ -26,19 +30,46 @@ void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, si
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
-// More than 48 KB of dynamic shared memory must be asked for.
+// Bytes of shared memory that a block may have on the current device, static and dynamic together.
+inline int64_t shared_limit() {
+  int device = 0, bytes = 0;
+  C10_CUDA_CHECK(cudaGetDevice(&device));
+  C10_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return bytes;
+}
+
+// A kernel has 48 KB for its static and its dynamic shared memory together, unless more of the dynamic is asked for.
 template <typename Kernel>
 void allow_shared(Kernel* kernel, int64_t bytes) {
-  if (bytes > (48 << 10))
-    C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+  C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
 }
+
+// Within it no fp16 product is summed in fp16, which cuBLAS may do where it splits K.
+class Fp32Sums {
+ public:
+  Fp32Sums() : before_(at::globalContext().allowFP16ReductionCuBLAS()) { set(at::globalContext(), decltype(before_){}, false); }
+  ~Fp32Sums() { set(at::globalContext(), before_, true); }
+
+ private:
+  // torch's setting is a bool, or since 2.9 an enum of which 0 allows and 1 forbids the sums, 2 the splitting as well.
+  template <typename Context, typename Setting>
+  static void set(Context& context, Setting before, bool restore) {
+    if constexpr (std::is_same_v<Setting, bool>)
+      context.setAllowFP16ReductionCuBLAS(restore && before);
+    else
+      context.setAllowFP16ReductionCuBLAS(restore && int(before) == 0, !restore || int(before) != 2);
+  }
+  decltype(at::globalContext().allowFP16ReductionCuBLAS()) before_;
+};
 
 // out = a b, summed in fp32; out may be fp32 where a and b are fp16.
 inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b) {
-  if (out.scalar_type() == a.scalar_type())
-    at::mm_out(out, a, b);
-  else
+  if (out.scalar_type() != a.scalar_type()) {
     at::mm_out(out, a, b, out.scalar_type());
+    return;
+  }
+  const Fp32Sums sums;
+  at::mm_out(out, a, b);
 }
 
 }  // namespace margin

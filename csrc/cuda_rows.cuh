@@ -15,17 +15,23 @@ namespace margin {
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;  // of every kernel but those of a single block
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kSingleBlock = 512;
 constexpr float kNoLogit = -3e38f;
 
 template <typename T>
 __device__ __forceinline__ float load(const T* at, int64_t index) {
   return static_cast<float>(at[index]);
 }
+
+// A gradient: what is too large for fp16 is infinite there, so that a gradient scaler sees it.
 template <typename T>
 __device__ __forceinline__ void store(T* at, int64_t index, float value) {
-  if constexpr (sizeof(T) == 2 && !__is_same(T, c10::BFloat16)) value = clamp(value, -65504.0f, 65504.0f);  // stays finite
   at[index] = static_cast<T>(value);
+}
+
+// A unit vector's entry, or a share: within fp16's range but for rounding.
+template <typename T>
+__device__ __forceinline__ void store_bounded(T* at, int64_t index, float value) {
+  at[index] = static_cast<T>(clamp(value, -65504.0f, 65504.0f));
 }
 
 template <typename V>
@@ -33,6 +39,7 @@ __device__ __forceinline__ V warp_sum(V value) {
   for (int step = kWarp / 2; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
   return value;
 }
+// NaN is passed over: the sum that follows a maximum shows it.
 __device__ __forceinline__ float warp_max(float value) {
   for (int step = kWarp / 2; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, step));
   return value;
@@ -41,27 +48,47 @@ __device__ __forceinline__ float warp_max(float value) {
 // The sum over the block, the same in every thread; every thread of the block must take part.
 template <typename V>
 __device__ V block_sum(V value) {
-  __shared__ V parts[kSingleBlock / kWarp];
+  MARGIN_SHARED(V, parts, [kWarps]);
   value = warp_sum(value);
   __syncthreads();  // an earlier call's parts may still be read
   if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = value;
   __syncthreads();
   V sum = 0;
-  for (int warp = 0; warp < int(blockDim.x) / kWarp; ++warp) sum += parts[warp];
+  for (int warp = 0; warp < kWarps; ++warp) sum += parts[warp];
   return sum;
 }
 __device__ inline float block_max(float value) {
-  __shared__ float parts[kSingleBlock / kWarp];
+  MARGIN_SHARED(float, parts, [kWarps]);
   value = warp_max(value);
   __syncthreads();
   if (threadIdx.x % kWarp == 0) parts[threadIdx.x / kWarp] = value;
   __syncthreads();
   float most = parts[0];
-  for (int warp = 1; warp < int(blockDim.x) / kWarp; ++warp) most = fmaxf(most, parts[warp]);
+  for (int warp = 1; warp < kWarps; ++warp) most = fmaxf(most, parts[warp]);
   return most;
 }
 
-// The norm of a row, and how its entries become the unit vector's: v * shrink * inverse.
+// The sum of `value` over all threads of all blocks in a fixed order: the last block to arrive gets it, in its first thread,
+// and calls finish(sum). parts [blocks]; *arrived was 0 when the kernel began.
+template <typename Finish>
+__device__ void grid_sum(double value, double* parts, unsigned* arrived, const Finish& finish) {
+  MARGIN_SHARED(bool, last, );
+  value = block_sum(value);
+  if (threadIdx.x == 0) {
+    parts[blockIdx.x] = value;
+    __threadfence();
+    last = atomicAdd(arrived, 1u) == gridDim.x - 1;
+  }
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  double sum = 0;
+  for (unsigned b = threadIdx.x; b < gridDim.x; b += kThreads) sum += static_cast<volatile double*>(parts)[b];
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) finish(sum);
+}
+
+// The norm of a row, and how its entries become the unit vector's: v * shrink * inverse, 0 without a direction.
 struct Length {
   float norm, shrink, inverse;
   __device__ float unit(float value) const { return value * shrink * inverse; }
@@ -70,83 +97,93 @@ struct Length {
 template <typename T>
 __device__ Length row_length(const T* row, int64_t size) {
   const int lane = threadIdx.x % kWarp;
-  float square = 0.0f, largest = 0.0f, shrink = 1.0f;
+  float square = 0.0f, largest = 0.0f;
   for (int64_t d = lane; d < size; d += kWarp) {
     const float v = load(row, d);
     square += v * v;
     largest = fmaxf(largest, fabsf(v));
   }
   square = warp_sum(square);
-  if (!(square < 1e30f)) {  // the squares may have overflowed: again, with the largest entry scaled to 1
-    shrink = 1.0f / warp_max(largest);
-    square = 0.0f;
-    for (int64_t d = lane; d < size; d += kWarp) {
-      const float v = load(row, d) * shrink;
-      square += v * v;
-    }
-    square = warp_sum(square);
+  if (square < 1e30f && square > 1e-30f) {
+    const float length = sqrtf(square);
+    return {length, 1.0f, 1.0f / length};
   }
-  const float length = fmaxf(sqrtf(square), kNormFloor);
-  return {fminf(length / shrink, kNormCeiling), shrink, 1.0f / length};
+  // The squares may leave a float's range: again, with the largest entry scaled to 1.
+  largest = warp_max(largest);
+  if (square == square && largest < 1e-36f) return {kNormFloor, 0.0f, 0.0f};
+  square = 0.0f;
+  for (int64_t d = lane; d < size; d += kWarp) {
+    const float v = load(row, d) * (1.0f / largest);
+    square += v * v;
+  }
+  const float length = sqrtf(warp_sum(square)), norm = length * largest;
+  if (norm <= kNormFloor) return {kNormFloor, 0.0f, 0.0f};
+  return {norm > kNormCeiling ? kNormCeiling : norm, 1.0f / largest, 1.0f / length};
 }
 
-// The state as this step uses it: in training moved by the batch's statistics. One block; the result is the same in every
-// thread, and thread 0 writes it to `next`.
+// The sums that the running state follows, of a block's rows: of what is observed, less the state's mean, and its squares.
+struct Moments {
+  double sum, squares;
+};
+__device__ inline float moments_centre(const float* state, int numbers) { return numbers > 0 ? state[0] : 0.0f; }
+
+// Every thread of the block takes part, with its row or (counts: false) without one.
+__device__ inline void block_moments(const Options& options, bool counts, float cosine, float norm, const float* state,
+                                     int numbers, Moments* parts) {
+  const double off = counts ? double(observed(options, cosine, norm)) - moments_centre(state, numbers) : 0.0;
+  const double sum = block_sum(off), squares = block_sum(off * off);
+  if (threadIdx.x == 0) parts[blockIdx.x] = {sum, squares};
+}
+
+// The state as this step uses it: in training moved by the batch's statistics, which stand in parts [blocks]. The same in
+// every thread of a block.
 struct State {
   float value[2];
 };
-__device__ inline State moved_state(const Options& options, const Row* rows, int64_t samples, const float* state,
-                                    int numbers, bool training, float* next) {
+__device__ inline State moved_state(const Options& options, const Moments* parts, int64_t blocks, int64_t samples,
+                                    const float* state, int numbers, bool training) {
   State moved = {{numbers > 0 ? state[0] : 0.0f, numbers > 1 ? state[1] : 0.0f}};
-  if (training && numbers > 0) {
-    double sum = 0, squares = 0;
-    for (int64_t i = threadIdx.x; i < samples; i += blockDim.x) sum += observed(options, rows[i].cosine, rows[i].norm);
-    const double mean = block_sum(sum) / double(samples);
-    for (int64_t i = threadIdx.x; i < samples; i += blockDim.x) {
-      const double off = observed(options, rows[i].cosine, rows[i].norm) - mean;
-      squares += off * off;
-    }
-    squares = block_sum(squares);
-    const float std = samples > 1 ? float(sqrt(squares / double(samples - 1))) : moved.value[1];
-    const State old = moved;
-    next_state(options, float(mean), std, old.value, moved.value);
-  }
-  if (threadIdx.x == 0)
-    for (int i = 0; i < numbers; ++i) next[i] = moved.value[i];
+  if (!training || numbers == 0) return moved;
+  Moments all = {0, 0};
+  for (int64_t b = threadIdx.x; b < blocks; b += kThreads) all.sum += parts[b].sum, all.squares += parts[b].squares;
+  const double sum = block_sum(all.sum), squares = block_sum(all.squares), count = double(samples);
+  const float mean = float(moments_centre(state, numbers) + sum / count);
+  const double variance = (squares - sum * sum / count) / (count - 1);
+  const float std = samples > 1 ? float(sqrt(variance < 0 ? 0.0 : variance)) : moved.value[1];
+  const State old = moved;
+  next_state(options, mean, std, old.value, moved.value);
   return moved;
 }
 
-// Completes a row once log S is known; returns its loss.
-__device__ inline double finish_row(const Target& target, float log_others, Row& row) {
-  row.log_others = log_others;
-  row.shift = 0.0f;
-  row.gradient = row_gradient(target, log_others);
-  return row_loss(target, log_others);
+// The mean loss; a batch that is not finite moves no state.
+__device__ inline void write_result(double total, int64_t samples, const State& moved, const float* state, int numbers,
+                                    float* next, float* loss) {
+  const float mean = float(total / double(samples));
+  *loss = mean;
+  const bool finite = mean - mean == 0.0f;
+  for (int i = 0; i < numbers; ++i) next[i] = finite ? moved.value[i] : state[i];
 }
 
-// Log-sum-exp's running maximum and sum, one logit more.
-struct LogSum {
-  float largest = kNoLogit, sum = 0.0f;
-  __device__ void add(float logit) {
-    if (logit > largest) {
-      sum = sum * expf(largest - logit) + 1.0f;
-      largest = logit;
+// The sum of exp(scale (n - peak)), with a running peak; NaN shows in `rest`.
+struct RunningOthers {
+  Others others = {kNoLogit, 0.0f, kNoLogit};
+  __device__ void add(const Target& target, float raw_cosine) {
+    const float c = clamp_cosine(raw_cosine), n = c > target.threshold ? c * (c + target.t) : c;
+    if (c > others.highest) others.highest = c;
+    if (n > others.peak) {
+      others.rest = others.rest * expf(target.scale * (others.peak - n)) + 1.0f;
+      others.peak = n;
     } else {
-      sum += expf(logit - largest);
+      others.rest += expf(target.scale * (n - others.peak));
     }
   }
 };
 
-__device__ inline float negative_logit(const Target& target, float raw_cosine) {
-  const float c = clamp_cosine(raw_cosine);
-  return target.scale * (c > target.threshold ? c * (c + target.t) : c);
-}
-
-// d loss / d c_j of a negative, as a share of the scale: the probability times the negatives' derivative.
+// exp(scale (n_j - peak)) times d n_j / d c_j, of a clamped cosine; times the row's strength it is d loss / d c_j.
 __device__ inline float negative_share(const RowGradient& row, float cosine) {
   const bool hard = cosine > row.threshold;
-  const float n = hard ? cosine * (cosine + row.t) : cosine;
-  return expf(fminf(row.scale * n - row.log_total, 0.0f)) * (hard ? 2.0f * cosine + row.t : 1.0f);
+  const float n = hard ? cosine * (cosine + row.t) : cosine, power = row.scale * (n - row.peak);
+  return expf(power > 0.0f ? 0.0f : power) * (hard ? 2.0f * cosine + row.t : 1.0f);
 }
 
 }  // namespace margin

@@ -36,7 +36,7 @@ void few_backward(const Batch& batch, const Row* rows, const float* cosines, flo
         const float across = negatives + factor * row.gradient.target * row.cosine;
         const float outward = factor * row.gradient.norm + row.gradient.norm_share * negatives;
         norm[r] = row.norm;
-        along[r] = row.norm > kNormFloor ? outward - across / row.norm : 0.0f;
+        along[r] = outward - across * inverse_of(row.norm);
       }
       float* sum = want_w ? sums.data_ptr<float>() + b * plane : nullptr;
       if (want_w) std::fill(sum, sum + plane, 0.0f);
@@ -50,7 +50,7 @@ void few_backward(const Batch& batch, const Row* rows, const float* cosines, flo
     for (int64_t c = begin; c < end; ++c) {
       float* sum = sums.data_ptr<float>() + c * stride;
       for (int64_t b = 1; b < blocks; ++b) batch.rows.add(sum + b * plane, stride, sum);
-      batch.rows.project(sum, unit + c * stride, norms[c] > kNormFloor ? 1.0f : 0.0f, 1.0f / norms[c], 0.0f, batch.size,
+      batch.rows.project(sum, unit + c * stride, 1.0f, inverse_of(norms[c]), 0.0f, batch.size,
                          const_cast<char*>(batch.row(dw, c)), type_of(dw));
     }
   });
@@ -71,7 +71,7 @@ struct Pull {
     at::parallel_for(0, batch.samples, rows_a_task(batch.size), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const RowGradient& row = rows[i].gradient;
-        strength[i] = factor * row.scale * (batch.keep ? std::exp(rows[i].shift - row.log_total) : 1.0f);
+        strength[i] = factor * row.strength;
         target[i] = factor * row.target;
         batch.rows.blend(scaled.data_ptr<float>() + i * batch.size, 0.0f, z.row(i), Type::kFloat, strength[i] * inverse[i],
                          batch.size);
@@ -93,7 +93,7 @@ void finish_weight(const Batch& batch, const Pull& pull, const Vectors& chunk, f
       for (; next != pull.order.end() && batch.label[*next] == chunk.first + c; ++next)
         batch.rows.blend(row, 1.0f, pull.z.row(*next), Type::kFloat,
                          pull.target[*next] * pull.inverse[*next] * chunk.inverse[c], size);
-      batch.rows.project(row, chunk.row(c), chunk.pull(c), 1.0f / (chunk.norm[c] * chunk.inverse[c]), 0.0f, size,
+      batch.rows.project(row, chunk.row(c), chunk.pull(c), chunk.outer(c), 0.0f, size,
                          const_cast<char*>(batch.row(dw, chunk.first + c)), type_of(dw));
     }
   });
@@ -108,13 +108,12 @@ void finish_features(const Batch& batch, const Row* rows, const Pull& pull, cons
       float* row = h + i * size;
       const RowGradient& line = rows[i].gradient;
       batch.rows.blend(row, pull.strength[i], batch.row(batch.weight, batch.label[i]), type_of(batch.weight),
-                       pull.target[i] / norm[batch.label[i]], size);
+                       pull.target[i] * inverse_of(norm[batch.label[i]]), size);
       float outward = factor * line.norm;
       if (line.norm_share != 0.0f)  // what the negatives pull along unit(z): all of h's share but the label's
         outward += line.norm_share *
                    (batch.rows.dot(row, pull.z.row(i), size) * pull.inverse[i] - pull.target[i] * rows[i].cosine);
-      const float along = pull.norm[i] > kNormFloor ? outward * pull.inverse[i] : 0.0f;
-      batch.rows.project(row, pull.z.row(i), pull.z.pull(i), 1.0f / pull.norm[i], along, size,
+      batch.rows.project(row, pull.z.row(i), pull.z.pull(i), inverse_of(pull.norm[i]), outward * pull.inverse[i], size,
                          const_cast<char*>(batch.row(dz, i)), type_of(dz));
     }
   });
@@ -142,7 +141,7 @@ void many_backward(const Batch& batch, const Row* rows, const at::Tensor& kept, 
       at::parallel_for(0, samples, rows_a_task(chunk.count), [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
           batch.rows.weigh(product + i * chunk.count, chunk.inverse, chunk.count, batch.own(i, chunk.first, chunk.count),
-                           logits_of(rows[i].gradient, pull.inverse[i]), rows[i].gradient.log_total, product + i * chunk.count);
+                           logits_of(rows[i].gradient, pull.inverse[i]), rows[i].gradient.peak, product + i * chunk.count);
       });
     }
     if (want_z) at::addmm_out(h, h, weights, chunk.values, chunk.first ? 1 : 0, 1);

@@ -81,8 +81,8 @@ struct Vectors {
   const float *norm, *inverse;  // [count]
 
   const float* row(int64_t i) const { return values.const_data_ptr<float>() + i * values.size(1); }
-  // 1 / |values[i]|^2, or 0 at the floor of norms, where the normalisation has no backward but its factor.
-  float pull(int64_t i) const { return norm[i] > kNormFloor ? inverse[i] * inverse[i] : 0.0f; }
+  float pull(int64_t i) const { return inverse[i] * inverse[i]; }                 // 1 / |values[i]|^2
+  float outer(int64_t i) const { return inverse_of(norm[i]) / inverse[i]; }  // what is left of 1 / norm beside inverse
 };
 
 // `norm` and `inverse` [count] are filled; `units` is where unit vectors stand, made when it is first needed.

@@ -70,7 +70,7 @@ void many_cosines(const Batch& batch, const Vectors& z, Row* rows, const at::Ten
   });
 }
 
-// The state after this step, from the statistics of the batch; a copy where it does not move.
+// The state that this step uses: in training moved by the statistics of the batch, else a copy.
 at::Tensor moved_state(const Batch& batch, const Options& options, const Row* rows, const at::Tensor& state, bool training) {
   at::Tensor next = state.clone();
   if (!training || state.numel() == 0) return next;
@@ -85,20 +85,21 @@ at::Tensor moved_state(const Batch& batch, const Options& options, const Row* ro
   return next;
 }
 
-// Log-sum-exp over the negatives of classes that are there at once. Few classes leave their cosines as they are; more of them
+// The sum over the negatives of classes that are there at once. Few classes leave their cosines as they are; more of them
 // leave their exponentials in the products' place.
-void sum_kept(const Batch& batch, const Logits& logits, int64_t index, const at::Tensor& kept, const float* inverse, Row& row) {
+Others sum_kept(const Batch& batch, const Logits& logits, int64_t index, const at::Tensor& kept, const float* inverse) {
   float* products = kept.data_ptr<float>() + index * batch.classes;
-  row.shift = batch.rows.peak(products, inverse, batch.classes, batch.label[index], logits);
-  const float sum = batch.rows.weigh(products, inverse, batch.classes, batch.label[index], logits, row.shift,
-                                     batch.few() ? nullptr : products);
-  row.log_others = row.shift + std::log(sum);
+  Others others;
+  others.peak = batch.rows.peak(products, inverse, batch.classes, batch.label[index], logits, &others.highest);
+  others.rest = batch.rows.weigh(products, inverse, batch.classes, batch.label[index], logits, others.peak,
+                                 batch.few() ? nullptr : products);
+  return others;
 }
 
-// The same, chunk by chunk, with a running maximum.
-void sum_chunks(const Batch& batch, const std::vector<Target>& targets, const Vectors& z, float* norm, float* inverse,
-                Row* rows) {
-  std::vector<float> largest(batch.samples, -3e38f), sum(batch.samples, 0.0f);
+// The same, chunk by chunk, with a running peak.
+std::vector<Others> sum_chunks(const Batch& batch, const std::vector<Target>& targets, const Vectors& z, float* norm,
+                               float* inverse) {
+  std::vector<Others> all(batch.samples, {-3e38f, 0.0f, -3e38f});
   const at::Tensor buffer = batch.scratch(batch.samples, batch.chunk());
   each_chunk(batch, norm, inverse, [&](const Vectors& chunk) {
     at::Tensor products = buffer.view({-1}).narrow(0, 0, batch.samples * chunk.count).view({batch.samples, chunk.count});
@@ -109,15 +110,17 @@ void sum_chunks(const Batch& batch, const std::vector<Target>& targets, const Ve
         const float* row = product + i * chunk.count;
         const int64_t own = batch.own(i, chunk.first, chunk.count);
         const Logits logits = logits_of(targets[i], z.inverse[i]);
-        const float top = std::max(largest[i], batch.rows.peak(row, chunk.inverse, chunk.count, own, logits));
-        if (top == -3e38f) continue;  // no negative among these classes, and none before
-        sum[i] = sum[i] * std::exp(largest[i] - top) +
-                 batch.rows.weigh(row, chunk.inverse, chunk.count, own, logits, top, nullptr);
-        largest[i] = top;
+        Others& others = all[i];
+        float highest;
+        const float top = std::max(others.peak, batch.rows.peak(row, chunk.inverse, chunk.count, own, logits, &highest));
+        others.rest = others.rest * std::exp(logits.scale * (others.peak - top)) +
+                      batch.rows.weigh(row, chunk.inverse, chunk.count, own, logits, top, nullptr);
+        others.peak = top;
+        others.highest = std::max(others.highest, highest);
       }
     });
   });
-  for (int64_t i = 0; i < batch.samples; ++i) rows[i].log_others = largest[i] + std::log(sum[i]), rows[i].shift = largest[i];
+  return all;
 }
 
 }  // namespace
@@ -145,7 +148,7 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
     z = vectors_of(batch, batch.features, 0, samples, length.data(), shrink.data(), units);
     many_cosines(batch, z, rows, kept, norm.data(), inverse.data());
   }
-  const at::Tensor next = moved_state(batch, options, rows, state.contiguous(), training);
+  const at::Tensor old = state.contiguous(), used = moved_state(batch, options, rows, old, training);
 
   std::vector<Target> targets(samples);
   const auto each_row = [&](int64_t cost, const auto& work) {
@@ -154,26 +157,24 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
     });
   };
   const auto aim = [&](int64_t i) {
-    targets[i] = target_of(options, rows[i].cosine, rows[i].norm, next.const_data_ptr<float>());
-  };
-  const auto finish = [&](int64_t i) {
-    rows[i].gradient = row_gradient(targets[i], rows[i].log_others);
-    losses[i] = row_loss(targets[i], rows[i].log_others);
+    targets[i] = target_of(options, rows[i].cosine, rows[i].norm, used.const_data_ptr<float>());
   };
   if (batch.keep) {
     each_row(batch.classes, [&](int64_t i) {
       aim(i);
-      sum_kept(batch, logits_of(targets[i], shrink[i]), i, kept, batch.few() ? nullptr : inverse.data(), rows[i]);
-      finish(i);
+      const Others others =
+          sum_kept(batch, logits_of(targets[i], shrink[i]), i, kept, batch.few() ? nullptr : inverse.data());
+      losses[i] = finish_row(targets[i], others, rows[i]);
     });
   } else {
     each_row(0, aim);
-    sum_chunks(batch, targets, z, norm.data(), inverse.data(), rows);
-    each_row(0, finish);
+    const std::vector<Others> all = sum_chunks(batch, targets, z, norm.data(), inverse.data());
+    each_row(0, [&](int64_t i) { losses[i] = finish_row(targets[i], all[i], rows[i]); });
   }
   const at::Tensor loss = at::empty({}, at::kFloat);
-  *loss.data_ptr<float>() = float(std::accumulate(losses.begin(), losses.end(), 0.0) / samples);
-  return {loss, next, statistics, kept};
+  const float mean = *loss.data_ptr<float>() = float(std::accumulate(losses.begin(), losses.end(), 0.0) / samples);
+  // A batch that is not finite moves nothing: the state is a running mean, which would never forget it.
+  return {loss, std::isfinite(mean) ? used : old.clone(), statistics, kept};
 }
 
 TORCH_LIBRARY_IMPL(cifarnet, CPU, library) { library.impl("margin_loss", &forward_cpu); }

@@ -27,7 +27,8 @@ using Backward = std::tuple<at::Tensor, at::Tensor>;                         // 
 inline Row* rows_of(const at::Tensor& rows) { return reinterpret_cast<Row*>(rows.data_ptr<float>()); }
 
 inline Options make_options(int64_t loss, double scale, double margin, double h, double t_alpha, bool easy) {
-  return {int(loss), float(scale),   float(margin), float(std::cos(margin)), float(std::sin(margin)),
+  TORCH_CHECK_VALUE(loss >= kCosface && loss <= kMagface, "there is no loss number ", loss);
+  return {Loss(loss), float(scale),   float(margin), float(std::cos(margin)), float(std::sin(margin)),
           float(h),  float(t_alpha), easy};
 }
 

@@ -40,6 +40,7 @@ inline void each_block(int64_t size, const Step& step) {
   if (d < size) step(d, Part{size - d});
 }
 
+// NaN stays NaN.
 inline Vec clamped(Vec cosine) { return smaller(larger(cosine, splat(-kCosineLimit)), splat(kCosineLimit)); }
 
 // Calls step(place, block, mask or null) for the vectors of a row: a mask for those that hold the label's class or the row's end.
@@ -56,6 +57,7 @@ inline void each_vector(int64_t count, int64_t own, const Step& step) {
 // A row of cosines, and its logits without the scale; only CurricularFace's are not the cosines themselves.
 template <bool kScaled, bool kCurricular>
 struct Negatives {
+  static constexpr bool curricular = kCurricular;
   const float *product, *inverse;
   Logits logits;
 

@@ -1,8 +1,12 @@
 // The margins' mathematics, for the host and the device: the one place in C++ where a margin is written down.
 //
 // A loss is softplus(log S - s psi) with S = sum over j != y of exp(s n_j): `psi` is the target's cosine with its margin,
-// `n_j` the other cosines (only CurricularFace changes them) and `s` the row's scale. The pure-torch reference,
-// cifarnet/losses/margins.py, has the papers and equations; its gradients come from autograd, those here are analytic.
+// `n_j` the other cosines (only CurricularFace changes them) and `s` the row's scale. S is held as its largest term and the
+// rest, S = exp(s peak) rest, and cosines are subtracted before they are scaled: s (peak - psi) keeps its digits where s is
+// 1e6, log S - s psi does not. The pure-torch reference, cifarnet/losses/margins.py, has the papers and equations; its
+// gradients come from autograd, those here are analytic.
+//
+// NaN in is NaN out: no minimum or maximum here drops one (fminf and fmaxf do).
 #pragma once
 
 #include <math.h>
@@ -18,9 +22,9 @@ namespace margin {
 
 enum Loss : int { kCosface, kArcface, kSphereface, kCurricularface, kAdaface, kMagface };
 
-constexpr float kNormFloor = 1e-12f;  // a norm below it counts as it: a zero vector has cosine 0 and a finite gradient
-constexpr float kNormCeiling = 3e38f;  // likewise a norm too large for a float
-constexpr float kScaleCeiling = 1e15f;  // sphereface's scale |z| grows no further, so that its gradients stay finite
+constexpr float kNormFloor = 1e-31f;  // a vector as short has no direction: its cosines and its gradient are 0
+constexpr float kNormCeiling = 3e38f;  // a norm too large for a float counts as it
+constexpr float kScaleCeiling = 1e31f;  // sphereface's scale |z| grows no further, so that its gradients stay finite
 constexpr float kCosineLimit = 1.0f - 1e-7f;  // beyond it value and derivative are those at the limit
 constexpr float kPi = 3.14159265358979f;
 constexpr float kClipEps = 1e-3f, kMaxNorm = 100.0f;                              // AdaFace
@@ -31,7 +35,7 @@ constexpr float kSphereBase = 1000.0f, kSphereDecay = 0.12f, kSphereLeast = 5.0f
 
 // The loss and its constants; the margin's cosine and sine are taken once a call.
 struct Options {
-  int loss;
+  Loss loss;
   float scale, margin, cos_margin, sin_margin, h, t_alpha;
   bool easy;
 };
@@ -44,16 +48,22 @@ struct Target {
   float threshold, t;            // CurricularFace: the negatives above `threshold` become c (t + c)
 };
 
-MARGIN_FN float clamp(float value, float low, float high) { return fminf(fmaxf(value, low), high); }
+MARGIN_FN float clamp(float value, float low, float high) { return value < low ? low : value > high ? high : value; }
 
 MARGIN_FN float clamp_cosine(float cosine) { return clamp(cosine, -kCosineLimit, kCosineLimit); }
 
-// log(1 + e^x) without overflow, and its derivative.
-MARGIN_FN float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
-MARGIN_FN float sigmoid(float x) {
+// log(1 + e^x) without overflow.
+MARGIN_FN float softplus(float x) { return (x < 0.0f ? 0.0f : x) + log1pf(expf(-fabsf(x))); }
+
+// scale / (1 + e^-x), also where the sigmoid alone is too small for a float and the scale makes up for it.
+MARGIN_FN float scaled_sigmoid(float scale, float x) {
+  if (x < -80.0f) return float(double(scale) * exp(double(x)));
   const float e = expf(-fabsf(x));
-  return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
+  return scale * ((x >= 0.0f ? 1.0f : e) / (1.0f + e));
 }
+
+// 1 / norm, and 0 for a vector without a direction.
+MARGIN_FN float inverse_of(float norm) { return norm <= kNormFloor ? 0.0f : 1.0f / norm; }
 
 // psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0.
 MARGIN_FN void angular(Target& target, float cosine, float sine, float margin, float cos_m, float sin_m, bool easy) {
@@ -75,9 +85,9 @@ MARGIN_FN void sphereface(Target& target, float cosine, int multiple, float step
     const float next_slope = 2.0f * current + 2.0f * cosine * slope - lower_slope;
     lower = current, current = next, lower_slope = slope, slope = next_slope;
   }
-  const int k = int(fminf(floorf(multiple * acosf(cosine) / kPi), multiple - 1.0f));
+  const int k = int(fminf(floorf(multiple * acosf(cosine) / kPi), multiple - 1.0f));  // of NaN a number, which an int needs
   const float sign = k % 2 ? -1.0f : 1.0f;
-  const float blend = fmaxf(kSphereBase / (1.0f + kSphereDecay * steps), kSphereLeast);
+  const float blend = clamp(kSphereBase / (1.0f + kSphereDecay * steps), kSphereLeast, kSphereBase);
   target.psi = (blend * cosine + sign * current - 2.0f * k) / (1.0f + blend);
   target.slope = (blend + sign * slope) / (1.0f + blend);
 }
@@ -115,7 +125,7 @@ MARGIN_FN Target target_of(const Options& options, float raw_cosine, float norm,
       break;
     case kSphereface:
       sphereface(target, cosine, int(options.margin), state[0]);
-      target.scale = fminf(norm, kScaleCeiling);
+      target.scale = clamp(norm, 0.0f, kScaleCeiling);
       target.scale_slope = norm <= kScaleCeiling ? 1.0f : 0.0f;
       break;
     case kAdaface:
@@ -124,7 +134,8 @@ MARGIN_FN Target target_of(const Options& options, float raw_cosine, float norm,
     case kMagface:
       magface(target, cosine, sine, norm);
       break;
-    default:
+    case kArcface:
+    case kCurricularface:
       angular(target, cosine, sine, options.margin, options.cos_margin, options.sin_margin, options.easy);
       target.norm_slope = 0.0f;
       if (options.loss == kCurricularface) {
@@ -150,37 +161,53 @@ MARGIN_FN float observed(const Options& options, float cosine, float norm) {
   return options.loss == kAdaface ? clamp(norm, kClipEps, kMaxNorm) : clamp_cosine(cosine);
 }
 
+// The largest of a row's negatives n_j, and the sum of exp(s (n_j - peak)) over them: S = exp(s peak) rest. `highest` is the
+// largest of their cosines: c_y above it is a hit.
+struct Others {
+  float peak, rest, highest;
+};
+
 // How a row's loss moves, before the division by N: everything the gradient needs beside the cosines.
 struct RowGradient {
-  float scale, log_total;  // exp(scale n_j - log_total) is the probability of class j
+  float strength;          // d loss / d n_j of a negative is strength exp(scale (n_j - peak))
+  float scale, peak;
   float threshold, t;
   float target;            // d loss / d c_y
   float norm, norm_share;  // d loss / d |z| is norm + norm_share * sum over the negatives of c_j d loss / d c_j
 };
 
-MARGIN_FN RowGradient row_gradient(const Target& target, float log_others) {
-  const float excess = log_others - target.scale * target.psi;
-  const float missing = sigmoid(excess);  // 1 - p_y, with all its digits
-  return {target.scale,
-          target.scale * target.psi + softplus(excess),
-          target.threshold,
-          target.t,
-          -target.scale * missing * target.slope,
-          -missing * (target.scale * target.norm_slope + target.scale_slope * target.psi) + target.penalty_slope,
-          target.scale_slope / target.scale};
+// log S - s psi.
+MARGIN_FN float excess_of(const Target& target, const Others& others) {
+  return target.scale * (others.peak - target.psi) + logf(others.rest);
 }
 
-// What forward keeps of a row; backward needs no more of the loss than this, whichever loss it is. S^- and c_y are also what
-// a head sharded over classes would exchange.
+MARGIN_FN RowGradient row_gradient(const Target& target, const Others& others) {
+  const float pull = scaled_sigmoid(target.scale, excess_of(target, others));  // s (1 - p_y), with all its digits
+  const float by_scale = target.scale_slope / target.scale;
+  return {pull / others.rest,
+          target.scale,
+          others.peak,
+          target.threshold,
+          target.t,
+          -pull * target.slope,
+          -pull * (target.norm_slope + by_scale * target.psi) + target.penalty_slope,
+          by_scale};
+}
+
+// What forward keeps of a row; backward needs no more of the loss than this, whichever loss it is. log S and c_y are also
+// what a head sharded over classes would exchange.
 struct Row {
-  float norm, cosine, log_others;  // |z|, c_y (not clamped), log of S
-  float shift;                     // what the kept exponentials were divided by, as a logarithm (the CPU's)
+  float norm, cosine, highest, log_others;  // |z|, c_y (not clamped), the largest other cosine, log of S
   RowGradient gradient;
 };
 constexpr int kRowNumbers = sizeof(Row) / sizeof(float);
 
-MARGIN_FN float row_loss(const Target& target, float log_others) {
-  return softplus(log_others - target.scale * target.psi) + target.penalty;
+// Completes a row once the sum over its negatives is known; returns its loss.
+MARGIN_FN float finish_row(const Target& target, const Others& others, Row& row) {
+  row.highest = others.highest;
+  row.log_others = target.scale * others.peak + logf(others.rest);
+  row.gradient = row_gradient(target, others);
+  return softplus(excess_of(target, others)) + target.penalty;
 }
 
 }  // namespace margin

@@ -26,22 +26,24 @@ Length length_of(const void* in, int64_t row, int64_t size) {
     const Vec v = entries(d, block);
     (d & kLanes ? odd : even) += v * v;
   });
-  float square = total(even + odd), shrink = 1.0f;
-  if (!(square < 1e30f)) {  // the squares may have overflowed: again, with the largest entry scaled to 1
+  float square = total(even + odd), largest_entry = 1.0f;
+  if (!(square < 1e30f && square > 1e-30f)) {  // the squares may leave a float's range: again, the largest entry scaled to 1
     Vec largest{}, sum{};
     each_block(size, [&](int64_t d, auto block) {
       const Vec v = entries(d, block);
       largest = larger(largest, v < 0 ? -v : v);
     });
-    shrink = 1.0f / highest(largest);
+    largest_entry = highest(largest);
+    if (square == square && largest_entry < 1e-36f) return {kNormFloor, 0.0f};
     each_block(size, [&](int64_t d, auto block) {
-      const Vec v = entries(d, block) * shrink;
+      const Vec v = entries(d, block) * (1.0f / largest_entry);
       sum += v * v;
     });
     square = total(sum);
   }
-  const float length = __builtin_sqrtf(square) > kNormFloor ? __builtin_sqrtf(square) : kNormFloor;
-  return {length / shrink < kNormCeiling ? length / shrink : kNormCeiling, shrink * (1.0f / length)};
+  const float length = __builtin_sqrtf(square), norm = length * largest_entry;
+  if (norm <= kNormFloor) return {kNormFloor, 0.0f};
+  return {norm > kNormCeiling ? kNormCeiling : norm, (1.0f / largest_entry) * (1.0f / length)};
 }
 
 void lengths(const void* in, Type type, int64_t rows, int64_t size, float* norm) {
@@ -98,24 +100,29 @@ void measure(const void* in, Type type, int64_t rows, int64_t size, const float*
   });
 }
 
-float peak(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits) {
-  return with_negatives(product, inverse, logits, [&](const auto& row) {
-    Vec top = splat(-3e38f);
+float peak(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float* highest_cosine) {
+  const Vec none = splat(-3e38f);
+  Vec cosines = none;
+  const float top = with_negatives(product, inverse, logits, [&](const auto& row) {
+    Vec shaped = none;
     each_vector(count, own, [&](int64_t at, auto block, const Int* mask) {
-      const Vec logit = row.shaped(row.cosine(at, block)) * logits.scale;
-      top = larger(top, mask ? (*mask ? logit : splat(-3e38f)) : logit);
+      const Vec c = row.cosine(at, block);
+      cosines = larger(cosines, mask ? (*mask ? c : none) : c);
+      if (row.curricular) shaped = larger(shaped, mask ? (*mask ? row.shaped(c) : none) : row.shaped(c));
     });
-    return highest(top);
+    return highest(row.curricular ? shaped : cosines);
   });
+  *highest_cosine = highest(cosines);
+  return top;
 }
 
-float weigh(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float shift,
+float weigh(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float peak,
             float* out) {
   return with_negatives(product, inverse, logits, [&](const auto& row) {
     Vec sums{};
     each_vector(count, own, [&](int64_t at, auto block, const Int* mask) {
       const Vec c = row.cosine(at, block);
-      Vec e = exponential(row.shaped(c) * logits.scale - shift);
+      Vec e = exponential((row.shaped(c) - peak) * logits.scale);
       if (mask) e = *mask ? e : Vec{};
       sums += e;
       if (out) store_part(out + at, e * row.slope(c) * row.factor(at, block), block.left);
@@ -129,7 +136,7 @@ float gradient(const float* cosine, int64_t classes, int64_t own, const RowGradi
     Vec sum{};
     each_vector(classes, own, [&](int64_t at, auto block, const Int* mask) {
       const Vec c = negatives.cosine(at, block);
-      Vec g = exponential(negatives.shaped(c) * row.scale - row.log_total) * (row.scale * factor) * negatives.slope(c);
+      Vec g = exponential((negatives.shaped(c) - row.peak) * row.scale) * (row.strength * factor) * negatives.slope(c);
       if (mask) g = *mask ? g : Vec{};
       sum += g * c;
       store_part(grad + at, g, block.left);
@@ -141,9 +148,9 @@ float gradient(const float* cosine, int64_t classes, int64_t own, const RowGradi
 }
 
 // A tile of rows (the last ones of which may be missing) within the entries [begin, end): a prototype and its sum are loaded
-// once for all four. `factor` makes v of a row.
+// once for all four. `inverse` is 1 / norm, `factor` makes v of a row.
 template <Type type, bool kSums>
-inline void spread_tile(const void* in, int64_t rows, int64_t size, int64_t begin, int64_t end, const float* norm,
+inline void spread_tile(const void* in, int64_t rows, int64_t size, int64_t begin, int64_t end, const float* inverse,
                         const float* factor, const float* along, const float* grad, const float* unit, int64_t classes,
                         int64_t stride, void* out, float* sums) {
   each_block(end - begin, [&](int64_t at, auto block) {
@@ -167,7 +174,7 @@ inline void spread_tile(const void* in, int64_t rows, int64_t size, int64_t begi
     }
     if (!out) return;
     for (int r = 0; r < kRowTile; ++r)
-      if (r < rows) store_typed(out, type, r * size + d, block.left, h[r] * (1.0f / norm[r]) + v[r] * along[r]);
+      if (r < rows) store_typed(out, type, r * size + d, block.left, h[r] * inverse[r] + v[r] * along[r]);
   });
 }
 
@@ -181,10 +188,12 @@ void spread(const void* in, Type type, int64_t rows, int64_t size, const float* 
       for (int64_t row = 0; row < rows; row += kRowTile) {
         const int64_t end = begin + kSpan < size ? begin + kSpan : size, count = rows - row < kRowTile ? rows - row : kRowTile;
         const void* from = static_cast<const char*>(in) + row * bytes;
-        float factor[kRowTile];
-        for (int64_t r = 0; r < count; ++r)
-          factor[r] = norm[row + r] < 1e15f ? 1.0f / norm[row + r] : length_of<known.type>(from, r, size).factor;
-        spread_tile<known.type, with_sums.value>(from, count, size, begin, end, norm + row, factor, along + row,
+        float inverse[kRowTile], factor[kRowTile];
+        for (int64_t r = 0; r < count; ++r) {
+          inverse[r] = inverse_of(norm[row + r]);
+          factor[r] = norm[row + r] < 1e15f ? inverse[r] : length_of<known.type>(from, r, size).factor;
+        }
+        spread_tile<known.type, with_sums.value>(from, count, size, begin, end, inverse, factor, along + row,
                                                  grad + row * classes, unit, classes, stride,
                                                  out ? static_cast<char*>(out) + row * bytes : nullptr, sums);
       }

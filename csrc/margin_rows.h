@@ -17,8 +17,8 @@ constexpr int64_t kRowTile = 4;  // rows whose products with a prototype are tak
 
 enum class Type : int { kFloat, kBFloat16, kHalf };
 
-// How a row's products become logits: c = factor times the product (and each class's own), then scale c, and scale c (t + c)
-// above CurricularFace's threshold.
+// How a row's products become logits: c = factor times the product (and each class's own), n = c, or c (t + c) above
+// CurricularFace's threshold, then scale n.
 struct Logits {
   float factor, scale, threshold, t;
 };
@@ -26,10 +26,10 @@ struct Logits {
 struct Rows {
   const char* name;
 
-  // norm [rows] = |in|, any finite magnitude.
+  // norm [rows] = |in|, any magnitude; kNormFloor for a row that has no direction, NaN where an entry is not finite.
   void (*lengths)(const void* in, Type type, int64_t rows, int64_t size, float* norm);
 
-  // unit [rows, stride] = in [rows, size] / |in|, zeros up to the stride, and norm [rows].
+  // unit [rows, stride] = in [rows, size] / |in| (0 without a direction), zeros up to the stride, and norm [rows].
   void (*normalize)(const void* in, Type type, int64_t rows, int64_t size, int64_t stride, float* unit, float* norm);
 
   // Few classes: norm [rows] = |in| and cosine [rows, classes] = in / |in| . unit[class], for at most kRowTile rows.
@@ -40,18 +40,18 @@ struct Rows {
   float (*gradient)(const float* cosine, int64_t classes, int64_t own, const RowGradient& row, float factor, float* grad);
 
   // Few classes, v = in / norm: out = (sum over c of grad[c] unit[c]) / norm + along v, and
-  // sums[c] += grad[c] v. Without out or sums (null) that half is left out.
+  // sums[c] += grad[c] v; 1 / norm and v are 0 without a direction. Without out or sums (null) that half is left out.
   void (*spread)(const void* in, Type type, int64_t rows, int64_t size, const float* norm, const float* along,
                  const float* grad, const float* unit, int64_t classes, int64_t stride, void* out, float* sums);
 
-  // The largest logit among the negatives of `count` classes, -3e38 without any: c_j is factor product[j] times inverse[j]
-  // (null: 1), `own` the label's place, outside [0, count) if elsewhere.
-  float (*peak)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits);
+  // The largest n among the negatives of `count` classes, -3e38 without any, and into `highest` the largest of their cosines:
+  // c_j is factor product[j] times inverse[j] (null: 1), `own` the label's place, outside [0, count) if elsewhere.
+  float (*peak)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float* highest);
 
-  // The sum of exp(logit - shift) over the same negatives. Into `out`, if it is not null (it may be `product`), goes what
-  // backward multiplies with: exp(logit - shift) times d n_j / d c_j times inverse[j], and zero at the label.
+  // The sum of exp(scale (n - peak)) over the same negatives. Into `out`, if it is not null (it may be `product`), goes what
+  // backward multiplies with: the exponential times d n_j / d c_j times inverse[j], and zero at the label.
   float (*weigh)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits,
-                 float shift, float* out);
+                 float peak, float* out);
 
   float (*dot)(const float* a, const float* b, int64_t size);
 

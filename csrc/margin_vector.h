@@ -26,8 +26,8 @@ const Int kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
 inline Vec splat(float x) { return Vec{} + x; }
-inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
-inline Vec smaller(Vec a, Vec b) { return a < b ? a : b; }
+inline Vec larger(Vec a, Vec b) { return b > a ? b : a; }  // where one of them is NaN, a
+inline Vec smaller(Vec a, Vec b) { return b < a ? b : a; }
 
 // The first `count` floats of p; the other lanes are zero and not read.
 inline Vec load_part(const float* p, int64_t count) {
@@ -65,10 +65,10 @@ inline float highest(Vec v) {
   return e > f ? e : f;
 }
 
-// e^x of x <= 0 to 1 unit in the last place or so; Cody-Waite and a polynomial. Clamped to [-87.3, 0]: e^-87.3 is 1e-38, and
-// rounding can bring a probability's exponent above 0 where the scale is huge.
-inline Vec exponential(Vec x) {
-  x = smaller(larger(x, splat(-87.3f)), Vec{});
+// e^x of x <= 0 to 1 unit in the last place or so; Cody-Waite and a polynomial. Above 0, where rounding can bring an exponent
+// if the scale is huge, it is 1; below -87.3, where it is under 1e-38, it is 0; of NaN it is NaN.
+inline Vec exponential(Vec power) {
+  const Vec x = smaller(larger(power, splat(-87.3f)), Vec{});
   const float magic = 12582912.0f;  // adding it rounds to an integer, which stands in the low bits
   const Vec shifted = x * 1.44269504f + magic;
   const Vec n = shifted - magic;
@@ -80,7 +80,7 @@ inline Vec exponential(Vec x) {
   p = p * r + 5.00000012e-1f;
   p = p * r * r + r + 1.0f;
   const Bits exponent = (Bits(shifted) - 0x4B400000u) << 23;
-  return Vec(Bits(p) + exponent);
+  return power < -87.3f ? Vec{} : Vec(Bits(p) + exponent) + (x - x);
 }
 
 inline float half_to_float(uint16_t h) {
@@ -95,14 +95,14 @@ inline float half_to_float(uint16_t h) {
   return sign ? -value : value;
 }
 
-// Rounds to nearest even; what is finite stays finite (beyond 65504 it becomes 65504).
+// Rounds to nearest even; from 65520 on it is infinite, so that a gradient's overflow is seen.
 inline uint16_t float_to_half(float value) {
-  value = value > 65504.0f ? 65504.0f : value < -65504.0f ? -65504.0f : value;
   uint32_t bits;
   memcpy(&bits, &value, sizeof(bits));
   const uint16_t sign = (bits >> 16) & 0x8000u;
   bits &= 0x7FFFFFFFu;
-  if (bits > 0x7F800000u) return sign | 0x7E00u;
+  if (bits > 0x7F800000u) return sign | 0x7E00u;  // NaN
+  if (bits >= 0x47800000u) return sign | 0x7C00u;  // from 2^16 on
   if (bits < (113u << 23)) {  // subnormal: adding 0.5 leaves the rounded multiple of 2^-24 in the low bits
     float shifted;
     memcpy(&shifted, &bits, sizeof(shifted));
@@ -138,7 +138,14 @@ inline Short narrow(Vec v, Type type) {
     return __builtin_convertvector(v == v ? rounded : quiet, Short);
   }
   Short bits;
+#ifdef __F16C__
+  for (int i = 0; i < kLanes; i += 8) {
+    const __m128i eight = _mm256_cvtps_ph(_mm256_loadu_ps(reinterpret_cast<const float*>(&v) + i), _MM_FROUND_TO_NEAREST_INT);
+    memcpy(reinterpret_cast<uint16_t*>(&bits) + i, &eight, sizeof(eight));
+  }
+#else
   for (int i = 0; i < kLanes; ++i) bits[i] = float_to_half(v[i]);
+#endif
   return bits;
 }
 

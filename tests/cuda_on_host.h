@@ -7,6 +7,7 @@
 #include <ATen/ops/mm.h>
 #include <ucontext.h>
 
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -15,10 +16,12 @@
 #define MARGIN_LIBRARY cifarnet_on_host
 #define MARGIN_DEVICE CPU
 #define MARGIN_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(host::shared.data())
+#define MARGIN_SHARED(type, name, ...) \
+  static type name __VA_ARGS__;        \
+  host::fixed[&name] = sizeof(name)
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __shared__ static
 #define __launch_bounds__(threads)
 #define __syncthreads() host::wait(host::block)
 #define __syncwarp() host::wait(host::warps[threadIdx.x / 32])
@@ -29,7 +32,7 @@
 struct Index {
   unsigned x;
 };
-inline Index threadIdx, blockIdx, blockDim;
+inline Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace host {
 
@@ -50,6 +53,9 @@ inline std::vector<Group> warps;
 inline Group block;
 inline ucontext_t scheduler;
 inline std::vector<char> shared;
+inline std::map<void*, size_t> fixed;    // of the kernel that runs: its static shared memory, as it is met
+inline std::map<void*, int64_t> asked;   // of each kernel: the most dynamic shared memory that was asked for
+inline int64_t limit = 227 << 10;        // of a block: Hopper's
 inline std::vector<double> slots;
 inline std::string failure;
 inline void (*body)(void*);
@@ -113,26 +119,49 @@ V __shfl_xor_sync(unsigned, V value, int step) {
   return other;
 }
 
+inline unsigned atomicAdd(unsigned* at, unsigned value) {
+  const unsigned old = *at;
+  *at += value;
+  return old;
+}
+inline void __threadfence() {}
+
 namespace margin {
 
 struct DeviceGuard {
   explicit DeviceGuard(at::Device) {}
 };
 
+inline int64_t shared_limit() { return host::limit; }
+
+template <typename Kernel>
+void allow_shared(Kernel* kernel, int64_t bytes) {
+  host::asked[reinterpret_cast<void*>(kernel)] = bytes;
+}
+
+// As the driver: without asking, static and dynamic shared memory are 48 KB together; whatever is asked, the device's limit.
+inline void check_shared(void* kernel, int64_t dynamic) {
+  int64_t fixed = 0;
+  for (const auto& [at, size] : host::fixed) fixed += size;
+  const int64_t allowed = host::asked.count(kernel) ? host::asked[kernel] : (48 << 10) - fixed;
+  if (dynamic > allowed || dynamic + fixed > host::limit)
+    throw std::runtime_error("invalid argument: " + std::to_string(dynamic) + " + " + std::to_string(fixed) +
+                             " bytes of shared memory, " + std::to_string(allowed) + " asked for");
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, size_t bytes, Arguments&&... arguments) {
   auto call = [&] { kernel(static_cast<Parameters>(arguments)...); };
   host::shared.assign(bytes, 0);
+  host::fixed.clear();
   host::failure.clear();
   host::body = [](void* data) { (*static_cast<decltype(call)*>(data))(); };
   host::body_data = &call;
-  blockDim.x = threads;
+  blockDim.x = threads, gridDim.x = blocks;
   for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) host::run_block(threads);
   if (!host::failure.empty()) throw std::runtime_error("device-side assertion: " + host::failure);
+  check_shared(reinterpret_cast<void*>(kernel), int64_t(bytes));
 }
-
-template <typename Kernel>
-void allow_shared(Kernel*, int64_t) {}
 
 inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b) {
   out.copy_(at::mm(a.to(at::kFloat), b.to(at::kFloat)));
