@@ -20,10 +20,9 @@ from cifarnet.errors import Refused
 
 BACKENDS = ("auto", "torch", "cpu", "cuda")
 LOSS_NUMBERS = {"cosface": 0, "arcface": 1, "sphereface": 2, "curricularface": 3, "adaface": 4, "magface": 5}
+PURE_TORCH = "use backend='torch' for it"
 REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
-ROW_NUMBERS = (
-    12  # columns of the operator's third output, the first four: |z|, c_y, the largest other cosine, log S over the others
-)
+ROW_NUMBERS = 12  # columns of the rows; the first four: |z|, c_y, the largest other cosine, log S over the others
 
 _torch_calls = 0
 _extension: Any = None
@@ -110,14 +109,19 @@ def count_torch_call() -> None:
 
 def margin_loss(
     features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, training: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The compiled `cifarnet.losses.margins.margin_loss`, same arguments and results; `resolve` must have allowed it.
 
-    features and weight may be float32, bfloat16 or float16, each its own; sums are float32. A second derivative is
-    refused. A label out of range raises IndexError on the CPU; on CUDA it is a device-side assertion, reported at the
-    next synchronisation.
+    features and weight may be float32, bfloat16 or float16, each its own; sums are float32. The rows are [N, ROW_NUMBERS].
+    A label out of range raises IndexError on the CPU; on CUDA it is a device-side assertion, reported at the next
+    synchronisation.
+
+    Raises:
+        NotImplementedError: within a transform of torch.func or forward-mode AD; and in backward, for a second derivative.
     """
-    loss, new_state, _, _ = torch.ops.cifarnet.margin_loss(
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(f"the margin kernels do not go through torch.func's transforms; {PURE_TORCH}")
+    loss, new_state, rows, _ = torch.ops.cifarnet.margin_loss(
         features,
         weight,
         labels,
@@ -130,7 +134,7 @@ def margin_loss(
         options.easy_margin,
         training,
     )
-    return loss, new_state
+    return loss, new_state, rows
 
 
 def _extension_path() -> str | None:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from cifarnet import kernels
 from cifarnet.config import TrainConfig
 from cifarnet.devices import autocast
-from cifarnet.losses.sharded import ShardedMarginHead
 from cifarnet.model import Classifier
 
 Mixture = tuple[Tensor, Tensor]  # labels [n] of the images that are mixed in, and the share [] of an image's own label
@@ -27,15 +26,11 @@ class TrainingStep(nn.Module):
         head = self.model.head
         with autocast(self.device, self.precision):
             features = self.model.features(images)
-        if isinstance(head, ShardedMarginHead):
-            loss, hit = head.loss_and_hits(features, labels)
-            return loss, hit.sum()
-        loss = head(features, labels)
+        loss, hits = head.loss_and_hits(features, labels)
         if mixture is not None:
             others, share = mixture
             loss = share * loss + (1 - share) * head(features, others)
-        hits = (head.logits(features.detach()).argmax(dim=1) == labels).sum()
-        return loss, hits
+        return loss, hits.sum()
 
 
 class SharedStep(TrainingStep):

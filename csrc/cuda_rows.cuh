@@ -31,7 +31,8 @@ __device__ __forceinline__ void store(T* at, int64_t index, float value) {
 // A unit vector's entry, or a share: within fp16's range but for rounding.
 template <typename T>
 __device__ __forceinline__ void store_bounded(T* at, int64_t index, float value) {
-  at[index] = static_cast<T>(clamp(value, -65504.0f, 65504.0f));
+  if constexpr (sizeof(T) == 2) value = clamp(value, -65504.0f, 65504.0f);
+  at[index] = static_cast<T>(value);
 }
 
 template <typename V>
@@ -111,14 +112,16 @@ __device__ Length row_length(const T* row, int64_t size) {
   // The squares may leave a float's range: again, with the largest entry scaled to 1.
   largest = warp_max(largest);
   if (square == square && largest < 1e-36f) return {kNormFloor, 0.0f, 0.0f};
+  const float shrink = 1.0f / largest;
   square = 0.0f;
+#pragma unroll 1
   for (int64_t d = lane; d < size; d += kWarp) {
-    const float v = load(row, d) * (1.0f / largest);
+    const float v = load(row, d) * shrink;
     square += v * v;
   }
   const float length = sqrtf(warp_sum(square)), norm = length * largest;
   if (norm <= kNormFloor) return {kNormFloor, 0.0f, 0.0f};
-  return {norm > kNormCeiling ? kNormCeiling : norm, 1.0f / largest, 1.0f / length};
+  return {norm > kNormCeiling ? kNormCeiling : norm, shrink, 1.0f / length};
 }
 
 // The sums that the running state follows, of a block's rows: of what is observed, less the state's mean, and its squares.

@@ -1,14 +1,24 @@
 """What several test files share."""
 
+import fcntl
+import hashlib
 import multiprocessing
 import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.cpp_extension import include_paths
 
 from cifarnet.cli import run
+
+ROOT = Path(__file__).parents[1]
+INCLUDES = [f"-I{path}" for path in (*include_paths(), sysconfig.get_paths()["include"], ROOT / "csrc", ROOT / "tests")]
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +28,33 @@ def cifar_data() -> Path:
     if not folder:
         pytest.skip("CIFARNET_TEST_DATA does not name a folder with cifar-10-batches-bin/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def on_host():
+    """The operators cifarnet_on_host: the CUDA backend's code, compiled for the CPU; compiled once for all processes."""
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no C++ compiler ({compiler}) here")
+    sources = sorted([*(ROOT / "csrc").iterdir(), *(ROOT / "tests").glob("cuda_on_host.*")])
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources) + torch.__version__.encode()).hexdigest()
+    folder = ROOT / "build"
+    folder.mkdir(exist_ok=True)
+    library = folder / f"cuda_on_host-{digest[:16]}.so"
+    with open(folder / "cuda_on_host.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            for old in folder.glob("cuda_on_host-*.so"):
+                old.unlink()
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                made = Path(temporary, "library.so")
+                options = ["-O1", "-std=c++20", "-fPIC", "-shared", "-w", f"-L{Path(torch.__file__).parent / 'lib'}"]
+                command = [compiler, *options, *INCLUDES, ROOT / "tests" / "cuda_on_host.cpp", "-o", made]
+                result = subprocess.run([*command, "-lc10", "-ltorch_cpu"], capture_output=True, text=True)
+                assert result.returncode == 0, result.stderr[-3000:]
+                made.rename(library)
+    torch.ops.load_library(str(library))
+    return torch.ops.cifarnet_on_host
 
 
 @pytest.fixture

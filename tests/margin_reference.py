@@ -18,11 +18,16 @@ ORIGINAL = {
 STATE = {"sphereface": [7.0], "curricularface": [0.3], "adaface": [18.0, 6.0]}
 
 
-def reference(loss, features, weight, labels, state, training, *, scale, margin, h=0.333, t_alpha=0.01, easy=False):
-    """(loss, new state), float64 and differentiable, of features [N, D], weight [C, D], labels [N], state vector."""
+def reference(loss, features, weight, labels, state, training, *, scale, margin, h=0.333, t_alpha=0.01, easy=False, noise=None):
+    """(loss, new state), float64 and differentiable, of features [N, D], weight [C, D], labels [N], state vector.
+
+    noise [N, C]: added to the cosines, without a derivative.
+    """
     z, w, state = features.double(), weight.double(), state.double().clone()
     norm = z.norm(dim=1)
     cosine = (z / norm[:, None]) @ (w / w.norm(dim=1, keepdim=True)).T
+    if noise is not None:
+        cosine = (cosine + noise).clamp(-1, 1)
     rows = torch.arange(len(z), device=z.device)
     theta = cosine[rows, labels].acos()
     s = torch.full_like(norm, scale)
@@ -61,6 +66,7 @@ def reference(loss, features, weight, labels, state, training, *, scale, margin,
             hard = cosine > (theta + margin).cos().detach()[:, None]
             others = torch.where(hard, cosine * (state[0] + cosine), cosine)
 
-    logits = s[:, None] * others
-    logits = logits.index_put((rows, labels), s * psi)
-    return torch.nn.functional.cross_entropy(logits, labels) + extra, state
+    # Cross-entropy as log(1 + e^x), x = log sum of the others - the target's: 1 - p of a learnt sample keeps its digits.
+    logits = (s[:, None] * others).index_put((rows, labels), torch.full_like(norm, -math.inf))
+    excess = logits.logsumexp(dim=1) - s * psi
+    return torch.nn.functional.softplus(excess, threshold=700).mean() + extra, state

@@ -56,7 +56,7 @@ def compiled(loss, features, weight, labels, state, training=True, **constants):
     constants = {**ORIGINAL[loss], **constants}
     options = MarginOptions(loss, easy_margin=constants.pop("easy", False), **constants)
     z, w = features.detach().requires_grad_(), weight.detach().requires_grad_()
-    value, new = kernels.margin_loss(z, w, labels, options, state, training)
+    value, new, _ = kernels.margin_loss(z, w, labels, options, state, training)
     return value, new, *torch.autograd.grad(value * 1.5, (z, w))
 
 
@@ -213,12 +213,13 @@ def test_the_rows_hold_what_sharding_needs():
     z, w, y, state = sample("cosface", 9, 16, 200)
     options = (0, 64.0, 0.35, 0.0, 0.0, False, True)
     _, _, rows, _ = torch.ops.cifarnet.margin_loss(z, w, y, state, *options)
-    norm, cosine, log_others = rows[:, :3].T
+    norm, cosine, highest, log_others = rows[:, :4].T
     unit = torch.nn.functional.normalize
     truth = unit(z.double()) @ unit(w.double()).T
     own = torch.nn.functional.one_hot(y, 200).bool()
     torch.testing.assert_close(norm.double(), z.double().norm(dim=1), rtol=1e-6, atol=0)
     torch.testing.assert_close(cosine.double(), truth[own], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(highest.double(), truth.masked_fill(own, -1).amax(1), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
         log_others.double(), (64 * truth).masked_fill(own, -math.inf).logsumexp(1), rtol=1e-6, atol=1e-5
     )
@@ -251,6 +252,6 @@ def test_what_is_refused():
 def test_a_second_derivative_is_refused():
     z, w, y, state = sample("arcface", 6, 8, 4)
     z.requires_grad_()
-    loss, _ = kernels.margin_loss(z, w, y, MarginOptions("arcface"), state, True)
+    loss, *_ = kernels.margin_loss(z, w, y, MarginOptions("arcface"), state, True)
     with pytest.raises(NotImplementedError, match="no second derivative"):
         torch.autograd.grad(loss, z, create_graph=True)

@@ -1,23 +1,20 @@
 """The CUDA kernels without a GPU: that they compile for every architecture without spilling, and that their logic, run on
 the CPU a thread after the other, gives the float64 reference's numbers."""
 
-import os
 import re
 import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import INCLUDES, ROOT
 from margin_reference import ORIGINAL
 from test_kernels import TOLERANCE, error, expected, sample
-from torch.utils.cpp_extension import CUDA_HOME, include_paths
+from torch.utils.cpp_extension import CUDA_HOME
 
 from cifarnet import kernels
 
-ROOT = Path(__file__).parents[1]
-INCLUDES = [f"-I{path}" for path in (*include_paths(), sysconfig.get_paths()["include"], ROOT / "csrc", ROOT / "tests")]
 NVCC = shutil.which("nvcc") or (
     f"{CUDA_HOME}/bin/nvcc" if CUDA_HOME and Path(CUDA_HOME, "bin", "nvcc").exists() else None
 )
@@ -38,30 +35,9 @@ def test_cuda_compiles_and_does_not_spill(tmp_path):
         "few_backward" in name for name, *_ in spills
     ) == 10
     assert [entry for entry in spills if entry[2] != "0"] == []
-
-
-@pytest.fixture(scope="module")
-def on_host(tmp_path_factory):
-    """The operators cifarnet_on_host: the CUDA backend's code, compiled for the CPU."""
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None:
-        pytest.skip(f"no C++ compiler ({compiler}) here")
-    library = tmp_path_factory.mktemp("on_host") / "cuda_on_host.so"
-    options = ["-O1", "-std=c++20", "-fPIC", "-shared", "-w", f"-L{Path(torch.__file__).parent / 'lib'}"]
-    command = [
-        compiler,
-        *options,
-        *INCLUDES,
-        ROOT / "tests" / "cuda_on_host.cpp",
-        "-o",
-        library,
-        "-lc10",
-        "-ltorch_cpu",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    torch.ops.load_library(str(library))
-    return torch.ops.cifarnet_on_host
+    # The static shared memory beside the prototypes: few() leaves kFewStatic for it.
+    fixed = re.findall(r"few_backward.*?(\d+) bytes smem", result.stderr, re.S)
+    assert len(fixed) == 10 and all(0 < int(size) <= 16 << 10 for size in fixed)
 
 
 def run(on_host, loss, features, weight, labels, state, training=True, **constants):

@@ -49,9 +49,3 @@ def sum_of_own(ranks: Ranks, parts: Tensor, sizes: list[int]) -> Tensor:
     mine = torch.empty_like(padded[0])
     torch.distributed.reduce_scatter(mine, padded)
     return mine[: sizes[ranks.rank]]
-
-
-def log_sum(ranks: Ranks, values: Tensor) -> Tensor:
-    """log of the sum over ranks of exp(values); they are scaled by the largest, so that nothing overflows or vanishes."""
-    highest = ranks.largest(values)
-    return highest + ranks.sum((values - highest).exp()).log() if ranks.world > 1 else values

@@ -7,14 +7,16 @@ from torch import Tensor, nn
 from cifarnet import kernels
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.losses import LOSSES, loss_constants
+from cifarnet.losses.contract import check_batch, check_range
 from cifarnet.losses.fit import fitting_margin, fitting_scale
 from cifarnet.losses.focal import focal_loss
-from cifarnet.losses.margins import inference_logits, margin_loss, normalize, state_of_all_ranks
+from cifarnet.losses.margins import hits, inference_logits, margin_loss, normalize, state_of_all_ranks
 from cifarnet.losses.options import margin_options
+from cifarnet.losses.running_state import RunningState
 from cifarnet.losses.sharded import ShardedMarginHead, Spread
 
 
-class MarginHead(nn.Module):
+class MarginHead(RunningState):
     """Normalised-cosine head with a margin loss: `head(features, labels)` is the loss, `head.logits(features)` inference.
 
     Args:
@@ -25,8 +27,12 @@ class MarginHead(nn.Module):
         backend: auto, torch, cpu or cuda (see `cifarnet.kernels`).
 
     The prototypes are the parameter `weight` [C, D]; the buffer `state` is what the loss remembers between steps
-    (sphereface: steps; curricularface: t; adaface: mean and std of the norms) and moves in training mode only. With
-    several `ranks` (an attribute) it follows the batch of all of them, and the loss is the mean over this rank's rows.
+    (sphereface: steps; curricularface: t; adaface: mean and std of the norms). It moves in training mode only, and not
+    where the loss is not finite. With several `ranks` (an attribute) it follows the batch of all of them, and the loss is the
+    mean over this rank's rows.
+
+    The compiled backends have no second derivative and do not go through torch.func's transforms; backend="torch" does.
+    Activation checkpointing must leave the head of a loss with a state out: recomputing it is refused in training.
 
     Raises:
         Refused: an unknown loss, a constant it does not have or that is out of range, a backend that is not there.
@@ -51,32 +57,65 @@ class MarginHead(nn.Module):
         )
         self.backend = backend
         self.ranks: Ranks = ALONE
-        weight = torch.randn(num_classes, in_features)
-        # On the meta device there is nothing to normalise, and torch would import its compiler for it: a second.
-        self.weight = nn.Parameter(weight if weight.is_meta else F.normalize(weight, dim=1))
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
         self.register_buffer("state", state)
-        self.state: Tensor
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws the prototypes anew, uniformly on the unit sphere, and puts the running state back to its start."""
+        self.weight.normal_()
+        if not self.weight.is_meta:  # there is nothing to normalise there, and torch would import its compiler for it
+            self.weight.copy_(F.normalize(self.weight, dim=1))
+        self.state.copy_(torch.tensor(LOSSES[self.options.loss].initial_state))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss, a scalar, of features [N, D] with labels [N] (int64 in [0, C))."""
-        self._check_shapes(features, labels)
+        """The mean loss, a scalar, of features [N, D] with labels [N] (integers in [0, C))."""
+        return self._loss_and_rows(features, labels)[0]
+
+    def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and [n] whether each sample is nearest to its own class; no N x C numbers are needed for it."""
+        loss, rows = self._loss_and_rows(features, labels)
+        return loss, hits(rows)
+
+    def _loss_and_rows(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        labels = check_batch(features, labels, self.weight.shape[1])
+        self._refuse_recomputing()
         state, moves = self.state, self.training
-        if self.training and self.ranks.world > 1 and len(self.state):
+        shared = self.training and self.ranks.world > 1 and len(self.state) > 0
+        if shared:
             state = state_of_all_ranks(features, self.weight, labels, self.options, self.state, self.ranks)
             moves = False  # it has
         if kernels.resolve(self.backend, features.device.type, features.dtype) == "torch":
             kernels.count_torch_call()
+            check_range(labels, len(self.weight))
             with torch.autocast(features.device.type, enabled=False):
-                loss, state = margin_loss(features, self.weight, labels, self.options, state, moves)
+                loss, state, rows = margin_loss(features, self.weight, labels, self.options, state, moves)
         else:  # autocast passes the operator by
-            loss, state = kernels.margin_loss(features, self.weight, labels, self.options, state, moves)
+            loss, state, rows = kernels.margin_loss(features, self.weight, labels, self.options, state, moves)
         if self.training and len(self.state):
             with torch.no_grad():
+                if shared:  # a loss that is not finite on one rank moves the state of none
+                    broken = self.ranks.largest((~loss.isfinite()).float())
+                    state = torch.where(broken > 0, self.state, state)
                 self.state.copy_(state)
-        return loss
+        return loss, rows
+
+    def _refuse_recomputing(self) -> None:
+        """Within a backward pass, as activation checkpointing calls it, the state is no longer the forward pass's."""
+        if not self.training or not len(self.state) or torch.compiler.is_compiling():
+            return
+        if torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                f"{self.options.loss}'s head cannot be recomputed in the backward pass: its running state has moved; "
+                "leave the head out of torch.utils.checkpoint"
+            )
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p."""
+        """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p.
+
+        fp32, of float64 features float64.
+        """
         return inference_logits(features, self.weight, self.options)
 
     def prototypes(self) -> Tensor:
@@ -87,19 +126,6 @@ class MarginHead(nn.Module):
         """The options, for printing the module."""
         classes, size = self.weight.shape
         return f"in_features={size}, num_classes={classes}, {self.options}"
-
-    def _check_shapes(self, features: Tensor, labels: Tensor) -> None:
-        size = self.weight.shape[1]
-        if features.dim() != 2 or features.shape[1] != size or len(features) == 0:
-            raise ValueError(f"features must be [N, {size}] with N >= 1, not {list(features.shape)}")
-        if labels.shape != features.shape[:1]:
-            raise ValueError(f"labels must be [{len(features)}], not {list(labels.shape)}")
-
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def, override]
-        # A running mean with rate 0.01 stands still in bf16: the state stays fp32 when the module is cast.
-        super()._apply(fn, recurse)
-        self.state = self.state.float()
-        return self
 
 
 class LinearHead(nn.Module):
@@ -114,17 +140,29 @@ class LinearHead(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
         self.register_buffer("state", torch.empty(0))
 
+    def reset_parameters(self) -> None:
+        """Draws weights and biases anew, as nn.Linear's."""
+        nn.Linear.reset_parameters(self)  # type: ignore[arg-type]
+
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss, a scalar, of features [N, D] with labels [N]."""
+        """The mean loss, a scalar, of features [N, D] with labels [N] (integers in [0, C))."""
+        return self.loss_and_hits(features, labels)[0]
+
+    def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and [n] whether each sample's largest logit is its own class's."""
+        labels = check_batch(features, labels, self.weight.shape[1])
+        check_range(labels, len(self.weight))
         logits = self.logits(features)
+        hit = logits.detach().argmax(dim=1) == labels
         if self.gamma is not None:
-            return focal_loss(logits, labels, self.gamma)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            return focal_loss(logits, labels, self.gamma), hit
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), hit
 
     def logits(self, features: Tensor) -> Tensor:
-        """z W^T + b, [N, C]."""
+        """z W^T + b, [N, C]; fp32, of float64 features float64."""
+        working = torch.promote_types(features.dtype, torch.float32)
         with torch.autocast(features.device.type, enabled=False):
-            return F.linear(features.float(), self.weight.float(), self.bias.float())
+            return F.linear(features.to(working), self.weight.to(working), self.bias.to(working))
 
     def prototypes(self) -> Tensor:
         """The rows of W on the unit sphere [C, D]."""

@@ -1,9 +1,11 @@
 """The margin losses in pure torch: the reference whose gradients come from autograd.
 
 Every loss here is softmax cross-entropy over scaled cosines in which a margin changes the target's logit; curricularface
-changes the other logits as well. With `c` [N, C] the cosines, `c_y` [N] the target's, `s` the scale and `psi` [N] the
-transformed target, the loss of a sample is `softplus(log sum_{j != y} exp(s n_j) - s psi)`: written so, it does not
-cancel once the model is trained. Shapes: N samples, D feature size, C classes.
+changes the other logits as well. With `c` [N, C] the cosines, `c_y` [N] the target's, `s` the scale, `psi` [N] the
+transformed target and `n` [N, C] the others, the loss of a sample is `softplus(log S - s psi)`, S the sum over j != y of
+exp(s n_j): written so, it does not cancel once the model is trained. S is held as exp(s peak) rest, peak the largest n_j, so
+that cosines are subtracted before they are scaled: s (peak - psi) keeps its digits at any s. Shapes: N samples, D feature
+size, C classes.
 """
 
 import math
@@ -17,8 +19,8 @@ from torch import Tensor
 from cifarnet.config import MarginOptions
 from cifarnet.distributed import ALONE, Ranks
 
-NORM_FLOOR = 1e-12  # norms below it count as it, so that a zero vector has cosine 0 and a finite gradient
-MAX_SCALE = 1e15  # SphereFace's scale |z| grows no further, so that value and gradients stay finite
+NORM_FLOOR = 1e-31  # a vector as short has no direction: its cosines and its gradient are 0
+MAX_SCALE = 1e31  # SphereFace's scale |z| grows no further, so that value and gradients stay finite
 COSINE_LIMIT = 1 - 1e-7  # beyond it value and derivative are those at the limit
 CLIP_EPS = 1e-3  # AdaFace's epsilon: of the angle, of the norm's std, and the least norm
 MAX_NORM = 100.0  # AdaFace clips norms to [CLIP_EPS, MAX_NORM]
@@ -44,15 +46,18 @@ class Angles:
 
 
 def normalize(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors [N, D] and norms [N] of `vectors` [N, D]; any finite magnitude, no overflow, zero stays zero.
+    """Unit vectors [N, D] and norms [N] of `vectors` [N, D] of any finite magnitude; a vector without direction stays 0.
 
     Dividing by the largest entry first keeps the squares in range; it is a constant to autograd, since the result does
     not depend on it.
     """
-    largest = vectors.detach().abs().amax(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
-    bounded = vectors / largest
-    length = torch.linalg.vector_norm(bounded, dim=1, keepdim=True).clamp_min(1.0)
-    return bounded / length, (length * largest).squeeze(1)
+    largest = vectors.detach().abs().amax(dim=1, keepdim=True)
+    bounded = vectors / largest.clamp_min(1e-36)
+    length = torch.linalg.vector_norm(bounded, dim=1, keepdim=True)
+    norm = length * largest
+    short = norm <= NORM_FLOOR
+    unit = bounded * torch.where(short, 0.0, 1 / length.clamp_min(1.0))
+    return unit, torch.where(short, NORM_FLOOR, norm).squeeze(1)
 
 
 def clamp_cosine(cosine: Tensor) -> Tensor:
@@ -62,7 +67,8 @@ def clamp_cosine(cosine: Tensor) -> Tensor:
 
 def angular_margin(angles: Angles, margin: Tensor | float, easy: bool) -> Tensor:
     """psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0."""
-    margin = torch.as_tensor(margin, dtype=angles.cosine.dtype, device=angles.cosine.device)
+    if not isinstance(margin, Tensor):
+        margin = torch.full_like(angles.cosine[:1], margin)  # filled on the device: a copy from the host would wait for it
     shifted = angles.cosine * margin.cos() - angles.sine * margin.sin()
     if easy:
         return torch.where(angles.cosine > 0, shifted, angles.cosine)
@@ -147,9 +153,9 @@ class Targets:
             return cosine
         return torch.where(cosine.detach() > self.threshold[:, None], cosine * (self.t + cosine), cosine)
 
-    def losses(self, log_others: Tensor) -> Tensor:
-        """softplus(log S - s psi) [N]: written so, it does not cancel once the model is trained."""
-        return F.softplus(log_others - self.scale * self.psi, threshold=40)
+    def losses(self, peak: Tensor, log_rest: Tensor) -> Tensor:
+        """softplus(log S - s psi) [N], log S = s peak + log_rest."""
+        return F.softplus(self.scale * (peak - self.psi) + log_rest, threshold=40)
 
 
 def targets_of(angles: Angles, options: MarginOptions) -> Targets:
@@ -215,17 +221,21 @@ def state_of_all_ranks(
 
 
 def inference_logits(features: Tensor, weight: Tensor, options: MarginOptions) -> Tensor:
-    """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p."""
+    """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p.
+
+    fp32, of float64 features float64.
+    """
+    working = torch.promote_types(features.dtype, torch.float32)
     with torch.autocast(features.device.type, enabled=False):
-        unit, norm = normalize(features.float())
-        cosine = unit @ normalize(weight.float())[0].T
+        unit, norm = normalize(features.to(working))
+        cosine = unit @ normalize(weight.to(working))[0].T
         return cosine * (norm[:, None] if options.loss == "sphereface" else options.scale)
 
 
 def margin_loss(
     features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, training: bool
-) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, averaged, and the new running state.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of a batch, averaged, the new running state, and what is known of the rows.
 
     Args:
         features: z [N, D], any float dtype and any norm; computed in fp32 at least.
@@ -233,10 +243,11 @@ def margin_loss(
         labels: y [N], int64 in [0, C).
         options: the loss and its constants.
         state: running state of the loss (see `LOSSES`), an fp32 vector.
-        training: whether the state moves.
+        training: whether the state moves; it does not where the loss is not finite.
 
     Returns:
-        loss: a scalar, fp32 (float64 for float64 features); state: as it should be stored.
+        loss: a scalar, fp32 (float64 for float64 features); state: as it should be stored; rows [N, 3], detached: |z|, c_y
+        and the largest other cosine (see `hits`).
     """
     working = torch.promote_types(features.dtype, torch.float32)
     unit_features, norm = normalize(features.to(working))
@@ -249,9 +260,18 @@ def margin_loss(
 
     targets = targets_of(angles, options)
     own = torch.zeros_like(cosine, dtype=torch.bool).scatter_(1, labels[:, None], True)
-    logits = targets.scale[:, None] * targets.others(cosine)
-    log_others = logits.masked_fill(own, -math.inf).logsumexp(dim=1)
-    loss = targets.losses(log_others).mean()
+    others = targets.others(cosine)
+    peak = others.detach().masked_fill(own, -math.inf).amax(dim=1)
+    highest = peak if others is cosine else cosine.detach().masked_fill(own, -math.inf).amax(dim=1)
+    logits = targets.scale[:, None] * (others - peak[:, None])
+    losses = targets.losses(peak, logits.masked_fill(own, -math.inf).logsumexp(dim=1))
+    loss = losses.mean()
     if options.loss == "magface":
         loss = loss + penalties(norm, options).mean()
-    return loss, angles.state.to(state.dtype)
+    moved = torch.where(loss.detach().isfinite(), angles.state.to(state.dtype), state)
+    return loss, moved, torch.stack([norm.detach(), target.detach(), highest], dim=1)
+
+
+def hits(rows: Tensor) -> Tensor:
+    """Of rows [N, 3 or more], as a loss returns them, whether each sample is nearest to its own class [N]; a tie is none."""
+    return rows[:, 1] > rows[:, 2]

@@ -5,11 +5,13 @@ in the features' dtype, fp32 or float64, whatever the weight's.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cifarnet.losses.margins import COSINE_LIMIT, Targets, normalize
+from cifarnet.distributed import Ranks
+from cifarnet.losses.margins import COSINE_LIMIT, NORM_FLOOR, Targets, normalize
 
 BLOCK = {
     "cpu": 2**20,
@@ -18,10 +20,30 @@ BLOCK = {
 FEWEST = 256  # classes a block, however large the batch
 
 
-def others_log_sum(
+@dataclass
+class Others:
+    """The sum over other classes of exp(s n_j + offset_j) as exp(s peak) rest, and the largest of their cosines; all [N].
+
+    peak and highest are -inf, and rest 0, where there is no other class.
+    """
+
+    peak: Tensor
+    rest: Tensor
+    highest: Tensor
+
+    def of_all(self, ranks: Ranks, scale: Tensor) -> "Others":
+        """The same over the classes of all ranks; scale [N]."""
+        if ranks.world == 1:
+            return self
+        peak = ranks.largest(self.peak)
+        rest = ranks.sum(self.rest * (scale * (self.peak - peak)).exp())
+        return Others(peak, rest, ranks.largest(self.highest))
+
+
+def others_of(
     unit_features: Tensor, weight: Tensor, own: Tensor, targets: Targets, offset: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """log of the sum over this shard's other classes of exp(s n_j), and the largest other cosine.
+) -> Others:
+    """The sum over this shard's other classes, and the largest other cosine.
 
     Args:
         unit_features: [N, D], of length 1, fp32 or float64.
@@ -29,21 +51,22 @@ def others_log_sum(
         own: int64 [N], where each row's own class stands in this shard; -1: not in it.
         targets: scale and threshold of each row.
         offset: [C_k], added to a class's logit (the log of how many classes a drawn one stands for).
-
-    Returns:
-        [N] and [N]; -inf where the shard has no other class.
     """
     lowest = torch.finfo(unit_features.dtype).min
     highest = torch.full_like(targets.scale, lowest)
-    peak, total = highest.clone(), torch.zeros_like(highest)
+    peak, rest = highest.clone(), torch.zeros_like(highest)
     for rows, _, _, cosine in _blocks(unit_features, weight):
         _fill_own(cosine, own - rows.start, -torch.inf)
         highest = torch.maximum(highest, cosine.amax(dim=1))
-        logits = _logits(cosine, targets, rows, offset)
-        risen = torch.maximum(peak, logits.amax(dim=1))
-        total = total * (peak - risen).exp() + logits.sub_(risen[:, None]).exp_().sum(dim=1)
+        others = targets.others(cosine)
+        risen = highest if others is cosine else torch.maximum(peak, others.amax(dim=1))
+        powers = others.sub_(risen[:, None]).mul_(targets.scale[:, None])
+        if offset is not None:
+            powers += offset[rows]
+        rest = rest * (targets.scale * (peak - risen)).exp() + powers.exp_().sum(dim=1)
         peak = risen
-    return peak + total.log(), torch.where(highest == lowest, -torch.inf, highest)
+    none = highest == lowest
+    return Others(peak.masked_fill(none, -torch.inf), rest, highest.masked_fill(none, -torch.inf))
 
 
 def shard_gradients(
@@ -51,7 +74,7 @@ def shard_gradients(
     weight: Tensor,
     own: Tensor,
     targets: Targets,
-    log_others: Tensor,
+    others: Others,
     by_others: Tensor,
     by_target: Tensor,
     offset: Tensor | None = None,
@@ -60,8 +83,8 @@ def shard_gradients(
     """The gradients of a loss of which these are known: d / d log S [N] and d / d c_y [N], S over all shards.
 
     Args:
-        unit_features, weight, own, targets, offset: as given to `others_log_sum`.
-        log_others: log S [N], over all shards.
+        unit_features, weight, own, targets, offset: as given to `others_of`.
+        others: of all shards.
         by_others, by_target: the loss's derivative by log S and by the target's cosine, [N] each.
         want: whether the gradient of the features, and of the weight, is needed.
 
@@ -70,12 +93,15 @@ def shard_gradients(
     """
     features = torch.zeros_like(unit_features) if want[0] else None
     gradient = torch.empty_like(weight) if want[1] else None
-    pull = by_others * targets.scale
+    pull = by_others * targets.scale / others.rest
     for rows, unit, length, cosine in _blocks(unit_features, weight):
         slope = None  # of n_j by c_j
         if targets.threshold is not None:
             slope = torch.where(cosine > targets.threshold[:, None], targets.t + 2 * cosine, 1.0)
-        share = _logits(cosine, targets, rows, offset).sub_(log_others[:, None]).exp_().mul_(pull[:, None])
+        powers = targets.others(cosine).sub_(others.peak[:, None]).mul_(targets.scale[:, None])
+        if offset is not None:
+            powers += offset[rows]
+        share = powers.exp_().mul_(pull[:, None])
         if slope is not None:
             share *= slope
         _fill_own(share, own - rows.start, by_target)
@@ -84,7 +110,8 @@ def shard_gradients(
         if gradient is not None:
             pushed = share.T @ unit_features
             along = (pushed * unit).sum(dim=1, keepdim=True)
-            gradient[rows] = (pushed - along * unit) / length[:, None]
+            short = (length <= NORM_FLOOR)[:, None]  # without a direction it has no gradient
+            gradient[rows] = ((pushed - along * unit) / length[:, None]).masked_fill(short, 0.0)
     return features, gradient
 
 
@@ -103,18 +130,10 @@ def _blocks(unit_features: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tens
         yield rows, unit, length, (unit_features @ unit.T).clamp_(-COSINE_LIMIT, COSINE_LIMIT)
 
 
-def _logits(cosine: Tensor, targets: Targets, rows: slice, offset: Tensor | None) -> Tensor:
-    """The other classes' logits [N, c]; `cosine` is overwritten where it can be."""
-    if targets.threshold is None:
-        logits = cosine.mul_(targets.scale[:, None])
-    else:
-        logits = targets.others(cosine).mul_(targets.scale[:, None])
-    return logits if offset is None else logits.add_(offset[rows])
-
-
 def _fill_own(block: Tensor, column: Tensor, value: Tensor | float) -> None:
     """Puts `value` at each row's own class where `column` [N] lies in `block` [N, c]; no sync with the host."""
     inside = (column >= 0) & (column < block.shape[1])
     index = column.clamp(0, block.shape[1] - 1)[:, None]
-    value = torch.as_tensor(value, dtype=block.dtype, device=block.device).expand(len(block))
+    if not isinstance(value, Tensor):
+        value = torch.full_like(block[:, 0], value)  # filled on the device: a copy from the host would wait for it
     block.scatter_(1, index, torch.where(inside[:, None], value[:, None], block.gather(1, index)))

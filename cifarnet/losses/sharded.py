@@ -1,7 +1,7 @@
 """A margin head whose classes are spread over ranks: each holds its rows of W, and the loss is the one of all classes.
 
 What crosses the wire in a step, N samples over all ranks: the unit features and norms (all-gather, N (D + 1) numbers), the
-labels (N), each target's cosine (all-reduce, N), the log-sums' maximum and sum (all-reduce, N each), the features'
+labels (N), each target's cosine (all-reduce, N), the largest other cosine, the peak and the sum of the others (all-reduce, N each), the features'
 gradient (reduce-scatter, N D). The gradient of W crosses no wire. One rank, or no process group, is one shard that holds
 every class: then this is the margin loss in little memory.
 """
@@ -17,10 +17,12 @@ from cifarnet.config import MarginOptions
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses import margins
-from cifarnet.losses.exchange import Batch, gathered, log_sum, sum_of_own
+from cifarnet.losses.contract import check_batch, check_range
+from cifarnet.losses.exchange import Batch, gathered, sum_of_own
 from cifarnet.losses.options import margin_options
+from cifarnet.losses.running_state import RunningState
 from cifarnet.losses.sampling import draw_classes
-from cifarnet.losses.shard import others_log_sum, shard_gradients, target_cosines
+from cifarnet.losses.shard import Others, others_of, shard_gradients, target_cosines
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Spread:
     seed: int = 0
 
 
-class ShardedMarginHead(nn.Module):
+class ShardedMarginHead(RunningState):
     """A `MarginHead` of which this rank holds the classes `classes`; the loss is that of all C classes, exactly.
 
     `head(features, labels)` takes this rank's samples and returns the mean over the samples of ALL ranks, the same number
@@ -82,7 +84,6 @@ class ShardedMarginHead(nn.Module):
         self.ranks, self.classes = ranks, range(*ranks.part(num_classes))
         self.weight = nn.Parameter(_initial_rows(num_classes, in_features, self.classes))
         self.register_buffer("state", state)
-        self.state: Tensor
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The mean loss over the samples of all ranks, of this rank's features [n, D] and labels [n] (int64 in [0, C))."""
@@ -90,7 +91,7 @@ class ShardedMarginHead(nn.Module):
 
     def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
-        self._check(features, labels)
+        labels = self._check(features, labels)
         with torch.autocast(features.device.type, enabled=False):
             working = torch.promote_types(features.dtype, torch.float32)
             unit, norm = margins.normalize(features.to(working))
@@ -104,7 +105,7 @@ class ShardedMarginHead(nn.Module):
     @torch.no_grad()
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy [n] of this rank's samples over the logits of inference (no margin), and whether each is a hit [n]."""
-        self._check(features, labels)
+        labels = self._check(features, labels)
         return measure(features, labels, self.weight, self.options, self.classes, self.ranks)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -124,17 +125,12 @@ class ShardedMarginHead(nn.Module):
         """The options, for printing the module."""
         return f"num_classes={self.num_classes}, classes={self.classes}, sample={self.sample}, {self.options}"
 
-    def _check(self, features: Tensor, labels: Tensor) -> None:
-        size = self.weight.shape[1]
-        if features.dim() != 2 or features.shape[1] != size or labels.shape != features.shape[:1]:
-            raise ValueError(f"features must be [n, {size}] and labels [n], not {features.shape} and {labels.shape}")
-        # Of a label out of range no rank would know the class. On a GPU this is reported at the next synchronisation.
-        torch._assert_async(((labels >= 0) & (labels < self.num_classes)).all(), "a label is out of range")
-
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def, override]
-        super()._apply(fn, recurse)  # the state stays fp32, as MarginHead's
-        self.state = self.state.float()
-        return self
+    def _check(self, features: Tensor, labels: Tensor) -> Tensor:
+        labels = check_batch(features, labels, self.weight.shape[1], least=0)  # another rank may have them
+        check_range(labels, self.num_classes)
+        if labels.is_cuda:  # of a label out of range no rank would know the class; reported at the next synchronisation
+            torch._assert_async(((labels >= 0) & (labels < self.num_classes)).all(), "a label is out of range")
+        return labels
 
 
 @torch.no_grad()
@@ -150,11 +146,11 @@ def measure(
     batch = Batch.gather(ranks, unit, norm, labels, classes)
     cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
     cosine = cosine.clamp(-margins.COSINE_LIMIT, margins.COSINE_LIMIT)
-    scale = batch.norm if options.loss == "sphereface" else torch.full_like(batch.norm, options.scale)
+    scale = batch.norm.clamp_max(margins.MAX_SCALE) if options.loss == "sphereface" else torch.full_like(batch.norm, options.scale)
     plain = margins.Targets(cosine, scale, None, cosine[:1])
-    log_others, highest = others_log_sum(batch.unit, weight, batch.own, plain)
-    losses = plain.losses(log_sum(ranks, log_others))
-    return losses[batch.mine], (cosine > ranks.largest(highest))[batch.mine]
+    others = others_of(batch.unit, weight, batch.own, plain).of_all(ranks, scale)
+    losses = plain.losses(others.peak, others.rest.log())
+    return losses[batch.mine], (cosine > others.highest)[batch.mine]
 
 
 class _ShardedLoss(torch.autograd.Function):
@@ -176,39 +172,43 @@ class _ShardedLoss(torch.autograd.Function):
         if training and head.sample < 1:
             draw = draw_classes(batch.own, len(weight), head.sample, (head.seed, head.step, ranks.rank))
         rows, own, offset = (weight, batch.own, None) if draw is None else (weight[draw.index], draw.own, draw.offset)
-        log_others, highest = others_log_sum(batch.unit, rows, own, plain, offset)
-        log_others, highest = log_sum(ranks, log_others), ranks.largest(highest)
+        others = others_of(batch.unit, rows, own, plain, offset).of_all(ranks, plain.scale)
         with torch.enable_grad():
-            log_others.requires_grad_()
-            losses = targets.losses(log_others) + margins.penalties(norms, head.options)
-            slopes = torch.autograd.grad(losses.sum(), (log_others, cosine, norms), materialize_grads=True)
-        ctx.save_for_backward(batch.unit, weight, own, cosine.detach(), log_others.detach(), *slopes)
+            log_rest = others.rest.log().requires_grad_()
+            losses = targets.losses(others.peak, log_rest) + margins.penalties(norms, head.options)
+            slopes = torch.autograd.grad(losses.sum(), (log_rest, cosine, norms), materialize_grads=True)
+        kept = (cosine.detach(), others.peak, others.rest, others.highest)
+        ctx.save_for_backward(batch.unit, weight, own, *kept, *slopes)
         ctx.plain, ctx.draw, ctx.ranks, ctx.batch = plain, draw, ranks, (batch.sizes, batch.mine)
         ctx.scales_by_norm = head.options.loss == "sphereface"
-        hits = (cosine.detach() > highest)[batch.mine]
-        state = angles.state.to(head.state.dtype)
+        hits = (cosine.detach() > others.highest)[batch.mine]
+        loss = losses.detach().mean()
+        state = torch.where(loss.isfinite(), angles.state.to(head.state.dtype), head.state)
         ctx.mark_non_differentiable(hits, state)
-        return losses.detach().mean(), hits, state
+        return loss, hits, state
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, *_):  # type: ignore[no-untyped-def, override]
-        unit, weight, own, cosine, log_others, *slopes = ctx.saved_tensors
+        unit, weight, own, cosine, peak, rest, highest, *slopes = ctx.saved_tensors
+        others = Others(peak, rest, highest)
         ranks, draw, (sizes, mine) = ctx.ranks, ctx.draw, ctx.batch
         by_others, by_target, by_norm = (slope * (grad / len(unit)) for slope in slopes)
         want = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
         rows, offset = (weight, None) if draw is None else (weight[draw.index], draw.offset)
-        features, gradient = shard_gradients(unit, rows, own, ctx.plain, log_others, by_others, by_target, offset, want)
+        features, gradient = shard_gradients(unit, rows, own, ctx.plain, others, by_others, by_target, offset, want)
         if draw is not None and gradient is not None:
             gradient = torch.zeros_like(weight).index_copy_(0, draw.index, gradient)
         norms = None
         if features is not None:
             features, norms = sum_of_own(ranks, features, sizes), by_norm[mine]
             if ctx.scales_by_norm:
-                # S's logits are |z| c_j: d loss / d |z| gets sum_j (d loss / d c_j) c_j / |z| of the others
+                # S is exp(|z| peak) rest, and autograd has differentiated the peak's exponent: what is left of the others is
+                # sum_j (d loss / d c_j) (c_j - peak) / |z|
                 along = (features * unit[mine]).sum(dim=1) - by_target[mine] * cosine[mine]
                 scale = ctx.plain.scale[mine]
-                norms = norms + torch.where(scale < margins.MAX_SCALE, along / scale, 0.0)
+                left = along / scale - by_others[mine] * peak[mine]
+                norms = norms + torch.where(scale < margins.MAX_SCALE, left, 0.0)
             features, norms = features * ranks.world, norms * ranks.world
         return features, norms, gradient, None, None, None
 

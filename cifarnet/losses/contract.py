@@ -1,0 +1,33 @@
+"""What every head asks of its input, on every backend and device."""
+
+import torch
+from torch import Tensor
+
+
+def check_batch(features: Tensor, labels: Tensor, size: int, least: int = 1) -> Tensor:
+    """The labels [N] as int64, of features [N, size], N >= least; labels of any integer type.
+
+    Raises:
+        ValueError: other shapes. TypeError: labels that are not integers.
+    """
+    if features.dim() != 2 or features.shape[1] != size or len(features) < least:
+        raise ValueError(f"features must be [N, {size}] with N >= {least}, not {list(features.shape)}")
+    if labels.shape != features.shape[:1]:
+        raise ValueError(f"labels must be [{len(features)}], not {list(labels.shape)}")
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"labels must be integers, not {labels.dtype}")
+    return labels.long()
+
+
+def check_range(labels: Tensor, num_classes: int) -> None:
+    """Raises IndexError for a label outside [0, C), with its sample. On the CPU only: reading a GPU would wait for it.
+
+    There the operators that index by the labels stop the program, at the next synchronisation.
+    """
+    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        sample = int(outside.nonzero()[0])
+        label = int(labels[sample])
+        raise IndexError(f"label {label} of sample {sample} is out of range: there are {num_classes} classes")
