@@ -58,7 +58,6 @@ struct MarginLoss : torch::autograd::Function<MarginLoss> {
     auto [value, next, rows, cosines] =
         call_forward(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
     context->save_for_backward({features, weight, labels, rows, cosines});
-    context->mark_non_differentiable({next, rows, cosines});
     context->set_materialize_grads(false);
     return {value, next, rows, cosines};
   }
@@ -81,8 +80,12 @@ struct MarginLoss : torch::autograd::Function<MarginLoss> {
 Forward margin_loss_autograd(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
                              int64_t loss, double scale, double margin, double h, double t_alpha, bool easy,
                              bool training) {
+  const auto dual = [](const Tensor& tensor) { return tensor._fw_grad(/*level=*/0).defined(); };
+  TORCH_CHECK_NOT_IMPLEMENTED(!dual(features) && !dual(weight), "the margin kernels have no forward-mode derivative; ",
+                              "use backend='torch' for it");
   auto out = MarginLoss::apply(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
-  return {out[0], out[1], out[2], out[3]};
+  // Only the loss has a derivative. (mark_non_differentiable would say so too, and compiled autograd does not know it.)
+  return {out[0], out[1].detach(), out[2].detach(), out[3].detach()};
 }
 
 }  // namespace

@@ -55,6 +55,7 @@ inline ucontext_t scheduler;
 inline std::vector<char> shared;
 inline std::map<void*, size_t> fixed;    // of the kernel that runs: its static shared memory, as it is met
 inline std::map<void*, int64_t> asked;   // of each kernel: the most dynamic shared memory that was asked for
+inline int64_t launches = 0;
 inline int64_t limit = 227 << 10;        // of a block: Hopper's
 inline std::vector<double> slots;
 inline std::string failure;
@@ -152,6 +153,7 @@ inline void check_shared(void* kernel, int64_t dynamic) {
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, size_t bytes, Arguments&&... arguments) {
   auto call = [&] { kernel(static_cast<Parameters>(arguments)...); };
+  ++host::launches;
   host::shared.assign(bytes, 0);
   host::fixed.clear();
   host::failure.clear();

@@ -1,4 +1,4 @@
-"""A margin loss on each backend that a machine without a GPU has: compiled, pure torch, and the CUDA kernels run on the CPU."""
+"""A margin loss on each backend: compiled, pure torch, the CUDA kernels run on the CPU, and on a GPU where there is one."""
 
 import pytest
 import torch
@@ -8,7 +8,15 @@ from cifarnet import kernels
 from cifarnet.config import MarginOptions
 from cifarnet.losses import margins
 
-BACKENDS = ("cpu", "torch", "host")
+GPU = torch.cuda.is_available() and bool(kernels.build_info().get("cuda"))
+BACKENDS = (
+    "cpu",
+    "torch",
+    "host",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not GPU, reason="no GPU here, or the extension is built without CUDA")
+    ),
+)
 
 
 @pytest.fixture
@@ -21,13 +29,17 @@ def evaluate(request):
     def run(backend, loss, z, w, y, state, training=True, upstream=1.0, most_kept=kept, **constants):
         constants = {**ORIGINAL[loss], **constants}
         if backend == "host":
-            return run_on_host(request.getfixturevalue("on_host"), loss, z, w, y, state, training, upstream, most_kept, **constants)
+            on_host = request.getfixturevalue("on_host")
+            return run_on_host(on_host, loss, z, w, y, state, training, upstream, most_kept, **constants)
         extension.keep_cosines(most_kept)
+        if backend == "cuda":
+            z, w, y, state = (x.cuda() for x in (z, w, y, state))
         z, w = z.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
-        function = kernels.margin_loss if backend == "cpu" else margins.margin_loss
+        function = margins.margin_loss if backend == "torch" else kernels.margin_loss
         options = MarginOptions(loss, easy_margin=constants.pop("easy", False), **constants)
         value, new, _ = function(z, w, y, options, state, training)
-        return value.detach(), new, *torch.autograd.grad(value, (z, w), torch.tensor(upstream))
+        gradients = torch.autograd.grad(value, (z, w), torch.tensor(upstream, device=z.device))
+        return tuple(x.detach().cpu() for x in (value, new, *gradients))
 
     yield run
     extension.keep_cosines(kept)

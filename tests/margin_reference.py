@@ -18,7 +18,9 @@ ORIGINAL = {
 STATE = {"sphereface": [7.0], "curricularface": [0.3], "adaface": [18.0, 6.0]}
 
 
-def reference(loss, features, weight, labels, state, training, *, scale, margin, h=0.333, t_alpha=0.01, easy=False, noise=None):
+def reference(
+    loss, features, weight, labels, state, training, *, scale, margin, h=0.333, t_alpha=0.01, easy=False, noise=None
+):
     """(loss, new state), float64 and differentiable, of features [N, D], weight [C, D], labels [N], state vector.
 
     noise [N, C]: added to the cosines, without a derivative.

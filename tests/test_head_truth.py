@@ -108,7 +108,13 @@ def test_a_gradient_scaler_backs_off_as_in_pure_torch():
 
 MAGNITUDES = [10.0**power for power in (-30, -20, -10, -5, -2, 0, 1.1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 25, 30)]
 # N, D, C, the most cosines that are kept
-SIZES = {2: (24, 64, 1 << 23), 10: (24, 64, 1 << 23), 100: (24, 64, 1 << 23), 5000: (24, 64, 1 << 23), 5001: (24, 64, 0)}
+SIZES = {
+    2: (24, 64, 1 << 23),
+    10: (24, 64, 1 << 23),
+    100: (24, 64, 1 << 23),
+    5000: (24, 64, 1 << 23),
+    5001: (24, 64, 0),
+}
 
 
 def truth(loss, z, w, y, state, noise=None):
@@ -147,7 +153,9 @@ def test_each_row_over_sixty_powers_of_ten(evaluate, loss, classes, backend):
         got = evaluate(backend, loss, rows, w, y, state, training=False, most_kept=kept)[2:]
         exact = truth(loss, rows, w, y, state)
         moved = [truth(loss, rows, w, y, state, noise) for noise in noises] if scale > 1e4 else []
-        for name, ours, true, others in zip(("dz", "dW"), got, exact, zip(*moved, strict=True) if moved else ((), ()), strict=True):
+        for name, ours, true, others in zip(
+            ("dz", "dW"), got, exact, zip(*moved, strict=True) if moved else ((), ()), strict=True
+        ):
             held = (true.norm(dim=1) > 1e-30) & (true.norm(dim=1) < 1e37)
             bound = 1e-5 + 4 * 2.0**-24 * scale * (2 if loss == "curricularface" else 1)  # d n / d c = 2 c + t
             if scale > 1e4:

@@ -101,3 +101,89 @@ def test_a_label_out_of_range_is_a_device_side_assertion(on_host, regime):
     y[2] = c
     with pytest.raises(RuntimeError, match="device-side assertion: label >= 0"):
         run(on_host, "arcface", z, w, y, state)
+
+
+HOPPER, SMALLER = 227 << 10, 99 << 10  # bytes of shared memory that a block may have: H100; GeForce 30
+
+
+@pytest.fixture
+def limited(on_host):
+    """limited(bytes): the device has so much shared memory; put back afterwards."""
+    yield on_host.limit_shared
+    on_host.limit_shared(HOPPER)
+
+
+@pytest.mark.parametrize("limit", [HOPPER, SMALLER])
+@pytest.mark.parametrize(
+    "classes_size", [(20, 512), (10, 1024), (24, 512), (16, 500), (13, 1000), (10, 2048), (64, 900)]
+)
+def test_no_kernel_takes_more_shared_memory_than_was_asked_for(on_host, limited, classes_size, limit):
+    """Static and dynamic together; the driver's rule is check_shared() in cuda_on_host.h."""
+    c, d = classes_size
+    limited(limit)
+    on_host.keep_cosines(1 << 23)
+    batch = sample("arcface", 9, d, c)
+    for actual, wanted in zip(run(on_host, "arcface", *batch), expected("arcface", *batch), strict=True):
+        assert not wanted.numel() or error(actual, wanted) <= 1e-5
+
+
+@pytest.mark.parametrize(("limit", "few"), [(HOPPER, True), (SMALLER, True), (80 << 10, False)])
+def test_the_devices_shared_memory_decides_what_few_classes_are(on_host, limited, limit, few):
+    """ResNet-50 on CIFAR-10, C = 10 and D = 2048, takes three launches where its prototypes, 80 KB, fit beside the rest."""
+    limited(limit)
+    on_host.keep_cosines(1 << 23)
+    before = on_host.launches()
+    run(on_host, "adaface", *sample("adaface", 9, 2048, 10))
+    assert (on_host.launches() - before == 3) == few
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("loss", ["arcface", "curricularface", "sphereface"])
+def test_the_largest_other_cosine_is_handed_out(on_host, loss, regime):
+    n, d, c, kept = REGIMES[regime]
+    on_host.keep_cosines(kept)
+    z, w, y, state = sample(loss, n, d, c)
+    rows = on_host.margin_loss(z, w, y, state, kernels.LOSS_NUMBERS[loss], 64.0, 4.0, 0.3, 0.01, False, True)[2]
+    unit = torch.nn.functional.normalize
+    cosine = unit(z.double()) @ unit(w.double()).T
+    own = torch.nn.functional.one_hot(y, c).bool()
+    torch.testing.assert_close(rows[:, 1].double(), cosine[own], rtol=0, atol=1e-6)
+    torch.testing.assert_close(rows[:, 2].double(), cosine.masked_fill(own, -2).amax(1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize(
+    "types", [("float32", "bfloat16"), ("float32", "float16"), ("float16", "bfloat16"), ("bfloat16", "float16")]
+)
+def test_prototypes_of_another_16_bit_type(on_host, types, regime):
+    n, d, c, kept = REGIMES[regime]
+    on_host.keep_cosines(kept)
+    of_z, of_w = (getattr(torch, name) for name in types)
+    batch = sample("cosface", n, d, c, dtype=of_z, weight_dtype=of_w)
+    got, truth = run(on_host, "cosface", *batch), expected("cosface", *batch)
+    for actual, wanted in zip(got, truth, strict=True):
+        assert not wanted.numel() or error(actual, wanted) <= 1e-2
+    assert got[2].dtype == of_z and got[3].dtype == of_w
+
+
+@pytest.mark.parametrize("classes", [5, 70])
+@pytest.mark.parametrize("loss", ["adaface", "curricularface"])
+def test_several_blocks_sum_the_loss_and_the_state(on_host, loss, classes):
+    """More rows than the threads of a block, of which the last to come adds up what all have left, in order."""
+    on_host.keep_cosines(1 << 23)
+    batch = sample(loss, 700, 8, classes)
+    got, truth = run(on_host, loss, *batch), expected(loss, *batch)
+    for actual, wanted in zip(got, truth, strict=True):
+        assert error(actual, wanted) <= 1e-5
+    assert all(torch.equal(a, b) for a, b in zip(got, run(on_host, loss, *batch), strict=True))
+
+
+def test_a_stateless_loss_takes_no_kernel_for_its_state(on_host):
+    on_host.keep_cosines(1 << 23)
+    counts = {}
+    for loss in ("arcface", "adaface"):
+        z, w, y, state = sample(loss, 5, 8, 70)
+        before = on_host.launches()
+        on_host.margin_loss(z, w, y, state, kernels.LOSS_NUMBERS[loss], 64.0, 0.5, 0.3, 0.01, False, True)
+        counts[loss] = on_host.launches() - before
+    assert counts == {"arcface": 5, "adaface": 6}  # normalise twice, targets, sums, loss; and the state

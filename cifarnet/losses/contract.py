@@ -1,5 +1,7 @@
 """What every head asks of its input, on every backend and device."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -22,12 +24,17 @@ def check_batch(features: Tensor, labels: Tensor, size: int, least: int = 1) -> 
 def check_range(labels: Tensor, num_classes: int) -> None:
     """Raises IndexError for a label outside [0, C), with its sample. On the CPU only: reading a GPU would wait for it.
 
-    There the operators that index by the labels stop the program, at the next synchronisation.
+    There, and under torch.compile and torch.func, the operators that index by the labels stop the program.
     """
-    if labels.device.type != "cpu" or torch.compiler.is_compiling():
+    if labels.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return
     outside = (labels < 0) | (labels >= num_classes)
     if outside.any():
         sample = int(outside.nonzero()[0])
         label = int(labels[sample])
         raise IndexError(f"label {label} of sample {sample} is out of range: there are {num_classes} classes")
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """The context in which autocast leaves the head alone; the meta device has no autocast."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

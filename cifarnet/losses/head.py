@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from cifarnet import kernels
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.losses import LOSSES, loss_constants
-from cifarnet.losses.contract import check_batch, check_range
+from cifarnet.losses.contract import check_batch, check_range, full_precision
 from cifarnet.losses.fit import fitting_margin, fitting_scale
 from cifarnet.losses.focal import focal_loss
 from cifarnet.losses.margins import hits, inference_logits, margin_loss, normalize, state_of_all_ranks
@@ -89,7 +89,7 @@ class MarginHead(RunningState):
         if kernels.resolve(self.backend, features.device.type, features.dtype) == "torch":
             kernels.count_torch_call()
             check_range(labels, len(self.weight))
-            with torch.autocast(features.device.type, enabled=False):
+            with full_precision(features.device):
                 loss, state, rows = margin_loss(features, self.weight, labels, self.options, state, moves)
         else:  # autocast passes the operator by
             loss, state, rows = kernels.margin_loss(features, self.weight, labels, self.options, state, moves)
@@ -161,7 +161,7 @@ class LinearHead(nn.Module):
     def logits(self, features: Tensor) -> Tensor:
         """z W^T + b, [N, C]; fp32, of float64 features float64."""
         working = torch.promote_types(features.dtype, torch.float32)
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             return F.linear(features.to(working), self.weight.to(working), self.bias.to(working))
 
     def prototypes(self) -> Tensor:

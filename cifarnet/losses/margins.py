@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cifarnet.config import MarginOptions
 from cifarnet.distributed import ALONE, Ranks
+from cifarnet.losses.contract import full_precision
 
 NORM_FLOOR = 1e-31  # a vector as short has no direction: its cosines and its gradient are 0
 MAX_SCALE = 1e31  # SphereFace's scale |z| grows no further, so that value and gradients stay finite
@@ -68,7 +69,9 @@ def clamp_cosine(cosine: Tensor) -> Tensor:
 def angular_margin(angles: Angles, margin: Tensor | float, easy: bool) -> Tensor:
     """psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0."""
     if not isinstance(margin, Tensor):
-        margin = torch.full_like(angles.cosine[:1], margin)  # filled on the device: a copy from the host would wait for it
+        margin = torch.full_like(
+            angles.cosine[:1], margin
+        )  # filled on the device: a copy from the host would wait for it
     shifted = angles.cosine * margin.cos() - angles.sine * margin.sin()
     if easy:
         return torch.where(angles.cosine > 0, shifted, angles.cosine)
@@ -226,7 +229,7 @@ def inference_logits(features: Tensor, weight: Tensor, options: MarginOptions) -
     fp32, of float64 features float64.
     """
     working = torch.promote_types(features.dtype, torch.float32)
-    with torch.autocast(features.device.type, enabled=False):
+    with full_precision(features.device):
         unit, norm = normalize(features.to(working))
         cosine = unit @ normalize(weight.to(working))[0].T
         return cosine * (norm[:, None] if options.loss == "sphereface" else options.scale)

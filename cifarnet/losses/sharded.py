@@ -17,7 +17,7 @@ from cifarnet.config import MarginOptions
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses import margins
-from cifarnet.losses.contract import check_batch, check_range
+from cifarnet.losses.contract import check_batch, check_range, full_precision
 from cifarnet.losses.exchange import Batch, gathered, sum_of_own
 from cifarnet.losses.options import margin_options
 from cifarnet.losses.running_state import RunningState
@@ -92,7 +92,7 @@ class ShardedMarginHead(RunningState):
     def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
         labels = self._check(features, labels)
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             working = torch.promote_types(features.dtype, torch.float32)
             unit, norm = margins.normalize(features.to(working))
             loss, hits, state = _ShardedLoss.apply(unit, norm, self.weight, labels, self, self.training)
@@ -146,7 +146,11 @@ def measure(
     batch = Batch.gather(ranks, unit, norm, labels, classes)
     cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
     cosine = cosine.clamp(-margins.COSINE_LIMIT, margins.COSINE_LIMIT)
-    scale = batch.norm.clamp_max(margins.MAX_SCALE) if options.loss == "sphereface" else torch.full_like(batch.norm, options.scale)
+    scale = (
+        batch.norm.clamp_max(margins.MAX_SCALE)
+        if options.loss == "sphereface"
+        else torch.full_like(batch.norm, options.scale)
+    )
     plain = margins.Targets(cosine, scale, None, cosine[:1])
     others = others_of(batch.unit, weight, batch.own, plain).of_all(ranks, scale)
     losses = plain.losses(others.peak, others.rest.log())
