@@ -67,7 +67,7 @@ def main() -> None:
             )
             timer.daemon = True
             timer.start()
-        data = random_images(64, 32) if options.rehearse else load("cifar10", options.data_dir)
+        data = random_images(32, 16) if options.rehearse else load("cifar10", options.data_dir)
         chosen = [small(cell) for cell in chosen] if options.rehearse else chosen
         check_results(chosen, options.out / "results")
         planned = follow_plan(chosen, data, options)

@@ -154,7 +154,7 @@ def fair_level(costs: list[float], total: float) -> float:
 
 def small(cell: Cell) -> Cell:
     """The cell for a few random pixels."""
-    return replace(cell, config=replace(cell.config, epochs=1, batch_size=32))
+    return replace(cell, config=replace(cell.config, epochs=1, batch_size=16))
 
 
 def with_epochs(cell: Cell, epochs: int) -> Cell:

@@ -53,8 +53,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error(f"--seeds: {options.seeds} is too few; at least 1")
-    data = random_images(64, 32) if options.rehearse else load(options.dataset, options.data_dir)
-    small, results = {"epochs": 1, "batch_size": 32, "compile": False} if options.rehearse else {}, []
+    data = random_images(32, 16) if options.rehearse else load(options.dataset, options.data_dir)
+    small, results = {"epochs": 1, "batch_size": 16, "compile": False} if options.rehearse else {}, []
     with StopRequest() as stop:
         for name in options.only:
             config = TrainConfig.from_dict(RUNS[name] | {"dataset": options.dataset} | small)

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import Phase, settings
 
 from cifarnet.cli import run
+
+# For a GPU machine, which is there for minutes: pytest --hypothesis-profile=no-shrinking
+settings.register_profile("no-shrinking", phases=[Phase.explicit, Phase.generate])
 
 
 @pytest.fixture(scope="session")
