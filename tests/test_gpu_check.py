@@ -71,9 +71,27 @@ def test_a_step_that_fails_is_named_and_the_others_are_done(tmp_path):
     assert "reproduce.py is broken" in out and "reproduce.py is broken" in (tmp_path / "out" / "log.txt").read_text()
 
 
+def test_a_step_ends_with_the_calls_time_and_what_is_left_is_not_run(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *gpu_facts.py*) exec sleep 60 ;; esac\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    code, _, _ = check(2, tmp_path / "out", "--rehearse", "--seconds", "6", python=python)
+    steps = json.loads((tmp_path / "out" / "summary.json").read_text())["steps"]
+    assert code == 1 and [step["exit"] for step in steps] == [124] * 5 + [0] and steps[0]["seconds"] < 8
+    assert steps[0]["note"] == "stopped: its time was up" and steps[1]["note"] == "not run: no time is left"
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("4", "out"), ("1",), ("1", "--rehearse"), ("1", "out", "--fast"), ("1", "out", "--data", "/nonexistent")],
+    [
+        (),
+        ("4", "out"),
+        ("1",),
+        ("1", "--rehearse"),
+        ("1", "out", "--fast"),
+        ("1", "out", "--seconds", "x"),
+        ("1", "out", "--data", "/nonexistent"),
+    ],
 )
 def test_wrong_arguments(arguments, tmp_path):
     code, out, err = check(*[tmp_path / word if word == "out" else word for word in arguments])
