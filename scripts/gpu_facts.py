@@ -46,7 +46,7 @@ def main() -> None:
     facts |= {name: installed(name) for name in PACKAGES}
     facts |= {"nvcc": said(tool("nvcc"), "--version"), "sanitizer": tool("compute-sanitizer")}
     facts |= {"driver": said(shutil.which("nvidia-smi") or "", "--query-gpu=driver_version", "--format=csv,noheader")}
-    facts |= {"kernel": platform.release(), "cores": str(os.cpu_count())}
+    facts |= {"cores": str(os.cpu_count())}
     Path(sys.argv[1]).write_text(json.dumps(facts, indent=1) + "\n")
     print("\n".join(f"{name}: {value or 'none'}" for name, value in facts.items()))
 
