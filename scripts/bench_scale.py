@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.losses.head import MarginHead
 from cifarnet.losses.sharded import ShardedMarginHead, Spread
-from scripts.bench_head import peak, processor, wait
+from scripts.head_timing import peak, processor, wait
 
 CASES = (("compiled", 1), ("sharded", 1), ("sharded", 2), ("sampled", 1), ("eager", 1))
 EAGER_TENSORS = 7  # of N x C numbers, a little more than eager holds: left out where these do not fit in half of memory

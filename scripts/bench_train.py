@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """How close `cifarnet train` comes to a bare loop: images a second, in turn, medians; and the report's kind of loop beside.
 
-    python scripts/bench_train.py --data-dir DIR [--arch resnet18] [--batch-size 128] [--rounds 5] [--json FILE]
+    python scripts/bench_train.py [--data-dir DIR] [--arch resnet18] [--batch-size 128] [--rounds 5] [--json FILE]
+
+Without --data-dir the images are random pixels, which take as long: nothing here depends on what is in them.
 
 bare: forward, backward, update on one batch that never changes, same layout and precision; nothing else.
 cifarnet: the loop of `cifarnet train` with its data, augmentation, guard and sums.
@@ -20,6 +22,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from random_images import random_images
 from torchvision import transforms
 
 from cifarnet.build import build_session
@@ -105,57 +108,59 @@ def report(config: TrainConfig, data: Dataset, steps: int) -> Callable[[], float
     return run
 
 
-def main() -> None:
-    """Prints a table and, with --json, writes the figures."""
+def parse_options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--data-dir", help="holds CIFAR-10 (default: random pixels)")
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--loss", default="ce")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument(
-        "--steps", type=int, default=200 if torch.cuda.is_available() else 6, help="of a round (6; GPU: 200)"
-    )
+    steps = 200 if torch.cuda.is_available() else 6
+    parser.add_argument("--steps", type=int, default=steps, help="of a round (6; GPU: 200)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    config = TrainConfig(arch=options.arch, loss=options.loss, batch_size=options.batch_size)
-    data = load("cifar10", options.data_dir)
+    return parser.parse_args()
+
+
+def images_for(options: argparse.Namespace) -> Dataset:
+    """As many training images as a round's steps take."""
     count = options.steps * options.batch_size
-    data = dataclasses.replace(data, train=Split(data.train.images[:count], data.train.labels[:count]))
-    loops = {
-        "bare": bare(config, data, options.steps),
-        "cifarnet": ours(config, data, options.steps),
-        "report": report(config, data, options.steps),
-    }
+    if not options.data_dir:
+        return random_images(count, options.batch_size)
+    data = load("cifar10", options.data_dir)
+    return dataclasses.replace(data, train=Split(data.train.images[:count], data.train.labels[:count]))
+
+
+def measure(loops: dict[str, Callable[[], float]], count: int, rounds: int) -> dict[str, list[float]]:
+    """Images a second of each loop, in turn, after a round that warms up."""
     for run in loops.values():
         run()
     rates: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for name, run in loops.items():
             rates[name].append(count / run())
+    return rates
+
+
+def main() -> None:
+    """Prints a table and, with --json, writes the figures."""
+    options = parse_options()
+    config = TrainConfig(arch=options.arch, loss=options.loss, batch_size=options.batch_size)
+    data = images_for(options)
+    makers = {"bare": bare, "cifarnet": ours, "report": report}
+    loops = {name: make(config, data, options.steps) for name, make in makers.items()}
+    rates = measure(loops, len(data.train), options.rounds)
     session = build_session(config, data)
     ratio = statistics.median(a / b for a, b in zip(rates["cifarnet"], rates["bare"], strict=True))
-    print(
-        f"{options.arch}, {options.loss}, batch {options.batch_size}, {device_name(session.device)}, {session.precision}, torch {torch.__version__}"
-    )
+    document = {"arch": options.arch, "loss": options.loss, "batch_size": options.batch_size, "data": data.name}
+    document |= {"device": device_name(session.device), "precision": session.precision, "torch": torch.__version__}
+    print("{arch}, {loss}, batch {batch_size}, {data}, {device}, {precision}, torch {torch}".format(**document))
     for name, values in rates.items():
-        print(
-            f"{name:>10} {statistics.median(values):>10,.0f} images a second (from {min(values):,.0f} to {max(values):,.0f})"
-        )
+        middle, low, high = statistics.median(values), min(values), max(values)
+        print(f"{name:>10} {middle:>10,.0f} images a second (from {low:,.0f} to {high:,.0f})")
     print(f"cifarnet / bare, median of the pairs: {ratio:.3f}")
     if options.json:
-        document = {
-            "arch": options.arch,
-            "loss": options.loss,
-            "batch_size": options.batch_size,
-            "device": device_name(session.device),
-        }
-        document |= {
-            "precision": session.precision,
-            "torch": torch.__version__,
-            "images_per_second": rates,
-            "cifarnet_over_bare": ratio,
-        }
+        document |= {"images_per_second": rates, "cifarnet_over_bare": ratio}
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 

@@ -3,12 +3,13 @@
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from cifarnet import kernels
@@ -44,10 +45,14 @@ def textbook(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(SCALE * (own * shifted + (1 - own) * cosine), y)
 
 
-def autocast(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+def in_bf16(loss: Loss) -> Loss:
     """The same with bf16 products and cosines."""
-    with torch.autocast(z.device.type, torch.bfloat16):
-        return textbook(z, w, y)
+
+    def inside(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, torch.bfloat16):
+            return loss(z, w, y)
+
+    return inside
 
 
 def insightface(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
@@ -87,26 +92,79 @@ def metric_learning() -> Loss | None:
     return loss
 
 
-def competitors(device: str, classes: int) -> dict[str, Loss]:
-    """By name; those that cannot run at this size are left out."""
-    found: dict[str, Loss] = {"cifarnet": ours}
+class Peer(nn.Module):
+    """A loss with the prototypes as its parameter: torch.compile need not copy a parameter into its graphs."""
+
+    def __init__(self, loss: Loss, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.loss, self.weight = loss, weight
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.loss(z, self.weight, y)
+
+
+@dataclass
+class Competitor:
+    """How a loss is computed.
+
+    Args:
+        group: what --only chooses by.
+        loss: of features and labels.
+        tf32: fp32 products may round to TF32.
+        graph: forward and backward are captured in a CUDA graph.
+    """
+
+    group: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    tf32: bool = False
+    graph: bool = False
+
+
+GROUPS = ("ours", "floor", "eager", "compile", "others")
+
+
+def ways(device: str, dtype: torch.dtype) -> dict[str, tuple[Loss, bool]]:
+    """How the pure-torch head is run, by what its name ends in: with the products that a user would choose here."""
+    if device == "cpu":
+        return {"": (reference, False)} | (
+            {", autocast": (in_bf16(reference), False)} if dtype != torch.float32 else {}
+        )
+    first = {"": (reference, False)} if dtype == torch.float32 else {", autocast": (in_bf16(reference), False)}
+    return first | {", TF32": (reference, True)}
+
+
+def competitors(weight: nn.Parameter, dtype: torch.dtype, compiler: str = "inductor") -> dict[str, Competitor]:
+    """By name; those that cannot run with so many classes are left out."""
+    device, classes = weight.device.type, len(weight)
+    mine = Peer(ours, weight)
+    found = {"cifarnet": Competitor("ours", mine)}
+    if device == "cuda":
+        if classes <= 1_000_000:  # the graph keeps gradients of its own
+            found["cifarnet, CUDA graph"] = Competitor("ours", mine, graph=True)
+        if dtype == torch.float32:
+            found["cifarnet, TF32"] = Competitor("ours", mine, tf32=True)
     if classes > 1_000_000:
         return found
-    found["eager"] = reference
-    if classes <= 1000 or device == "cuda":
-        found["torch.compile"] = torch.compile(reference, dynamic=False)
+    for ending, (loss, tf32) in ways(device, dtype).items():
+        found[f"eager{ending}"] = Competitor("eager", Peer(loss, weight), tf32)
+        if classes <= 1000 or device == "cuda":
+            compiled = torch.compile(Peer(loss, weight), dynamic=False, backend=compiler)
+            found[f"torch.compile{ending}"] = Competitor("compile", compiled, tf32)
         if device == "cuda":
-            found["torch.compile, CUDA graph"] = torch.compile(reference, dynamic=False, mode="reduce-overhead")
+            compiled = torch.compile(Peer(loss, weight), dynamic=False, mode="reduce-overhead")
+            found[f"torch.compile, CUDA graph{ending}"] = Competitor("compile", compiled, tf32)
     if classes <= 100_000:
-        found |= {"textbook": textbook, "textbook, autocast": autocast, "insightface": insightface}
+        others = {"textbook": textbook, "textbook, autocast": in_bf16(textbook), "insightface": insightface}
+        found |= {name: Competitor("others", Peer(loss, weight)) for name, loss in others.items()}
     peer = metric_learning() if classes <= 1000 else None
     if peer:
-        found["metric-learning"] = peer
+        found["metric-learning"] = Competitor("others", Peer(peer, weight))
     return found
 
 
-def floor(z: Tensor, w: Tensor, y: Tensor) -> None:
-    """The three products that forward and backward cannot do without."""
-    w = w.to(z.dtype)
-    cosine = z @ w.T
-    cosine @ w, cosine.T @ z
+def floor(z: Tensor, w: Tensor) -> None:
+    """The three products that forward and backward cannot do without, a million classes at a time."""
+    for part in w.split(1 << 20):
+        part = part.to(z.dtype)
+        cosine = z @ part.T
+        cosine @ part, cosine.T @ z

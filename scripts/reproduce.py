@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Runs the report's tables and writes published, ours and the difference side by side.
 
-    python scripts/reproduce.py --data-dir DIR --out DIR [--budget cpu|gpu] [--seeds 3] [--only NAME ...]
-                                [--max-minutes M] [--list]
+    python scripts/reproduce.py --data-dir DIR --out DIR [--budget cpu|gpu|quick] [--seeds 3] [--only NAME ...]
+                                [--max-minutes M] [--keep FILE] [--list] [--rehearse]
 
 One run folder a cell and seed under OUT/runs, one JSON a run under OUT/results, the table in OUT/tables.md. Called again it
 goes on where it stopped, in the middle of an epoch too; --max-minutes (or SIGTERM, Ctrl-C) stops it in good order. Results
 that were made with another recipe than a cell has now are refused.
 
 The first call measures how fast this machine trains each network and shortens the costly cells, so that all end within the
-budget: 3 hours on a CPU, 40 minutes on a GPU. The epochs are kept in OUT/plan.json and later calls follow it; remove it where
+budget: 3 hours on a CPU, 40 minutes on a GPU, there 7 for the quick one (ResNet-18 with each margin). The epochs are kept in OUT/plan.json and later calls follow it; remove it where
 the machine was busy with other work at that moment. The CPU's ResNet-18 cells are made for 12
 epochs; a slow machine gives them fewer.
+
+--keep FILE holds the plan and all results so far in one file; another machine that is given it goes on. --rehearse shows in
+seconds that the command runs: one epoch of a few random pixels.
 """
 
 import argparse
@@ -22,7 +25,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from reproduce_cells import MINUTES, Cell, cells, choose, measure_rates, plan_epochs, with_epochs
+from random_images import random_images
+from reproduce_cells import MINUTES, Cell, cells, choose, measure_rates, plan_epochs, small, with_epochs
+from reproduce_kept import pack, unpack
 
 from cifarnet.build import build_session
 from cifarnet.cli.common import messages
@@ -52,6 +57,8 @@ def main() -> None:
         print("\n".join(cell.name for cell in chosen))
         return
     (options.out / "results").mkdir(parents=True, exist_ok=True)
+    if options.keep:
+        unpack(options.keep, options.out)
     spent, code = threading.Event(), 0
     with StopRequest() as stop:
         if options.max_minutes is not None:
@@ -60,13 +67,16 @@ def main() -> None:
             )
             timer.daemon = True
             timer.start()
-        data = load("cifar10", options.data_dir)
+        data = random_images(32, 16) if options.rehearse else load("cifar10", options.data_dir)
+        chosen = [small(cell) for cell in chosen] if options.rehearse else chosen
         check_results(chosen, options.out / "results")
         planned = follow_plan(chosen, data, options)
+        keep(options)
         try:
             for seed in range(options.seeds):
                 for cell in planned:
                     fill(cell, seed, data, options.out, stop)
+                    keep(options)  # after each: a machine may be taken away
         except Interrupted as error:
             print(f"stopped ({'the time is up' if spent.is_set() else error.why}); call again to go on")
             code = 0 if spent.is_set() else error.exit_code
@@ -83,6 +93,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="*", metavar="NAME", help="these cells alone (see --list)")
     parser.add_argument("--max-minutes", type=float, help="stop after so long; call again to go on")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="one file with the plan and the results")
+    parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--list", action="store_true", help="name the cells and end")
     options = parser.parse_args()
     if options.out is None and not options.list:
@@ -90,6 +102,12 @@ def parse_options() -> argparse.Namespace:
     if options.seeds < 1:
         parser.error(f"--seeds: {options.seeds} is too few; at least 1")
     return options
+
+
+def keep(options: argparse.Namespace) -> None:
+    """Brings --keep's file up to date."""
+    if options.keep:
+        pack(options.out, options.keep)
 
 
 def follow_plan(chosen: list[Cell], data: Dataset, options: argparse.Namespace) -> list[Cell]:
@@ -180,6 +198,8 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
 
 def data_kind(data: Dataset) -> str:
     """Whether these are CIFAR-10's own pixels: what was compressed and unpacked again has less contrast."""
+    if data.name != "cifar10":
+        return data.name
     exact = all(abs(mine - known) < 1e-5 for mine, known in zip(data.std, EXACT_STD, strict=True))
     return "exact" if exact else "JPEG copy (not pixel-exact)"
 

@@ -8,7 +8,8 @@ resnet18: `--arch resnet18 --recipe quick --epochs 24`, for the report's 90.8% i
 
 A session first trains one epoch, which compiles the step, chooses algorithms and fills the allocator, and then goes back to
 the weights that it began with. Seconds are those of the epochs' steps with their data and augmentation, the device waited
-for: without the warm-up, the checkpoints and the one evaluation at the end. --dataset digits is for a first try.
+for: without the warm-up, the checkpoints and the one evaluation at the end. --dataset digits is for a first try; --rehearse
+shows in seconds on any machine that the command runs: one epoch of a few random pixels, without compiling.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from random_images import random_images
 
 from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
@@ -47,13 +49,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=tuple(RUNS), default=tuple(RUNS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--rehearse", action="store_true")
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error(f"--seeds: {options.seeds} is too few; at least 1")
-    data, results = load(options.dataset, options.data_dir), []
+    data = random_images(32, 16) if options.rehearse else load(options.dataset, options.data_dir)
+    small, results = {"epochs": 1, "batch_size": 16, "compile": False} if options.rehearse else {}, []
     with StopRequest() as stop:
         for name in options.only:
-            config = TrainConfig.from_dict(RUNS[name] | {"dataset": options.dataset})
+            config = TrainConfig.from_dict(RUNS[name] | {"dataset": options.dataset} | small)
             config = dataclasses.replace(config, eval_every=config.epochs)
             results.append(measure(name, config, data, options.seeds, stop))
             if options.json:  # what is measured is kept, whatever becomes of the next
@@ -70,7 +74,14 @@ def measure(name: str, config: TrainConfig, data: Dataset, seeds: int, stop: Sto
         ), flush=True)  # fmt: skip
     accuracy, seconds = (statistics.mean(row[key] for row in rows) for key in ("accuracy", "seconds"))
     print(f"{name}: {100 * accuracy:.2f}% in {seconds:.2f} s of training, means of {seeds} on {rows[0]['device']}")
-    return {"name": name, "accuracy": accuracy, "seconds": seconds, "runs": rows, "config": config.to_dict()}
+    return {
+        "name": name,
+        "accuracy": accuracy,
+        "seconds": seconds,
+        "runs": rows,
+        "data": data.name,
+        "config": config.to_dict(),
+    }
 
 
 def run(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[str, Any]:

@@ -13,12 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import Phase, settings
 from torch.utils.cpp_extension import include_paths
 
 from cifarnet.cli import run
 
 ROOT = Path(__file__).parents[1]
 INCLUDES = [f"-I{path}" for path in (*include_paths(), sysconfig.get_paths()["include"], ROOT / "csrc", ROOT / "tests")]
+
+# For a GPU machine, which is there for minutes: pytest --hypothesis-profile=no-shrinking
+settings.register_profile("no-shrinking", phases=[Phase.explicit, Phase.generate])
 
 
 @pytest.fixture(scope="session")

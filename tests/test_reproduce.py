@@ -85,7 +85,7 @@ class StopAt(TerminalWatcher):
 @pytest.fixture
 def script(monkeypatch, capsys):
     digits = load("digits")
-    few = dataclasses.replace(digits, train=digits.train.subset(torch.arange(500)))
+    few = dataclasses.replace(digits, name="cifar10", train=digits.train.subset(torch.arange(500)))
     monkeypatch.setattr(reproduce, "load", lambda *_: few)
     monkeypatch.setattr(reproduce, "cells", lambda budget: CELLS)
     monkeypatch.setattr(reproduce, "TerminalWatcher", StopAt)
@@ -178,6 +178,30 @@ def test_the_list_needs_no_folder(monkeypatch, capsys):
 
 
 def test_exact_images_are_known_by_their_contrast():
-    digits = load("digits")
+    digits = dataclasses.replace(load("digits"), name="cifar10")
     assert reproduce.data_kind(dataclasses.replace(digits, std=(0.24703223, 0.24348513, 0.26158784))) == "exact"
     assert reproduce.data_kind(dataclasses.replace(digits, std=(0.24523, 0.24278, 0.26063))) != "exact"
+    assert reproduce.data_kind(load("digits")) == "digits"
+
+
+def test_another_machine_goes_on_with_the_file_that_was_kept(script, tmp_path):
+    kept = tmp_path / "kept.json"
+    first = ("--only", "baseline", "baseline-ce", "--keep", kept)
+    assert script("--out", tmp_path / "one", *first, stop_after=10)[0] == 143  # in the second cell
+    found = json.loads(kept.read_text())
+    assert found["plan"] == {"baseline": 2, "baseline-ce": 2} and list(found["results"]) == ["baseline-0"]
+    code, out = script("--out", tmp_path / "two", *first)
+    assert code == 0 and "images a second" not in out and "baseline-ce seed 0: " in out and "baseline seed" not in out
+    assert json.loads(kept.read_text())["results"].keys() == {"baseline-0", "baseline-ce-0"}
+    assert "baseline seed" not in script("--out", tmp_path / "three", *first)[1]
+    for text in ("{", "[]", '{"results": {}}'):
+        kept.write_text(text)
+        with pytest.raises(Refused, match=r"kept\.json: this is no plan with its results"):
+            script("--out", tmp_path / "four", *first)
+
+
+def test_the_quick_budget_is_the_margins_on_resnet18():
+    quick = reproduce_cells.cells("quick")
+    assert [cell.name for cell in quick] == [f"resnet18-{name}" for name in ("ce", *reproduce_cells.MARGINS)]
+    assert all(cell.config.eval_every == cell.config.epochs == 24 for cell in quick)
+    assert {cell.name for cell in quick} <= {cell.name for cell in reproduce_cells.cells("gpu")}  # --only finds them
