@@ -112,7 +112,7 @@ kernels() {
     all=(--shapes 16,8,300 16,8,10 --seconds 0) middle=(--shapes 16,8,300 --seconds 0)
     peers=(--shapes 16,8,10 --seconds 0 --compiler aot_eager)
   fi
-  step tests 90 "$python" -m pytest -x -q -rs -p no:cacheprovider --hypothesis-profile=no-shrinking -k "$tests" \
+  step tests 120 "$python" -m pytest -x -q -rs -p no:cacheprovider --hypothesis-profile=no-shrinking -k "$tests" \
     $(ls tests/test_kernels*.py | grep -v -e _build.py -e _cuda.py) tests/test_head_truth.py # those two need no GPU
   sanitizer=$(fact sanitizer "")
   for tool in memcheck racecheck; do
