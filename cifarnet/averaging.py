@@ -29,15 +29,27 @@ def average_share(config: TrainConfig, step: int, total: int) -> float:
     return 1 / count if config.swa and count > 0 else 0.0
 
 
-@torch.no_grad()
-def update_average(average: Classifier, model: Classifier, share: float) -> None:
-    """average <- average + share (model - average), parameters and buffers."""
-    ours, theirs = list(average.state_dict().values()), list(model.state_dict().values())
-    moves = [index for index, tensor in enumerate(ours) if tensor.is_floating_point()]
-    counts = [index for index, tensor in enumerate(ours) if not tensor.is_floating_point()]  # BatchNorm's, of batches
-    torch._foreach_lerp_([ours[i] for i in moves], [theirs[i] for i in moves], share)
-    if counts:
-        torch._foreach_copy_([ours[i] for i in counts], [theirs[i] for i in counts])
+class Averaging:
+    """Moves `average` towards `model`: `average += share (model - average)`, parameters and buffers.
+
+    The lists of their tensors are made once and stay right: training and loading write into the tensors that are there.
+    """
+
+    def __init__(self, average: Classifier, model: Classifier) -> None:
+        ours, theirs = ([*each.parameters(), *each.buffers()] for each in (average, model))
+        pairs = list(zip(ours, theirs, strict=True))
+        numbers = [pair for pair in pairs if pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's, of batches
+        self.numbers, self.counts = (
+            ([ours for ours, _ in part], [theirs for _, theirs in part]) for part in (numbers, counts)
+        )
+
+    @torch.no_grad()
+    def update(self, share: float) -> None:
+        """Takes the weights of this moment in; share in [0, 1]."""
+        torch._foreach_lerp_(*self.numbers, share)
+        if self.counts[0]:
+            torch._foreach_copy_(*self.counts)
 
 
 def measure_batch_norm(

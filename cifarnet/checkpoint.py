@@ -70,8 +70,8 @@ def rows_of(model: Classifier) -> dict[str, Tensor | Rows]:
     return tensors
 
 
-def save_model(path: Path, model: Classifier, info: ModelInfo, ranks: Ranks = ALONE) -> None:
-    """Writes the model's weights, the head's state and `info` to `path`, atomically; of several ranks all call it.
+def save_model(path: Path, model: Classifier, info: ModelInfo, ranks: Ranks = ALONE, *also: Path) -> None:
+    """Writes the model's weights, the head's state and `info` to `path`, then to each of `also`, atomically; of several ranks all call it.
 
     A head that is spread over ranks makes it a set of files with an index (see `tensor_set`); else the first rank writes.
 
@@ -80,9 +80,12 @@ def save_model(path: Path, model: Classifier, info: ModelInfo, ranks: Ranks = AL
     """
     metadata = {"format": FORMAT, "kind": "model", "info": info.to_json()}
     if isinstance(model.head, ShardedMarginHead):
-        write_set(path, rows_of(model), metadata, ranks)
+        for target in (path, *also):
+            write_set(target, rows_of(model), metadata, ranks)
     elif ranks.first:
-        write_file(path, save(contiguous(model.state_dict()), metadata))
+        data = save(contiguous(model.state_dict()), metadata)
+        for target in (path, *also):
+            write_file(target, data)
 
 
 class WithoutDrawing(TorchFunctionMode):

@@ -159,3 +159,21 @@ def determinism(wanted: bool) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         cudnn.deterministic, cudnn.benchmark = before[1:]
+
+
+@contextmanager
+def measured_convolutions(device: torch.device, wanted: bool) -> Iterator[None]:
+    """Within it, if `wanted` and on CUDA, cuDNN times its algorithms for each convolution and keeps the fastest for that shape.
+
+    Timing a shape costs as much as many steps, so that it is for shapes that come again and again. Which algorithm is the
+    fastest may differ from one process to the next, and with it the last bits.
+    """
+    if not wanted or device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before, cudnn.benchmark = cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cifarnet.averaging import Averaging
 from cifarnet.checkpoint import SHARDED, ModelInfo, current_versions
 from cifarnet.config import TrainConfig
 from cifarnet.data import Loader
@@ -53,6 +55,12 @@ class Session:
         if self.average is None or (self.config.swa and self.progress.epoch < self.config.epochs):
             return self.model
         return self.average
+
+    @cached_property
+    def averaging(self) -> Averaging:
+        """What takes each step's weights into the average, where one is kept; first asked for when the ranks have joined."""
+        assert self.average is not None
+        return Averaging(self.average, self.model)
 
     @property
     def steps(self) -> int:

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifarnet.averaging import average_share, measure_batch_norm, update_average
+from cifarnet.averaging import average_share, measure_batch_norm
 from cifarnet.checkpoint import save_model
 from cifarnet.config import SYNTHETIC
 from cifarnet.data.mixing import draw_mix, mix_images
 from cifarnet.data.progressive import shrink, side_at
-from cifarnet.devices import determinism, send
+from cifarnet.devices import determinism, measured_convolutions
 from cifarnet.errors import Interrupted
 from cifarnet.evaluate import FewScores, Scores
 from cifarnet.guard import Guard, check_head_learns
@@ -77,9 +77,7 @@ def keep_epoch(session: Session, folder: RunFolder, watcher: Watcher, record: di
         if warning := folder.log(session.progress.history):
             watcher.warn(warning)
         watcher.epoch(record)
-    save_model(folder.last, session.result, session.info(record), session.ranks)
-    if best:
-        save_model(folder.best, session.result, session.info(record), session.ranks)
+    save_model(folder.last, session.result, session.info(record), session.ranks, *([folder.best] if best else []))
 
 
 def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopRequest) -> None:
@@ -97,8 +95,10 @@ def run_epoch(session: Session, folder: RunFolder, watcher: Watcher, stop: StopR
             images = shrink(images, side)
         if config.channels_last and images.dim() == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        loss, hits = session.forward(images, labels, mixture)
-        session.whole_loss(loss, len(labels)).backward()
+        whole = session.train.size(progress.step) == config.batch_size
+        with measured_convolutions(session.device, whole and not config.deterministic):
+            loss, hits = session.forward(images, labels, mixture)
+            session.whole_loss(loss, len(labels)).backward()
         if step == 0:
             check_head_learns(session)
         guard.before_update(loss)
@@ -142,7 +142,7 @@ def mix(session: Session, images: Tensor, labels: Tensor, step: int) -> tuple[Te
     drawn = draw_mix(config.mixup, config.cutmix, config.image_size, config.seed, step)
     if drawn is None:
         return images, labels, None
-    share = send(torch.tensor(drawn.share), session.device)
+    share = torch.full((), drawn.share, device=session.device)
     images, others = mix_images(images, drawn), labels.roll(1)
     if session.train.neighbour:  # it came first, and has lent its pixels and its label
         images, labels, others = images[1:], labels[1:], others[1:]
@@ -153,7 +153,7 @@ def average_step(session: Session, step: int) -> None:
     """Takes the weights of this step into their average, where one is kept."""
     share = average_share(session.config, step, session.config.epochs * session.steps)
     if session.average is not None and share > 0:
-        update_average(session.average, session.model, share)
+        session.averaging.update(share)
 
 
 def finish_average(session: Session) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     precision = pick_precision("auto", CPU)
     nets: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
         f"{inputs} to {outputs} channels on {side}x{side}, stride {stride}": (
-            conv3x3.Conv3x3(inputs, outputs, stride),
+            conv3x3.conv3x3(inputs, outputs, stride),
             (inputs, side, side),
         )
         for inputs, outputs, side, stride in LAYERS

@@ -84,9 +84,16 @@ def main() -> None:
     seconds = train_steps(dataclasses.replace(few, classes=options.classes), options.steps)
     peak, size = status("VmHWM") - before, options.classes * options.dim * 4 / 1e6
     result = {"classes": options.classes, "dim": options.dim, "loss": options.loss, "backend": options.backend}
-    result |= {"batch_size": options.batch_size, "steps": options.steps, "seconds": seconds, "threads": torch.get_num_threads()}
+    result |= {
+        "batch_size": options.batch_size,
+        "steps": options.steps,
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+    }
     result |= {"weight_mb": size, "peak_mb": peak, "peak_in_weights": peak / size, "torch": torch.__version__}
-    print(f"{options.classes:,} classes, {options.loss}: {peak:,.0f} MB, {peak / size:.2f} times W; {seconds / options.steps:.2f} s a step")
+    print(
+        f"{options.classes:,} classes, {options.loss}: {peak:,.0f} MB, {peak / size:.2f} times W; {seconds / options.steps:.2f} s a step"
+    )
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 

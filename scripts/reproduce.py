@@ -6,7 +6,8 @@
 
 One run folder a cell and seed under OUT/runs, one JSON a run under OUT/results, the table in OUT/tables.md. Called again it
 goes on where it stopped, in the middle of an epoch too; --max-minutes (or SIGTERM, Ctrl-C) stops it in good order. Results
-that were made with another recipe than a cell has now are refused.
+that were made with another recipe than a cell has now are refused. Each says whose pixels it was measured on: "exact", "JPEG
+copy (not pixel-exact)", or, where a substituted.tsv beside the files lists some images, how many of them are not the published ones.
 
 The first call measures how fast this machine trains each network and shortens the costly cells, so that all end within the
 budget: 3 hours on a CPU, 40 minutes on a GPU, there 7 for the quick one (ResNet-18 with each margin). The epochs are kept in OUT/plan.json and later calls follow it; remove it where
@@ -33,7 +34,7 @@ from cifarnet.build import build_session
 from cifarnet.cli.common import messages
 from cifarnet.cli.training import TerminalWatcher
 from cifarnet.config import TrainConfig
-from cifarnet.data import Dataset, load
+from cifarnet.data import Dataset, load, pixels_of
 from cifarnet.devices import device_name
 from cifarnet.errors import CifarnetError, Interrupted, Refused
 from cifarnet.report.published import published_accuracy
@@ -46,7 +47,6 @@ from cifarnet.train import train
 # What runs of a cell may differ in: the plan's, the seed's, the machine's.
 FREE = ("epochs", "seed", "data_dir", "precision")
 OUT_OF_TIME = 15  # the signal number that a spent budget counts as
-EXACT_STD = (0.24703223, 0.24348513, 0.26158784)  # of CIFAR-10's 50,000 training images; re-encoding lowers it
 
 
 def main() -> None:
@@ -189,19 +189,11 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
         "epochs": summary["epochs"],
         "seconds": summary["seconds"],
         "device": device_name(session.device),
-        "data": data_kind(data),
+        "data": pixels_of(data),
         "precision": session.precision,
         "backend": session.backend,
         "config": session.config.to_dict() | {"data_dir": None},
     }
-
-
-def data_kind(data: Dataset) -> str:
-    """Whether these are CIFAR-10's own pixels: what was compressed and unpacked again has less contrast."""
-    if data.name != "cifar10":
-        return data.name
-    exact = all(abs(mine - known) < 1e-5 for mine, known in zip(data.std, EXACT_STD, strict=True))
-    return "exact" if exact else "JPEG copy (not pixel-exact)"
 
 
 HEADS = ("table", "cell", "published", "ours", "difference", "against ce", "report's protocol as long", "epochs")

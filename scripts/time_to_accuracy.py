@@ -27,7 +27,7 @@ from random_images import random_images
 
 from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
-from cifarnet.data import Dataset, load
+from cifarnet.data import Dataset, load, pixels_of
 from cifarnet.devices import device_name
 from cifarnet.errors import CifarnetError, Interrupted
 from cifarnet.recipes import recipe_values
@@ -73,15 +73,10 @@ def measure(name: str, config: TrainConfig, data: Dataset, seeds: int, stop: Sto
             name, **rows[-1], percent=100 * rows[-1]["accuracy"]
         ), flush=True)  # fmt: skip
     accuracy, seconds = (statistics.mean(row[key] for row in rows) for key in ("accuracy", "seconds"))
-    print(f"{name}: {100 * accuracy:.2f}% in {seconds:.2f} s of training, means of {seeds} on {rows[0]['device']}")
-    return {
-        "name": name,
-        "accuracy": accuracy,
-        "seconds": seconds,
-        "runs": rows,
-        "data": data.name,
-        "config": config.to_dict(),
-    }
+    print(
+        f"{name}: {100 * accuracy:.2f}% in {seconds:.2f} s of training, means of {seeds} on {rows[0]['device']}, data: {rows[0]['data']}"
+    )
+    return {"name": name, "accuracy": accuracy, "seconds": seconds, "runs": rows, "config": config.to_dict()}
 
 
 def run(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[str, Any]:
@@ -110,6 +105,7 @@ def run(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[str, Any]
         "epochs": config.epochs,
         "precision": session.precision,
         "device": device_name(session.device),
+        "data": pixels_of(data),
         "torch": torch.__version__,
     }
 

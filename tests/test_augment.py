@@ -117,6 +117,24 @@ def test_each_choice_has_a_number_of_its_own():
         assert changed == [column]
 
 
+@pytest.mark.parametrize("policy", augment.POLICIES)
+@pytest.mark.parametrize("cutout", [0, 8])
+def test_what_is_off_is_neither_drawn_nor_worked_out(policy, cutout, monkeypatch):
+    """And what is on gets the numbers that it always got, whatever else is on."""
+    purposes, worked_out = [], []
+    whole, generator_for = augment.draw(50, 3, 2), augment.generator_for
+    monkeypatch.setattr(augment, "generator_for", lambda name, *key: purposes.append(name) or generator_for(name, *key))
+    for name in ("crop_flip_draws", "jitter_draws"):
+        function = getattr(augment, name)
+        note = lambda *given, name=name, function=function: worked_out.append(name) or function(*given)  # noqa: E731
+        monkeypatch.setattr(augment, name, note)
+    draws = augment.draw(50, 3, 2, policy, cutout)
+    assert purposes == ["augment"] * (policy != "none") + ["cutout"] * (cutout > 0)
+    few = augment.augment(policy, noise(50), draws, *IDENTITY, cutout)
+    assert worked_out == ["crop_flip_draws"] * (policy != "none") + ["jitter_draws"] * (policy == "report")
+    assert torch.equal(few, augment.augment(policy, noise(50), whole, *IDENTITY, cutout))
+
+
 def test_draws_depend_on_seed_and_epoch_alone():
     assert torch.equal(augment.draw(10, 1, 2), augment.draw(10, 1, 2))
     assert torch.equal(augment.draw(10, 1, 2), augment.draw(20, 1, 2)[:10])

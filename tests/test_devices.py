@@ -15,7 +15,7 @@ from cifarnet import devices
 from cifarnet.build import build_session
 from cifarnet.config import TrainConfig
 from cifarnet.data import load
-from cifarnet.devices import cpu_vendor, pick_precision
+from cifarnet.devices import cpu_vendor, determinism, measured_convolutions, pick_precision
 
 CPU = torch.device("cpu")
 
@@ -105,3 +105,19 @@ def test_freed_memory_is_taken_again_without_faults():
         return int(run.stdout)
 
     assert faults() < faults(MALLOC_MMAP_MAX_="65536") / 20
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_convolutions_are_measured_on_cuda_alone_and_only_within(monkeypatch, before):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", before)
+    for device, wanted in (("cuda", True), ("cuda", False), ("cpu", True)):
+        with measured_convolutions(torch.device(device), wanted):
+            assert cudnn.benchmark == (before or (device, wanted) == ("cuda", True))
+        assert cudnn.benchmark == before
+    with pytest.raises(RuntimeError, match="out of memory"), measured_convolutions(torch.device("cuda"), True):
+        raise RuntimeError("out of memory")
+    assert cudnn.benchmark == before
+    with determinism(True), measured_convolutions(torch.device("cuda"), False):
+        assert cudnn.deterministic and not cudnn.benchmark
+    assert cudnn.benchmark == before

@@ -5,9 +5,11 @@ import itertools
 import pytest
 import torch
 import torchvision.transforms.functional as tvf
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cifarnet.data import Loader, Split, load
 from cifarnet.data.augment import POLICIES
+from cifarnet.data.identities import Identities, make_identities
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 
@@ -123,3 +125,54 @@ def test_on_a_device_without_values_nothing_is_read_back():
 def test_unknown_policy():
     with pytest.raises(ValueError, match="none, basic, alternate, report, autoaugment"):
         make(numbered(3), augment="strong")
+
+
+class Copies(TorchDispatchMode):
+    """Counts the tensors that go from the CPU to the meta device, which stands in for a GPU here."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_) and out.is_meta:
+            self.count += any(isinstance(value, torch.Tensor) and value.device.type == "cpu" for value in args)
+        return out
+
+
+# Of each batch: nothing where nothing is drawn; the choices in one copy; AutoAugment's two steps, each in two more.
+@pytest.mark.parametrize(
+    ("policy", "cutout", "each"), [("none", 0, 0), ("none", 4, 1), ("report", 4, 1), ("autoaugment", 0, 5)]
+)
+def test_the_order_goes_to_the_device_once_an_epoch(policy, cutout, each):
+    loader = Loader(load("digits").train, 100, "meta", mean=MEAN, std=STD, augment=policy, cutout=cutout)
+    with Copies() as copies:
+        batches = list(loader.epoch(0, start=3))
+    assert len(batches) == len(loader) - 3 and copies.count == 1 + each * len(batches)
+    assert [len(labels) for _, labels in batches] == [loader.size(batch) for batch in range(3, len(loader))]
+
+
+def test_features_need_no_copy_but_that_of_their_order():
+    loader = Loader(make_identities(Identities(10, 8, 20.0, 3)).train, 30, "meta", mean=MEAN, std=STD)
+    with Copies() as copies:
+        assert len(list(loader.epoch(0))) == 4
+    assert copies.count == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("policy", [*POLICIES, "features"])
+def test_an_epoch_never_waits_for_the_gpu(policy):
+    split = make_identities(Identities(100, 16, 20.0, 3)).train if policy == "features" else load("digits").train
+    options = {} if policy == "features" else {"augment": policy, "cutout": 8}
+    loaders = [Loader(split, 100, device, mean=MEAN, std=STD, **options) for device in ("cpu", "cuda")]
+    list(loaders[1].epoch(0))  # what is made once
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        there = list(loaders[1].epoch(1))
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    for (x, y), (u, v) in zip(loaders[0].epoch(1), there, strict=True):
+        assert torch.equal(y, v.cpu())
+        torch.testing.assert_close(u.cpu(), x, rtol=1e-4, atol=1e-4)

@@ -1,6 +1,8 @@
 """Mixup and CutMix against torchvision's, given the same draw."""
 
 import dataclasses
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -64,3 +66,15 @@ def test_a_margin_needs_one_label():
     config = dataclasses.replace(TrainConfig(arch="baseline", dataset="digits"), cutmix=1.0, loss="arcface")
     with pytest.raises(Refused, match="one label"):
         build_session(config, load("digits"))
+
+
+def test_the_share_is_filled_in_on_the_device():
+    """Not sent there from the CPU, by way of pinned memory of its own, in each step. The meta device stands in for a GPU."""
+    config = TrainConfig(mixup=1.0, dataset="digits")
+    session = SimpleNamespace(config=config, device=torch.device("meta"), train=SimpleNamespace(neighbour=False))
+    with mock.patch.object(torch, "tensor", side_effect=AssertionError("made on the CPU")):
+        _, _, (others, share) = mix(session, IMAGES.to("meta"), LABELS.to("meta"), 3)
+    assert (share.device.type, share.dtype, share.shape) == ("meta", torch.float32, ()) and others.shape == (5,)
+    here = SimpleNamespace(config=config, device=torch.device("cpu"), train=session.train)
+    drawn = draw_mix(1.0, 0, config.image_size, config.seed, 3)
+    assert mix(here, IMAGES, LABELS, 3)[2][1].equal(torch.tensor(drawn.share))

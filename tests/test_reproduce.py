@@ -177,13 +177,6 @@ def test_the_list_needs_no_folder(monkeypatch, capsys):
     assert capsys.readouterr().out.split() == [cell.name for cell in reproduce_cells.cells("gpu")]
 
 
-def test_exact_images_are_known_by_their_contrast():
-    digits = dataclasses.replace(load("digits"), name="cifar10")
-    assert reproduce.data_kind(dataclasses.replace(digits, std=(0.24703223, 0.24348513, 0.26158784))) == "exact"
-    assert reproduce.data_kind(dataclasses.replace(digits, std=(0.24523, 0.24278, 0.26063))) != "exact"
-    assert reproduce.data_kind(load("digits")) == "digits"
-
-
 def test_another_machine_goes_on_with_the_file_that_was_kept(script, tmp_path):
     kept = tmp_path / "kept.json"
     first = ("--only", "baseline", "baseline-ce", "--keep", kept)

@@ -1,5 +1,6 @@
 """Training: it learns, it stops in good order, it resumes bit for bit."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import cifarnet.train
+from cifarnet import checkpoint
 from cifarnet.build import build_session
 from cifarnet.checkpoint import FORMAT
 from cifarnet.config import TrainConfig
@@ -20,6 +23,7 @@ from cifarnet.data import load
 from cifarnet.data.augment import generator_for
 from cifarnet.errors import Failed, Interrupted, Refused
 from cifarnet.header import read_metadata
+from cifarnet.model import Classifier
 from cifarnet.runs import RunFolder, open_run, read_metrics
 from cifarnet.scoring import is_best
 from cifarnet.signals import StopRequest
@@ -263,6 +267,43 @@ def test_the_average_is_the_running_average(tmp_path):
     assert not torch.equal(saved, session.model.head.weight.detach())
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "adaface", "ema": 0.8},
+        {"loss": "curricularface", "ema": 0.8, "compile": True},
+        {"loss": "sphereface", "swa": 0.5, "neck": "bn", "embed_dim": 8},
+    ],
+    ids=lambda changes: " ".join(changes),
+)
+def test_the_lists_of_the_average_are_made_once_and_stay_right(tmp_path, monkeypatch, changes):
+    """Over a stop, a resume, and all that a step writes into: they are the tensors that the models hold."""
+    config = dataclasses.replace(BASE, **changes)
+    asked, saved = [], Classifier.state_dict
+    monkeypatch.setattr(Classifier, "state_dict", lambda self, *a, **k: asked.append(self) or saved(self, *a, **k))
+
+    class Counts(StopAt):
+        def step(self, *given):
+            counts.append(len(asked))
+            super().step(*given)
+
+    counts = []
+    with pytest.raises(Interrupted):
+        start(tmp_path / "run", config, Counts(9))
+    assert len(set(counts[:8])) <= 2  # step by step none is asked for, but once for the lists
+    session = build_session(config, DIGITS)
+    before = [tensor.data_ptr() for pair in (session.averaging.numbers, session.averaging.counts) for tensor in pair[0]]
+    with open_run(tmp_path / "run", resume=True, overwrite=False) as run, StopRequest() as stop:
+        session.load(run.state)
+        train(session, run, Watcher(), stop)
+    for side, model in enumerate((session.average, session.model)):
+        held = {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()] if tensor.numel()}
+        mine = {t.data_ptr() for pair in (session.averaging.numbers, session.averaging.counts) for t in pair[side]}
+        assert mine - {0} == held
+    after = [tensor.data_ptr() for pair in (session.averaging.numbers, session.averaging.counts) for tensor in pair[0]]
+    assert before == after
+
+
 def test_swa_is_the_mean_of_the_last_weights_with_statistics_of_their_own(tmp_path):
     """Against the mean of the snapshots, and BatchNorm's against the plain statistics of all its inputs, in float64."""
     digits = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(1436)))  # 4 equal batches of 359
@@ -354,3 +395,29 @@ def test_two_runs_are_equal_whatever_was_drawn_before(tmp_path):
     torch.rand(1000)
     start(tmp_path / "b", BASE)
     assert same_files(tmp_path / "a" / "last.safetensors", tmp_path / "b" / "last.safetensors")
+
+
+def test_the_best_weights_are_put_together_once(tmp_path, monkeypatch):
+    """`last` and `best` of the same epoch are the same bytes."""
+    made, save = [], checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *given: made.append(1) or save(*given))
+    start(tmp_path / "run", dataclasses.replace(BASE, epochs=1, val_fraction=0.1))
+    assert len(made) == 1
+    last, best = (tmp_path / "run" / f"{name}.safetensors" for name in ("last", "best"))
+    assert last.read_bytes() == best.read_bytes()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_only_whole_batches_are_measured(tmp_path, monkeypatch, deterministic):
+    """cuDNN may time its algorithms for shapes that come again; never where the same bits are asked for."""
+    wanted = []
+
+    @contextlib.contextmanager
+    def note(device, wish):
+        wanted.append(wish)
+        yield
+
+    monkeypatch.setattr(cifarnet.train, "measured_convolutions", note)
+    start(tmp_path / "run", dataclasses.replace(BASE, epochs=1, deterministic=deterministic))
+    full, rest = divmod(len(DIGITS.train), BASE.batch_size)
+    assert rest and wanted == [not deterministic] * full + [False]

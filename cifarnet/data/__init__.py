@@ -9,6 +9,7 @@ from cifarnet.data.digits import load_digits
 from cifarnet.data.folder import load_folder
 from cifarnet.data.identities import FeatureSplit, Identities, load_identities
 from cifarnet.data.loader import Loader
+from cifarnet.data.origin import pixels_of
 from cifarnet.data.request import Progress, Request, cache_folder
 from cifarnet.data.shards import load_shards
 from cifarnet.data.splits import AnySplit, Dataset, Split, hold_out
@@ -36,6 +37,7 @@ __all__ = [
     "cache_folder",
     "hold_out",
     "load",
+    "pixels_of",
 ]
 
 

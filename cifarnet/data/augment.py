@@ -39,10 +39,18 @@ def generator_for(purpose: str, seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def draw(count: int, seed: int, epoch: int) -> Tensor:
-    """Uniform numbers in [0, 1) for each position of an epoch: float32 [count, 8 + 2], on the CPU; the last two are cutout's."""
-    policy = torch.rand(count, DRAWS, generator=generator_for("augment", seed, epoch))
-    return torch.cat([policy, torch.rand(count, 2, generator=generator_for("cutout", seed, epoch))], dim=1)
+def draw(count: int, seed: int, epoch: int, policy: str = "report", cutout: int = 1) -> Tensor:
+    """Uniform numbers in [0, 1) for each position of an epoch: float32 [count, 8 + 2], on the CPU; the last two are cutout's.
+
+    What `policy` and `cutout` do not use is not drawn and 0. The 8 come one image after the other from one generator: a
+    policy that uses some of them has them all drawn, so that the others' pixels do not depend on it.
+    """
+    draws = torch.zeros(count, DRAWS + 2)
+    if policy != "none":
+        draws[:, :DRAWS] = torch.rand(count, DRAWS, generator=generator_for("augment", seed, epoch))
+    if cutout:
+        draws[:, DRAWS:] = torch.rand(count, 2, generator=generator_for("cutout", seed, epoch))
+    return draws
 
 
 def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Tensor, cutout: int = 0) -> Tensor:
@@ -57,14 +65,12 @@ def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Te
     Returns:
         float32 [B, 3, H, W] on the device of the images.
     """
-    reach = SHIFT if policy == "alternate" else PADDING
-    numbers = torch.cat(
-        [*crop_flip_draws(draws, reach), *jitter_draws(draws)], dim=1
-    )  # one copy to the device, not five
-    top, left, flip, *jitter = send(numbers, images.device).split([1, 1, 1, 18, 1], dim=1)
+    moves, jitter, centres = choices(policy, draws, cutout, images.device)
     if policy == "alternate":
+        top, left, flip = moves
         images = shift_flip(images, top.long() - SHIFT, left.long() - SHIFT, flip)
     elif policy != "none":
+        top, left, flip = moves
         images = crop_flip(images, top.long(), left.long(), flip)
     if policy == "autoaugment":
         images = autoaugment(images, draws[:, 3:DRAWS])
@@ -72,14 +78,34 @@ def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Te
     ready = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     block = len(images) if images.device.type != "cpu" else max(1, BLOCK // images[0, 0].numel())
     parts = [tensor.split(block) for tensor in (images.flatten(2), ready.flatten(2), *jitter)]
-    for pixels, x, blends, hue in zip(*parts, strict=True):
+    for pixels, x, *plan in zip(*parts, strict=True):
         x.copy_(pixels).div_(255)
-        if policy == "report":
-            jitter_(x, blends, hue)
+        if plan:
+            jitter_(x, *plan)
         torch.addcmul(shift, x, scale, out=x)
     if cutout:
-        cut_out_(ready, send(draws[:, DRAWS:], images.device), cutout)
+        cut_out_(ready, centres[0], cutout)
     return ready
+
+
+def choices(
+    policy: str, draws: Tensor, cutout: int, device: torch.device
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """What the draws come to, on `device` in one copy; what is off is neither worked out nor sent.
+
+    Returns:
+        top, left and flip, [B, 1] each, unless the policy is none; blends [B, 18] and hue [B, 1] of `report`; cutout's
+        centres [B, 2].
+    """
+    moves = crop_flip_draws(draws, SHIFT if policy == "alternate" else PADDING) if policy != "none" else ()
+    jitter = jitter_draws(draws) if policy == "report" else ()
+    centres = (draws[:, DRAWS:],) if cutout else ()
+    numbers = [*moves, *jitter, *centres]
+    if not numbers:
+        return [], [], []
+    sent = list(send(torch.cat(numbers, dim=1), device).split([part.shape[1] for part in numbers], dim=1))
+    end = len(moves) + len(jitter)
+    return sent[: len(moves)], sent[len(moves) : end], sent[end:]
 
 
 def alternating_flips(order: Tensor, seed: int, epoch: int) -> Tensor:

@@ -57,18 +57,21 @@ def autoaugment(images: Tensor, draws: Tensor) -> Tensor:
     choice = (draws[:, 0] * len(SUBPOLICIES)).long().clamp_(max=len(SUBPOLICIES) - 1)
     for step in range(2):
         chance, sign = draws[:, 1 + step], torch.where(draws[:, 3 + step] < 0.5, -1.0, 1.0)
-        for name, operation in OPERATIONS.items():
-            rows = [policy[step] for policy in SUBPOLICIES]
-            probability = torch.tensor([p if op == name else -1.0 for op, p, _ in rows])
-            levels = torch.tensor([level or 0 for _, _, level in rows])
+        names, indices, sizes = [], [], []  # of the operations that some image gets; an image gets one at most
+        for name in OPERATIONS:
+            probability, levels = TABLES[step, name]
             index = (chance <= probability[choice]).nonzero().flatten()  # on the CPU: the device is not waited for
             if len(index) == 0:
                 continue
             magnitude = magnitudes(name, images.shape[-2:])[levels[choice[index]]]
-            if name in SIGNED:
-                magnitude = magnitude * sign[index]
-            index, magnitude = (send(t, images.device) for t in (index, magnitude))
-            images.index_copy_(0, index, operation(images[index], magnitude.view(-1, 1, 1, 1)))
+            names.append(name)
+            indices.append(index)
+            sizes.append(magnitude * sign[index] if name in SIGNED else magnitude)
+        if names:
+            parts = [len(index) for index in indices]
+            index, magnitude = (send(torch.cat(tensors), images.device).split(parts) for tensors in (indices, sizes))
+            for name, i, m in zip(names, index, magnitude, strict=True):
+                images.index_copy_(0, i, OPERATIONS[name](images[i], m.view(-1, 1, 1, 1)))
     return images
 
 
@@ -192,4 +195,14 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Solarize": solarize,
     "TranslateX": translate_x,
     "TranslateY": translate_y,
+}
+
+# (step, operation) -> of each sub-policy the probability that the step is this operation, -1 where it is another, and its level
+TABLES = {
+    (step, name): (
+        torch.tensor([p if op == name else -1.0 for op, p, _ in rows]),
+        torch.tensor([level or 0 for _, _, level in rows]),
+    )
+    for step, rows in enumerate(zip(*SUBPOLICIES, strict=True))
+    for name in OPERATIONS
 }

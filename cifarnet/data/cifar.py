@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from cifarnet.data import archive
 from cifarnet.data.archive import Archive
 from cifarnet.data.cifar_names import CIFAR10, CIFAR100_COARSE, CIFAR100_FINE
+from cifarnet.data.origin import count_substituted
 from cifarnet.data.request import Request, cache_folder
 from cifarnet.data.splits import Dataset, Split, make_dataset, resize_all
 from cifarnet.errors import Refused
@@ -97,16 +98,29 @@ def load(name: str, request: Request) -> Dataset:
         Failed: the download was cut short.
     """
     cifar = SETS[name]
-    read = find(cifar, request)
+    source = find(cifar, request)
     column = 0 if request.coarse else len(cifar.label_classes) - 1
-    train, test = (read_split(cifar, files, read, column, request.image_size) for files in (cifar.train, cifar.test))
-    return make_dataset(name, cifar.label_classes[column], train, test)
+    splits = cifar.train, cifar.test
+    train, test = (read_split(cifar, files, source.read, column, request.image_size) for files in splits)
+    dataset = make_dataset(name, cifar.label_classes[column], train, test)
+    if source.folder is None:
+        return dataset
+    records = ({file: cifar.archive.files[file] // cifar.record for file in files} for files in splits)
+    return replace(dataset, substituted=count_substituted(source.folder, *records))
 
 
 Reader = Callable[[str], tuple[str, bytes]]  # file name -> (what to call it in a message, its bytes)
 
 
-def find(cifar: Cifar, request: Request) -> Reader:
+@dataclass(frozen=True)
+class Source:
+    """Where a set was found: what reads its files, and the folder that they lie in, None where that is an archive."""
+
+    read: Reader
+    folder: Path | None = None
+
+
+def find(cifar: Cifar, request: Request) -> Source:
     """Look in the data dir, then in the cache; download into the cache what is in neither."""
     looked_in = [cache_folder()]
     if request.data_dir is not None:
@@ -114,8 +128,8 @@ def find(cifar: Cifar, request: Request) -> Reader:
             raise Refused(f"--data-dir {request.data_dir}", "there is no such folder")
         looked_in.insert(0, request.data_dir)
     for folder in looked_in:
-        if reader := look(cifar, folder):
-            return reader
+        if source := look(cifar, folder):
+            return source
     for folder in looked_in:
         for pickle in cifar.pickles:
             if (folder / pickle).exists() or folder.name == pickle:
@@ -125,24 +139,24 @@ def find(cifar: Cifar, request: Request) -> Reader:
                     f"fetch the binary version with `curl -LO {cifar.archive.url}` and name its folder with --data-dir",
                 )
     archive.obtain(cifar.archive, cifar.title, looked_in, request.download, request.progress)
-    reader = look(cifar, cache_folder())
-    assert reader is not None
-    return reader
+    source = look(cifar, cache_folder())
+    assert source is not None
+    return source
 
 
-def look(cifar: Cifar, folder: Path) -> Reader | None:
-    """A reader of the files in `folder`: loose, in their own subfolder, or in the archive. None when it has none."""
+def look(cifar: Cifar, folder: Path) -> Source | None:
+    """The files in `folder`: loose, in their own subfolder, or in the archive. None when it has none."""
     files = cifar.archive.files
     for place in (folder / cifar.archive.folder, folder):
         missing = [name for name in files if not os.path.lexists(place / name)]
         if len(missing) < len(files):
             if missing:
                 raise Refused(str(place), f"{', '.join(missing)} missing", "unpack the archive again")
-            return lambda name: (str(place / name), read_file(place / name, files[name]))
+            return Source(lambda name, place=place: (str(place / name), read_file(place / name, files[name])), place)  # type: ignore[misc]
     path = folder / cifar.archive.name
     if path.exists():
         contents = archive.read(path, cifar.archive)
-        return lambda name: (f"{name} in {path}", contents[name])
+        return Source(lambda name: (f"{name} in {path}", contents[name]))
     return None
 
 

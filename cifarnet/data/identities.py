@@ -104,7 +104,10 @@ def load_identities(source: Identities | None) -> Dataset:
 def normals(seed: int, purpose: int, index: Tensor, count: int) -> Tensor:
     """Standard normal numbers [n, count] of int64 `index` [n], a pure function of all four (splitmix64, Box-Muller)."""
     pairs = (count + 1) // 2
-    key = _mixed(_mixed(torch.tensor(seed, device=index.device)) + purpose)
+    seeded = torch.full(
+        (), seed, dtype=torch.int64, device=index.device
+    )  # filled there: a copy would wait for the device
+    key = _mixed(_mixed(seeded) + purpose)
     place = index[:, None] * pairs + torch.arange(pairs, device=index.device)
     bits = _mixed(key + (place + 1) * GOLDEN)
     uniform = [(((bits >> shift) & 0xFFFFFF).float() + 0.5) * 2**-24 for shift in (0, 24)]

@@ -1,6 +1,6 @@
 """Batches: drawn by index from a split on the device, augmented and normalised a whole batch at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from cifarnet.data import augment as augmentation
 from cifarnet.data.identities import FeatureSplit
 from cifarnet.data.splits import AnySplit, Channels, Split
+from cifarnet.data.streamed import StreamedSplit
 from cifarnet.devices import send
 from cifarnet.distributed import ALONE, Ranks
 
@@ -103,16 +104,28 @@ class Loader:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
         draws = None  # features come as they are: there is nothing to augment or normalise
         if not isinstance(self.split, FeatureSplit):
-            draws = augmentation.draw(len(self.split), self.seed, epoch)
+            draws = augmentation.draw(len(self.split), self.seed, epoch, self.policy, self.cutout)
             if self.policy == "alternate":
                 draws[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
         positions = self.positions()[start:]
-        indices = [order[position] for position in positions]
+        indices, labels = self._pick(order, positions)
         batches = self.split.batches(indices, self.workers)
-        for position, index, images in zip(positions, indices, batches, strict=True):
-            images = images.to(self.device, non_blocking=True)
-            labels = self.labels[send(index, self.device)]
+        for position, answers, images in zip(positions, labels, batches, strict=True):
+            images = send(images, self.device)
             if draws is not None:
                 numbers = draws[position]
                 images = augmentation.augment(self.policy, images, numbers, self.scale, self.shift, self.cutout)
-            yield images, labels
+            yield images, answers
+
+    def _pick(self, order: Tensor, positions: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Of each batch the images' indices, where the split's images are, and the labels, on the device; int64 [B] each.
+
+        They go to the device once an epoch and in one copy, 8 bytes an image.
+        """
+        if not positions:
+            return [], []
+        sizes = [len(position) for position in positions]
+        index = order[torch.cat(positions)]
+        there = send(index, self.device)
+        in_memory = not isinstance(self.split, StreamedSplit)
+        return (there if in_memory else index).split(sizes), self.labels[there].split(sizes)

@@ -69,6 +69,7 @@ class Dataset:
         classes: class names; a label is an index into them.
         train, test: the two splits.
         mean, std: of each channel (R, G, B) over the training split, of pixels in [0, 1].
+        substituted: how many images of the train and of the test files are known not to be the published ones (see `origin`).
     """
 
     name: str
@@ -77,6 +78,7 @@ class Dataset:
     test: AnySplit
     mean: Channels
     std: Channels
+    substituted: tuple[int, ...] = (0, 0)
 
 
 def make_dataset(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:

@@ -3,13 +3,13 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifarnet.models.conv3x3 import Conv3x3
+from cifarnet.models.conv3x3 import conv3x3
 
 
 def conv(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
     """A convolution without bias, padded to keep the image's size at stride 1."""
     if size == 3:
-        return Conv3x3(in_channels, out_channels, stride)
+        return conv3x3(in_channels, out_channels, stride)
     return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
 
 
