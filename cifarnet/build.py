@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifarnet import kernels
 from cifarnet.checkpoint import SHARDED, load_model
-from cifarnet.config import TrainConfig
+from cifarnet.config import IDENTITY, TrainConfig
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.data.splits import Channels
 from cifarnet.devices import keep_freed_memory, pick_device, pick_precision
@@ -38,7 +38,8 @@ def build_session(
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split, ranks).
     """
     device, precision, backend = settle(config, ranks)
-    keep_freed_memory(device)
+    if config.arch != IDENTITY:  # there is a head alone, whose few large tensors would leave holes of their size
+        keep_freed_memory(device)
     config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
     model = build_model(config, len(dataset.classes), ranks)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format

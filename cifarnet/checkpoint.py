@@ -1,7 +1,7 @@
 """Models and training states <-> safetensors files, with metadata enough to rebuild everything. No pickle, ever."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from cifarnet import __version__
 from cifarnet.config import IDENTITY, SYNTHETIC, TrainConfig
+from cifarnet.data.identities import Numbers
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.header import read_metadata
@@ -35,7 +36,7 @@ class ModelInfo:
     """
 
     config: TrainConfig
-    classes: tuple[str, ...]
+    classes: Sequence[str]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     epoch: int = 0
@@ -207,8 +208,8 @@ def parse_info(text: str, path: Path) -> ModelInfo:
         raise refuse(str(error)) from error
     classes, mean, std = values["classes"], values["mean"], values["std"]
     if config.dataset == SYNTHETIC:
-        classes = list(map(str, range(config.classes)))
-    if not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) and name.isprintable() for name in classes):
+        classes = []
+    elif not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) and name.isprintable() for name in classes):
         raise refuse("classes must be 2 names or more, without control characters")
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
     if len(mean) != 3 or len(std) != 3 or not numbers or not all(1e-6 < value < 1e6 for value in std):
@@ -217,7 +218,7 @@ def parse_info(text: str, path: Path) -> ModelInfo:
         raise refuse("mean must be three finite numbers")
     return ModelInfo(
         config=config,
-        classes=tuple(classes),
+        classes=Numbers(config.classes) if config.dataset == SYNTHETIC else tuple(classes),
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
         epoch=values["epoch"],

@@ -1,6 +1,6 @@
 """model + data -> metrics: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -153,7 +153,7 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     return float(gap.abs().sum() / len(labels))
 
 
-def score(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> Scores:
+def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     """All scores of logits [N, C] against labels [N]."""
     logits, labels = logits.detach().float().cpu(), labels.cpu()
     count = len(classes)

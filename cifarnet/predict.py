@@ -1,6 +1,6 @@
 """image files -> probabilities. A file that cannot be used is reported; the others are still done."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -69,7 +69,7 @@ def _read(path: Path, size: int, crop: bool) -> tuple[torch.Tensor | None, Predi
     return image, Prediction(str(path), warnings=warnings)
 
 
-def _rank(prediction: Prediction, row: list[float], classes: tuple[str, ...], top: int) -> Prediction:
+def _rank(prediction: Prediction, row: list[float], classes: Sequence[str], top: int) -> Prediction:
     best = sorted(range(len(row)), key=lambda index: -row[index])[:top]
     names, values = [classes[index] for index in best], [row[index] for index in best]
     return Prediction(prediction.file, names, values, prediction.warnings)

@@ -1,6 +1,7 @@
 """What a training run holds in memory: model, optimizer, batches, running sums; built from a configuration and its data."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ class Session:
     """
 
     config: TrainConfig
-    classes: tuple[str, ...]
+    classes: Sequence[str]
     device: torch.device
     precision: str
     backend: str

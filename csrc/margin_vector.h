@@ -79,8 +79,8 @@ inline Vec exponential(Vec power) {
   p = p * r + 1.66666655e-1f;
   p = p * r + 5.00000012e-1f;
   p = p * r * r + r + 1.0f;
-  const Bits exponent = (Bits(shifted) - 0x4B400000u) << 23;
-  return power < -87.3f ? Vec{} : Vec(Bits(p) + exponent) + (x - x);
+  const Vec two_to_n = Vec((Bits(shifted) - (0x4B400000u - 127u)) << 23);
+  return power < -87.3f ? Vec{} : p * two_to_n;
 }
 
 inline float half_to_float(uint16_t h) {

@@ -1,5 +1,6 @@
 """`cifarnet eval`: a trained model and a split -> every score, the class table, the confusion matrix."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,7 +170,7 @@ def write_classes(path: Path, scores: dict[str, Any]) -> None:
     write_rows(path, ["class", "precision", "recall", "f1", "images"], rows)
 
 
-def write_predictions(path: Path, logits: "Tensor", labels: "Tensor", classes: tuple[str, ...]) -> None:
+def write_predictions(path: Path, logits: "Tensor", labels: "Tensor", classes: Sequence[str]) -> None:
     """A line an image, in the split's order: label, prediction, probability of each class."""
     probabilities = logits.cpu().double().softmax(dim=1)
     best = probabilities.argmax(dim=1).tolist()

@@ -10,7 +10,8 @@ in any batch, and any device makes it (to the rounding of log, cos and sin).
 """
 
 import math
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ from cifarnet.errors import Refused
 TRAIN_SAMPLES, TEST_SAMPLES = 10, 2  # of each class
 PROTOTYPE, DIRECTION, ANGLE = 1, 2, 3  # what a number is for
 GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64's, as int64
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -53,41 +55,74 @@ class Identities:
         return math.sqrt(self.dim) * (angle.cos() * prototypes + angle.sin() * unit)
 
 
+class Numbers(Sequence[str]):
+    """The names "0", "1", … of so many classes, made when they are asked for: there may be millions."""
+
+    def __init__(self, count: int) -> None:
+        self.number = count
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        found = range(self.number)[index]
+        return tuple(map(str, found)) if isinstance(index, slice) else str(found)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Numbers):
+            return self.number == other.number
+        return isinstance(other, tuple) and len(other) == self.number and all(map(operator.eq, self, other))
+
+    def __hash__(self) -> int:
+        return hash(("Numbers", self.number))
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureSplit:
-    """Some of the samples, by their numbers, int64 [N]; only these are stored."""
+    """Some of the samples, by their numbers: a range, which takes no memory, or int64 [N]. They are made on `device`."""
 
     source: Identities
-    samples: Tensor
+    samples: range | Tensor
+    device: torch.device = CPU
 
     @property
     def labels(self) -> Tensor:
         """int64 [N]."""
-        return self.samples % self.source.classes
+        return self.labels_of(torch.arange(len(self), device=self.device))
 
     def __len__(self) -> int:
         return len(self.samples)
 
+    def numbers(self, index: Tensor) -> Tensor:
+        """The numbers [n] of the samples at `index` (integers [n], on `device`)."""
+        if isinstance(self.samples, range):
+            return index.long() + self.samples.start
+        return self.samples[index.long()]
+
+    def labels_of(self, index: Tensor) -> Tensor:
+        """The labels [n] of the samples at `index` (integers [n], on `device`)."""
+        return self.numbers(index) % self.source.classes
+
     def subset(self, indices: Tensor) -> "FeatureSplit":
         """The samples at `indices` (int64 [n])."""
-        return FeatureSplit(self.source, self.samples[indices])
+        return FeatureSplit(self.source, self.numbers(indices.to(self.device)), self.device)
 
     def to(self, device: torch.device) -> "FeatureSplit":
         """The same samples, made on `device`."""
-        return FeatureSplit(self.source, self.samples.to(device))
+        samples = self.samples if isinstance(self.samples, range) else self.samples.to(device)
+        return FeatureSplit(self.source, samples, device)
 
     def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
-        """fp32 [n, D] for each int64 [n] of `indices`; `workers` has no effect."""
+        """fp32 [n, D] for each tensor of integers [n] of `indices`; `workers` has no effect."""
         for index in indices:
-            yield self.source.features(self.samples[index.to(self.samples.device, non_blocking=True)])
+            yield self.source.features(self.numbers(index.to(self.device, non_blocking=True)))
 
 
 def make_identities(source: Identities) -> Dataset:
     """10 samples of each class to train on and 2 others to test on; classes are called by their numbers."""
     train, everything = TRAIN_SAMPLES * source.classes, (TRAIN_SAMPLES + TEST_SAMPLES) * source.classes
-    names = tuple(map(str, range(source.classes)))
-    parts = FeatureSplit(source, torch.arange(train)), FeatureSplit(source, torch.arange(train, everything))
-    return Dataset(SYNTHETIC, names, *parts, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    parts = FeatureSplit(source, range(train)), FeatureSplit(source, range(train, everything))
+    return Dataset(SYNTHETIC, Numbers(source.classes), *parts, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 def load_identities(source: Identities | None) -> Dataset:

@@ -60,11 +60,12 @@ class Loader:
         self.batch_size, self.policy, self.cutout = batch_size, augment, cutout
         self.seed, self.shuffle, self.workers = seed, shuffle, workers
         self.ranks, self.neighbour = ranks, neighbour and ranks.world > 1
-        self.labels = split.labels.to(self.device)
+        if isinstance(split, FeatureSplit):
+            split = split.to(self.device)
+        else:
+            self.labels = split.labels.to(self.device)
         if isinstance(split, Split):
             split = Split(split.images.to(self.device), self.labels)
-        elif isinstance(split, FeatureSplit):
-            split = split.to(self.device)
         self.split = split
         # (x - mean) / std as one multiply-add
         scale = torch.tensor(std, dtype=torch.float64).reciprocal()
@@ -99,23 +100,39 @@ class Loader:
         Yields:
             images float32 [B, 3, H, W], normalised (features [B, D] of a `FeatureSplit`), and labels int64 [B], both on the device.
         """
+        if isinstance(self.split, FeatureSplit):
+            yield from self._features(self.split, epoch, start)
+            return
         order = torch.arange(len(self.split))
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=augmentation.generator_for("order", self.seed, epoch))
-        draws = None  # features come as they are: there is nothing to augment or normalise
-        if not isinstance(self.split, FeatureSplit):
-            draws = augmentation.draw(len(self.split), self.seed, epoch, self.policy, self.cutout)
-            if self.policy == "alternate":
-                draws[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
+        draws = augmentation.draw(len(self.split), self.seed, epoch, self.policy, self.cutout)
+        if self.policy == "alternate":
+            draws[:, 2] = augmentation.alternating_flips(order, self.seed, epoch)
         positions = self.positions()[start:]
         indices, labels = self._pick(order, positions)
         batches = self.split.batches(indices, self.workers)
         for position, answers, images in zip(positions, labels, batches, strict=True):
             images = send(images, self.device)
-            if draws is not None:
-                numbers = draws[position]
-                images = augmentation.augment(self.policy, images, numbers, self.scale, self.shift, self.cutout)
+            images = augmentation.augment(self.policy, images, draws[position], self.scale, self.shift, self.cutout)
             yield images, answers
+
+    def _features(self, split: FeatureSplit, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of features, which come as they are; of ten million samples nothing is held but their order, in int32."""
+        order = None
+        if self.shuffle:
+            generator = augmentation.generator_for("order", self.seed, epoch)
+            order = send(torch.randperm(len(split), generator=generator, dtype=torch.int32), self.device)
+        share = -(-len(split) // self.ranks.world)
+        for batch in range(start, len(self) if self.shuffle else -(-share // self.batch_size)):
+            if order is None:
+                begin = self.ranks.rank * share + batch * self.batch_size
+                end = min(begin + self.batch_size, (self.ranks.rank + 1) * share)
+                index = torch.arange(begin, end, device=self.device).clamp_(max=len(split) - 1)
+            else:
+                begin, end = (batch * self.batch_size + at for at in self.ranks.part(self.size(batch)))
+                index = order[begin:end]
+            yield next(split.batches([index])), split.labels_of(index)
 
     def _pick(self, order: Tensor, positions: list[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Of each batch the images' indices, where the split's images are, and the labels, on the device; int64 [B] each.

@@ -1,6 +1,6 @@
 """The shapes data takes here: a split of images in memory, and a data set of two splits."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,7 +73,7 @@ class Dataset:
     """
 
     name: str
-    classes: tuple[str, ...]
+    classes: Sequence[str]
     train: AnySplit
     test: AnySplit
     mean: Channels
