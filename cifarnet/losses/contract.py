@@ -38,3 +38,8 @@ def check_range(labels: Tensor, num_classes: int) -> None:
 def full_precision(device: torch.device) -> AbstractContextManager:
     """The context in which autocast leaves the head alone; the meta device has no autocast."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def working_type(features: Tensor) -> torch.dtype:
+    """What a head computes in: float64 of float64 features, else float32."""
+    return torch.float64 if features.dtype == torch.float64 else torch.float32

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from cifarnet import kernels
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.losses import LOSSES, loss_constants
-from cifarnet.losses.contract import check_batch, check_range, full_precision
+from cifarnet.losses.contract import check_batch, check_range, full_precision, working_type
 from cifarnet.losses.fit import fitting_margin, fitting_scale
 from cifarnet.losses.focal import focal_loss
 from cifarnet.losses.margins import hits, inference_logits, margin_loss, normalize, state_of_all_ranks
@@ -160,7 +160,7 @@ class LinearHead(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """z W^T + b, [N, C]; fp32, of float64 features float64."""
-        working = torch.promote_types(features.dtype, torch.float32)
+        working = working_type(features)
         with full_precision(features.device):
             return F.linear(features.to(working), self.weight.to(working), self.bias.to(working))
 

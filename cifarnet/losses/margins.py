@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cifarnet.config import MarginOptions
 from cifarnet.distributed import ALONE, Ranks
-from cifarnet.losses.contract import full_precision
+from cifarnet.losses.contract import full_precision, working_type
 
 NORM_FLOOR = 1e-31  # a vector as short has no direction: its cosines and its gradient are 0
 MAX_SCALE = 1e31  # SphereFace's scale |z| grows no further, so that value and gradients stay finite
@@ -217,7 +217,7 @@ def state_of_all_ranks(
     features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, ranks: Ranks
 ) -> Tensor:
     """The running state after a step whose batch lies on several ranks; arguments as `margin_loss`, of this rank."""
-    working = torch.promote_types(features.dtype, torch.float32)
+    working = working_type(features)
     unit, norm = normalize(features.to(working))
     target = clamp_cosine((unit * normalize(weight[labels].to(working))[0]).sum(dim=1))
     return next_state(options.loss, options, Angles(target, norm, state.to(working)), ranks).to(state.dtype)
@@ -228,7 +228,7 @@ def inference_logits(features: Tensor, weight: Tensor, options: MarginOptions) -
 
     fp32, of float64 features float64.
     """
-    working = torch.promote_types(features.dtype, torch.float32)
+    working = working_type(features)
     with full_precision(features.device):
         unit, norm = normalize(features.to(working))
         cosine = unit @ normalize(weight.to(working))[0].T
@@ -252,7 +252,7 @@ def margin_loss(
         loss: a scalar, fp32 (float64 for float64 features); state: as it should be stored; rows [N, 3], detached: |z|, c_y
         and the largest other cosine (see `hits`).
     """
-    working = torch.promote_types(features.dtype, torch.float32)
+    working = working_type(features)
     unit_features, norm = normalize(features.to(working))
     unit_weight, _ = normalize(weight.to(working))
     cosine = clamp_cosine(unit_features @ unit_weight.T)

@@ -17,7 +17,7 @@ from cifarnet.config import MarginOptions
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
 from cifarnet.losses import margins
-from cifarnet.losses.contract import check_batch, check_range, full_precision
+from cifarnet.losses.contract import check_batch, check_range, full_precision, working_type
 from cifarnet.losses.exchange import Batch, gathered, sum_of_own
 from cifarnet.losses.options import margin_options
 from cifarnet.losses.running_state import RunningState
@@ -93,7 +93,7 @@ class ShardedMarginHead(RunningState):
         """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
         labels = self._check(features, labels)
         with full_precision(features.device):
-            working = torch.promote_types(features.dtype, torch.float32)
+            working = working_type(features)
             unit, norm = margins.normalize(features.to(working))
             loss, hits, state = _ShardedLoss.apply(unit, norm, self.weight, labels, self, self.training)
         if self.training:
@@ -141,7 +141,7 @@ def measure(
 
     No N x C numbers are held. Of several ranks each gives its samples, [n, D] and [n], and its rows `classes` of W.
     """
-    working = torch.promote_types(features.dtype, torch.float32)
+    working = working_type(features)
     unit, norm = margins.normalize(features.to(working))
     batch = Batch.gather(ranks, unit, norm, labels, classes)
     cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
