@@ -16,6 +16,8 @@ from cifarnet.data.splits import Channels
 from cifarnet.devices import keep_freed_memory, pick_device, pick_precision
 from cifarnet.distributed import ALONE, Ranks
 from cifarnet.errors import Refused
+from cifarnet.losses.head import LinearHead
+from cifarnet.losses.running_state import LOSS_KEY
 from cifarnet.losses.sharded import ShardedMarginHead
 from cifarnet.model import Classifier, build_model, check_model
 from cifarnet.models import ARCHS
@@ -172,6 +174,10 @@ def copy_weights(model: Classifier, path: Path) -> None:
     head = model.head
     if isinstance(head, ShardedMarginHead) and len(theirs[SHARDED]) == head.num_classes:
         theirs[SHARDED] = theirs[SHARDED][head.classes.start : head.classes.stop]
+    if (
+        not isinstance(head, LinearHead) and head.options.loss != info.config.loss
+    ):  # a state of the same size means another thing
+        theirs = {name: value for name, value in theirs.items() if name not in ("head.state", f"head.{LOSS_KEY}")}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     body = [name for name in mine if not name.startswith("head.")]
     lost = [name for name in body if name not in fitting]

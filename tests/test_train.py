@@ -246,6 +246,18 @@ def test_init_from_keeps_a_head_of_another_shape(tmp_path):
         build_session(dataclasses.replace(BASE, arch="resnet18"), DIGITS, tmp_path / "run" / "last.safetensors")
 
 
+def test_init_from_takes_no_state_of_another_loss(tmp_path):
+    """SphereFace's step count has the shape of CurricularFace's t: 20,000 in its place gives a loss of 490,752."""
+    spheres = dataclasses.replace(BASE, loss="sphereface", scale=None, margin=None, epochs=1)
+    start(tmp_path / "run", spheres)
+    path = tmp_path / "run" / "last.safetensors"
+    assert load_file(path)["head.state"].item() > 1
+    other = build_session(dataclasses.replace(spheres, loss="curricularface"), DIGITS, path).model.head
+    assert other.state.item() == 0 and torch.equal(other.weight, load_file(path)["head.weight"])
+    again = build_session(spheres, DIGITS, path).model.head
+    assert torch.equal(again.state, load_file(path)["head.state"])
+
+
 def test_the_average_is_the_running_average(tmp_path):
     """The saved weights against the recursion in float64 over the weights of each step."""
     config = dataclasses.replace(BASE, epochs=1, ema=0.8)

@@ -84,6 +84,7 @@ class MarginHead(RunningState):
         state, moves = self.state, self.training
         shared = self.training and self.ranks.world > 1 and len(self.state) > 0
         if shared:
+            check_range(labels, len(self.weight))
             state = state_of_all_ranks(features, self.weight, labels, self.options, self.state, self.ranks)
             moves = False  # it has
         if kernels.resolve(self.backend, features.device.type, features.dtype) == "torch":
