@@ -43,7 +43,7 @@ void few_forward(const Batch& batch, const FewForward& in, const Tensor& next, c
   const unsigned blocks = blocks_of(batch.samples);
   with_types(batch, [&](auto z, auto w) {
     const auto kernel = few_cosines<std::decay_t<decltype(*z)>, std::decay_t<decltype(*w)>>;
-    allow_shared(kernel, batch.shared_bytes());
+    allow_shared(kernel, shared_limit() - kFewStatic);  // not less: another call, or a graph, may need more
     launch(kernel, blocks, kThreads, batch.shared_bytes(), in, data(batch.features, z), data(batch.weight, w));
   });
   launch(few_loss, blocks_of_threads(batch.samples), kThreads, 0, in, blocks, next.data_ptr<float>(), loss.data_ptr<float>());
@@ -106,7 +106,7 @@ void run_few_backward(const Batch& batch, const Row* rows, const float* grad, co
     const int64_t row_blocks = dz.numel() ? blocks_of(batch.samples) : 0;
     const int64_t columns = (batch.size + kWarp - 1) / kWarp, tiles = (batch.classes + kClassTile - 1) / kClassTile;
     const int64_t blocks = row_blocks + (dw.numel() ? columns * tiles : 0);
-    allow_shared(few_backward<T, W>, batch.shared_bytes());
+    allow_shared(few_backward<T, W>, shared_limit() - kFewStatic);
     if (blocks) launch(few_backward<T, W>, unsigned(blocks), kThreads, batch.shared_bytes(), in, row_blocks);
   });
 }

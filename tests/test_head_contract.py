@@ -93,6 +93,20 @@ def test_hits_are_those_of_the_logits(loss, kind):
         assert 0 < hits.sum() < 64 and loss_value.isfinite()
 
 
+@pytest.mark.parametrize("kind", ["cpu", "torch"])
+@pytest.mark.parametrize("classes", [10, 300])
+def test_two_prototypes_at_one_place_are_a_tie(kind, classes):
+    """Cosines beyond the limit are the limit, the own one too. (A spread head sums its own cosine in another order.)"""
+    if kind == "cpu" and not COMPILED:
+        pytest.skip("the extension is not built")
+    torch.manual_seed(0)
+    head = MarginHead(D, classes, backend=kind)
+    with torch.no_grad():
+        head.weight[1::2] = head.weight[::2]
+    y = torch.arange(classes)
+    assert not head.loss_and_hits(5 * head.weight.detach()[y], y)[1].any()
+
+
 def test_a_linear_heads_hits(batch):
     z, y = batch
     head = LinearHead(D, C)

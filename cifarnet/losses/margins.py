@@ -277,4 +277,4 @@ def margin_loss(
 
 def hits(rows: Tensor) -> Tensor:
     """Of rows [N, 3 or more], as a loss returns them, whether each sample is nearest to its own class [N]; a tie is none."""
-    return rows[:, 1] > rows[:, 2]
+    return rows[:, 1].clamp(max=COSINE_LIMIT) > rows[:, 2]  # as the others are

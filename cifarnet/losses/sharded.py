@@ -185,7 +185,7 @@ class _ShardedLoss(torch.autograd.Function):
         ctx.save_for_backward(batch.unit, weight, own, *kept, *slopes)
         ctx.plain, ctx.draw, ctx.ranks, ctx.batch = plain, draw, ranks, (batch.sizes, batch.mine)
         ctx.scales_by_norm = head.options.loss == "sphereface"
-        hits = (cosine.detach() > others.highest)[batch.mine]
+        hits = (cosine.detach().clamp(max=margins.COSINE_LIMIT) > others.highest)[batch.mine]
         loss = losses.detach().mean()
         state = torch.where(loss.isfinite(), angles.state.to(head.state.dtype), head.state)
         ctx.mark_non_differentiable(hits, state)
