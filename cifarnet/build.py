@@ -174,9 +174,8 @@ def copy_weights(model: Classifier, path: Path) -> None:
     head = model.head
     if isinstance(head, ShardedMarginHead) and len(theirs[SHARDED]) == head.num_classes:
         theirs[SHARDED] = theirs[SHARDED][head.classes.start : head.classes.stop]
-    if (
-        not isinstance(head, LinearHead) and head.options.loss != info.config.loss
-    ):  # a state of the same size means another thing
+    # A state of the same size means another thing to another loss.
+    if not isinstance(head, LinearHead) and head.options.loss != info.config.loss:
         theirs = {name: value for name, value in theirs.items() if name not in ("head.state", f"head.{LOSS_KEY}")}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     body = [name for name in mine if not name.startswith("head.")]

@@ -139,9 +139,8 @@ def load_identities(source: Identities | None) -> Dataset:
 def normals(seed: int, purpose: int, index: Tensor, count: int) -> Tensor:
     """Standard normal numbers [n, count] of int64 `index` [n], a pure function of all four (splitmix64, Box-Muller)."""
     pairs = (count + 1) // 2
-    seeded = torch.full(
-        (), seed, dtype=torch.int64, device=index.device
-    )  # filled there: a copy would wait for the device
+    # Filled there: a copy would wait for the device.
+    seeded = torch.full((), seed, dtype=torch.int64, device=index.device)
     key = _mixed(_mixed(seeded) + purpose)
     place = index[:, None] * pairs + torch.arange(pairs, device=index.device)
     bits = _mixed(key + (place + 1) * GOLDEN)

@@ -69,9 +69,7 @@ def clamp_cosine(cosine: Tensor) -> Tensor:
 def angular_margin(angles: Angles, margin: Tensor | float, easy: bool) -> Tensor:
     """psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0."""
     if not isinstance(margin, Tensor):
-        margin = torch.full_like(
-            angles.cosine[:1], margin
-        )  # filled on the device: a copy from the host would wait for it
+        margin = torch.full_like(angles.cosine[:1], margin)  # filled there: a copy would wait for the device
     shifted = angles.cosine * margin.cos() - angles.sine * margin.sin()
     if easy:
         return torch.where(angles.cosine > 0, shifted, angles.cosine)
