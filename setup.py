@@ -2,7 +2,7 @@
 
 CIFARNET_BUILD=auto (default) builds what this machine can and says in one line what it could not; `none` builds nothing
 (the pure-torch head does everything); `cpu` and `cuda` fail where they cannot be built. TORCH_CUDA_ARCH_LIST chooses the
-GPU architectures (default 8.0;9.0+PTX). CIFARNET_SANITIZE=1 builds with AddressSanitizer and UBSan (scripts/sanitize.sh).
+GPU architectures (default 8.0;9.0+PTX). CIFARNET_SANITIZE=1 builds with AddressSanitizer and UBSan (scripts/proof/sanitize.sh).
 The rest of the metadata is in pyproject.toml.
 """
 

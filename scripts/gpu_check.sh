@@ -10,7 +10,7 @@
 # OUT, a folder for each call, gets log.txt, summary.json (anew after every step), up to 5 JSON files and logs.tar.gz. A step
 # that fails is named in summary.json, the others are still done, and the exit code is 1.
 #
-# --data DIR    holds cifar-10-batches-bin/, or CIFAR-10 packed (scripts/gpu_data.py); twice, where it came in two parts
+# --data DIR    holds cifar-10-batches-bin/, or CIFAR-10 packed (scripts/proof/gpu_data.py); twice, where it came in two parts
 # --seconds S   ends sooner than the call's own minutes: the last steps are cut short or left out
 # --rehearse    every step on the CPU with small sizes: whether each command runs and OUT keeps its limits
 # PYTHON        with torch >= 2.11 (default python3)        AIRBENCH   a public airbench94_muon.py, to be run beside call 2
@@ -49,7 +49,7 @@ say() { echo "$*" | tee -a "$out/log.txt"; }
 # record NAME EXIT MILLISECONDS LIMIT NOTE
 record() {
   printf '%s\t%s\t%s\t%s\t%s\n' "$@" >>"$work/steps.tsv"
-  "$python" scripts/gpu_summary.py "$call" "$out" "$work"
+  "$python" scripts/proof/gpu_summary.py "$call" "$out" "$work"
   say "   $1: exit $2 after $(($3 / 1000)) s${5:+; $5}"
   [ "$2" -eq 0 ] || { failed=1 && tail -n 15 "$work/logs/$1.log" 2>/dev/null | cut -c 1-300 | tee -a "$out/log.txt"; }
 }
@@ -77,15 +77,15 @@ skip() { record "$1" 0 0 0 "skipped: $2"; }
 # The data are unpacked while the extension is built, where later calls on this machine find them.
 prepare() {
   local from pid="" code=0
-  step versions 40 "$python" scripts/gpu_facts.py "$work/facts.json"
+  step versions 40 "$python" scripts/proof/gpu_facts.py "$work/facts.json"
   say "$(cat "$work/logs/versions.log")"
   from=$(now)
   if [ ${#data[@]} -gt 0 ]; then
-    timeout -k 5 150 "$python" scripts/gpu_data.py "${data[@]}" --to "${TMPDIR:-/tmp}/cifarnet-data-$(id -u)" \
+    timeout -k 5 150 "$python" scripts/proof/gpu_data.py "${data[@]}" --to "${TMPDIR:-/tmp}/cifarnet-data-$(id -u)" \
       >"$work/data.out" 2>"$work/logs/data.log" &
     pid=$!
   fi
-  step build 150 bash scripts/gpu_build.sh "$(fact arch 9.0)" "$work" $rehearse
+  step build 150 bash scripts/proof/gpu_build.sh "$(fact arch 9.0)" "$work" $rehearse
   [ -n "$pid" ] || return 0
   wait $pid || code=$?
   { read -r data_dir && read -r words && echo "$words" >"$work/data.txt"; } <"$work/data.out"
@@ -101,7 +101,7 @@ fact() {
 bench() { # NAME SECONDS OPTIONS...: its JSON in OUT
   local name=$1 limit=$2
   shift 2
-  step "$name" "$limit" "$python" scripts/bench_head.py --device $device --out "$out/$name.json" "$@"
+  step "$name" "$limit" "$python" scripts/bench/head.py --device $device --out "$out/$name.json" "$@"
 }
 
 kernels() {
@@ -117,17 +117,17 @@ kernels() {
   sanitizer=$(fact sanitizer "")
   for tool in memcheck racecheck; do
     if [ -n "$rehearse" ]; then
-      step $tool 50 "$python" scripts/head_step.py 33,70,10 50,40,300
+      step $tool 50 "$python" scripts/bench/head_step.py 33,70,10 50,40,300
     elif [ -z "$sanitizer" ]; then
       skip $tool "no compute-sanitizer is here"
     else # 9: it found something; another code: it could not run
       PYTORCH_NO_CUDA_MEMORY_CACHING=1 step $tool 50 "$sanitizer" --tool $tool --error-exitcode 9 \
-        "$python" scripts/head_step.py --device cuda 33,70,10 50,40,300
+        "$python" scripts/bench/head_step.py --device cuda 33,70,10 50,40,300
     fi
   done
   bench head_bf16 60 --dtype bf16 --only ours floor --seconds 1 "${all[@]}"
   bench head_fp32 60 --dtype fp32 --only ours floor --seconds 1 "${all[@]}"
-  step profile 40 "$python" scripts/head_step.py --device $device --profile $profiled
+  step profile 40 "$python" scripts/bench/head_step.py --device $device --profile $profiled
   bench eager_bf16 40 --dtype bf16 --only eager others "${middle[@]}"
   bench peers_bf16 130 --dtype bf16 --only ours floor eager compile others "${peers[@]}"
   bench peers_fp32 130 --dtype fp32 --only ours floor eager compile others "${peers[@]}"
@@ -138,9 +138,9 @@ training() {
   [ -z "$data_dir" ] || from=(--data-dir "$data_dir")
   [ -n "$rehearse" ] || loop+=(${data_dir:+--data-dir "$data_dir"})
   [ -z "$rehearse" ] || { from=(--rehearse) seeds=1 && loop=(--steps 1 --rounds 1 --batch-size 16); }
-  step bench_train 80 "$python" scripts/bench_train.py "${loop[@]}" --json "$out/bench_train.json"
-  step speed 160 "$python" scripts/time_to_accuracy.py "${from[@]}" --only speed --seeds $seeds --json "$out/speed.json"
-  step resnet18 100 "$python" scripts/time_to_accuracy.py "${from[@]}" --only resnet18 --seeds 1 \
+  step bench_train 80 "$python" scripts/bench/train.py "${loop[@]}" --json "$out/bench_train.json"
+  step speed 160 "$python" scripts/study/time_to_accuracy.py "${from[@]}" --only speed --seeds $seeds --json "$out/speed.json"
+  step resnet18 100 "$python" scripts/study/time_to_accuracy.py "${from[@]}" --only resnet18 --seeds 1 \
     --json "$out/resnet18.json"
   if [ -z "${AIRBENCH:-}" ]; then
     skip airbench "AIRBENCH names no file"
@@ -149,7 +149,7 @@ training() {
   elif [ -n "$rehearse" ]; then
     skip airbench "it needs a GPU"
   else # it would repeat itself for many minutes: a line a run stands in its log
-    step airbench 90 bash -c '"$PYTHON" scripts/airbench_pixels.py "$1" "$2" && cd "$2" &&
+    step airbench 90 bash -c '"$PYTHON" scripts/study/airbench_pixels.py "$1" "$2" && cd "$2" &&
       { timeout -k 5 60 "$PYTHON" "$3" || [ $? -eq 124 ]; }' _ "$data_dir" "$work/airbench" "$AIRBENCH"
   fi
 }
@@ -161,7 +161,7 @@ reproduction() {
     return
   fi
   [ -z "$rehearse" ] || options=(--seeds 1 --rehearse)
-  step reproduce $limit "$python" scripts/reproduce.py --budget quick "${options[@]}" --out "$work/reproduce" \
+  step reproduce $limit "$python" scripts/study/reproduce.py --budget quick "${options[@]}" --out "$work/reproduce" \
     --keep "$out/reproduce.json" --max-minutes "$((limit > 30 ? (limit - 30) / 6 : 0))e-1"
   say "$(cat "$work/reproduce/tables.md" 2>/dev/null)"
   say "runs that are done: $(grep -c '"cell"' "$out/reproduce.json" 2>/dev/null)"
@@ -170,6 +170,6 @@ reproduction() {
 say "gpu_check.sh $call $rehearse, $(date -u +%FT%TZ)"
 prepare
 case $call in 1) kernels ;; 2) training ;; 3) reproduction ;; esac
-"$python" scripts/gpu_summary.py "$call" "$out" "$work" --check >"$work/check" || failed=1
+"$python" scripts/proof/gpu_summary.py "$call" "$out" "$work" --check >"$work/check" || failed=1
 say "$(cat "$work/check")"
 exit $failed

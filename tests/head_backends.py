@@ -4,9 +4,8 @@ import pytest
 import torch
 from margin_reference import ORIGINAL
 
-from cifarnet import kernels
-from cifarnet.config import MarginOptions
-from cifarnet.losses import margins
+from cifarnet.core.config import MarginOptions
+from cifarnet.losses import kernels, margins
 
 GPU = torch.cuda.is_available() and bool(kernels.build_info().get("cuda"))
 BACKENDS = (

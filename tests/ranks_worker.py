@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 
-from cifarnet.config import TrainConfig
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.distributed import Ranks, connect
+from cifarnet.core.errors import CifarnetError, Interrupted, Refused
+from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
-from cifarnet.data.splits import make_dataset
-from cifarnet.distributed import Ranks, connect
-from cifarnet.errors import CifarnetError, Interrupted, Refused
-from cifarnet.prepare import prepare
-from cifarnet.runs import RunFolder
-from cifarnet.signals import StopRequest
-from cifarnet.train import Watcher, train
+from cifarnet.data.dataset import make_dataset
+from cifarnet.engine.launch import prepare
+from cifarnet.engine.loop import Watcher, train
+from cifarnet.storage.run_folder import RunFolder
 
 BASE = TrainConfig(
     arch="baseline", dataset="digits", epochs=2, batch_size=100, augment="basic", lr=0.01, schedule="onecycle",

@@ -18,10 +18,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from cifarnet import kernels, storage
-from cifarnet.checkpoint import load_model
 from cifarnet.cli import run
-from cifarnet.runs import RunFolder, read_metrics
+from cifarnet.losses import kernels
+from cifarnet.models.checkpoint import load_model
+from cifarnet.storage import atomic as storage
+from cifarnet.storage.run_folder import RunFolder, read_metrics
 
 QUICK = (
     "train --arch baseline --dataset digits --batch-size 256 --augment none --lr 3e-3 --precision fp32 --device cpu -q"
@@ -218,7 +219,7 @@ def test_a_reader_that_went_away_is_no_error(trained):
 
 def test_a_second_signal_ends_the_process_at_once():
     """In a step that never ends, at a terminal, whose cursor comes back."""
-    code = "import time; from cifarnet.signals import StopRequest\nwith StopRequest(): print(flush=True); time.sleep(100); time.sleep(100)"
+    code = "import time; from cifarnet.core.signals import StopRequest\nwith StopRequest(): print(flush=True); time.sleep(100); time.sleep(100)"
     for number, expected in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         screen, terminal = os.openpty()
         process = subprocess.Popen(command(code=code), stdout=subprocess.PIPE, stderr=terminal, text=True)
@@ -258,7 +259,7 @@ def test_signals_while_data_is_read(tmp_path, number, expected):
 
 
 def test_kill_storm(tmp_path):
-    """The short form of scripts/kill_storm.py: kill -9 at random moments, some within a write."""
+    """The short form of scripts/proof/kill_storm.py: kill -9 at random moments, some within a write."""
     line = f"{SCRIPTS / 'kill_storm.py'} --kills 2 --epochs 2 --losses curricularface --signals SIGKILL --json k.json"
     done = execute([sys.executable, *line.split()], cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -271,7 +272,7 @@ def test_killed_before_the_first_state_was_saved(cli, tmp_path):
     code = """
 import os, signal, sys
 from cifarnet.cli import run
-from cifarnet.runs import RunFolder
+from cifarnet.storage.run_folder import RunFolder
 RunFolder.mark_latest = lambda self: os.kill(os.getpid(), signal.SIGKILL)  # after config.json, before the state
 run(sys.argv[1:])
 """
@@ -463,7 +464,7 @@ def test_numbers_in_a_log_that_no_float_holds(cli, tmp_path):
 
 
 def test_fuzz(tmp_path):
-    """The short form of scripts/fuzz.py."""
+    """The short form of scripts/proof/fuzz.py."""
     done = execute(
         [sys.executable, SCRIPTS / "fuzz.py", "--cases", "350", "--seed", "99", "--json", "f.json"], cwd=tmp_path
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cifarnet.cli import app
+from cifarnet.engine.recipes import RECIPES
 from cifarnet.losses import LOSSES
-from cifarnet.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -8,8 +8,8 @@ import typer
 from cifarnet import __version__
 from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, train, visualize
 from cifarnet.cli.common import run_app, show_warning
-from cifarnet.distributed import launched
-from cifarnet.errors import Refused
+from cifarnet.core.distributed import launched
+from cifarnet.core.errors import Refused
 
 app = typer.Typer(
     name="cifarnet",

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from cifarnet.analysis.embedding import choose_balanced, on_sphere
+from cifarnet.analysis.features import embed
+from cifarnet.analysis.plots import animation, sphere
 from cifarnet.cli.figures import title_of
-from cifarnet.config import TrainConfig
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
 from cifarnet.data import Loader
-from cifarnet.errors import Refused
-from cifarnet.features import embed
-from cifarnet.geometry import choose_balanced, on_sphere
-from cifarnet.plots import animation, sphere
-from cifarnet.session import Session
+from cifarnet.engine.train_state import Session
 
 SAMPLES = 300  # test images in a frame
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cifarnet.distributed import launched
-from cifarnet.errors import CifarnetError, printable
-from cifarnet.signals import Stopped, stoppable
+from cifarnet.core.distributed import launched
+from cifarnet.core.errors import CifarnetError, printable
+from cifarnet.core.signals import Stopped, stoppable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,7 @@ def write_rows(path: Path, header: list[str], rows: list[list[Any]]) -> None:
     Raises:
         Failed: it cannot be written.
     """
-    from cifarnet.storage import write_file
+    from cifarnet.storage.atomic import write_file
 
     text = io.StringIO(newline="")
     csv.writer(text).writerows([header, *rows])

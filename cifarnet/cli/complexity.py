@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results, write_rows
-from cifarnet.config import TrainConfig
-from cifarnet.errors import Refused
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
 from cifarnet.models import ARCHS
 
 if TYPE_CHECKING:
-    from cifarnet.complexity import Complexity, Timing
+    from cifarnet.analysis.complexity import Complexity, Timing
 
 CLASSES = 10  # of a model that comes from no checkpoint
 
@@ -44,7 +44,7 @@ def complexity(
     if every and "arch" in given:
         raise Refused("--all", "takes every architecture", "drop --arch")
     configs, classes = chosen_configs(arch, every, checkpoint, image_size, stem)
-    from cifarnet.complexity import measure
+    from cifarnet.analysis.complexity import measure
 
     console = messages()
     counted = []
@@ -62,7 +62,7 @@ def complexity(
         times = [time_of(config, classes, batch, device, precision) for config in known]
     rows = [documented(cost, baseline, times[index] if times else None) for index, cost in enumerate(counted)]
     if figure is not None:
-        from cifarnet.plots import complexity as picture
+        from cifarnet.analysis.plots import complexity as picture
 
         picture.draw(rows, figure)
     if csv is not None:
@@ -81,8 +81,8 @@ def chosen_configs(
     if checkpoint is None:
         names = list(ARCHS) if every else [arch]
         return [TrainConfig(arch=name, stem=stem, image_size=image_size).check() for name in names], CLASSES
-    from cifarnet.checkpoint import load_model
-    from cifarnet.runs import find_checkpoint
+    from cifarnet.models.checkpoint import load_model
+    from cifarnet.storage.run_folder import find_checkpoint
 
     path = find_checkpoint(checkpoint)
     assert path is not None
@@ -92,8 +92,8 @@ def chosen_configs(
 
 def time_of(config: TrainConfig, classes: int, batch: int, device: str, precision: str) -> "Timing":
     """Measures a model, with a line on stderr while it lasts."""
-    from cifarnet.complexity import measure_time
-    from cifarnet.devices import pick_device, pick_precision
+    from cifarnet.analysis.complexity import measure_time
+    from cifarnet.core.devices import pick_device, pick_precision
 
     target = pick_device(device)
     with messages().status(f"timing {config.arch}"):

@@ -5,7 +5,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from cifarnet.complexity import Complexity
+from cifarnet.analysis.complexity import Complexity
 
 
 def model_table(rows: list[dict[str, Any]]) -> Table:

@@ -13,7 +13,7 @@ def doctor(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Say what is installed, which devices and backend are used and why, where the data is, and what is in the way."""
-    from cifarnet.doctor import examine
+    from cifarnet.cli.environment import examine
 
     found = examine(data_dir)
     if json_output:

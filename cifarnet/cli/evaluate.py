@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_json, results, write_rows
-from cifarnet.errors import Failed, Refused
+from cifarnet.core.errors import Failed, Refused
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from cifarnet.checkpoint import ModelInfo
     from cifarnet.data import Loader
-    from cifarnet.model import Classifier
+    from cifarnet.models.checkpoint import ModelInfo
+    from cifarnet.models.classifier import Classifier
 
 
 def evaluate(
@@ -45,9 +45,9 @@ def evaluate(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
-    from cifarnet.checkpoint import load_model
-    from cifarnet.evaluate import collect_logits, measures_few, score
-    from cifarnet.runs import find_checkpoint
+    from cifarnet.engine.metrics import collect_logits, measures_few, score
+    from cifarnet.models.checkpoint import load_model
+    from cifarnet.storage.run_folder import find_checkpoint
 
     path = find_checkpoint(run)
     if path is None:
@@ -82,7 +82,7 @@ def check_details(info: "ModelInfo", few: bool, tta: bool, asked: bool) -> None:
     Raises:
         Refused: more was `asked` for, or test-time flips of what has no images.
     """
-    from cifarnet.config import SYNTHETIC
+    from cifarnet.core.config import SYNTHETIC
 
     if tta and info.config.dataset == SYNTHETIC:
         raise Refused("--tta", f"{SYNTHETIC} has no images to mirror", "leave it out")
@@ -93,7 +93,7 @@ def check_details(info: "ModelInfo", few: bool, tta: bool, asked: bool) -> None:
 
 def measure_few(model: "Classifier", loader: "Loader", device: "torch.device", precision: str) -> dict[str, Any]:
     """Loss and accuracy of a model of many classes."""
-    from cifarnet.evaluate import few_scores, measure_many
+    from cifarnet.engine.metrics import few_scores, measure_many
 
     return few_scores(*measure_many(model, loader.epoch(0), device, precision)).to_dict()
 
@@ -112,9 +112,9 @@ def open_split(
     Raises:
         Refused: an unknown split, classes that are not the model's, a run that held nothing out.
     """
-    from cifarnet.cli.loading import load_shown
+    from cifarnet.cli.progress import load_shown
+    from cifarnet.core.devices import has_bf16, pick_device, pick_precision
     from cifarnet.data import Identities, Loader, hold_out
-    from cifarnet.devices import has_bf16, pick_device, pick_precision
 
     config = info.config
     if split not in ("test", "train", "val"):
@@ -139,7 +139,7 @@ def open_split(
 
 def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> None:
     """Draws the confusion matrix; where the user did not name the file, one that cannot be written is only warned of."""
-    from cifarnet.plots import confusion
+    from cifarnet.analysis.plots import confusion
 
     try:
         confusion.draw(scores["confusion"], [row["name"] for row in scores["classes"]], path, title=title)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifarnet.cli.common import messages, print_json, printable
-from cifarnet.errors import Failed, Refused
+from cifarnet.core.errors import Failed, Refused
 
 if TYPE_CHECKING:
-    from cifarnet.checkpoint import ModelInfo
-    from cifarnet.model import Classifier
+    from cifarnet.models.checkpoint import ModelInfo
+    from cifarnet.models.classifier import Classifier
 
 CAM_SIDE = 224  # pixels at which an image is shown under its heat map
 
@@ -40,9 +40,9 @@ def featuremaps(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM."""
-    from cifarnet.checkpoint import load_model
-    from cifarnet.data.images import ImageError, find_images
-    from cifarnet.runs import default_checkpoint
+    from cifarnet.data.images.decode import ImageError, find_images
+    from cifarnet.models.checkpoint import load_model
+    from cifarnet.storage.run_folder import default_checkpoint
 
     files = find_images(images, recursive)
     path, note = default_checkpoint(checkpoint)
@@ -101,9 +101,9 @@ def draw_image(
     heading: str,
 ) -> list[Path]:
     """The overview and a grid a layer; their paths."""
-    from cifarnet.data.images import read_image
-    from cifarnet.features import feature_maps, normalize_image
-    from cifarnet.plots import featuremaps as picture
+    from cifarnet.analysis.features import feature_maps, normalize_image
+    from cifarnet.analysis.plots import featuremaps as picture
+    from cifarnet.data.images.decode import read_image
 
     image, warnings = read_image(file, info.config.image_size, crop=crop)
     for warning in warnings:
@@ -128,9 +128,9 @@ def draw_grad_cam(
     """Heat maps of the class asked for, or of the three likeliest; the path."""
     import torch
 
-    from cifarnet.data.images import read_image
-    from cifarnet.features import grad_cam, normalize_image, upsample
-    from cifarnet.plots import featuremaps as picture
+    from cifarnet.analysis.features import grad_cam, normalize_image, upsample
+    from cifarnet.analysis.plots import featuremaps as picture
+    from cifarnet.data.images.decode import read_image
 
     image, _ = read_image(file, info.config.image_size, crop=crop)
     pixels = normalize_image(image, info.mean, info.std)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cifarnet.config import TrainConfig
-from cifarnet.errors import Refused
-from cifarnet.storage import write_file
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
+from cifarnet.storage.atomic import write_file
 
 DATASET_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "folder": "image folder"}
 ARCH_NAMES = {"resnet": "ResNet-", "plainnet": "PlainNet-"}
@@ -30,7 +30,7 @@ def destination(out: Path | None, checkpoint: Path, name: str) -> Path:
     Raises:
         Refused: the suffix names no format, or a folder is in the way.
     """
-    from cifarnet.plots.style import check_path
+    from cifarnet.analysis.plots.style import check_path
 
     return check_path(out or checkpoint.parent / f"{name}.png")
 

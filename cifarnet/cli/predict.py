@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_json, printable, results
-from cifarnet.errors import Failed
+from cifarnet.core.errors import Failed
 
 if TYPE_CHECKING:
-    from cifarnet.predict import Prediction
+    from cifarnet.engine.predict import Prediction
 
 
 def predict(
@@ -29,11 +29,11 @@ def predict(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Name what is in pictures: class and probability of each, several files in one batch."""
-    from cifarnet.checkpoint import load_model
-    from cifarnet.data.images import find_images
-    from cifarnet.devices import pick_device
-    from cifarnet.predict import predict_files
-    from cifarnet.runs import default_checkpoint
+    from cifarnet.core.devices import pick_device
+    from cifarnet.data.images.decode import find_images
+    from cifarnet.engine.predict import predict_files
+    from cifarnet.models.checkpoint import load_model
+    from cifarnet.storage.run_folder import default_checkpoint
 
     target = pick_device(device)
     files = find_images(images, recursive)

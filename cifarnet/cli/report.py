@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifarnet.cli.common import messages, printable
-from cifarnet.errors import CifarnetError, Refused
+from cifarnet.core.errors import CifarnetError, Refused
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cifarnet.report.results import Result
-    from cifarnet.report.tables import Pair
+    from cifarnet.analysis.report.results import Result
+    from cifarnet.analysis.report.tables import Pair
 
 
 def report(
@@ -32,9 +32,9 @@ def report(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> None:
     """Put runs side by side: scores, published numbers, paired tests, costs, curves, confusion matrices."""
-    from cifarnet.report import build, read_result, render
-    from cifarnet.report.document import renderer
-    from cifarnet.storage import write_file
+    from cifarnet.analysis.report import build, read_result, render
+    from cifarnet.analysis.report.document import renderer
+    from cifarnet.storage.atomic import write_file
 
     renderer(out)  # a suffix that is no format is refused before any work
     if out.is_dir():
@@ -53,7 +53,7 @@ def report(
 
 def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> list["Pair"]:
     """McNemar's test of each two runs on one data set; where a run cannot be evaluated, the reason why."""
-    from cifarnet.significance import mcnemar
+    from cifarnet.analysis.significance import mcnemar
 
     right: dict[Path, Tensor | str] = {}
     pairs: list[Pair] = []
@@ -79,7 +79,7 @@ def data_of(result: "Result") -> tuple[str, bool, str | None]:
 
 def right_images(result: "Result", data_dir: str | None, device: str) -> "Tensor | str":
     """Which test images the run's checkpoint gets right (bool [N]), or why that cannot be known."""
-    from cifarnet.cli.opening import embed_images, open_model
+    from cifarnet.cli.inputs import embed_images, open_model
 
     try:
         images = embed_images(open_model(result.path, data_dir, "test", 0, 0, device))

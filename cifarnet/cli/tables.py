@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from cifarnet.errors import printable
+from cifarnet.core.errors import printable
 
 
 def percent(value: float | None) -> str:

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
-from cifarnet.config import FEATURE_VALUES, SYNTHETIC, TrainConfig
-from cifarnet.distributed import launched
-from cifarnet.errors import Refused
-from cifarnet.options import flag
-from cifarnet.recipes import RECIPES, recipe_values
+from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig
+from cifarnet.core.distributed import launched
+from cifarnet.core.errors import Refused
+from cifarnet.core.fields import flag
+from cifarnet.engine.recipes import RECIPES, recipe_values
 
 NUMBER_OR_AUTO = float | str | None
 
@@ -117,7 +117,7 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
     """The recipe's values, replaced by the file's, replaced by those given on the command line."""
     from_file: dict[str, Any] = {}
     if file is not None:
-        from cifarnet.runs import read_json
+        from cifarnet.storage.run_folder import read_json
 
         from_file = read_json(file, "name a JSON file of options")
         TrainConfig.from_dict(from_file, str(file))
@@ -130,12 +130,12 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
 
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:
     """The configuration that the run was saved with, with what may change taken from the command line, and its folder."""
-    from cifarnet.runs import LATEST, open_run
+    from cifarnet.storage.run_folder import LATEST, open_run
 
     folder = out or LATEST.resolve()
     if out is None and not LATEST.exists():
         raise Refused("--resume", "there is no run yet", "name its folder with --out")
-    from cifarnet.state import check_same_run, load_config
+    from cifarnet.engine.resume import check_same_run, load_config
 
     saved = load_config(open_run(folder, resume=True, overwrite=False).state)
     asked = TrainConfig.from_dict(json.loads(json.dumps(saved.to_dict() | given)), "options")

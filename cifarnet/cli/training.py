@@ -12,20 +12,20 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from cifarnet.cli.loading import load_with_progress
-from cifarnet.config import MarginOptions, TrainConfig
-from cifarnet.devices import device_name
-from cifarnet.distributed import connect, job, may_restart, restarts
-from cifarnet.errors import CifarnetError, Refused, printable
+from cifarnet.cli.progress import load_with_progress
+from cifarnet.core.config import MarginOptions, TrainConfig
+from cifarnet.core.devices import device_name
+from cifarnet.core.distributed import connect, job, may_restart, restarts
+from cifarnet.core.errors import CifarnetError, Refused, printable
+from cifarnet.core.signals import StopRequest
+from cifarnet.engine.launch import prepare
+from cifarnet.engine.loop import Watcher, train
+from cifarnet.engine.resume import check_same_run, load_config
+from cifarnet.engine.train_state import Session
 from cifarnet.losses import LOSSES
-from cifarnet.losses.fit import misfits
-from cifarnet.prepare import prepare
-from cifarnet.runs import RunFolder, next_folder, open_run
-from cifarnet.session import Session
-from cifarnet.signals import StopRequest
-from cifarnet.state import check_same_run, load_config
-from cifarnet.tensor_set import existing
-from cifarnet.train import Watcher, train
+from cifarnet.losses.auto_scale import misfits
+from cifarnet.storage.run_folder import RunFolder, next_folder, open_run
+from cifarnet.storage.sharded_file import existing
 
 if TYPE_CHECKING:
     from cifarnet.cli.animate import SphereFrames
@@ -183,7 +183,7 @@ def begin(session: Session, folder: RunFolder, resume: bool) -> None:
 
 def draw_figures(session: Session, summary: dict[str, Any], folder: RunFolder, console: Console) -> None:
     """curves.png and confusion.png in the run's folder; a figure that cannot be written is only warned of."""
-    from cifarnet.plots import confusion, curves
+    from cifarnet.analysis.plots import confusion, curves
 
     config = session.config
     title = f"{config.arch} · {config.loss} · {config.dataset}"

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from cifarnet.cli.common import messages, printable
-from cifarnet.config import TrainConfig
-from cifarnet.errors import Refused
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
 
 app = typer.Typer(help="Draw a figure of a run; each prints the path it wrote.", no_args_is_help=True)
 
@@ -36,9 +36,9 @@ def curves(
     data_out: DataOut = None,
 ) -> None:
     """Accuracy, loss, learning rate and gradient norms over the epochs; several runs in one figure."""
+    from cifarnet.analysis.plots import curves as picture
     from cifarnet.cli import figures
-    from cifarnet.plots import curves as picture
-    from cifarnet.runs import LATEST, RunFolder, read_metrics
+    from cifarnet.storage.run_folder import LATEST, RunFolder, read_metrics
 
     if not runs and not LATEST.exists():
         raise Refused("visualize", "there is no run yet (no runs/latest)", "train one, or name a run folder")
@@ -72,14 +72,14 @@ def confusion(
     data_out: DataOut = None,
 ) -> None:
     """The confusion matrix, in percent of each true class."""
-    from cifarnet.cli import figures, opening
-    from cifarnet.evaluate import confusion_matrix
-    from cifarnet.plots import confusion as picture
+    from cifarnet.analysis.plots import confusion as picture
+    from cifarnet.cli import figures, inputs
+    from cifarnet.engine.metrics import confusion_matrix
 
-    target = figures.destination(out, opening.need_checkpoint(run), "confusion")
+    target = figures.destination(out, inputs.need_checkpoint(run), "confusion")
     figures.check_numbers_path(data_out)
-    opened = opening.open_model(run, data_dir, split, 0, 0, device)
-    images = opening.embed_images(opened)
+    opened = inputs.open_model(run, data_dir, split, 0, 0, device)
+    images = inputs.embed_images(opened)
     matrix = confusion_matrix(images.labels, images.predictions, len(opened.info.classes))
     picture.draw(matrix, opened.info.classes, target, title or figures.title_of(opened.info.config, split))
     figures.write_numbers(data_out, {"counts": matrix, "percent": picture.numbers(matrix)})
@@ -99,13 +99,13 @@ def grid(
     data_out: DataOut = None,
 ) -> None:
     """Images with what the model takes them for: green frame right, red frame wrong."""
-    from cifarnet.cli import figures, opening
-    from cifarnet.plots import grid as picture
+    from cifarnet.analysis.plots import grid as picture
+    from cifarnet.cli import figures, inputs
 
-    target = figures.destination(out, opening.need_checkpoint(run), "grid")
+    target = figures.destination(out, inputs.need_checkpoint(run), "grid")
     figures.check_numbers_path(data_out)
-    opened = opening.open_model(run, data_dir, split, samples, seed, device)
-    images = opening.embed_images(opened)
+    opened = inputs.open_model(run, data_dir, split, samples, seed, device)
+    images = inputs.embed_images(opened)
     heading = title or figures.title_of(opened.info.config, split)
     picture.draw(opened.images, images.labels, images.predictions, opened.info.classes, target, heading)
     figures.write_numbers(
@@ -129,9 +129,9 @@ def samples(
     data_out: DataOut = None,
 ) -> None:
     """Some images of each class of a data set."""
+    from cifarnet.analysis.plots import grid as picture
     from cifarnet.cli import figures
-    from cifarnet.cli.loading import load_shown
-    from cifarnet.plots import grid as picture
+    from cifarnet.cli.progress import load_shown
 
     target = figures.destination(out, Path("x"), "samples")
     figures.check_numbers_path(data_out)
@@ -162,18 +162,18 @@ def umap(
     data_out: DataOut = None,
 ) -> None:
     """Features in the plane: which classes lie together, which apart."""
-    from cifarnet.cli import figures, opening
-    from cifarnet.geometry import METHODS, METRICS, project
-    from cifarnet.plots import embedding as picture
+    from cifarnet.analysis.embedding import METHODS, METRICS, project
+    from cifarnet.analysis.plots import embedding as picture
+    from cifarnet.cli import figures, inputs
 
     if method not in METHODS:
         raise Refused("--method", f"'{method}' is not known", f"choose from {', '.join(METHODS)}")
     if metric not in ("auto", *METRICS):
         raise Refused("--metric", f"'{metric}' is not known", f"choose from auto, {', '.join(METRICS)}")
-    target = figures.destination(out, opening.need_checkpoint(run), method)
+    target = figures.destination(out, inputs.need_checkpoint(run), method)
     figures.check_numbers_path(data_out)
-    opened = opening.open_model(run, data_dir, split, samples, seed, device)
-    images = opening.embed_images(opened)
+    opened = inputs.open_model(run, data_dir, split, samples, seed, device)
+    images = inputs.embed_images(opened)
     chosen = metric if metric != "auto" else ("cosine" if opened.angular else "euclidean")
     count = len(images.labels)
     note = " (its import compiles for some seconds)" if method == "umap" else ""
@@ -202,14 +202,14 @@ def sphere(
     data_out: DataOut = None,
 ) -> None:
     """Features and class prototypes on the circle or the globe (train with --embed-dim 2 or 3, or use --project)."""
-    from cifarnet.cli import figures, opening
-    from cifarnet.geometry import on_sphere
-    from cifarnet.plots import sphere as picture
+    from cifarnet.analysis.embedding import on_sphere
+    from cifarnet.analysis.plots import sphere as picture
+    from cifarnet.cli import figures, inputs
 
-    target = figures.destination(out, opening.need_checkpoint(run), "sphere")
+    target = figures.destination(out, inputs.need_checkpoint(run), "sphere")
     figures.check_numbers_path(data_out)
-    opened = opening.open_model(run, data_dir, split, samples, seed, device)
-    images = opening.embed_images(opened)
+    opened = inputs.open_model(run, data_dir, split, samples, seed, device)
+    images = inputs.embed_images(opened)
     drawn, note = on_sphere(opened.model, images, dims if project else 0)
     if note:
         messages().print(note)
@@ -233,14 +233,14 @@ def angles(
     data_out: DataOut = None,
 ) -> None:
     """What a margin does: angles to the own and the nearest other prototype, prototype cosines, feature lengths."""
-    from cifarnet.cli import figures, opening
-    from cifarnet.geometry import measure_angles
-    from cifarnet.plots import angles as picture
+    from cifarnet.analysis.embedding import measure_angles
+    from cifarnet.analysis.plots import angles as picture
+    from cifarnet.cli import figures, inputs
 
-    target = figures.destination(out, opening.need_checkpoint(run), "angles")
+    target = figures.destination(out, inputs.need_checkpoint(run), "angles")
     figures.check_numbers_path(data_out)
-    opened = opening.open_model(run, data_dir, split, samples, seed, device)
-    images = opening.embed_images(opened)
+    opened = inputs.open_model(run, data_dir, split, samples, seed, device)
+    images = inputs.embed_images(opened)
     measured = measure_angles(images.features, images.labels, opened.model.head.prototypes().cpu())
     picture.draw(measured, target, title or figures.title_of(opened.info.config, split))
     figures.write_numbers(data_out, picture.numbers(measured))

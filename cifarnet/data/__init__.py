@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from cifarnet.config import SYNTHETIC
-from cifarnet.data.cifar import load_cifar10, load_cifar100
-from cifarnet.data.digits import load_digits
-from cifarnet.data.folder import load_folder
-from cifarnet.data.identities import FeatureSplit, Identities, load_identities
+from cifarnet.core.config import SYNTHETIC
+from cifarnet.core.errors import Refused
+from cifarnet.data.dataset import AnySplit, Dataset, Split, hold_out
+from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.data.loader import Loader
-from cifarnet.data.origin import pixels_of
 from cifarnet.data.request import Progress, Request, cache_folder
-from cifarnet.data.shards import load_shards
-from cifarnet.data.splits import AnySplit, Dataset, Split, hold_out
-from cifarnet.data.streamed import StreamedSplit
-from cifarnet.errors import Refused
+from cifarnet.data.sources.cifar import load_cifar10, load_cifar100
+from cifarnet.data.sources.digits import load_digits
+from cifarnet.data.sources.folder import load_folder
+from cifarnet.data.sources.origin import pixels_of
+from cifarnet.data.sources.synthetic import FeatureSplit, Identities, load_identities
+from cifarnet.data.sources.webdataset import load_shards
 
 DATASETS: dict[str, Callable[[Request], Dataset]] = {
     "cifar10": load_cifar10,

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cifarnet.data import augment as augmentation
-from cifarnet.data.identities import FeatureSplit
-from cifarnet.data.splits import AnySplit, Channels, Split
-from cifarnet.data.streamed import StreamedSplit
-from cifarnet.devices import send
-from cifarnet.distributed import ALONE, Ranks
+from cifarnet.core.devices import send
+from cifarnet.core.distributed import ALONE, Ranks
+from cifarnet.data.augment import batch as augmentation
+from cifarnet.data.dataset import AnySplit, Channels, Split
+from cifarnet.data.images.streamed import StreamedSplit
+from cifarnet.data.sources.synthetic import FeatureSplit
 
 
 class Loader:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifarnet.data.identities import Identities
+from cifarnet.data.sources.synthetic import Identities
 
 # (done so far, in all): bytes of a download, images that are read for the first time
 Progress = Callable[[int, int], None]

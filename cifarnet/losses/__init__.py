@@ -6,7 +6,7 @@ Adding a loss: a function in margins.py, a row here, a row in tests/test_losses.
 from dataclasses import dataclass, field
 from typing import Any
 
-from cifarnet.errors import Refused
+from cifarnet.core.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def loss_constants(loss: str, **given: float | str | bool | None) -> dict[str, A
 
 def __getattr__(name: str) -> Any:
     if name in ("MarginHead", "LinearHead", "build_head"):
-        from cifarnet.losses import head
+        from cifarnet.losses import heads
 
-        return getattr(head, name)
+        return getattr(heads, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

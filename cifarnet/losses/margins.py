@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifarnet.config import MarginOptions
-from cifarnet.distributed import ALONE, Ranks
+from cifarnet.core.config import MarginOptions
+from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.losses.contract import full_precision, working_type
 
 NORM_FLOOR = 1e-31  # a vector as short has no direction: its cosines and its gradient are 0

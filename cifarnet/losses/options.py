@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from cifarnet.config import MarginOptions
-from cifarnet.errors import Refused
+from cifarnet.core.config import MarginOptions
+from cifarnet.core.errors import Refused
 from cifarnet.losses import LOSSES, loss_constants
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cifarnet.config import MarginOptions
+from cifarnet.core.config import MarginOptions
 
 LOSS_KEY = "loss"  # of a state dict; checkpoints of version 0.1 lack it
 

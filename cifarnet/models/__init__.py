@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cifarnet.errors import Refused
+from cifarnet.core.errors import Refused
 
 if TYPE_CHECKING:
     from torch import nn

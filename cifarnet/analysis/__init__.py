@@ -1,0 +1,1 @@
+"""What is read from a trained model: features, embeddings, complexity, statistics, figures and the report."""

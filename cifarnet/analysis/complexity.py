@@ -1,0 +1,237 @@
+"""What a model costs: parameters, MACs, FLOPs, memory, and time on request.
+
+Counting convention: a multiply-accumulate (MAC) is counted for each weight of a convolution or matrix product at each
+output, biases not; 1 MAC = 2 FLOPs (torch.utils.flop_counter). Whatever has no formula there (BatchNorm, ReLU, pooling,
+additions) is listed with its number of calls as uncounted, never as zero.
+
+So counted, a batch of two 32x32 images takes 0.0090972, 0.2803732 and 0.6515999 GMACs in baseline, resnet18 and
+resnet50: the figures that the report's Table 3.9 prints as "TMACs" (0.0091, 0.2804, 0.6516). Its "TFLOPs" (0.0184,
+0.5621, 1.3086) are GFLOPs of the same batch of two, with BatchNorm at 2, ReLU and pooling at 1 FLOP an element on top.
+"""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.devices import autocast
+from cifarnet.models.classifier import Classifier, build_model
+
+# Operators that move or relabel numbers and compute none.
+MOVES = {
+    "clone",
+    "copy_",
+    "_to_copy",
+    "detach",
+    "empty",
+    "empty_like",
+    "zeros_like",
+    "ones_like",
+    "expand",
+    "fill_",
+    "zero_",
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: its module path, its kind, parameters, the shape of its output for one image, MACs of the batch."""
+
+    name: str
+    kind: str
+    parameters: int
+    output: tuple[int, ...]
+    macs: int
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """The cost of one forward pass of `batch` images of `image_size` x `image_size`.
+
+    macs, flops: of the whole batch (flops = 2 macs); activation_bytes: what training keeps of the batch for backward,
+    in fp32; uncounted: calls of each arithmetic operator that has no formula.
+    """
+
+    arch: str
+    stem: str
+    loss: str
+    classes: int
+    image_size: int
+    batch: int
+    parameters: int
+    macs: int
+    activation_bytes: int
+    layers: tuple[Layer, ...]
+    uncounted: dict[str, int]
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of the batch, 1 MAC = 2 FLOPs."""
+        return 2 * self.macs
+
+    def weight_bytes(self, bytes_each: int) -> int:
+        """Size of the parameters: 4 bytes each in fp32, 2 in bf16."""
+        return bytes_each * self.parameters
+
+    def to_dict(self, baseline: "Complexity | None" = None) -> dict[str, Any]:
+        """Plain JSON values, with what follows from them; ratios are to `baseline` where it is given."""
+        values = asdict(self) | {"flops": self.flops}
+        values |= {"macs_per_image": self.macs // self.batch, "flops_per_image": self.flops // self.batch}
+        values |= {"weight_bytes_fp32": self.weight_bytes(4), "weight_bytes_bf16": self.weight_bytes(2)}
+        if baseline is not None:
+            values["parameters_ratio"] = self.parameters / baseline.parameters
+            values["macs_ratio"] = (self.macs / self.batch) / (baseline.macs / baseline.batch)
+        return values
+
+
+def measure(config: TrainConfig, num_classes: int, batch: int = 1) -> Complexity:
+    """Counts the forward pass of the model of `config` without computing it: shapes only, so it takes no memory.
+
+    Args:
+        config: arch, stem, loss, embed_dim, neck and image_size decide.
+        num_classes: C.
+        batch: images in the pass, at least 1.
+
+    Raises:
+        Refused: an architecture, loss or image size that cannot be.
+    """
+    with FakeTensorMode():
+        model = build_model(config, num_classes).eval()
+        images = torch.empty(batch, 3, config.image_size, config.image_size)
+        layers, uncounted = count_layers(model, images)
+        activations = saved_bytes(model, images)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Complexity(
+        arch=config.arch,
+        stem=config.stem if config.arch not in ("baseline", "speednet") else "",
+        loss=config.loss,
+        classes=num_classes,
+        image_size=config.image_size,
+        batch=batch,
+        parameters=parameters,
+        macs=sum(layer.macs for layer in layers),
+        activation_bytes=activations,
+        layers=tuple(layers),
+        uncounted=dict(uncounted),
+    )
+
+
+class UncountedOperators(TorchDispatchMode):
+    """Counts the calls of operators that compute and have no FLOP formula."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = func._overloadpacket
+        name = packet.__name__
+        if packet not in flop_registry and not func.is_view and name not in MOVES and func.namespace == "aten":
+            self.calls[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_layers(model: Classifier, images: Tensor) -> tuple[list[Layer], Counter[str]]:
+    """The layers that have parameters or compute, in the order they run, and the uncounted operators.
+
+    The head is one layer: it runs functionally, so its row is what the forward pass costs after the features.
+    """
+    layers: list[Layer] = []
+    with FlopCounterMode(display=False) as flops, UncountedOperators() as uncounted, torch.no_grad():
+        starts: list[int] = []
+
+        def before(module: nn.Module, inputs: Any) -> None:
+            starts.append(flops.get_total_flops())
+
+        def after(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+                layers.append(describe(name, module, output, flops.get_total_flops() - starts.pop()))
+
+            return hook
+
+        hooks = []
+        for name, module in model.named_modules():
+            leaf = not any(module.children()) and not name.startswith("head") and not isinstance(module, nn.Identity)
+            if leaf:
+                hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after(name))]
+        features = model.features(images)
+        body = flops.get_total_flops()
+        logits = model.head.logits(features)
+        layers.append(describe("head", model.head, logits, flops.get_total_flops() - body))
+        for hook in hooks:
+            hook.remove()
+    return layers, uncounted.calls
+
+
+def describe(name: str, module: nn.Module, output: Tensor, flops: int) -> Layer:
+    """A layer's row."""
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return Layer(name, module._get_name(), parameters, tuple(output.shape[1:]), flops // 2)
+
+
+def saved_bytes(model: Classifier, images: Tensor) -> int:
+    """Bytes that autograd keeps for the backward pass of these images, each storage once, weights left out."""
+    weights = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, Tensor] = {}  # holds the tensors, so that no address is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage()._cdata
+        if address not in weights:
+            kept[address] = tensor
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = model(images)
+        del logits
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Measured: median milliseconds a batch and images a second, on `device` in `precision`, over `repeats` passes."""
+
+    milliseconds: float
+    images_per_second: float
+    device: str
+    precision: str
+    repeats: int
+
+
+def measure_time(
+    config: TrainConfig, num_classes: int, batch: int, device: torch.device, precision: str, seconds: float = 2.0
+) -> Timing:
+    """Times forward passes in inference mode, channels_last, for about `seconds` after a warm-up (5 passes or more)."""
+    model = build_model(config, num_classes).eval().to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.randn(batch, 3, config.image_size, config.image_size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    times: list[float] = []
+    with torch.inference_mode(), autocast(device, precision):
+        for _ in range(3):
+            model(images)
+        finish(device)
+        end = time.perf_counter() + seconds
+        while len(times) < 5 or time.perf_counter() < end:
+            start = time.perf_counter()
+            model(images)
+            finish(device)
+            times.append(time.perf_counter() - start)
+    median = statistics.median(times)
+    return Timing(1000 * median, batch / median, str(device), precision, len(times))
+
+
+def finish(device: torch.device) -> None:
+    """Waits for what the device has been given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

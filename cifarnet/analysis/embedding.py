@@ -1,0 +1,176 @@
+"""Where features and prototypes lie: angles, projections to two dimensions, and the last layer split in two."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifarnet.analysis.features import Embeddings
+from cifarnet.core.errors import Refused
+from cifarnet.losses.heads import LinearHead, MarginHead
+from cifarnet.models.classifier import Classifier
+
+METHODS = ("umap", "tsne", "pca")
+METRICS = ("cosine", "euclidean")
+
+
+def angles_to(features: Tensor, prototypes: Tensor) -> Tensor:
+    """Angles in degrees [N, C] between features [N, E] and prototypes [C, E], of any length.
+
+    In float64, so that the arc cosine is good to 1e-6 degrees even at 0 and 180.
+    """
+    u, v = F.normalize(features.double(), dim=1), F.normalize(prototypes.double(), dim=1)
+    return torch.rad2deg((u @ v.T).clamp(-1, 1).acos())
+
+
+@dataclass(frozen=True)
+class Angles:
+    """What a margin does. Degrees, except `norms` and `cosines`.
+
+    own: angle of each feature to its class's prototype [N]; nearest: to the nearest other prototype [N]; cosines:
+    between each two prototypes [C (C - 1) / 2]; norms: lengths of the features [N]; labels [N].
+    """
+
+    own: np.ndarray
+    nearest: np.ndarray
+    cosines: np.ndarray
+    norms: np.ndarray
+    labels: np.ndarray
+
+
+def measure_angles(features: Tensor, labels: Tensor, prototypes: Tensor) -> Angles:
+    """The angles of features [N, E] with labels [N] to prototypes [C, E]."""
+    angles = angles_to(features, prototypes)
+    own = angles.gather(1, labels[:, None])[:, 0]
+    nearest = angles.scatter(1, labels[:, None], float("inf")).amin(dim=1)
+    unit = F.normalize(prototypes.double(), dim=1)
+    row, column = torch.triu_indices(len(unit), len(unit), offset=1)
+    cosines = (unit @ unit.T)[row, column]
+    norms = features.double().norm(dim=1)
+    return Angles(own.numpy(), nearest.numpy(), cosines.numpy(), norms.numpy(), labels.numpy())
+
+
+def choose_balanced(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Indices of `count` images, as many of each class as there can be (as the report: 500, 50 a class), seeded.
+
+    Classes that run out leave their places to the others; fewer images than `count` give all of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    shuffled = labels[order]
+    rank = torch.empty(len(labels), dtype=torch.int64)  # how many of its class stand before it
+    for label in shuffled.unique().tolist():
+        members = (shuffled == label).nonzero()[:, 0]
+        rank[members] = torch.arange(len(members))
+    return order[rank.argsort(stable=True)[:count]].sort().values
+
+
+def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, seed: int = 17) -> np.ndarray:
+    """Features [N, E] in the plane, float64 [N, 2], by UMAP, t-SNE or PCA, seeded.
+
+    Args:
+        metric: cosine or euclidean; for PCA, cosine means that features are brought to length 1 first.
+        neighbors: n_neighbors of UMAP, perplexity of t-SNE.
+
+    Raises:
+        Refused: an unknown method, or fewer points than `neighbors` + 1 (or than two).
+    """
+    if method not in METHODS:
+        raise Refused("--method", f"'{method}' is not known", f"choose from {', '.join(METHODS)}")
+    needed = 2 if method == "pca" else neighbors + 1
+    if len(features) < needed:
+        raise Refused(
+            "--samples",
+            f"{len(features)} points are too few for {neighbors} neighbours",
+            f"take {needed} or more, or fewer --neighbors",
+        )
+    points = features.double().numpy()
+    if method == "pca":
+        return principal_components(F.normalize(features.double(), dim=1).numpy() if metric == "cosine" else points)
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
+
+        start: Any = "pca" if points.shape[1] >= 2 else "random"
+        with threadpool_limits(1):  # so few points: threads would only wait for each other
+            plane = TSNE(perplexity=neighbors, metric=metric, init=start, random_state=seed).fit_transform(points)
+        return plane.astype(np.float64)
+    import warnings
+
+    import umap
+
+    state = np.random.get_state()
+    try:
+        np.random.seed(seed)  # umap lays out separate clusters with NumPy's global generator, whatever its own seed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a seed means one thread
+            reducer = umap.UMAP(n_neighbors=neighbors, metric=metric, random_state=seed, n_jobs=1)
+            return np.asarray(reducer.fit_transform(points), dtype=np.float64)
+    finally:
+        np.random.set_state(state)
+
+
+def principal_components(points: np.ndarray) -> np.ndarray:
+    """The first two principal components [N, 2] (zeros where there is only one)."""
+    from sklearn.decomposition import PCA
+
+    size = min(2, *points.shape)
+    plane = PCA(size, svd_solver="full").fit_transform(points)
+    return np.pad(plane, ((0, 0), (0, 2 - size)))
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """Features [N, d] and prototypes [C, d], d = 2 or 3; lost: the part of the weights' energy cut off."""
+
+    features: Tensor
+    prototypes: Tensor
+    lost: float = 0.0
+
+
+def split_last_layer(features: Tensor, weight: Tensor, size: int) -> Sphere:
+    """The best W2 [C, d] W1 [d, E] ~ W [C, E] in least squares (Eckart-Young: the d largest singular values).
+
+    Features become W1 z and prototypes the rows of W2, with W1's rows orthonormal, so that W1 z is z's orthogonal
+    shadow on the d directions that W uses most, and W2 W1 z is the best prediction of W z. `lost` is
+    |W - W2 W1|^2 / |W|^2.
+    """
+    u, s, v = torch.linalg.svd(weight.double(), full_matrices=False)
+    if size > len(s):
+        raise Refused("--project", f"the weights have rank {len(s)} at most", f"use --dims {len(s)}")
+    lost = float((s[size:] ** 2).sum() / (s**2).sum().clamp_min(1e-300))
+    return Sphere((features.double() @ v[:size].T).float(), (u[:, :size] * s[:size]).float(), lost)
+
+
+def on_sphere(model: Classifier, images: Embeddings, dims: int = 0) -> tuple[Sphere, str]:
+    """Features and prototypes in 2 or 3 dimensions, and a note on what a projection loses.
+
+    Args:
+        dims: 0 takes features that have 2 or 3 dimensions already; 2 or 3 splits the last layer (W2 W1 ~ W).
+
+    Raises:
+        Refused: dims is 0 and the features have more dimensions.
+    """
+    head = model.head
+    prototypes = head.prototypes().cpu()
+    size = images.features.shape[1]
+    if dims == 0:
+        if size not in (2, 3):
+            fix = "add --project, or train with --embed-dim 3"
+            raise Refused("visualize sphere", f"the features have {size} dimensions", fix)
+        return Sphere(images.features, prototypes), ""
+    # What multiplies the features: unit prototypes under a margin loss, the weights themselves otherwise.
+    weight = prototypes if isinstance(head, MarginHead) else head.weight.detach().float().cpu()
+    sphere = split_last_layer(images.features, weight, dims)
+    logits = sphere.features @ sphere.prototypes.T
+    if isinstance(head, LinearHead):
+        logits = logits + head.bias.detach().float().cpu()
+    before = (images.predictions == images.labels).double().mean().item()
+    after = (logits.argmax(dim=1) == images.labels).double().mean().item()
+    return sphere, (
+        f"projection to {dims} dimensions: leaves out {100 * sphere.lost:.1f}% of |W|^2; "
+        f"accuracy on these images {100 * before:.2f}% -> {100 * after:.2f}%"
+    )

@@ -1,0 +1,38 @@
+"""Models side by side: parameters, and MACs an image."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cifarnet.analysis.plots.style import PAGE, drawing, plain_powers
+
+FAMILIES = {"baseline": "#bd1f01", "resnet": "#3f90da", "plainnet": "#ffa90e", "speednet": "#832db6"}
+PANELS = {"parameters (millions)": "parameters", "GMACs an image (1 MAC = 2 FLOPs)": "macs_per_image"}
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Draws models (as `Complexity.to_dict` gives them) as bars on logarithmic axes, each with its value.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    size, classes = rows[0]["image_size"], rows[0]["classes"]
+    with drawing(path, PAGE, 0.95 + 0.2 * len(rows)) as figure:
+        for index, (axes, (title, key)) in enumerate(
+            zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True)
+        ):
+            unit = 1e6 if key == "parameters" else 1e9
+            names, values = [row["arch"] for row in rows], [row[key] / unit for row in rows]
+            colours = [FAMILIES[name.rstrip("0123456789")] for name in names]
+            bars = axes.barh(names, values, color=colours, height=0.7)
+            axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=2, fontsize=6.5)
+            axes.set_xscale("log")
+            plain_powers(axes.xaxis)
+            axes.set_xlim(min(values) / 3, max(values) * 3)
+            axes.set_title(title)
+            axes.grid(False, axis="y")
+            axes.tick_params(axis="y", length=0)
+            if index == 0:
+                axes.invert_yaxis()
+        figure.suptitle(f"Cost of a model: {size}×{size} images, {classes} classes", x=0.01, ha="left")
+    return path

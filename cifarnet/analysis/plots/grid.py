@@ -1,0 +1,99 @@
+"""Pictures in rows: test images with what the model takes them for, and samples of each class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from cifarnet.analysis.plots.style import PAGE, RIGHT, WRONG, drawing, pack, plain, shorten
+from cifarnet.data import AnySplit
+
+COLUMNS = 10
+
+
+def draw(
+    images: Tensor,
+    labels: Tensor,
+    predictions: Tensor,
+    classes: Sequence[str],
+    path: Path,
+    title: str = "",
+) -> Path:
+    """Draws images uint8 [N, 3, H, W], ten in a row: green frame and tick right, red frame and cross wrong.
+
+    Below each the predicted class, and where it is wrong the true one.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    rows = -(-len(images) // COLUMNS)
+    right = int((labels == predictions).sum())
+    with drawing(path, PAGE, 0.45 + 0.92 * rows) as figure:
+        pack(figure, 0.03)
+        axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
+        for cell, image, label, predicted in zip(axes, images, labels.tolist(), predictions.tolist(), strict=False):
+            show(cell, image)
+            good = label == predicted
+            colour = RIGHT if good else WRONG
+            text = f"{shorten(classes[predicted], 11)}\n"
+            text += "✓" if good else f"✗ {shorten(classes[label], 11)}"
+            cell.set_xlabel(text, fontsize=6, color=colour, labelpad=2, linespacing=1.15)
+            cell.add_patch(framed(cell, colour))
+        for cell in list(figure.axes)[len(images) :]:
+            plain(cell)
+        heading = f"{right} of {len(images)} right; below each: prediction, and where it is wrong (✗) the true class"
+        figure.suptitle(f"{title}\n{heading}" if title else heading, x=0.01, ha="left", fontsize=8)
+    return path
+
+
+def framed(axes: Any, colour: str) -> Rectangle:
+    """A frame around a picture."""
+    return Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=colour, linewidth=2.2, clip_on=False)
+
+
+def show(axes: Any, image: Tensor) -> None:
+    """A picture uint8 [3, H, W] without ticks or frame."""
+    plain(axes)
+    axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some images of each class: pictures uint8 [C, n, 3, H, W] and their indices in the split [C, n]."""
+
+    images: Tensor
+    indices: Tensor
+
+
+def choose_samples(split: AnySplit, count: int, each: int, seed: int) -> Samples:
+    """`each` random images of each of `count` classes (fewer where a class has fewer, the same for all)."""
+    labels = split.labels.cpu()
+    generator = torch.Generator().manual_seed(seed)
+    members = [(labels == index).nonzero()[:, 0] for index in range(count)]
+    each = min([each, *(len(found) for found in members)])
+    chosen = torch.stack([found[torch.randperm(len(found), generator=generator)[:each]] for found in members])
+    images = next(iter(split.batches([chosen.flatten()]))).cpu()
+    return Samples(images.view(count, each, *images.shape[1:]), chosen)
+
+
+def draw_samples(samples: Samples, classes: Sequence[str], path: Path, title: str = "") -> Path:
+    """Draws a row of pictures a class.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    count, each = samples.images.shape[:2]
+    with drawing(path, 1.1 + 0.52 * each, 0.4 + 0.52 * count) as figure:
+        pack(figure, 0.02)
+        grid = figure.subplots(count, each, squeeze=False)
+        for row, name in enumerate(classes):
+            for column in range(each):
+                show(grid[row, column], samples.images[row, column])
+            grid[row, 0].set_ylabel(shorten(name, 16), rotation=0, ha="right", va="center", labelpad=6)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left")
+    return path

@@ -1,0 +1,160 @@
+"""The style of all figures: sizes, fonts, colours that colour-blind readers tell apart, and how a figure is saved."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from cifarnet.core.errors import Failed, Refused
+from cifarnet.storage.atomic import write_file
+
+COLUMN, PAGE = 3.5, 7.1  # inches: a column and a page of a two-column paper
+FORMATS = (".png", ".svg", ".pdf")
+INK, FAINT = "#222222", "#8a8a8a"
+RIGHT, WRONG = "#1a7f37", "#cf222e"
+
+# Petroff's ten-colour cycle (arXiv 2107.02270): found by search for distinctness under simulated colour blindness.
+COLOURS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
+    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+# Petroff's six-colour cycle: fewer lines, further apart.
+LINES = ("#5790fc", "#e42536", "#f89c20", "#964a8b", "#9c9ca1", "#7a21dd")
+MARKERS = "osD^vP*X<>"
+
+STYLE: Any = {
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.dpi": 200,
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "text.parse_math": False,  # a class may be called $x
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.titlesize": 8,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "figure.titlesize": 9,
+    "figure.titleweight": "bold",
+    "grid.color": "#e8e8e8",
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.4,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cifarnet",  # the same numbers give the same file
+}
+
+
+def check_path(path: Path) -> Path:
+    """`path`, if a figure can go there; call it before the work that makes the figure.
+
+    Raises:
+        Refused: the suffix names no format of ours, or a folder is in the way.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise Refused(str(path), f"'{path.suffix}' is no format for a figure", f"end the name in {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise Refused(str(path), "is a folder", "name a file")
+    return path
+
+
+@contextmanager
+def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Figure]:
+    """A figure of `width` x `height` inches in our style, saved to `path` at the end of the block.
+
+    Raises:
+        Refused: a suffix that is no format of ours. Failed: the file cannot be written.
+    """
+    check_path(path)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Renders in memory and writes atomically; a figure that is there already is replaced whole."""
+    kind = path.suffix.lower()[1:]
+    stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=stamp)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(str(path.parent), f"cannot be made ({error.strerror})", "choose another --out") from error
+    write_file(path, buffer.getvalue())
+
+
+def class_colours(count: int) -> list[Any]:
+    """A colour a class, the same in every figure: the cycle up to ten, beyond that evenly spaced hues."""
+    if count <= len(COLOURS):
+        return list(COLOURS[:count])
+    return [matplotlib.colormaps["turbo"](0.03 + 0.94 * index / (count - 1)) for index in range(count)]
+
+
+def class_markers(count: int) -> str:
+    """A marker a class: shape tells classes apart where colour does not."""
+    return (MARKERS * (count // len(MARKERS) + 1))[:count]
+
+
+def plain(axes: Any) -> None:
+    """Takes away ticks, grid and frame: for pictures and maps whose coordinates mean nothing."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def plain_powers(axis: Any) -> None:
+    """Labels a logarithmic axis 0.01, 1, 100: its own labels are formulas, which the style leaves unread."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+
+
+def pack(figure: Figure, inches: float) -> None:
+    """Puts pictures close together, this far apart."""
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=inches, h_pad=inches, wspace=0, hspace=0)
+
+
+def shorten(name: str, length: int) -> str:
+    """`name` in at most `length` characters."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def title_of(*parts: str) -> str:
+    """The parts of a title that are there, in one line."""
+    return " · ".join(part for part in parts if part)
+
+
+def present(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of a metric, where the records have it as a finite number."""
+    pairs = [(record.get("epoch"), record.get(name)) for record in records]
+    pairs = [(epoch, value) for epoch, value in pairs if is_number(epoch) and is_number(value)]
+    return [float(epoch) for epoch, _ in pairs], [float(value) for _, value in pairs]  # type: ignore[arg-type]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a metrics log can be drawn."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300

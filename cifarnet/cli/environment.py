@@ -1,0 +1,164 @@
+"""What a bug report needs first: versions, devices, the head's backend and why, where the data is, room on the disk."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cifarnet import __version__
+from cifarnet.core.devices import available_devices, device_name, has_bf16, pick_device, pick_precision
+from cifarnet.core.errors import CifarnetError
+from cifarnet.data import cache_folder
+from cifarnet.data.request import Request
+from cifarnet.data.sources import cifar
+from cifarnet.losses import kernels
+from cifarnet.storage.run_folder import LATEST, RUNS
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "safetensors",
+    "pillow",
+    "scikit-learn",
+    "umap-learn",
+    "matplotlib",
+    "typer",
+    "rich",
+)
+LOW_DISK = 2 << 30  # bytes: an archive of CIFAR and what is unpacked from it, and some checkpoints
+
+
+def examine(data_dir: Path | None = None) -> dict[str, Any]:
+    """Everything, as plain JSON values; nothing is downloaded and nothing is changed.
+
+    Args:
+        data_dir: a folder in which CIFAR is looked for before the cache.
+
+    Returns:
+        versions, devices, backend, data, disk, runs; and problems, a list of sentences.
+    """
+    found = {
+        "versions": versions(),
+        "devices": devices(),
+        "backend": backend(),
+        "data": data(data_dir),
+        "disk": {str(path): free_bytes(path) for path in (cache_folder(), Path.cwd())},
+        "runs": runs(),
+    }
+    return found | {"problems": problems(found)}
+
+
+def versions() -> dict[str, str]:
+    """Of cifarnet, Python, the system and the packages, without importing these."""
+    found = {"cifarnet": __version__, "python": platform.python_version(), "system": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing"
+    cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None
+    return found | {
+        "torch": torch.__version__,
+        "cuda of torch": torch.version.cuda or "none",
+        "cudnn": str(cudnn or "none"),
+    }
+
+
+def devices() -> dict[str, Any]:
+    """The devices, and what `--device auto --precision auto` chooses."""
+    listed = []
+    for name in available_devices():
+        device = torch.device(name)
+        row: dict[str, Any] = {"name": name, "description": device_name(device), "bf16": has_bf16(device)}
+        if device.type == "cuda":
+            row["memory_bytes"] = torch.cuda.get_device_properties(device).total_memory
+            row["capability"] = ".".join(map(str, torch.cuda.get_device_capability(device)))
+        listed.append(row)
+    chosen = pick_device("auto")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"found": listed, "device": str(chosen), "precision": pick_precision("auto", chosen), "cores": cores}
+
+
+def backend() -> dict[str, Any]:
+    """What `--backend auto` runs the margin head on, why, and what the extension was built for ({}: not built)."""
+    device = pick_device("auto").type
+    built, asked = kernels.build_info(), os.environ.get("CIFARNET_BACKEND", "")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            chosen = kernels._resolve("auto", device, torch.float32)  # resolve() would give its warning only once
+        except CifarnetError as error:
+            return {"auto": None, "why": str(error), "build": built}
+    if asked and asked != "auto":
+        why = f"the environment variable CIFARNET_BACKEND says {asked}"
+    elif caught:
+        why = str(caught[0].message)
+    elif chosen == "torch":
+        why = "the compiled head is not built" if not built else f"the compiled head does not run on {device}"
+    else:
+        why = f"the compiled head is built for this torch and runs on {device}"
+    return {"auto": chosen, "why": why, "build": built}
+
+
+def data(data_dir: Path | None) -> dict[str, Any]:
+    """The folders looked in, and where each CIFAR is, or why not; its files are checked by size, an archive by checksum."""
+    folders = [*([data_dir] if data_dir else []), cache_folder()]
+    sets: dict[str, str] = {}
+    for name, details in cifar.SETS.items():
+        try:
+            cifar.find(details, Request(data_dir, download=False))
+            sets[name] = "found"
+        except CifarnetError as error:
+            sets[name] = str(error)
+    return {"folders": {str(path): folder_state(path) for path in folders}, "sets": sets}
+
+
+def folder_state(path: Path) -> str:
+    """Whether the folder is there and can be written."""
+    place = existing(path)
+    usable = place.is_dir() and os.access(place, os.W_OK)
+    if place == path.absolute():
+        return "writable" if usable else "not writable"
+    return "not there yet" if usable else "not there, and cannot be made"
+
+
+def existing(path: Path) -> Path:
+    """`path`, or the nearest folder above that is there."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+
+
+def free_bytes(path: Path) -> int:
+    """Room for a file in `path`, in bytes."""
+    return shutil.disk_usage(existing(path)).free
+
+
+def runs() -> dict[str, Any]:
+    """The runs of this folder, and the newest."""
+    count = sum(1 for path in RUNS.glob("*/config.json") if not path.parent.is_symlink())
+    return {
+        "folder": str(RUNS.absolute()),
+        "count": count,
+        "latest": str(LATEST.resolve()) if LATEST.exists() else None,
+    }
+
+
+def problems(found: dict[str, Any]) -> list[str]:
+    """What of all this is likely to be in the way, with what to do."""
+    listed = [f"{name} is missing: reinstall cifarnet" for name, text in found["versions"].items() if text == "missing"]
+    if found["backend"]["auto"] is None or "not used" in found["backend"]["why"]:
+        listed.append(found["backend"]["why"])
+    for path, state in found["data"]["folders"].items():
+        if state in ("not writable", "not there, and cannot be made") and path == str(cache_folder()):
+            listed.append(f"the cache {path} is {state}: set XDG_CACHE_HOME to a folder that can be written")
+    for path, free in found["disk"].items():
+        if free < LOW_DISK:
+            listed.append(
+                f"{free >> 20} MB are free for {path}: CIFAR and its archive take 350 MB, a ResNet's checkpoints up to 1 GB"
+            )
+    return listed

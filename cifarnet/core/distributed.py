@@ -1,0 +1,211 @@
+"""Training in several processes: what torchrun says of this one, and the few things that the ranks do together.
+
+The launcher is torchrun, the collectives are torch.distributed's. Everything here does nothing in a process on its own.
+torch is imported inside, since the command line asks for the rank before it needs torch.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cifarnet.core.errors import CifarnetError, Failed, Refused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+# How long a rank waits for the others: longer than the slowest may need to read its data. A rank that dies closes its
+# connections, which ends the others at once; this is for one that hangs.
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together: its `rank` of `world`, and its number `local` on its machine.
+
+    Methods named "of all ranks" are collective: every rank must call them, in the same order.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank is the one that prints, logs and writes files."""
+        return self.rank == 0
+
+    def part(self, size: int) -> tuple[int, int]:
+        """Begin and end of this rank's contiguous part of `size` things; parts differ by one at most (`tensor_split`)."""
+        least, more = divmod(size, self.world)
+        begin = self.rank * least + min(self.rank, more)
+        return begin, begin + least + (self.rank < more)
+
+    def sum(self, tensor: "Tensor") -> "Tensor":
+        """The sum of `tensor` over all ranks, on each of them."""
+        return self._reduced(tensor, "SUM")
+
+    def largest(self, tensor: "Tensor") -> "Tensor":
+        """The elementwise maximum of `tensor` over all ranks, on each of them."""
+        return self._reduced(tensor, "MAX")
+
+    def _reduced(self, tensor: "Tensor", operation: str) -> "Tensor":
+        if self.world == 1:
+            return tensor
+        from torch import distributed
+
+        result = tensor.detach().clone()
+        distributed.all_reduce(result, getattr(distributed.ReduceOp, operation))
+        return result
+
+    def concatenated(self, tensor: "Tensor") -> "Tensor":
+        """The tensors [n, ...] of all ranks in their order, [world n, ...]; n is the same on each."""
+        if self.world == 1:
+            return tensor
+        import torch
+
+        parts = [torch.empty_like(tensor) for _ in range(self.world)]
+        torch.distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def copy_from_first(self, tensors: Iterable["Tensor"]) -> None:
+        """Overwrites these tensors of all ranks by those of the first."""
+        if self.world == 1:
+            return
+        import torch
+
+        with torch.no_grad():
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor, 0)
+
+    def wait(self) -> None:
+        """Returns once all ranks have come here."""
+        if self.world > 1:
+            import torch
+
+            self.sum(torch.zeros(()))
+
+    def gather(self, work: Callable[[], T], named: bool = True) -> list[T]:
+        """What `work` returns on each of all ranks, in their order; small values that pickle. No collective inside it.
+
+        Raises:
+            Refused, Failed: `work` did on some rank; every rank then raises the error of the lowest such rank. It names
+                the rank and its machine where `named` and not all of them failed in the same way.
+        """
+        if self.world == 1:
+            return [work()]
+        from torch import distributed
+
+        value, problem = None, None
+        try:
+            value = work()
+        except CifarnetError as error:
+            problem = (Refused if isinstance(error, Refused) else Failed, error.what, error.why, error.fix)
+        outcomes: list[Any] = [None] * self.world
+        distributed.all_gather_object(outcomes, (value, problem, socket.gethostname()))
+        problems = [problem for _, problem, _ in outcomes]
+        for rank, (_, problem, machine) in enumerate(outcomes):
+            if problem:
+                kind, what, why, fix = problem
+                alone = named and any(other != problem for other in problems)
+                raise kind(f"rank {rank} ({machine}): {what}" if alone else what, why, fix)
+        return [value for value, _, _ in outcomes]
+
+    def of_first(self, work: Callable[[], T]) -> T:
+        """What `work` returns on the first rank, on all ranks; only there is it called. Raises as `gather`."""
+        results = self.gather(lambda: work() if self.first else None, named=False)
+        return results[0]  # type: ignore[return-value]
+
+
+ALONE = Ranks()
+
+
+def launched() -> Ranks:
+    """This process among those that torchrun started, from its environment; ALONE without torchrun.
+
+    Raises:
+        Refused: the environment holds some of torchrun's variables, and not these.
+    """
+    try:
+        values = [int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    except KeyError:
+        return ALONE
+    except ValueError as error:
+        raise Refused(
+            "RANK, WORLD_SIZE, LOCAL_RANK", "are not numbers", "start with torchrun, or unset them"
+        ) from error
+    return Ranks(*values)
+
+
+def restarts() -> int:
+    """How often torchrun has started these processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def may_restart() -> bool:
+    """Whether torchrun was told to start the processes again after a fault (--max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def job() -> str:
+    """Tells this launch from any other, and is the same after a restart; empty without torchrun.
+
+    torchrun's run id, and beside it torchrun's own process where nobody chose an id.
+    """
+    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"{run} {os.getppid()}" if run == "none" else run
+
+
+@contextmanager
+def connect(device: str) -> Iterator[Ranks]:
+    """The ranks that torchrun started, connected by NCCL on GPUs and by gloo for what lies in main memory.
+
+    Args:
+        device: as --device; with "cpu" no GPU is touched.
+
+    Raises:
+        Failed: another rank ended or cannot be reached.
+    """
+    ranks = launched()
+    if ranks.world == 1:
+        yield Ranks()
+        return
+    import torch
+    from torch import distributed
+
+    # Imported once there is a group (DDP would), it keeps that group as a default of its functions; gloo's threads then
+    # outlive destroy_process_group, and one that needs the interpreter while that ends aborts the process.
+    from torch.distributed import nn  # noqa: F401
+
+    gpus = device != "cpu" and torch.cuda.is_available()
+    try:
+        store, rank, world = next(distributed.rendezvous("env://", timeout=TIMEOUT))
+        # torchrun keeps this store over a restart, and with it the addresses of the processes that died.
+        store = distributed.PrefixStore(f"{restarts()}/{world}", store)
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
+        yield ranks
+        distributed.barrier()  # a rank that leaves while another still talks to it could bring that one down
+    except RuntimeError as error:
+        if not _is_lost_connection(error):
+            raise
+        raise Failed(
+            "training", f"another rank ended or cannot be reached ({' '.join(str(error).split())[:160]})",
+            "its own message says why; go on from the last checkpoint with --resume",
+        ) from error  # fmt: skip
+    except CifarnetError:  # from our own lines, where no collective is under way that destroying would wait for
+        distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    from torch.distributed import DistError
+
+    words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, DistError) or any(word in str(error) for word in words)

@@ -1,0 +1,1 @@
+"""Image files: decoding, listing, a cache of decoded ones, reading as they are needed."""

@@ -1,0 +1,195 @@
+"""What is remembered of images between two starts: that they can be read, their sums, and their pixels where these fit.
+
+A second start decodes nothing; after a change it decodes the images that are new. An image is known by its key, a
+hash of its name, size and time of change: the index holds no names, so nothing in it can point anywhere.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cifarnet.core.errors import Refused
+from cifarnet.data.dataset import Channels, Dataset, Split, statistics_of_sums
+from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arrays
+from cifarnet.data.images.decode import printable
+from cifarnet.data.images.streamed import StreamedSplit, Unreadable, cores, stack
+from cifarnet.data.request import Progress
+
+MEMORY = 4 << 30  # bytes of pixels, both splits together, above which a set is streamed
+NAMED = 5  # files named in a message; of more, the number is given
+PIECE = 64  # images decoded between two looks at the result
+SHAPES = {"keys": (torch.int64, 1), "sums": (torch.int64, 2), "pixels": (torch.uint8, 4)}
+STAMP = "images"
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """What is known of N images.
+
+    Args:
+        keys: int64 [N].
+        sums: int64 [N, 6]: of R, G, B the sum of the values (0 to 255), then of their squares.
+        pixels: uint8 [N, 3, H, W], or [0, 3, H, W] where they are not kept.
+    """
+
+    keys: Tensor
+    sums: Tensor
+    pixels: Tensor
+
+    def covers(self, keys: Tensor, in_memory: bool) -> bool:
+        """Whether these are the images, in this order."""
+        return torch.equal(self.keys, keys) and (not in_memory or len(self.pixels) == len(keys))
+
+
+def indexed_dataset(
+    name: str,
+    classes: tuple[str, ...],
+    whole: StreamedSplit,
+    keys: np.ndarray,
+    train: Tensor,
+    test: Tensor,
+    subject: str,
+    progress: Progress | None = None,
+) -> Dataset:
+    """A data set of images on the disk: in memory where they fit, else streamed.
+
+    Images that the index does not know yet are decoded once. Of several processes that start together one does that.
+
+    Args:
+        name, classes: of the data set.
+        whole: the images of both splits.
+        keys: int64 [N], what each is known by.
+        train, test: int64, which images belong to a split.
+        subject: what the index is about: the real path.
+        progress: told how many of the unknown images are decoded.
+
+    Raises:
+        Refused: images that cannot be read, by name.
+    """
+    size = whole.image_size
+    in_memory = len(whole) * 3 * size**2 <= MEMORY
+    index = look_through(whole, torch.from_numpy(keys), arrays_path(f"{STAMP}/{size}/{subject}"), in_memory, progress)
+    mean, std = statistics(index.sums[train], size)
+    if in_memory:
+        whole = Split(index.pixels, whole.labels)  # type: ignore[assignment]
+    return Dataset(name, classes, part_of(whole, train), part_of(whole, test), mean, std)
+
+
+def part_of(whole: Any, indices: Tensor) -> Any:
+    """The split at `indices`; a run of neighbours in memory is not copied."""
+    first, last = int(indices[0]), int(indices[-1]) + 1
+    if isinstance(whole, Split) and last - first == len(indices):
+        return Split(whole.images[first:last], whole.labels[first:last])
+    return whole.subset(indices)
+
+
+def statistics(sums: Tensor, size: int) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of images of `size` x `size` pixels from their sums [N, 6]."""
+    total = sums.sum(0).tolist()
+    return statistics_of_sums(len(sums) * size**2, total[:3], total[3:])
+
+
+def look_through(
+    whole: StreamedSplit, keys: Tensor, path: Path, in_memory: bool, progress: Progress | None = None
+) -> Index:
+    """The index of exactly these images: from the cache, and by decoding those that are not in it.
+
+    Raises:
+        Refused: images that cannot be read, by name. Those that can are in the cache by then.
+    """
+    known = read_index(path, whole.image_size)
+    if known and known.covers(keys, in_memory):
+        return known
+    with held(path, progress):
+        known = read_index(path, whole.image_size)  # another process may have been here first
+        if known and known.covers(keys, in_memory):
+            return known
+        index, readable, errors = complete(known, whole, keys, in_memory, progress)
+        kept = index if not errors else Index(*(part[readable[: len(part)]] for part in parts_of(index)))
+        write_arrays(path, STAMP, {name: part.numpy() for name, part in zip(SHAPES, parts_of(kept), strict=True)})
+    if errors:
+        listed = names([f"{name} ({why})" for name, why in errors])
+        raise Refused("images", f"{len(errors):,} of {len(whole):,} cannot be used: {listed}", "remove them")
+    return index
+
+
+def parts_of(index: Index) -> tuple[Tensor, Tensor, Tensor]:
+    return index.keys, index.sums, index.pixels
+
+
+def read_index(path: Path, size: int) -> Index | None:
+    """The index in the cache, if it is whole and could be true."""
+    arrays = read_arrays(path, STAMP, SHAPES)
+    if arrays is None:
+        return None
+    index = Index(**arrays)
+    count, area = len(index.keys), size**2
+    first, second = index.sums.split(3, dim=1) if index.sums.shape == (count, 6) else (None, None)
+    if first is None or second is None or index.pixels.shape not in ((count, 3, size, size), (0, 3, size, size)):
+        return None
+    if first.lt(0).any() or second.lt(0).any() or first.gt(255 * area).any() or second.gt(255 * first).any():
+        return None
+    return None if first.square().gt(second * area).any() else index  # a variance is not negative
+
+
+def complete(
+    known: Index | None, whole: StreamedSplit, keys: Tensor, in_memory: bool, progress: Progress | None
+) -> tuple[Index, Tensor, list[Unreadable]]:
+    """What is known of `whole`, put into its order, and the rest decoded; which images can be read, and why the others not."""
+    size, count = whole.image_size, len(whole)
+    sums = torch.zeros(count, 6, dtype=torch.int64)
+    pixels = torch.empty(count if in_memory else 0, 3, size, size, dtype=torch.uint8)
+    readable = torch.zeros(count, dtype=torch.bool)
+    if known and len(known.keys) and (not in_memory or len(known.pixels)):
+        order = known.keys.argsort()
+        place = torch.searchsorted(known.keys[order], keys).clamp_(max=len(order) - 1)
+        source = order[place]
+        readable = known.keys[source] == keys
+        sums[readable] = known.sums[source[readable]]
+        if in_memory:
+            pixels[readable] = known.pixels[source[readable]]
+
+    errors: list[Unreadable] = []
+    missing = (~readable).nonzero().flatten()
+    for index, images, fine, found, wrong in decode_all(whole, missing, in_memory, progress):
+        good = index[fine]
+        readable[good] = True
+        sums[good] = found
+        if in_memory and len(good):
+            pixels[good] = images
+        errors += wrong
+    return Index(keys, sums, pixels), readable, errors
+
+
+def decode_all(whole: StreamedSplit, indices: Tensor, keep: bool, progress: Progress | None) -> Iterator[Any]:
+    """(indices, pixels of the readable if kept, which are readable, their sums, errors), a piece at a time."""
+    pieces, done = indices.split(PIECE), 0
+    workers = cores() if len(indices) > 8 * PIECE else 0
+    decoded = whole.decode(pieces, workers, functools.partial(sum_up, keep=keep)) if len(indices) else ()
+    for index, (images, fine, sums, errors) in zip(pieces, decoded, strict=False):
+        done += len(index)
+        if progress:
+            progress(done, len(indices))
+        yield index, torch.from_numpy(images), torch.from_numpy(fine), torch.from_numpy(sums), errors
+
+
+def sum_up(
+    items: list[np.ndarray | Unreadable], keep: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Unreadable]]:
+    """As `stack`, with the images' sums; in a worker, so that images which are not kept need not come through its pipe."""
+    images, fine, errors = stack(items)
+    first = images.sum((2, 3), dtype=np.int64)
+    second = np.square(images, dtype=np.uint32).sum((2, 3), dtype=np.int64)
+    return images if keep else images[:0], fine, np.concatenate([first, second], axis=1), errors
+
+
+def names(items: list[str]) -> str:
+    """The first few of `items`, and how many more there are."""
+    text = ", ".join(map(printable, items[:NAMED]))
+    return text + (f" and {len(items) - NAMED:,} more" if len(items) > NAMED else "")

@@ -1,0 +1,124 @@
+"""Images that stay on the disk, decoded as they are asked for, by as many processes as are wanted."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from cifarnet.core.errors import Failed
+from cifarnet.core.signals import ignore_signals
+from cifarnet.data.images.decode import ImageError, printable
+
+Unreadable = tuple[str, str]  # (name of an image, why it cannot be read)
+
+
+class Source(Protocol):
+    """Where images lie. Held in a few arrays, not in an object an image: workers fork it, and a fork copies what it touches."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, size: int) -> Tensor:
+        """Image `index` as uint8 [3, size, size]; raises ImageError."""
+        ...
+
+    def take(self, indices: np.ndarray) -> "Source":
+        """The images at `indices` (int64 [n]), in this order."""
+        ...
+
+    def digest(self) -> str:
+        """Hex digits over names and order: the same for a copy of the set elsewhere. Opens no image."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedSplit:
+    """A split on the disk. Only the images that are asked for are opened.
+
+    Args:
+        source: where each image lies.
+        labels: int64 [N].
+        image_size: height and width after decoding.
+    """
+
+    source: Source
+    labels: Tensor
+    image_size: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def subset(self, indices: Tensor) -> "StreamedSplit":
+        """The images at `indices` (int64 [n])."""
+        return StreamedSplit(self.source.take(indices.numpy()), self.labels[indices], self.image_size)
+
+    def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
+        """uint8 [n, 3, H, W] for each tensor of indices, in this order for any number of worker processes.
+
+        Raises:
+            Failed: an image can no longer be read.
+        """
+        for images, _, errors in self.decode(indices, workers):
+            if errors:
+                raise Failed(*errors[0])
+            yield torch.from_numpy(images)
+
+    def decode(
+        self, indices: Iterable[Tensor], workers: int, collate: Callable[[list[Any]], Any] | None = None
+    ) -> Iterator[Any]:
+        """What `collate` (by default `stack`) makes, in the worker, of each tensor of indices."""
+        loader = DataLoader(
+            Decoder(self.source, self.image_size),
+            batch_sampler=map(Tensor.tolist, indices),  # type: ignore[arg-type]  # lazily: an epoch of Python integers is large
+            collate_fn=collate or stack,
+            num_workers=workers,
+            worker_init_fn=ignore_signals,
+            generator=torch.Generator(),  # else it draws from torch's global generator
+        )
+        try:
+            yield from loader
+        except RuntimeError as error:  # torch's way to say that a worker was killed
+            raise Failed("images", f"decoding ended early ({printable(str(error))})", "try fewer --workers") from error
+
+
+class Decoder(TorchDataset):
+    """What runs in a worker: an image's pixels, or (name, why) as a value, since an exception would lose its type."""
+
+    def __init__(self, source: Source, image_size: int) -> None:
+        self.source, self.image_size = source, image_size
+
+    def __getitem__(self, index: int) -> np.ndarray | Unreadable:
+        try:
+            return self.source.read(index, self.image_size).numpy()
+        except ImageError as error:
+            return error.what, error.why
+
+
+def stack(items: list[np.ndarray | Unreadable]) -> tuple[np.ndarray, np.ndarray, list[Unreadable]]:
+    """Images [k, 3, H, W] of those that can be read, which these are (bool [n]), and the others.
+
+    Numpy arrays: they come through a pipe, where tensors would need room in shared memory.
+    """
+    images = [item for item in items if isinstance(item, np.ndarray)]
+    errors = [item for item in items if not isinstance(item, np.ndarray)]
+    readable = np.array([isinstance(item, np.ndarray) for item in items])
+    return np.stack(images) if images else np.empty((0, 3, 0, 0), np.uint8), readable, errors
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hash_arrays(*arrays: np.ndarray) -> str:
+    """16 hex digits over the bytes of arrays."""
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""An official .tar.gz: fetched once into the cache, verified, and only its named files read at their exact sizes."""
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifarnet.core.errors import Failed, Refused
+from cifarnet.data.request import Progress, cache_folder
+from cifarnet.data.sources.download import download
+from cifarnet.storage.atomic import sync_folder
+
+SLACK = 1 << 20  # bytes that an archive may hold beyond its named files: headers, a readme, class names
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What is published about an archive.
+
+    Args:
+        url: the official address.
+        size, md5, sha256: of the archive.
+        folder: its files lie in this folder.
+        files: name and size in bytes of each file that is read.
+    """
+
+    url: str
+    size: int
+    md5: str
+    sha256: str
+    folder: str
+    files: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[1]
+
+
+def check(path: Path, archive: Archive) -> None:
+    """Refuse an archive that is not the published one, byte for byte."""
+    size = path.stat().st_size
+    if size != archive.size:
+        raise Refused(str(path), f"it has {size:,} bytes, not {archive.size:,}", f"fetch {archive.url} again")
+    for algorithm, expected in (("md5", archive.md5), ("sha256", archive.sha256)):
+        with path.open("rb") as file:
+            actual = hashlib.file_digest(file, algorithm).hexdigest()
+        if actual != expected:
+            title = "MD5" if algorithm == "md5" else "SHA-256"
+            raise Refused(str(path), f"its {title} is {actual}, not {expected}", f"fetch {archive.url} again")
+
+
+def read(path: Path, archive: Archive) -> dict[str, bytes]:
+    """The named files of a verified archive, straight into memory: nothing is written, no other member is read.
+
+    Raises:
+        Refused: unreadable, not the published archive, or a named file is missing or is not a plain file of its size.
+    """
+    contents: dict[str, bytes] = {}
+    ceiling = sum(archive.files.values()) + SLACK
+    try:
+        check(path, archive)
+        with tarfile.open(path, "r:gz") as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                if folder == archive.folder and name in archive.files:
+                    file = tar.extractfile(member) if member.isreg() else None
+                    if file is None or member.size != archive.files[name]:
+                        raise Refused(str(path), f"{name} in it is not a plain file of {archive.files[name]:,} bytes")
+                    contents[name] = file.read()
+                if len(contents) == len(archive.files):
+                    return contents
+                if member.offset_data + member.size > ceiling:
+                    break
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise Refused(str(path), f"cannot be read ({error})", f"fetch {archive.url} again") from error
+    missing = ", ".join(name for name in archive.files if name not in contents)
+    raise Refused(str(path), f"{missing} not in it", f"fetch {archive.url} again")
+
+
+def obtain(
+    archive: Archive, title: str, looked_in: list[Path], allowed: bool = True, progress: Progress | None = None
+) -> None:
+    """Download the archive, verify it, and leave its named files in the cache (`<cache>/<archive.folder>/`).
+
+    Raises:
+        Refused: not allowed, no connection, a cache folder that cannot be written, or a wrong checksum.
+        Failed: the download was cut short or something else came in its place.
+    """
+    where = " or ".join(map(str, looked_in))
+    fetch = f"`curl -LO {archive.url}` where there is a network, and name the folder it is in with --data-dir"
+    if not allowed:
+        raise Refused(title, f"not in {where}", f"fetch it with {fetch}")
+    cache = writable(cache_folder())
+    try:
+        path = download(archive.url, archive.size, cache, lambda path: check(path, archive), progress)
+    except ConnectionError as error:
+        raise Refused(title, f"not in {where}, and the download failed ({error})", f"fetch it with {fetch}") from error
+    unpack(path, archive, cache)
+    path.unlink()
+
+
+def writable(cache: Path) -> Path:
+    """The cache folder, made if need be; refused where it cannot be written."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+    except OSError as error:
+        raise Refused(
+            f"cache folder {cache}",
+            f"cannot be written ({error.strerror})",
+            "set the environment variable XDG_CACHE_HOME to a folder that can",
+        ) from error
+    return cache
+
+
+def unpack(path: Path, archive: Archive, cache: Path) -> None:
+    """Write the named files to `<cache>/<archive.folder>`: all of them or none."""
+    contents = read(path, archive)
+    temporary = Path(tempfile.mkdtemp(dir=cache, prefix=archive.folder, suffix=".part"))
+    try:
+        for name, data in contents.items():
+            with (temporary / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.chmod(0o755)  # mkdtemp's folders are the user's alone
+        sync_folder(temporary)
+        if not (cache / archive.folder).exists():  # else another process was faster
+            temporary.rename(cache / archive.folder)
+            sync_folder(cache)
+    except OSError as error:
+        raise Failed(str(cache / archive.folder), f"could not be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,203 @@
+"""model + data -> metrics: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor, nn
+
+from cifarnet.core.config import SYNTHETIC, TrainConfig
+from cifarnet.core.devices import autocast
+from cifarnet.losses.heads import LinearHead
+from cifarnet.losses.sharded.head import ShardedMarginHead, measure
+from cifarnet.models.classifier import Classifier
+
+MANY_CLASSES = 1000  # of more, `measures_few` may say that only loss and accuracy are measured
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class; `images` of the split belong to it."""
+
+    name: str
+    images: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a model on a split, all in [0, 1] but `loss` (nats); None where it is not defined.
+
+    macro is the mean over the classes that the split holds or the model names, micro counts every image alike; auroc and
+    auprc are one-vs-rest and macro over the classes that the split holds; ece has 15 equal bins of confidence;
+    confusion[i][j] counts images of class i taken for class j.
+    """
+
+    images: int
+    loss: float
+    accuracy: float
+    top5: float | None
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    micro_precision: float
+    micro_recall: float
+    micro_f1: float
+    auroc: float | None
+    auprc: float | None
+    ece: float
+    classes: tuple[ClassScores, ...]
+    confusion: list[list[int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class FewScores:
+    """What is measured of many classes, where N x C logits and a C x C confusion matrix are out of the question.
+
+    loss is the cross-entropy over the logits of inference, in nats; accuracy in [0, 1].
+    """
+
+    images: int
+    loss: float
+    accuracy: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+@torch.inference_mode()
+def measure_many(
+    model: Classifier, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy [N] of all samples and whether each was taken for its own class [N], batch by batch, no logits kept.
+
+    With a spread head each rank gives as many batches, of the same sizes, as the others.
+    """
+    model.eval()
+    losses, hits = [], []
+    head = model.head
+    for inputs, labels in batches:
+        with autocast(device, precision):
+            features = model.features(inputs)
+        if isinstance(head, LinearHead):
+            logits = head.logits(features)
+            loss, hit = F.cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=1) == labels
+        elif isinstance(head, ShardedMarginHead):
+            loss, hit = head.measure(features, labels)
+        else:
+            loss, hit = measure(features, labels, head.weight, head.options, range(len(head.weight)))
+        losses.append(loss)
+        hits.append(hit)
+    return torch.cat(losses), torch.cat(hits)
+
+
+def measures_few(config: TrainConfig, classes: int) -> bool:
+    """Whether only loss and accuracy are measured: of many classes that are a margin head's trial or lie on several ranks."""
+    return classes > MANY_CLASSES and (config.dataset == SYNTHETIC or config.head_parallel)
+
+
+def few_scores(losses: Tensor, hits: Tensor) -> FewScores:
+    """The scores of what `measure_many` found."""
+    return FewScores(len(losses), float(losses.double().mean()), float(hits.double().mean()))
+
+
+@torch.inference_mode()
+def collect_logits(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str, flip: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Logits [N, C] fp32 and labels [N] of all batches, left on `device` (no sync with the host in between).
+
+    Args:
+        batches: (images [B, 3, H, W] normalised, labels [B]), on `device`; model is put in evaluation mode.
+        flip: average the logits of each image and its mirror image.
+    """
+    model.eval()
+    logits, labels = [], []
+    for images, targets in batches:
+        with autocast(device, precision):
+            output = model(images)
+            if flip:
+                output = (output + model(images.flip(3))) / 2
+        logits.append(output.float())
+        labels.append(targets)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def confusion_matrix(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
+    """Counts [C, C], rows the true class, columns the predicted one."""
+    return torch.bincount(labels * num_classes + predictions, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
+    """|accuracy - confidence| averaged over equal bins of confidence, weighted by their images (Guo et al., 2017, eq. 3).
+
+    Bins are (k/bins, (k+1)/bins], as in that paper.
+    """
+    confidence, predicted = probabilities.double().max(dim=1)
+    correct = (predicted == labels).double()
+    index = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    empty = torch.zeros(bins, dtype=torch.float64)
+    gap = empty.scatter_add(0, index, correct) - empty.scatter_add(0, index, confidence)
+    return float(gap.abs().sum() / len(labels))
+
+
+def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
+    """All scores of logits [N, C] against labels [N]."""
+    logits, labels = logits.detach().float().cpu(), labels.cpu()
+    count = len(classes)
+    probabilities = logits.double().softmax(dim=1)
+    confusion = confusion_matrix(labels, logits.argmax(dim=1), count)
+    hits = confusion.diagonal().double()
+    support, named = confusion.sum(dim=1).double(), confusion.sum(dim=0).double()
+    precision = hits / named.clamp_min(1)
+    recall = hits / support.clamp_min(1)
+    f1 = 2 * hits / (support + named).clamp_min(1)
+    seen = (support + named) > 0  # as scikit-learn: a class that is neither there nor named does not count
+    accuracy = float(hits.sum() / len(labels))
+    top5 = None
+    if count > 5:
+        top5 = float((logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1).double().mean())
+    auroc, auprc = ranking_scores(probabilities.numpy(), labels.numpy())
+    return Scores(
+        images=len(labels),
+        loss=float(F.cross_entropy(logits, labels)),
+        accuracy=accuracy,
+        top5=top5,
+        macro_precision=float(precision[seen].mean()),
+        macro_recall=float(recall[seen].mean()),
+        macro_f1=float(f1[seen].mean()),
+        micro_precision=accuracy,  # with one label an image, the three micro averages are the accuracy
+        micro_recall=accuracy,
+        micro_f1=accuracy,
+        auroc=auroc,
+        auprc=auprc,
+        ece=expected_calibration_error(probabilities, labels),
+        classes=tuple(
+            ClassScores(name, int(support[i]), float(precision[i]), float(recall[i]), float(f1[i]))
+            for i, name in enumerate(classes)
+        ),
+        confusion=confusion.tolist(),
+    )
+
+
+def ranking_scores(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
+    """One-vs-rest macro AUROC and average precision, over the classes that have both positives and negatives."""
+    auroc, auprc = [], []
+    for index in range(probabilities.shape[1]):
+        positive = labels == index
+        if positive.any() and not positive.all():
+            auroc.append(roc_auc_score(positive, probabilities[:, index]))
+            auprc.append(average_precision_score(positive, probabilities[:, index]))
+    return (float(np.mean(auroc)), float(np.mean(auprc))) if auroc else (None, None)

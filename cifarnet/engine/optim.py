@@ -1,0 +1,79 @@
+"""The optimizer and its learning rate: both follow from the configuration, so a checkpoint need not carry either's rules."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cifarnet.core.config import TrainConfig
+from cifarnet.engine.muon import Muon
+
+ONECYCLE_START, ONECYCLE_END = 25.0, 1e4  # OneCycleLR's div_factor and final_div_factor
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """adamw, adam, sgd (Nesterov) or muon over the parameters that learn; fused, so that one launch updates all of them.
+
+    muon (not fused) takes the filters of convolutions, tensors of four dimensions, and leaves the rest to sgd.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "muon":
+        filters = [parameter for parameter in parameters if parameter.dim() == 4]
+        rest = [parameter for parameter in parameters if parameter.dim() != 4]
+        return Muon(filters, rest, config.lr, config.momentum, config.weight_decay, config.rest_lr)
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            weight_decay=config.weight_decay,
+            fused=fused,
+        )
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
+    """The learning rate of step `step` (from 0) of `total`.
+
+    cosine, linear: linear warm-up from lr/warm-up steps to lr, then half a cosine, or a line, to 0 at the end. onecycle: as torch's
+    OneCycleLR, half a cosine up from lr/25 and half a cosine down to lr/250,000. constant: lr. With --swa the rate stays
+    what it is where the average begins.
+    """
+    if config.swa and total > 1:
+        step = min(step, swa_start(config.swa, total))
+    if config.schedule == "constant" or total <= 1:
+        return config.lr
+    warm = config.warmup * total
+    if config.schedule in ("cosine", "linear"):
+        if step + 1 < warm:
+            return config.lr * (step + 1) / warm
+        part = max(step + 1 - warm, 0) / (total - warm + 1) if total > warm else 0.0
+        return config.lr * (1 - part) if config.schedule == "linear" else _cosine(config.lr, 0.0, part)
+    low, end = config.lr / ONECYCLE_START, config.lr / ONECYCLE_START / ONECYCLE_END
+    peak = max(warm - 1, 1e-9)
+    if step <= peak:
+        return _cosine(low, config.lr, step / peak)
+    return _cosine(config.lr, end, (step - peak) / max(total - 1 - peak, 1e-9))
+
+
+def swa_start(swa: float, total: int) -> int:
+    """The first step (from 0) of the part that is averaged, of `total` steps; at least the last is."""
+    return min(math.floor((1 - swa) * total), total - 1)
+
+
+def _cosine(start: float, end: float, part: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The gradients that the optimizer is about to apply."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -1,0 +1,256 @@
+"""The training state <-> one safetensors file: weights, optimizer and progress of the same step, so that a resume is exact.
+
+Nothing random is in it: order and augmentation follow from (seed, epoch, position), the learning rate from the step.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.distributed import ALONE, Ranks
+from cifarnet.core.errors import Refused
+from cifarnet.core.fields import flag
+from cifarnet.losses.sharded.head import ShardedMarginHead
+from cifarnet.models.checkpoint import (
+    FORMAT,
+    SHARDED,
+    compare,
+    contiguous,
+    current_versions,
+    read_here,
+    read_tensors,
+    rows_of,
+)
+from cifarnet.models.classifier import Classifier
+from cifarnet.storage.atomic import write_file
+from cifarnet.storage.sharded_file import INDEX, Rows, TensorSet, existing, metadata_of, write_set
+
+LARGEST = 2**53  # no number of a training state is as large
+
+
+@dataclass
+class Progress:
+    """Where a run stands: epochs done, steps done in the next one, and what was measured so far.
+
+    seconds: spent in the unfinished epoch; history: the records of metrics.jsonl; best: the best validation accuracy.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_state(
+    path: Path,
+    models: dict[str, Classifier],
+    optimizer: torch.optim.Optimizer,
+    totals: Tensor,
+    progress: Progress,
+    config: TrainConfig,
+    ranks: Ranks = ALONE,
+) -> None:
+    """Writes the state atomically; of several ranks all call it. With a spread head it is a set of files (see `tensor_set`).
+
+    Args:
+        models: "model", and "average" where a running average is kept.
+        totals: the running sums of the unfinished epoch, [4]; of several ranks each one's, [ranks, 4].
+        ranks: those that train together; the first one writes all but what is spread.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    tensors: dict[str, Tensor | Rows] = {}
+    for key, model in models.items():
+        tensors |= {f"{key}.{name}": value for name, value in rows_of(model).items()}
+    head = models["model"].head
+    start = head.classes.start if isinstance(head, ShardedMarginHead) else 0
+    for index, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state[parameter].items():
+            if isinstance(value, Tensor):
+                spread = parameter is head.weight and value.dim() > 0 and isinstance(head, ShardedMarginHead)
+                tensors[f"optimizer.{index}.{name}"] = Rows(value, start) if spread else value
+    tensors["totals"] = totals
+    metadata = {"format": FORMAT, "kind": "state", "config": json.dumps(config.to_dict())}
+    metadata["ranks"] = str(ranks.world)
+    metadata |= {"progress": json.dumps(progress.__dict__), "versions": json.dumps(current_versions())}
+    if isinstance(head, ShardedMarginHead):
+        write_set(path, tensors, metadata, ranks)
+    elif ranks.first:
+        whole = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
+        write_file(path, save(contiguous(whole), metadata))
+
+
+def load_state(
+    path: Path,
+    models: dict[str, Classifier],
+    optimizer: torch.optim.Optimizer,
+    totals: Tensor,
+    ranks: Ranks = ALONE,
+) -> tuple[Progress, list[str]]:
+    """Puts the state of `path` into models, optimizer and this rank's totals.
+
+    Returns:
+        the progress, and warnings of what has changed since it was saved: versions, the number of ranks.
+
+    Raises:
+        Refused: the file is not a whole training state of this model and optimizer.
+    """
+    path = existing(path) or path
+    metadata = metadata_of(path, FORMAT, "state")
+    progress = _parse_progress(metadata.get("progress", ""), path)
+    tensors = _read(path, models["model"], optimizer)
+    for key, model in models.items():
+        start = f"{key}."
+        weights = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+        compare(path, weights, model.state_dict())
+        model.load_state_dict(weights)
+    _load_optimizer(path, optimizer, tensors)
+    if progress.epoch + progress.step > 0:
+        _check_optimizer(path, optimizer)
+    saved = _load_totals(path, tensors.get("totals"), metadata.get("ranks", "1"), totals, ranks)
+    warnings = _changed_versions(metadata.get("versions", "{}"))
+    if saved != ranks.world:
+        change = f"the run was saved with {saved} {_ranks(saved)} and goes on with {ranks.world}"
+        warnings.append(f"{change}: the same batches, but not the same bits")
+    return progress, warnings
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _read(path: Path, model: Classifier, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors of a file or a set; of a spread head, and of what the optimizer keeps for it, this rank's rows."""
+    if not path.name.endswith(INDEX):
+        return read_tensors(path)
+    opened = TensorSet(path, FORMAT, "state")
+    place = next((index for index, p in enumerate(_parameters(optimizer)) if p is model.head.weight), None)
+    names = {
+        name
+        for name, stored in opened.tensors.items()
+        if name in (f"model.{SHARDED}", f"average.{SHARDED}")
+        or (name.startswith(f"optimizer.{place}.") and stored.shape)
+    }
+    return read_here(opened, model, names)
+
+
+def _ranks(count: int) -> str:
+    return "rank" if count == 1 else "ranks"
+
+
+def _load_totals(path: Path, found: Tensor | None, saved: str, totals: Tensor, ranks: Ranks) -> int:
+    """Puts the running sums where they belong and returns the number of ranks that they come from.
+
+    The same number of ranks get their own ones back, to the bit; of another number the first takes them all.
+    """
+    count = int(saved) if saved.isdecimal() and len(saved) < 10 else 0
+    if found is None or count < 1 or found.numel() != count * len(totals) or found.shape[-1:] != totals.shape:
+        raise Refused(str(path), "lacks its running sums", "start the run again")
+    rows = found.view(count, len(totals))
+    if count == ranks.world:
+        totals.copy_(rows[ranks.rank])
+    else:
+        totals.copy_(rows.sum(dim=0)) if ranks.first else totals.zero_()
+    return count
+
+
+def load_config(path: Path) -> TrainConfig:
+    """The configuration that a training state was saved with."""
+    path = existing(path) or path
+    text = metadata_of(path, FORMAT, "state").get("config", "")
+    try:
+        return TrainConfig.from_dict(json.loads(text), f"{path} (config)")
+    except (ValueError, RecursionError) as error:
+        raise Refused(str(path), "its configuration is not JSON", "start the run again") from error
+
+
+def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
+    """Refuses a resume under another configuration: only epochs (longer), paths, device and workers may change."""
+    from dataclasses import fields
+
+    changed = [
+        f"{flag(item.name)} {getattr(saved, item.name)} -> {getattr(asked, item.name)}"
+        for item in fields(TrainConfig)
+        if getattr(saved, item.name) != getattr(asked, item.name) and not item.metadata["resume"]
+    ]
+    if changed:
+        raise Refused(
+            "--resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run"
+        )
+    if asked.epochs < saved.epochs:
+        raise Refused(
+            "--epochs", f"the run was started for {saved.epochs}, {asked.epochs} is fewer", "ask for as many or more"
+        )
+
+
+def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = _parameters(optimizer)
+    for name, value in tensors.items():
+        if not name.startswith("optimizer."):
+            continue
+        _, index, key = name.split(".", 2)
+        if not index.isdigit() or int(index) >= len(parameters):
+            raise Refused(str(path), f"{name} belongs to no parameter", "start the run again")
+        parameter = parameters[int(index)]
+        if value.dim() == 0:  # a step count; fused optimizers keep it beside the parameter
+            optimizer.state[parameter][key] = value.to(parameter.device)
+        elif not torch.isfinite(value).all():
+            raise Refused(str(path), f"{name} holds values that are not finite", "start the run again")
+        elif value.shape == parameter.shape:  # empty_like keeps the parameter's memory layout, and so the order of sums
+            optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(value)
+        else:
+            raise Refused(
+                str(path), f"{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}", "start the run again"
+            )
+
+
+def _check_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """A run under way has a state for every parameter (but plain SGD, which keeps none): nothing starts again from zero."""
+    keeps = {"exp_avg", "exp_avg_sq", "step"} if "betas" in optimizer.defaults else {"momentum_buffer"}
+    if optimizer.defaults.get("momentum") == 0:
+        keeps = set()
+    for index, parameter in enumerate(_parameters(optimizer)):
+        missing = keeps - optimizer.state[parameter].keys()
+        if missing:
+            raise Refused(str(path), f"lacks optimizer.{index}.{min(missing)}", "start the run again")
+
+
+def _parse_progress(text: str, path: Path) -> Progress:
+    try:
+        progress = Progress(**json.loads(text))
+        good = all(type(value) is int and 0 <= value < LARGEST for value in (progress.epoch, progress.step))
+        good &= is_number(progress.seconds) and (progress.best is None or is_number(progress.best))
+        good &= [record["epoch"] for record in progress.history] == list(range(1, len(progress.history) + 1))
+        good &= len(progress.history) == progress.epoch
+        good &= all(is_number(record["seconds"]) for record in progress.history)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        good = False
+    if not good:
+        raise Refused(str(path), "does not say where the run stands", "start the run again")
+    return progress
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a finite number that is not negative."""
+    return type(value) in (int, float) and 0 <= value < LARGEST
+
+
+def _changed_versions(text: str) -> list[str]:
+    try:
+        saved = dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        saved = {}
+    now = current_versions()
+    return [
+        f"{name} was {saved.get(name, 'unknown')} when the run was saved and is {now[name]}: the resumed run may differ in the last digits"
+        for name in now
+        if saved.get(name) != now[name] and name != "cifarnet"
+    ]

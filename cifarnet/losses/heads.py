@@ -1,0 +1,211 @@
+"""The heads: modules that own the class weights and turn features into a loss, or into logits for inference."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifarnet.core.distributed import ALONE, Ranks
+from cifarnet.losses import LOSSES, kernels, loss_constants
+from cifarnet.losses.auto_scale import fitting_margin, fitting_scale
+from cifarnet.losses.contract import check_batch, check_range, full_precision, working_type
+from cifarnet.losses.focal import focal_loss
+from cifarnet.losses.margins import hits, inference_logits, margin_loss, normalize, state_of_all_ranks
+from cifarnet.losses.options import margin_options
+from cifarnet.losses.running_state import RunningState
+from cifarnet.losses.sharded.head import ShardedMarginHead, Spread
+
+
+class MarginHead(RunningState):
+    """Normalised-cosine head with a margin loss: `head(features, labels)` is the loss, `head.logits(features)` inference.
+
+    Args:
+        in_features: D, the size of the features.
+        num_classes: C, at least 2.
+        loss: one of the angular rows of `LOSSES`.
+        scale, margin, h, t_alpha, easy_margin: the loss's constants; None takes the original authors' value.
+        backend: auto, torch, cpu or cuda (see `cifarnet.losses.kernels`).
+
+    The prototypes are the parameter `weight` [C, D]; the buffer `state` is what the loss remembers between steps
+    (sphereface: steps; curricularface: t; adaface: mean and std of the norms). It moves in training mode only, and not
+    where the loss is not finite. With several `ranks` (an attribute) it follows the batch of all of them, and the loss is the
+    mean over this rank's rows.
+
+    The compiled backends have no second derivative and do not go through torch.func's transforms; backend="torch" does.
+    Activation checkpointing must leave the head of a loss with a state out: recomputing it is refused in training.
+
+    Raises:
+        Refused: an unknown loss, a constant it does not have or that is out of range, a backend that is not there.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        loss: str = "arcface",
+        *,
+        scale: float | None = None,
+        margin: float | None = None,
+        h: float | None = None,
+        t_alpha: float | None = None,
+        easy_margin: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.options, state = margin_options(
+            num_classes, loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin
+        )
+        self.backend = backend
+        self.ranks: Ranks = ALONE
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        self.register_buffer("state", state)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws the prototypes anew, uniformly on the unit sphere, and puts the running state back to its start."""
+        self.weight.normal_()
+        if not self.weight.is_meta:  # there is nothing to normalise there, and torch would import its compiler for it
+            self.weight.copy_(F.normalize(self.weight, dim=1))
+        self.state.copy_(torch.tensor(LOSSES[self.options.loss].initial_state))
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss, a scalar, of features [N, D] with labels [N] (integers in [0, C))."""
+        return self._loss_and_rows(features, labels)[0]
+
+    def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and [n] whether each sample is nearest to its own class; no N x C numbers are needed for it."""
+        loss, rows = self._loss_and_rows(features, labels)
+        return loss, hits(rows)
+
+    def _loss_and_rows(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        labels = check_batch(features, labels, self.weight.shape[1])
+        self._refuse_recomputing()
+        state, moves = self.state, self.training
+        shared = self.training and self.ranks.world > 1 and len(self.state) > 0
+        if shared:
+            check_range(labels, len(self.weight))
+            state = state_of_all_ranks(features, self.weight, labels, self.options, self.state, self.ranks)
+            moves = False  # it has
+        if kernels.resolve(self.backend, features.device.type, features.dtype) == "torch":
+            kernels.count_torch_call()
+            check_range(labels, len(self.weight))
+            with full_precision(features.device):
+                loss, state, rows = margin_loss(features, self.weight, labels, self.options, state, moves)
+        else:  # autocast passes the operator by
+            loss, state, rows = kernels.margin_loss(features, self.weight, labels, self.options, state, moves)
+        if self.training and len(self.state):
+            with torch.no_grad():
+                if shared:  # a loss that is not finite on one rank moves the state of none
+                    broken = self.ranks.largest((~loss.isfinite()).float())
+                    state = torch.where(broken > 0, self.state, state)
+                self.state.copy_(state)
+        return loss, rows
+
+    def _refuse_recomputing(self) -> None:
+        """Within a backward pass, as activation checkpointing calls it, the state is no longer the forward pass's."""
+        if not self.training or not len(self.state) or torch.compiler.is_compiling():
+            return
+        if torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                f"{self.options.loss}'s head cannot be recomputed in the backward pass: its running state has moved; "
+                "leave the head out of torch.utils.checkpoint"
+            )
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p.
+
+        fp32, of float64 features float64.
+        """
+        return inference_logits(features, self.weight, self.options)
+
+    def prototypes(self) -> Tensor:
+        """The class prototypes on the unit sphere [C, D]."""
+        return normalize(self.weight.detach().float())[0]
+
+    def extra_repr(self) -> str:
+        """The options, for printing the module."""
+        classes, size = self.weight.shape
+        return f"in_features={size}, num_classes={classes}, {self.options}"
+
+
+class LinearHead(nn.Module):
+    """A linear classifier (weights and bias) with softmax cross-entropy, or the focal loss where `gamma` is given."""
+
+    def __init__(
+        self, in_features: int, num_classes: int, *, gamma: float | None = None, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+        linear = nn.Linear(in_features, num_classes)
+        self.weight, self.bias = linear.weight, linear.bias
+        self.register_buffer("state", torch.empty(0))
+
+    def reset_parameters(self) -> None:
+        """Draws weights and biases anew, as nn.Linear's."""
+        nn.Linear.reset_parameters(self)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss, a scalar, of features [N, D] with labels [N] (integers in [0, C))."""
+        return self.loss_and_hits(features, labels)[0]
+
+    def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and [n] whether each sample's largest logit is its own class's."""
+        labels = check_batch(features, labels, self.weight.shape[1])
+        check_range(labels, len(self.weight))
+        logits = self.logits(features)
+        hit = logits.detach().argmax(dim=1) == labels
+        if self.gamma is not None:
+            return focal_loss(logits, labels, self.gamma), hit
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), hit
+
+    def logits(self, features: Tensor) -> Tensor:
+        """z W^T + b, [N, C]; fp32, of float64 features float64."""
+        working = working_type(features)
+        with full_precision(features.device):
+            return F.linear(features.to(working), self.weight.to(working), self.bias.to(working))
+
+    def prototypes(self) -> Tensor:
+        """The rows of W on the unit sphere [C, D]."""
+        return normalize(self.weight.detach().float())[0]
+
+
+Head = MarginHead | LinearHead | ShardedMarginHead
+
+
+def build_head(
+    in_features: int,
+    num_classes: int,
+    loss: str,
+    *,
+    scale: float | str | None = None,
+    margin: float | str | None = None,
+    h: float | None = None,
+    t_alpha: float | None = None,
+    easy_margin: bool = False,
+    gamma: float | None = None,
+    label_smoothing: float = 0.0,
+    frozen: bool = False,
+    backend: str = "auto",
+    spread: Spread | None = None,
+) -> Head:
+    """The head of `loss`; a constant that the loss does not have is refused.
+
+    `scale` and `margin` may be "auto" (see `cifarnet.losses.auto_scale`). `frozen`: its parameters do not learn.
+    `spread`: how a margin head's classes lie on several ranks; None keeps all of them here.
+    """
+    if scale == "auto":
+        scale = fitting_scale(num_classes)
+    if margin == "auto":
+        default = LOSSES[loss].defaults.get("margin", 0.0) if loss in LOSSES else 0.0
+        margin = fitting_margin(loss, default, num_classes, in_features)
+    constants = loss_constants(
+        loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin, gamma=gamma
+    )
+    head: Head
+    if spread is not None:
+        head = ShardedMarginHead(in_features, num_classes, loss, spread=spread, **constants)
+    elif LOSSES[loss].angular:
+        head = MarginHead(in_features, num_classes, loss, backend=backend, **constants)
+    else:
+        head = LinearHead(in_features, num_classes, **constants, label_smoothing=label_smoothing)
+    return head.requires_grad_(not frozen)

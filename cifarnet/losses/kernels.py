@@ -1,0 +1,217 @@
+"""Which backend runs the margin head: pure torch, or the compiled extension on the CPU or on CUDA.
+
+The extension is optional. Before it is loaded, the stamp in its file is read: a library built for another torch would
+crash or compute nonsense. `auto` then falls back to pure torch with one warning; a backend asked for by name refuses.
+"""
+
+import importlib
+import importlib.util
+import mmap
+import os
+import re
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cifarnet.core.config import MarginOptions
+from cifarnet.core.errors import Refused
+
+BACKENDS = ("auto", "torch", "cpu", "cuda")
+LOSS_NUMBERS = {"cosface": 0, "arcface": 1, "sphereface": 2, "curricularface": 3, "adaface": 4, "magface": 5}
+PURE_TORCH = "use backend='torch' for it"
+REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
+ROW_NUMBERS = 12  # columns of the rows; the first four: |z|, c_y, the largest other cosine, log S over the others
+
+_torch_calls = 0
+_extension: Any = None
+_why_not: str | None = None  # why the extension is not used, once that was found out
+_resolved: dict[tuple[str, str, torch.dtype], str] = {}
+
+
+def resolve(backend: str, device: str, dtype: torch.dtype = torch.float32) -> str:
+    """The backend ("torch", "cpu" or "cuda") that runs the head for features on `device` ("cpu", "cuda", "mps").
+
+    The environment variable CIFARNET_BACKEND stands in for "auto". float64 features run in pure torch: the kernels
+    compute in float32.
+
+    Raises:
+        Refused: a backend was asked for by name and cannot run here.
+    """
+    key = (backend, device, dtype)
+    if key not in _resolved:
+        _resolved[key] = _resolve(*key)
+    return _resolved[key]
+
+
+# What torch.compiler.assume_constant_result does, without importing the compiler: that takes a second at every start.
+resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _resolve(backend: str, device: str, dtype: torch.dtype) -> str:
+    what = "--backend"
+    if backend == "auto" and "CIFARNET_BACKEND" in os.environ:
+        backend, what = os.environ["CIFARNET_BACKEND"], "CIFARNET_BACKEND"
+    if backend not in BACKENDS:
+        raise Refused(what, f"'{backend}' is not known", f"choose from {', '.join(BACKENDS)}")
+    if backend == "torch":
+        return "torch"
+    if backend == "auto":
+        usable = device in ("cpu", "cuda") and dtype != torch.float64 and _extension_path() is not None
+        problem = _problem(device) if usable else None
+        if problem:
+            warnings.warn(f"the compiled margin head is not used: {problem}; {REBUILD}", stacklevel=3)
+        return device if usable and not problem else "torch"
+    if backend != device:
+        raise Refused(what, f"the {backend} kernels cannot run on the device '{device}'", "use --backend auto")
+    if dtype == torch.float64:
+        raise Refused(what, "the kernels compute in float32, the features are float64", "use --backend torch")
+    if _extension_path() is None:
+        raise Refused(what, f"the {backend} extension is not built", f"use --backend torch, or build it ({REBUILD})")
+    problem = _problem(device)
+    if problem:
+        raise Refused(what, problem, REBUILD)
+    return backend
+
+
+def build_info() -> dict[str, str]:
+    """What the extension was built for: torch, cuda ("" without), archs, sets; empty where it is not built."""
+    path = _extension_path()
+    return _read_stamp(path) if path else {}
+
+
+def build_tag() -> str:
+    """Tells one build of the extension from another; empty where it is not built.
+
+    torch.compile keeps graphs on disk and does not know when an operator in one of them has changed: this goes into
+    its cache's key (`torch.compiler.config.cache_key_tag`).
+    """
+    path = _extension_path()
+    if path is None:
+        return ""
+    status = os.stat(path)
+    return f"cifarnet {status.st_size} {status.st_mtime_ns}"
+
+
+def calls() -> dict[str, int]:
+    """How many losses each backend has computed in this process (pure torch: those outside torch.compile)."""
+    cpu, cuda = _extension.calls() if _extension is not None else (0, 0)
+    return {"torch": _torch_calls, "cpu": cpu, "cuda": cuda}
+
+
+def count_torch_call() -> None:
+    """Note that pure torch computed a loss."""
+    global _torch_calls
+    if not torch.compiler.is_compiling():
+        _torch_calls += 1
+
+
+def margin_loss(
+    features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, training: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The compiled `cifarnet.losses.margins.margin_loss`, same arguments and results; `resolve` must have allowed it.
+
+    features and weight may be float32, bfloat16 or float16, each its own; sums are float32. The rows are [N, ROW_NUMBERS].
+    A label out of range raises IndexError on the CPU; on CUDA it is a device-side assertion, reported at the next
+    synchronisation.
+
+    Raises:
+        NotImplementedError: within a transform of torch.func or forward-mode AD; and in backward, for a second derivative.
+    """
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(f"the margin kernels do not go through torch.func's transforms; {PURE_TORCH}")
+    loss, new_state, rows, _ = torch.ops.cifarnet.margin_loss(
+        features,
+        weight,
+        labels,
+        state,
+        LOSS_NUMBERS[options.loss],
+        options.scale,
+        options.margin,
+        options.h,
+        options.t_alpha,
+        options.easy_margin,
+        training,
+    )
+    return loss, new_state, rows
+
+
+def _extension_path() -> str | None:
+    spec = importlib.util.find_spec("cifarnet._C")
+    return spec.origin if spec else None
+
+
+def _read_stamp(path: str) -> dict[str, str]:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
+        found = re.search(rb"cifarnet-build:([^\x00]*?):end", library)
+        stamp = found[1].decode() if found else ""
+    return dict(item.split("=", 1) for item in stamp.split(";")) if stamp else {}
+
+
+def _problem(device: str) -> str | None:
+    """Why the extension that is there cannot run on `device`, or None; loads it on the way."""
+    global _extension, _why_not
+    if _extension is None and _why_not is None:
+        _why_not = _load(_extension_path() or "")
+    if _why_not or device == "cpu":
+        return _why_not
+    info = build_info()
+    if not info["cuda"]:
+        return "it is built without CUDA"
+    major, minor = torch.cuda.get_device_capability()
+    if not runs_on(info["archs"], major, minor):
+        return f"it is built for the GPU architectures {info['archs']} and this GPU is {major}.{minor}"
+    return None
+
+
+def runs_on(archs: str, major: int, minor: int) -> bool:
+    """Whether code built for `archs` ("8.0,9.0+PTX") runs on a GPU of compute capability major.minor.
+
+    Machine code runs on the same major version from its own minor on; PTX is compiled for anything newer.
+    """
+    for arch in filter(None, archs.split(",")):
+        built = tuple(int(part) for part in arch.removesuffix("+PTX").rstrip("af").split("."))
+        if built[0] == major and built[1] <= minor:
+            return True
+        if arch.endswith("+PTX") and built <= (major, minor):
+            return True
+    return False
+
+
+def _load(path: str) -> str | None:
+    global _extension
+    info = _read_stamp(path)
+    if not info:
+        return "its file names no torch version"
+    if info["torch"] != torch.__version__:
+        return f"it is built for torch {info['torch']} and this is torch {torch.__version__}"
+    try:
+        _extension = importlib.import_module("cifarnet._C")
+    except ImportError as error:
+        return f"it cannot be loaded ({str(error).splitlines()[0]})"
+    _register_fakes()
+    return None
+
+
+def _register_fakes() -> None:
+    """Output shapes for torch.compile; the cosines come back for backward unless there are too many of them."""
+
+    @torch.library.register_fake("cifarnet::margin_loss")
+    def loss(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training):  # type: ignore[no-untyped-def]
+        samples, classes = features.shape[0], weight.shape[0]
+        kept = samples if samples * classes <= _extension.kept_cosines() else 0
+        new = features.new_empty
+        return (
+            new((), dtype=torch.float32),
+            torch.empty_like(state),
+            new((samples, ROW_NUMBERS), dtype=torch.float32),
+            new((kept, classes), dtype=torch.float32),
+        )
+
+    @torch.library.register_fake("cifarnet::margin_loss_backward")
+    def backward(grad, features, weight, labels, rows, cosines, want_features, want_weight):  # type: ignore[no-untyped-def]
+        return (
+            features.new_empty(features.shape if want_features else 0),
+            weight.new_empty(weight.shape if want_weight else 0),
+        )

@@ -1,0 +1,1 @@
+"""The margin head whose classes are spread over ranks."""

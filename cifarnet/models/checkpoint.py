@@ -1,0 +1,228 @@
+"""Models and training states <-> safetensors files, with metadata enough to rebuild everything. No pickle, ever."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from cifarnet import __version__
+from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
+from cifarnet.core.distributed import ALONE, Ranks
+from cifarnet.core.errors import Refused
+from cifarnet.data.sources.synthetic import Numbers
+from cifarnet.losses.running_state import LOSS_KEY
+from cifarnet.losses.sharded.head import ShardedMarginHead
+from cifarnet.models.classifier import Classifier, build_model
+from cifarnet.storage.atomic import write_file
+from cifarnet.storage.safetensors_header import read_metadata
+from cifarnet.storage.sharded_file import INDEX, Rows, TensorSet, write_set
+
+FORMAT = "cifarnet-1"
+SHARDED = "head.weight"  # the one tensor that may lie on several ranks
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint says of its model: everything needed to rebuild it and to use it on an image.
+
+    mean, std: per channel, of pixels in [0, 1]; epoch: epochs trained; metrics: of that epoch; backend: what ran the head.
+    """
+
+    config: TrainConfig
+    classes: Sequence[str]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    epoch: int = 0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    backend: str = "torch"
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The metadata as one JSON document."""
+        values = {**self.__dict__, "config": self.config.to_dict()}
+        if self.config.dataset == SYNTHETIC:  # called by their numbers; there may be millions
+            values["classes"] = []
+        return json.dumps(values)
+
+
+def current_versions() -> dict[str, str]:
+    """Versions of what computes, to be compared when a run is resumed elsewhere."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"cifarnet": __version__, "torch": torch.__version__, "gpu": gpu}
+
+
+def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU in the default layout (safetensors refuses channels_last ones)."""
+    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+
+
+def rows_of(model: Classifier) -> dict[str, Tensor | Rows]:
+    """The tensors of a model, what is only this rank's part of one marked as such."""
+    tensors: dict[str, Tensor | Rows] = dict(model.state_dict())
+    if isinstance(model.head, ShardedMarginHead):
+        tensors[SHARDED] = Rows(model.head.weight, model.head.classes.start)
+    return tensors
+
+
+def save_model(path: Path, model: Classifier, info: ModelInfo, ranks: Ranks = ALONE, *also: Path) -> None:
+    """Writes the model's weights, the head's state and `info` to `path`, then to each of `also`, atomically; of several ranks all call it.
+
+    A head that is spread over ranks makes it a set of files with an index (see `tensor_set`); else the first rank writes.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    metadata = {"format": FORMAT, "kind": "model", "info": info.to_json()}
+    if isinstance(model.head, ShardedMarginHead):
+        for target in (path, *also):
+            write_set(target, rows_of(model), metadata, ranks)
+    elif ranks.first:
+        data = save(contiguous(model.state_dict()), metadata)
+        for target in (path, *also):
+            write_file(target, data)
+
+
+class WithoutDrawing(TorchFunctionMode):
+    """Random initialisation does nothing: on the meta device there is nothing to draw, and torch imports its compiler for it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        """Passes everything on but the in-place draws."""
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, ModelInfo]:
+    """The model of a checkpoint, on the CPU in evaluation mode, and what the file says of it.
+
+    The model is first laid out without memory and compared with the file, so that no size written in a hostile file
+    makes the program allocate more than the file holds. A set of files (its index) is put together.
+
+    Args:
+        of_features: whether the caller can use a model that takes features and no images.
+
+    Raises:
+        Refused: not a whole safetensors file of ours, another architecture than it says, weights that are not finite.
+    """
+    opened = TensorSet(path, FORMAT, "model") if path.name.endswith(INDEX) else None
+    metadata = opened.metadata if opened else read_metadata(path, FORMAT, "model")
+    info = parse_info(metadata.get("info", ""), path)
+    if info.config.arch == IDENTITY and not of_features:
+        raise Refused(str(path), "its model takes features, not images", "train and eval alone can use it")
+    try:
+        with torch.device("meta"), WithoutDrawing():
+            model = build_model(info.config, len(info.classes))
+    except Refused as error:
+        raise Refused(
+            str(path), f"describes a model that cannot be built ({error})", "take another checkpoint"
+        ) from error
+    tensors = {name: opened.read(name) for name in opened.tensors} if opened else read_tensors(path)
+    compare(path, tensors, model.state_dict())
+    model.load_state_dict(tensors, assign=True)
+    return model.eval(), info
+
+
+def restore_weights(path: Path, model: Classifier) -> None:
+    """Puts the weights of a set at `path` into a model with a spread head, of which only this rank's rows are read.
+
+    Raises:
+        Refused: it is not a whole set of this model.
+    """
+    tensors = read_here(TensorSet(path, FORMAT, "model"), model, {SHARDED})
+    compare(path, tensors, model.state_dict())
+    model.load_state_dict(tensors)
+
+
+def read_here(opened: TensorSet, model: Classifier, sharded: set[str]) -> dict[str, Tensor]:
+    """All tensors of a set, those named `sharded` only in the rows that this rank's head holds.
+
+    Raises:
+        Refused: the set has another number of classes.
+    """
+    head = model.head
+    if not isinstance(head, ShardedMarginHead):
+        return {name: opened.read(name) for name in opened.tensors}
+    for name in sharded & opened.tensors.keys():
+        found = opened.tensors[name].shape
+        if found[:1] != (head.num_classes,):
+            raise Refused(
+                str(opened.path), f"{name} is {found}, not of {head.num_classes:,} classes", "take another checkpoint"
+            )
+    return {name: opened.read(name, head.classes if name in sharded else None) for name in opened.tensors}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, whose header safetensors itself validates (bounds, overlaps, trailing bytes)."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise Refused(str(path), f"is broken ({error})", "take another checkpoint") from error
+
+
+def compare(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuses tensors that are not those expected: names, shapes, types, finite values."""
+    missing = [name for name in expected if name not in found and name != f"head.{LOSS_KEY}"]
+    unknown = [name for name in found if name not in expected]
+    if missing or unknown:
+        parts = [f"lacks {', '.join(missing[:3])}"] if missing else []
+        parts += [f"has unknown {', '.join(unknown[:3])}"] if unknown else []
+        raise Refused(str(path), f"does not fit its architecture: {' and '.join(parts)}", "take another checkpoint")
+    for name, tensor in found.items():
+        wanted = expected[name]
+        if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+            shapes = f"{name} is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(wanted.shape)} {wanted.dtype}"
+            raise Refused(str(path), f"does not fit its architecture: {shapes}", "take another checkpoint")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise Refused(str(path), f"{name} holds values that are not finite", "take another checkpoint")
+
+
+def parse_info(text: str, path: Path) -> ModelInfo:
+    """The metadata of a checkpoint, every field checked before any is used; nothing is guessed.
+
+    Raises:
+        Refused: a field is missing or is not what it should be.
+    """
+
+    def refuse(reason: str) -> Refused:
+        return Refused(str(path), f"its metadata is not usable: {reason}", "take another checkpoint")
+
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise refuse("it is not JSON") from error
+    expected: dict[str, Any] = {"config": dict, "classes": list, "mean": list, "std": list, "epoch": int}
+    expected |= {"metrics": dict, "backend": str, "versions": dict}
+    if not isinstance(values, dict) or any(not isinstance(values.get(key), kind) for key, kind in expected.items()):
+        raise refuse(f"it needs {', '.join(expected)}")
+    try:
+        config = TrainConfig.from_dict(values["config"])
+    except Refused as error:
+        raise refuse(str(error)) from error
+    classes, mean, std = values["classes"], values["mean"], values["std"]
+    if config.dataset == SYNTHETIC:
+        classes = []
+    elif not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) and name.isprintable() for name in classes):
+        raise refuse("classes must be 2 names or more, without control characters")
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
+    if len(mean) != 3 or len(std) != 3 or not numbers or not all(1e-6 < value < 1e6 for value in std):
+        raise refuse("mean and std must be three numbers each")
+    if not all(abs(value) < 1e6 for value in mean):
+        raise refuse("mean must be three finite numbers")
+    return ModelInfo(
+        config=config,
+        classes=Numbers(config.classes) if config.dataset == SYNTHETIC else tuple(classes),
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        epoch=values["epoch"],
+        metrics=values["metrics"],
+        backend=values["backend"],
+        versions={str(key): str(value) for key, value in values["versions"].items()},
+    )

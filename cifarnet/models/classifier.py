@@ -1,0 +1,110 @@
+"""A classifier: a backbone, the neck between, and a head that owns the class weights. Saved together."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from cifarnet.core.config import IDENTITY, TrainConfig
+from cifarnet.core.distributed import Ranks
+from cifarnet.losses.heads import Head, LinearHead, MarginHead, build_head
+from cifarnet.losses.sharded.head import Spread
+from cifarnet.models import build_backbone, check_arch
+
+
+class Classifier(nn.Module):
+    """images [B, 3, H, W] -> `features` [B, E] -> logits [B, C]; `loss(images, labels)` is what training minimises."""
+
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: Head) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.head = backbone, neck, head
+
+    def features(self, images: Tensor) -> Tensor:
+        """Embeddings [B, E] before the head."""
+        return self.neck(self.backbone(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, C], fp32, without margin: their softmax is the probability of each class."""
+        return self.head.logits(self.features(images))
+
+
+def build_neck(kind: str, in_features: int, embed_dim: int) -> nn.Module:
+    """What stands between backbone [B, D] and head [B, E]: nothing, a linear map without bias, or Linear + BatchNorm.
+
+    With `embed_dim` 2 or 3 the last layer is split in two (D -> E without bias, E -> C), so that features can be drawn.
+    """
+    if embed_dim == 0:
+        return nn.Identity()
+    if kind == "none":
+        return nn.Linear(in_features, embed_dim, bias=False)
+    return nn.Sequential(nn.Linear(in_features, embed_dim, bias=False), nn.BatchNorm1d(embed_dim))
+
+
+class Identity(nn.Identity):
+    """The backbone of features that are given: it passes them on."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
+def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = None) -> Classifier:
+    """The classifier of `config`, freshly initialised from the seed (its own generator: the global one is left alone).
+
+    With --head-parallel its classes lie on `ranks`; without these, as for every use but training, all of them are here.
+
+    Raises:
+        Refused: an option of the architecture or the loss that cannot be.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        backbone: nn.Module
+        if config.arch == IDENTITY:
+            backbone = Identity(config.dim)
+        else:
+            backbone = build_backbone(config.arch, config.stem, config.image_size)
+        width = cast(int, backbone.num_features)
+        neck = build_neck(config.neck, width, config.embed_dim)
+        spread = Spread(ranks, config.head_sample, config.seed) if ranks and config.head_parallel else None
+        head = configured_head(config, config.embed_dim or width, num_classes, spread)
+        model = Classifier(backbone, neck, head)
+        if config.init == "keras":
+            initialise_as_keras(model)
+    return model
+
+
+def configured_head(config: TrainConfig, in_features: int, num_classes: int, spread: Spread | None = None) -> Head:
+    """The head of `config` for features [B, in_features]. Raises Refused as `build_head`."""
+    return build_head(
+        in_features,
+        num_classes,
+        config.loss,
+        scale=config.scale,
+        margin=config.margin,
+        h=config.h,
+        t_alpha=config.t_alpha,
+        easy_margin=config.easy_margin,
+        gamma=config.gamma,
+        label_smoothing=config.label_smoothing,
+        frozen=config.frozen_head,
+        backend=config.backend,
+        spread=spread,
+    )
+
+
+def check_model(config: TrainConfig) -> None:
+    """Raises Refused as `build_model`, in a millisecond: the backbone is not built, and only a small head is."""
+    if config.arch != IDENTITY:
+        check_arch(config.arch, config.image_size)
+    with torch.random.fork_rng(devices=[]):
+        configured_head(config, in_features=512, num_classes=10)
+
+
+def initialise_as_keras(model: nn.Module) -> None:
+    """Keras's defaults, the lab's: Glorot-uniform weights and zero biases in convolutions and linear layers."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, MarginHead, LinearHead)):
+            nn.init.xavier_uniform_(module.weight)
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                nn.init.zeros_(bias)

@@ -1,0 +1,169 @@
+"""ArcFace as others compute it: what scripts/bench/head.py times the compiled head against."""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from cifarnet.core.config import MarginOptions
+from cifarnet.losses import kernels, margins
+
+SCALE, MARGIN = 64.0, 0.5
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def reference(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    """The pure-torch head, which torch.compile also gets."""
+    return margins.margin_loss(z, w, y, MarginOptions("arcface", SCALE, MARGIN), z.new_empty(0), True)[0]
+
+
+@cache
+def no_state(device: torch.device) -> Tensor:
+    """ArcFace's state, made once, outside the time that is taken."""
+    return torch.empty(0, device=device)
+
+
+def ours(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    return kernels.margin_loss(z, w, y, MarginOptions("arcface", SCALE, MARGIN), no_state(z.device), True)[0]
+
+
+def textbook(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    """As most code, the report's classes among it: acos, one-hot, cross-entropy over N x C logits."""
+    cosine = F.linear(F.normalize(z.float()), F.normalize(w)).clamp(-1 + 1e-7, 1 - 1e-7)
+    own = F.one_hot(y, len(w)).to(cosine.dtype)
+    theta = torch.acos(cosine)
+    within = (theta + MARGIN < math.pi).to(cosine.dtype)
+    shifted = within * torch.cos(theta + MARGIN) + (1 - within) * (cosine - MARGIN * math.sin(MARGIN))
+    return F.cross_entropy(SCALE * (own * shifted + (1 - own) * cosine), y)
+
+
+def in_bf16(loss: Loss) -> Loss:
+    """The same with bf16 products and cosines."""
+
+    def inside(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(z.device.type, torch.bfloat16):
+            return loss(z, w, y)
+
+    return inside
+
+
+def insightface(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    """ArcFace as insightface's recognition/arcface_torch: the target is shifted without gradient, so that its gradient is
+    the identity's and not sin(theta + m) / sin(theta)."""
+    cosine = F.linear(F.normalize(z.float()), F.normalize(w)).clamp(-1, 1)
+    rows = torch.arange(len(z), device=z.device)
+    with torch.no_grad():
+        target = cosine[rows, y]
+        sine = (1 - target * target).sqrt()
+        shifted = torch.where(
+            target > math.cos(math.pi - MARGIN),
+            target * math.cos(MARGIN) - sine * math.sin(MARGIN),
+            target - math.sin(math.pi - MARGIN) * MARGIN,
+        )
+    logits = cosine.index_put((rows, y), cosine[rows, y] + (shifted - target))
+    return F.cross_entropy(SCALE * logits, y)
+
+
+def metric_learning() -> Loss | None:
+    """pytorch-metric-learning's ArcFaceLoss (margin in degrees, its weight [D, C]), where it is installed."""
+    try:
+        from pytorch_metric_learning.losses import ArcFaceLoss
+    except ImportError:
+        return None
+    heads: dict[Tensor, torch.nn.Module] = {}
+
+    def loss(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+        if w not in heads:
+            heads.clear()
+            head = ArcFaceLoss(len(w), w.shape[1], margin=math.degrees(MARGIN), scale=SCALE).to(w.device)
+            del head.W
+            heads[w] = head
+        heads[w].W = w.T
+        return heads[w](z.float(), y)
+
+    return loss
+
+
+class Peer(nn.Module):
+    """A loss with the prototypes as its parameter: torch.compile need not copy a parameter into its graphs."""
+
+    def __init__(self, loss: Loss, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.loss, self.weight = loss, weight
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.loss(z, self.weight, y)
+
+
+@dataclass
+class Competitor:
+    """How a loss is computed.
+
+    Args:
+        group: what --only chooses by.
+        loss: of features and labels.
+        tf32: fp32 products may round to TF32.
+        graph: forward and backward are captured in a CUDA graph.
+    """
+
+    group: str
+    loss: Callable[[Tensor, Tensor], Tensor]
+    tf32: bool = False
+    graph: bool = False
+
+
+GROUPS = ("ours", "floor", "eager", "compile", "others")
+
+
+def ways(device: str, dtype: torch.dtype) -> dict[str, tuple[Loss, bool]]:
+    """How the pure-torch head is run, by what its name ends in: with the products that a user would choose here."""
+    if device == "cpu":
+        return {"": (reference, False)} | (
+            {", autocast": (in_bf16(reference), False)} if dtype != torch.float32 else {}
+        )
+    first = {"": (reference, False)} if dtype == torch.float32 else {", autocast": (in_bf16(reference), False)}
+    return first | {", TF32": (reference, True)}
+
+
+def competitors(weight: nn.Parameter, dtype: torch.dtype, compiler: str = "inductor") -> dict[str, Competitor]:
+    """By name; those that cannot run with so many classes are left out."""
+    device, classes = weight.device.type, len(weight)
+    mine = Peer(ours, weight)
+    found = {"cifarnet": Competitor("ours", mine)}
+    if device == "cuda":
+        if classes <= 1_000_000:  # the graph keeps gradients of its own
+            found["cifarnet, CUDA graph"] = Competitor("ours", mine, graph=True)
+        if dtype == torch.float32:
+            found["cifarnet, TF32"] = Competitor("ours", mine, tf32=True)
+    if classes > 1_000_000:
+        return found
+    for ending, (loss, tf32) in ways(device, dtype).items():
+        found[f"eager{ending}"] = Competitor("eager", Peer(loss, weight), tf32)
+        if classes <= 1000 or device == "cuda":
+            compiled = torch.compile(Peer(loss, weight), dynamic=False, backend=compiler)
+            found[f"torch.compile{ending}"] = Competitor("compile", compiled, tf32)
+        if device == "cuda":
+            compiled = torch.compile(Peer(loss, weight), dynamic=False, mode="reduce-overhead")
+            found[f"torch.compile, CUDA graph{ending}"] = Competitor("compile", compiled, tf32)
+    if classes <= 100_000:
+        others = {"textbook": textbook, "textbook, autocast": in_bf16(textbook), "insightface": insightface}
+        found |= {name: Competitor("others", Peer(loss, weight)) for name, loss in others.items()}
+    peer = metric_learning() if classes <= 1000 else None
+    if peer:
+        found["metric-learning"] = Competitor("others", Peer(peer, weight))
+    return found
+
+
+def floor(z: Tensor, w: Tensor) -> None:
+    """The three products that forward and backward cannot do without, a million classes at a time."""
+    for part in w.split(1 << 20):
+        part = part.to(z.dtype)
+        cosine = z @ part.T
+        cosine @ part, cosine.T @ z

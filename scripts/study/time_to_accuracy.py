@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Seconds of training that the fast recipes take to their accuracies, several seeds; compile and warm-up stated apart.
+
+    python scripts/study/time_to_accuracy.py --data-dir DIR [--only NAME ...] [--seeds 3] [--json FILE]
+
+speed: `--recipe speed --tta --compile`, for 92% in under 3 s on one H200 (CIFAR-10's exact images: 94%).
+resnet18: `--arch resnet18 --recipe quick --epochs 24`, for the report's 90.8% in under 30 s there.
+
+A session first trains one epoch, which compiles the step, chooses algorithms and fills the allocator, and then goes back to
+the weights that it began with. Seconds are those of the epochs' steps with their data and augmentation, the device waited
+for: without the warm-up, the checkpoints and the one evaluation at the end. --dataset digits is for a first try; --rehearse
+shows in seconds on any machine that the command runs: one epoch of a few random pixels, without compiling.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.devices import device_name
+from cifarnet.core.errors import CifarnetError, Interrupted
+from cifarnet.core.signals import StopRequest
+from cifarnet.data import Dataset, load, pixels_of
+from cifarnet.engine.loop import Watcher, run_epoch, train
+from cifarnet.engine.recipes import recipe_values
+from cifarnet.engine.setup import build_session
+from cifarnet.storage.run_folder import RunFolder
+from scripts.bench.random_images import random_images
+
+RUNS = {
+    "speed": recipe_values("speed") | {"tta": True, "compile": True},
+    "resnet18": recipe_values("quick") | {"arch": "resnet18", "epochs": 24},
+}
+
+
+def main() -> None:
+    """Runs what was asked for, seed by seed, and prints a line for each and the means."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--data-dir")
+    parser.add_argument("--only", nargs="*", choices=tuple(RUNS), default=tuple(RUNS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rehearse", action="store_true")
+    options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error(f"--seeds: {options.seeds} is too few; at least 1")
+    data = random_images(32, 16) if options.rehearse else load(options.dataset, options.data_dir)
+    small, results = {"epochs": 1, "batch_size": 16, "compile": False} if options.rehearse else {}, []
+    with StopRequest() as stop:
+        for name in options.only:
+            config = TrainConfig.from_dict(RUNS[name] | {"dataset": options.dataset} | small)
+            config = dataclasses.replace(config, eval_every=config.epochs)
+            results.append(measure(name, config, data, options.seeds, stop))
+            if options.json:  # what is measured is kept, whatever becomes of the next
+                options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def measure(name: str, config: TrainConfig, data: Dataset, seeds: int, stop: StopRequest) -> dict[str, Any]:
+    """Runs one configuration with several seeds."""
+    rows = []
+    for seed in range(config.seed, config.seed + seeds):
+        rows.append(run(dataclasses.replace(config, seed=seed), data, stop))
+        print("{}: seed {seed}, warm-up {warm_up:.1f} s, training {seconds:.2f} s, {percent:.2f}%".format(
+            name, **rows[-1], percent=100 * rows[-1]["accuracy"]
+        ), flush=True)  # fmt: skip
+    accuracy, seconds = (statistics.mean(row[key] for row in rows) for key in ("accuracy", "seconds"))
+    print(
+        f"{name}: {100 * accuracy:.2f}% in {seconds:.2f} s of training, means of {seeds} on {rows[0]['device']}, data: {rows[0]['data']}"
+    )
+    return {"name": name, "accuracy": accuracy, "seconds": seconds, "runs": rows, "config": config.to_dict()}
+
+
+def run(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[str, Any]:
+    """Warms a session up, takes it back to its start, and trains it.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    torch.compiler.reset()
+    started = time.perf_counter()
+    session = build_session(config, data)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = RunFolder(Path(temporary))
+        session.save(folder.state)
+        run_epoch(session, folder, Watcher(), stop)  # its guard waits for the device
+        session.optimizer.state.clear()  # at its start it has none
+        session.load(folder.state)
+        warm_up = time.perf_counter() - started
+        summary = train(session, folder, Watcher(), stop)
+    return {
+        "seed": config.seed,
+        "warm_up": warm_up,
+        "seconds": summary["seconds"],
+        "accuracy": summary["test"]["accuracy"],
+        "loss": summary["test"]["loss"],
+        "epochs": config.epochs,
+        "precision": session.precision,
+        "device": device_name(session.device),
+        "data": pixels_of(data),
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Interrupted as error:  # its advice is for a run that can go on
+        print(f"error: {error.why}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except CifarnetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

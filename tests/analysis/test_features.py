@@ -1,0 +1,172 @@
+"""Feature maps against a forward pass by hand, receptive fields against gradients, Grad-CAM against its formula."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifarnet.analysis.features import ReceptiveField, embed, feature_maps, grad_cam, normalize_image, record, upsample
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
+from cifarnet.models.classifier import build_model
+
+
+def model_of(arch, **options):
+    return build_model(TrainConfig(arch=arch, **options), 10).eval()
+
+
+@pytest.fixture
+def image():
+    return torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_baseline_maps_by_hand(image):
+    model = model_of("baseline")
+    net, x, expected = model.backbone, image[None], {}
+    with torch.no_grad():
+        expected["relu1"] = F.conv2d(x, net.conv1.weight, net.conv1.bias).clamp(min=0)
+        expected["max_pool1"] = expected["relu1"].unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))
+        expected["relu2"] = F.conv2d(expected["max_pool1"], net.conv2.weight, net.conv2.bias).clamp(min=0)
+        expected["max_pool2"] = expected["relu2"].unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))
+        expected["relu3"] = F.conv2d(expected["max_pool2"], net.conv3.weight, net.conv3.bias).clamp(min=0)
+    maps = feature_maps(model, image)
+    assert [one.name for one in maps] == list(expected)
+    for one in maps:
+        torch.testing.assert_close(one.values, expected[one.name][0], msg=one.name)
+
+
+def test_resnet_maps_by_hand(image):
+    model = model_of("resnet18")
+    maps = {one.name: one.values for one in feature_maps(model, image)}
+    assert list(maps) == ["stem"] + [f"stages.{stage}.{block}" for stage in range(4) for block in range(2)]
+    with torch.no_grad():
+        x = model.backbone.stem(image[None])
+        torch.testing.assert_close(maps["stem"], x[0])
+        for stage in range(4):
+            for block in range(2):
+                x = model.backbone.stages[stage][block](x)
+                torch.testing.assert_close(maps[f"stages.{stage}.{block}"], x[0])
+
+
+def test_named_layers_come_in_the_order_asked_for(image):
+    maps = feature_maps(model_of("resnet18"), image, ["stages.1.0.conv1", "stem.0"])
+    assert [(one.name, one.kind) for one in maps] == [("stages.1.0.conv1", "Conv2d"), ("stem.0", "Conv2d")]
+
+
+def test_recording_leaves_nothing_behind(image):
+    model = model_of("baseline")
+    feature_maps(model, image)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_unknown_layer_lists_the_layers(image):
+    with pytest.raises(Refused, match="conv1, relu1, max_pool1, conv2"):
+        feature_maps(model_of("baseline"), image, ["conv9"])
+
+
+def probed_field(model, name, size, unit):
+    """First and last input row and column that the unit's value depends on, over many random images."""
+    for module in model.backbone.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)  # all paths count
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
+    images = torch.rand(24, 3, size, size, requires_grad=True)
+    maps, _ = record(model, images)
+    maps[name][1][:, :, unit, unit].sum().backward()
+    seen = (images.grad.abs().sum(dim=(0, 1)) > 0).nonzero()
+    return seen.min(dim=0).values.tolist(), seen.max(dim=0).values.tolist(), maps[name][2]
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "size", "name", "unit"),
+    [
+        ("baseline", {}, 32, "relu1", 4),
+        ("baseline", {}, 32, "max_pool1", 4),
+        ("baseline", {}, 32, "relu2", 3),
+        ("baseline", {}, 32, "max_pool2", 2),
+        ("baseline", {}, 32, "relu3", 1),
+        ("resnet18", {}, 64, "stem", 12),
+        ("resnet18", {}, 64, "stages.0.0", 12),
+        ("resnet18", {}, 64, "stages.0.1", 12),
+        ("resnet18", {}, 80, "stages.1.0", 9),
+        ("resnet18", {"stem": "imagenet"}, 96, "stem", 10),
+        ("plainnet18", {"stem": "cifar"}, 40, "stages.1.0", 9),
+        ("resnet50", {}, 48, "stages.0.1", 10),
+    ],
+)
+def test_receptive_fields_against_a_gradient_probe(arch, options, size, name, unit):
+    torch.manual_seed(0)
+    model = model_of(arch, **options)
+    first, last, field = probed_field(model, name, size, unit)
+    centre = field.start + unit * field.step
+    low, high = centre - (field.size - 1) / 2, centre + (field.size - 1) / 2
+    assert first == [max(low, 0)] * 2 and last == [min(high, size - 1)] * 2
+
+
+def test_a_sum_sees_what_both_branches_see():
+    narrow, wide = ReceptiveField(3, 2, 4.0), ReceptiveField(9, 2, 4.0)
+    assert narrow.joined(wide) == wide == wide.joined(narrow)
+    assert ReceptiveField(3, 1, 0.0).joined(ReceptiveField(3, 1, 4.0)) == ReceptiveField(7, 1, 2.0)
+
+
+@pytest.mark.parametrize("loss", ["ce", "arcface"])
+def test_grad_cam_by_its_formula(image, loss):
+    """arXiv 1610.02391 eq. 1 and 2, with the maps and everything after them computed here."""
+    model = model_of("baseline", loss=loss)
+    net = model.backbone
+    with torch.no_grad():
+        x = F.max_pool2d(F.relu(net.conv1(image[None])), 2)
+        x = F.max_pool2d(F.relu(net.conv2(x)), 2)
+    maps = F.relu(net.conv3(x)).detach().requires_grad_()
+    logits = model.head.logits(F.relu(net.fc(maps.flatten(1))))
+    for target in (0, 7):
+        (gradient,) = torch.autograd.grad(logits[0, target], maps, retain_graph=True)
+        alpha = [gradient[0, k].mean() for k in range(64)]
+        expected = sum(a * maps[0, k] for k, a in enumerate(alpha)).clamp(min=0)
+        heat, name = grad_cam(model, image, target)
+        assert name == "relu3"
+        torch.testing.assert_close(heat, expected.detach(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("arch", "layer"), [("baseline", "conv3"), ("resnet18", "stages.2.1"), ("resnet18", "stages.0.0")]
+)
+def test_grad_cam_against_captum(image, arch, layer):
+    captum = pytest.importorskip("captum.attr", reason="captum is not installed")
+    model = model_of(arch)
+    module = model.backbone.get_submodule(layer)
+    theirs = captum.LayerGradCam(model, module).attribute(image[None], target=3, relu_attributions=True)
+    ours, _ = grad_cam(model, image, 3, layer)
+    torch.testing.assert_close(ours, theirs[0, 0].detach(), rtol=1e-4, atol=1e-7)
+
+
+def test_grad_cam_of_a_frozen_model(image):
+    model = model_of("baseline").requires_grad_(False)
+    assert grad_cam(model, image, 0)[0].shape == (4, 4)
+
+
+def test_upsampled_heat_ends_at_one():
+    heat = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
+    large = upsample(heat, 8)
+    assert large.shape == (8, 8) and large.max() == 1 and large[0, 7] == 1 and large[7, 0] == 0
+    assert upsample(torch.zeros(2, 2), 8).max() == 0
+
+
+def test_normalized_as_stated():
+    image = torch.tensor([0, 128, 255], dtype=torch.uint8).view(3, 1, 1).expand(3, 2, 2)
+    out = normalize_image(image, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    expected = [(0 - 0.1) / 0.5, (128 / 255 - 0.2) / 0.25, (1 - 0.3) / 2]
+    torch.testing.assert_close(out[:, 0, 0], torch.tensor(expected))
+
+
+@pytest.mark.parametrize("loss", ["ce", "cosface"])
+def test_embeddings_are_those_of_the_model(loss):
+    model = model_of("baseline", loss=loss, embed_dim=3)
+    images, labels = torch.randn(10, 3, 32, 32), torch.arange(10)
+    found = embed(model, [(images[:6], labels[:6]), (images[6:], labels[6:])], torch.device("cpu"), "fp32")
+    with torch.no_grad():
+        torch.testing.assert_close(found.features, model.features(images))
+        # in the same batches: another size may sum in another order, and the scale of 64 magnifies that rounding
+        torch.testing.assert_close(found.logits, torch.cat([model(images[:6]), model(images[6:])]))
+    assert torch.equal(found.labels, labels)
+    assert torch.equal(found.predictions, model(images).argmax(1))

@@ -1,0 +1,265 @@
+"""The commands that draw, run as a user runs them, on real images; and what they say of bad input."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from cifarnet.analysis.embedding import project
+from cifarnet.cli import run
+from cifarnet.cli.inputs import embed_images, open_model
+from cifarnet.data import load
+from cifarnet.models import ARCHS
+from cifarnet.models.checkpoint import load_model
+
+TRAIN = ["train", "--dataset", "digits", "--arch", "baseline", "--epochs", "2", "--augment", "none", "--lr", "3e-3"]
+TRAIN += ["--schedule", "onecycle", "--precision", "fp32", "-q"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two short digits runs: cross-entropy, and arcface on the sphere with its film."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # where runs/latest is marked
+        assert run([*TRAIN, "--log-grad", "--out", str(folder / "ce")]) == 0
+        options = ["--loss", "arcface", "--scale", "16", "--margin", "0.2", "--embed-dim", "3", "--animate"]
+        assert run([*TRAIN, *options, "--out", str(folder / "arc")]) == 0
+    return folder
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_figures_are_written_where_they_say(cli, runs, tmp_path):
+    for figure in ("confusion", "grid", "angles"):
+        code, out, err = cli("visualize", figure, runs / "ce")
+        assert (code, out, err) == (0, f"{runs / 'ce' / figure}.png\n", "")
+        assert min(size_of(runs / "ce" / f"{figure}.png")) > 300
+    code, out, _ = cli("visualize", "sphere", runs / "arc", "--out", tmp_path / "s.svg")
+    assert (code, out) == (0, f"{tmp_path / 's.svg'}\n") and (tmp_path / "s.svg").read_text().startswith("<?xml")
+
+
+def test_confusion_numbers_against_scikit_learn(cli, runs, tmp_path):
+    code, _, _ = cli("visualize", "confusion", runs / "ce", "--data-out", tmp_path / "c.json")
+    model, info = load_model(runs / "ce" / "last.safetensors")
+    test = load("digits").test
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (info.mean, info.std))
+    with torch.no_grad():
+        predicted = model((test.images.float() / 255 - mean) / std).argmax(1)
+    expected = confusion_matrix(test.labels, predicted, labels=range(10))
+    numbers = json.loads((tmp_path / "c.json").read_text())
+    assert code == 0 and numbers["counts"] == expected.tolist()
+    np.testing.assert_allclose(np.array(numbers["percent"]) / 100, expected / expected.sum(1, keepdims=True))
+
+
+def test_angles_numbers_against_numpy(cli, runs, tmp_path):
+    assert cli("visualize", "angles", runs / "arc", "--data-out", tmp_path / "a.npz")[0] == 0
+    model, info = load_model(runs / "arc" / "last.safetensors")
+    test = load("digits").test
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (info.mean, info.std))
+    with torch.no_grad():
+        z = model.features((test.images.float() / 255 - mean) / std).double().numpy()
+    w = model.head.weight.detach().double().numpy()
+    cosine = np.sum(z * w[test.labels], axis=1) / np.linalg.norm(z, axis=1) / np.linalg.norm(w[test.labels], axis=1)
+    found = np.load(tmp_path / "a.npz")
+    np.testing.assert_allclose(found["own"], np.degrees(np.arccos(cosine)), atol=0.02)
+    np.testing.assert_allclose(found["norms"], np.linalg.norm(z, axis=1), rtol=1e-4)
+
+
+def test_curves_of_two_runs(cli, runs, tmp_path):
+    code, out, _ = cli("visualize", "curves", runs / "ce", runs / "arc", "--data-out", tmp_path / "c.json")
+    assert (code, out) == (0, "curves.png\n") and (tmp_path / "curves.png").exists()
+    lines = [json.loads(line) for line in (runs / "arc" / "metrics.jsonl").read_text().splitlines()]
+    numbers = json.loads((tmp_path / "c.json").read_text())
+    assert numbers["arc"]["test_loss"] == {"epoch": [1, 2], "value": [line["test_loss"] for line in lines]}
+    assert "grad_norm_first" in numbers["ce"] and "grad_norm_first" not in numbers["arc"]
+
+
+def test_half_written_line_is_skipped_with_a_warning(cli, runs, tmp_path):
+    text = (runs / "ce" / "metrics.jsonl").read_text()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "metrics.jsonl").write_text(text[:-40])
+    code, _, err = cli("visualize", "curves", "cut", "--data-out", "c.json")
+    assert code == 0 and err == "warning: cut/metrics.jsonl: line 2 is not a record and is skipped\n"
+    assert json.loads((tmp_path / "c.json").read_text())["cut"]["lr"]["epoch"] == [1]
+
+
+def test_projections(cli, runs, tmp_path):
+    code, out, err = cli("visualize", "umap", runs / "arc", "--method", "pca", "--samples", 50, "--data-out", "p.npz")
+    assert code == 0 and out == f"{runs / 'arc' / 'pca.png'}\n" and "50 points, cosine" in err
+    found = np.load(tmp_path / "p.npz")
+    assert found["points"].shape == (50, 2) and np.bincount(found["labels"]).tolist() == [5] * 10
+    code, _, err = cli("visualize", "umap", runs / "ce", "--method", "pca", "--samples", 50)
+    assert code == 0 and "euclidean" in err
+
+
+def test_umap_is_seeded(cli, runs, tmp_path):
+    code, _, err = cli("visualize", "umap", runs / "arc", "--samples", 40, "--seed", 3, "--data-out", "u.npz")
+    assert code == 0 and "umap of 40 points, cosine" in err
+    assert np.load(tmp_path / "u.npz")["points"].shape == (40, 2)
+    features = embed_images(open_model(runs / "arc", None, "test", 40, 3, "cpu")).features
+    first, again = (project(features, "umap", metric="cosine", seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_sphere_of_any_model_by_projection(cli, runs):
+    code, _, err = cli("visualize", "sphere", runs / "ce")
+    assert code == 2 and err == (
+        "error: visualize sphere: the features have 64 dimensions; add --project, or train with --embed-dim 3\n"
+    )
+    code, _, err = cli("visualize", "sphere", runs / "ce", "--project", "--dims", 2)
+    assert code == 0 and "leaves out" in err and "accuracy on these images" in err
+
+
+def test_samples(cli, tmp_path):
+    assert cli("visualize", "samples", "--dataset", "digits", "--each", 3, "--data-out", "s.json")[:2] == (
+        0,
+        "samples.png\n",
+    )
+    indices = json.loads((tmp_path / "s.json").read_text())["indices"]
+    labels = load("digits").train.labels
+    assert [[int(labels[i]) for i in row] for row in indices] == [[c] * 3 for c in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["umap", "RUN", "--method", "lda"], "--method: 'lda' is not known; choose from umap, tsne, pca"),
+        (["umap", "RUN", "--samples", "6"], "--samples: 6 points are too few for 6 neighbours"),
+        (["umap", "RUN", "--metric", "l1"], "--metric: 'l1' is not known"),
+        (
+            ["grid", "RUN", "--out", "x.gif"],
+            "x.gif: '.gif' is no format for a figure; end the name in .png, .svg, .pdf",
+        ),
+        (["grid", "RUN", "--data-out", "x.csv"], "--data-out: '.csv' is no format for numbers"),
+        (["grid", "RUN", "--split", "val"], "--split: the run held no validation images out"),
+        (["grid", "nope"], "nope: there is no such run or checkpoint"),
+        (["grid"], "visualize: there is no run yet"),
+        (["curves"], "visualize: there is no run yet"),
+        (["curves", "nope"], "nope: there is no such run"),
+        (["samples", "--dataset", "mnist"], "--dataset: "),
+    ],
+)
+def test_refused(cli, runs, arguments, message):
+    code, out, err = cli("visualize", *[runs / "ce" if word == "RUN" else word for word in arguments])
+    assert code == 2 and out == "" and f"error: {message}" in err and err.count("error:") == 1
+
+
+def test_train_animate(cli, runs, tmp_path):
+    with Image.open(runs / "arc" / "sphere.gif") as film:
+        assert film.n_frames == 2
+    assert sorted(path.name for path in (runs / "arc" / "frames").iterdir()) == ["00001.png", "00002.png"]
+    code, _, err = cli(*TRAIN, "--animate", "--out", tmp_path / "no")
+    assert code == 2 and "add --embed-dim 3" in err and not (tmp_path / "no").exists()
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A photo-like image, larger than the network's."""
+    gradient = np.add.outer(np.arange(60), np.arange(80)) % 256
+    Image.fromarray(np.stack([gradient, gradient[::-1], 255 - gradient], axis=2).astype(np.uint8)).save(
+        tmp_path / "p.png"
+    )
+    return tmp_path / "p.png"
+
+
+def test_featuremaps(cli, runs, picture):
+    code, out, _ = cli("featuremaps", picture, "--checkpoint", runs / "ce", "--grad-cam")
+    names = ["overview", "relu1", "max_pool1", "relu2", "max_pool2", "relu3", "grad-cam"]
+    assert code == 0 and out.splitlines() == [f"featuremaps/p/{name}.png" for name in names]
+    assert all(min(size_of(picture.parent / line)) > 300 for line in out.splitlines())
+
+
+def test_featuremaps_of_a_layer_and_class(cli, runs, picture):
+    arguments = ["featuremaps", picture, "--checkpoint", runs / "arc", "--layer", "conv2", "--channels", 9, "--json"]
+    code, out, _ = cli(*arguments, "--grad-cam", "--class", "five", "--out", "maps")
+    (image,) = json.loads(out)["images"]
+    assert code == 0 and image["figures"] == [f"maps/p/{name}.png" for name in ("overview", "conv2", "grad-cam")]
+
+
+def test_bad_images_are_named_and_the_good_ones_done(cli, runs, picture, tmp_path):
+    (tmp_path / "bad.png").write_bytes(picture.read_bytes()[:100])
+    (tmp_path / "empty.png").write_bytes(b"")
+    files = ["bad.png", "empty.png", "missing.png", tmp_path, picture]
+    code, out, err = cli("featuremaps", *files, "--checkpoint", runs / "ce", "--layer", "relu1")
+    assert code == 1 and out.splitlines() == ["featuremaps/p/overview.png", "featuremaps/p/relu1.png"]
+    lines = err.splitlines()
+    assert len(lines) == 5 and [line.split(":")[1].strip() for line in lines[:3]] == [
+        "bad.png",
+        "empty.png",
+        "missing.png",
+    ]
+    assert "--recursive" in lines[3] and lines[4].startswith("error: featuremaps: 4 of 5 files")
+
+
+def test_featuremaps_refuses_what_is_not_there(cli, runs, picture):
+    code, _, err = cli("featuremaps", picture, "--checkpoint", runs / "ce", "--layer", "conv7")
+    assert code == 2 and "there is no layer 'conv7'; choose from conv1, relu1" in err
+    code, _, err = cli("featuremaps", picture, "--checkpoint", runs / "ce", "--grad-cam", "--class", "dog")
+    assert code == 2 and "the model has no class 'dog'; choose from zero, one" in err
+    code, _, err = cli("featuremaps", picture, "--checkpoint", runs / "ce", "--class", "one")
+    assert code == 2 and "add --grad-cam" in err
+
+
+def test_complexity_json(cli):
+    code, out, err = cli("complexity", "--all", "--batch", 2, "--json")
+    models = {row["arch"]: row for row in json.loads(out)["models"]}
+    assert code == 0 and err == "" and set(models) == set(ARCHS)
+    found = [f"{models[arch]['macs'] / 1e9:.7f}" for arch in ("baseline", "resnet18", "resnet50")]
+    assert found == ["0.0090972", "0.2803732", "0.6515999"]
+    assert models["resnet50"]["flops_per_image"] == models["resnet50"]["macs"]
+    assert round(models["resnet50"]["parameters_ratio"]) == 192
+
+
+def test_complexity_table(cli, tmp_path):
+    code, out, _ = cli(
+        "complexity", "--arch", "baseline", "--batch", 2, "--layers", "--figure", "c.png", "--csv", "c.csv"
+    )
+    assert code == 0 and "0.0090972" in out and "backbone.conv2" in out and "max_pool2d_with_indices (2)" in out
+    assert (tmp_path / "c.png").exists() and (tmp_path / "c.csv").read_text().startswith("arch,stem,loss,")
+
+
+def test_complexity_of_a_run(cli, runs):
+    code, out, _ = cli("complexity", "--checkpoint", runs / "arc", "--json")
+    (row,) = json.loads(out)["models"]
+    assert code == 0 and row["parameters"] == sum(
+        p.numel() for p in load_model(runs / "arc" / "last.safetensors")[0].parameters()
+    )
+    code, _, err = cli("complexity", "--checkpoint", runs / "arc", "--arch", "resnet18")
+    assert code == 2 and "says itself what the model is" in err
+    code, _, err = cli("complexity", "--arch", "vgg")
+    assert code == 2 and "choose from baseline, resnet18" in err
+
+
+def test_complexity_of_other_sizes(cli):
+    code, out, err = cli("complexity", "--all", "--image-size", 64, "--json")
+    names = {row["arch"] for row in json.loads(out)["models"]}
+    assert code == 0 and names == set(ARCHS) - {"baseline"} and "baseline takes 32x32 images" in err
+
+
+@pytest.mark.parametrize("suffix", ["md", "html", "tex"])
+def test_report(cli, runs, tmp_path, suffix):
+    out = tmp_path / f"r.{suffix}"
+    code, printed, err = cli("report", runs / "ce", runs / "arc", "--out", out, "--note", "scikit-learn's digits")
+    assert (code, printed, err) == (0, f"{out}\n", "")
+    text = out.read_text()
+    accuracy = json.loads((runs / "ce" / "summary.json").read_text())["test"]["accuracy"]
+    assert f"{100 * accuracy:.2f}" in text and "McNemar" in text and "digits" in text
+    assert len(list((tmp_path / "r_files").iterdir())) == 3
+
+
+def test_report_names_a_run_once(cli, runs, tmp_path):
+    code, _, _ = cli("report", runs / "ce", runs / "ce", "--out", tmp_path / "r.md")
+    assert code == 0 and "±" not in (tmp_path / "r.md").read_text().split("Where a row")[0]
+
+
+def test_report_refuses(cli, runs):
+    assert cli("report", "nope")[0] == 2
+    code, _, err = cli("report", runs / "ce", "--out", "r.pdf")
+    assert code == 2 and "end the name in .md, .html, .tex" in err

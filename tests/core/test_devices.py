@@ -1,0 +1,123 @@
+"""Which precision `auto` comes to on which processor, that a resumed run keeps it, and that freed memory is used again."""
+
+import builtins
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cifarnet.core import devices
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.devices import cpu_vendor, determinism, measured_convolutions, pick_precision
+from cifarnet.data import load
+from cifarnet.engine.setup import build_session
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "vendor", "expected"),
+    [
+        (True, True, "GenuineIntel", "bf16"),
+        (True, False, "GenuineIntel", "fp32"),
+        (True, False, "AuthenticAMD", "bf16"),
+        (False, False, "AuthenticAMD", "fp32"),
+        (True, False, "", "fp32"),
+    ],
+)
+def test_bf16_where_it_is_the_faster(monkeypatch, avx512_bf16, amx, vendor, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(devices, "cpu_vendor", lambda: vendor)
+    assert pick_precision("auto", CPU) == expected
+    assert pick_precision("bf16", CPU) == "bf16"  # asked for is asked for
+
+
+@pytest.mark.parametrize(
+    ("text", "vendor"),
+    [("processor\t: 0\nvendor_id\t: AuthenticAMD\nflags: x\n", "AuthenticAMD"), ("processor : 0\n", ""), (None, "")],
+)
+def test_the_vendor_is_read_from_linux(monkeypatch, text, vendor):
+    def fake(path, *more, **options):
+        assert path == "/proc/cpuinfo"
+        if text is None:
+            raise FileNotFoundError(path)
+        return io.StringIO(text)
+
+    monkeypatch.setattr(builtins, "open", fake)
+    assert cpu_vendor() == vendor
+
+
+@pytest.mark.parametrize(("threads", "name"), [(1, "cpu (1 thread)"), (2, "cpu (2 threads)")])
+def test_a_cpu_is_named_with_its_threads(monkeypatch, threads, name):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert devices.device_name(CPU) == name
+
+
+def test_a_resumed_run_keeps_the_precision_it_began_with(cli, monkeypatch, tmp_path):
+    """Begun where auto is bf16, resumed where it is fp32; only --precision changes it. Measured here as is fastest here."""
+    train = ["train", "--arch", "baseline", "--dataset", "digits", "--augment", "none", "--epochs", "1", "--out", "run"]
+    monkeypatch.setattr(devices, "has_bf16", lambda device: True)
+    assert cli(*train)[0] == 0
+    monkeypatch.setattr(devices, "has_bf16", lambda device: False)
+    assert build_session(TrainConfig(arch="baseline", dataset="digits"), load("digits")).precision == "fp32"
+
+    def precisions():
+        return [
+            json.loads((tmp_path / "run" / f"{name}.json").read_text())["precision"] for name in ("config", "summary")
+        ]
+
+    assert precisions() == ["bf16", "bf16"]
+    code, _, err = cli("train", "--resume", "--out", "run", "--epochs", "2")
+    assert code == 0 and "bf16" in err and precisions() == ["bf16", "bf16"]
+    code, out, _ = cli("eval", "run", "--json")
+    assert code == 0 and json.loads(out)["precision"] == "fp32"
+    assert cli("train", "--resume", "--out", "run", "--epochs", "3", "--precision", "fp32")[0] == 0
+    assert precisions() == ["fp32", "fp32"]
+
+
+FREE_AND_TAKE = """
+import resource, torch
+from cifarnet.core.devices import keep_freed_memory
+
+keep_freed_memory(torch.device("cpu"))
+for _ in range(40):  # 64 MB, freed at once; glibc before 2.38 takes a freed aligned block again only once it has neighbours
+    torch.ones(1 << 24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(1 << 24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library's allocator is another")
+def test_freed_memory_is_taken_again_without_faults():
+    """As the kernel counts them; a MALLOC_MMAP_MAX_ of the user's own stays: then each tensor faults in anew."""
+
+    def faults(**more):
+        env = os.environ | {"OMP_NUM_THREADS": "1"} | more
+        run = subprocess.run([sys.executable, "-c", FREE_AND_TAKE], env=env, capture_output=True, text=True, check=True)
+        return int(run.stdout)
+
+    assert faults() < faults(MALLOC_MMAP_MAX_="65536") / 20
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_convolutions_are_measured_on_cuda_alone_and_only_within(monkeypatch, before):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", before)
+    for device, wanted in (("cuda", True), ("cuda", False), ("cpu", True)):
+        with measured_convolutions(torch.device(device), wanted):
+            assert cudnn.benchmark == (before or (device, wanted) == ("cuda", True))
+        assert cudnn.benchmark == before
+    with pytest.raises(RuntimeError, match="out of memory"), measured_convolutions(torch.device("cuda"), True):
+        raise RuntimeError("out of memory")
+    assert cudnn.benchmark == before
+    with determinism(True), measured_convolutions(torch.device("cuda"), False):
+        assert cudnn.deterministic and not cudnn.benchmark
+    assert cudnn.benchmark == before

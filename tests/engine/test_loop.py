@@ -1,0 +1,435 @@
+"""Training: it learns, it stops in good order, it resumes bit for bit."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import cifarnet.engine.loop
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Failed, Interrupted, Refused
+from cifarnet.core.signals import StopRequest
+from cifarnet.data import load
+from cifarnet.data.augment.batch import generator_for
+from cifarnet.engine.evaluate import is_best
+from cifarnet.engine.loop import Watcher, train
+from cifarnet.engine.resume import check_same_run
+from cifarnet.engine.setup import build_session
+from cifarnet.models import checkpoint
+from cifarnet.models.checkpoint import FORMAT
+from cifarnet.models.classifier import Classifier
+from cifarnet.storage.run_folder import RunFolder, open_run, read_metrics
+from cifarnet.storage.safetensors_header import read_metadata
+
+DIGITS = load("digits")
+BASE = TrainConfig(
+    arch="baseline",
+    dataset="digits",
+    epochs=2,
+    batch_size=128,
+    augment="basic",
+    lr=3e-3,
+    schedule="onecycle",
+    precision="fp32",
+)
+
+
+def start(folder, config, watcher=None, resume=False):
+    """Trains `config` in `folder`; returns the summary."""
+    session = build_session(config, DIGITS)
+    with open_run(folder, resume=resume, overwrite=False) as run, StopRequest() as stop:
+        if resume:
+            session.load(run.state)
+            run.rewrite_metrics(session.progress.history)
+        return train(session, run, watcher or Watcher(), stop)
+
+
+class StopAt(Watcher):
+    """Raises a real signal at the given step, counted over the whole run."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        self.left, self.number = step, number
+
+    def step(self, epoch, step, steps, totals, seen):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(self.number)
+
+
+def timeless(folder):
+    records, _ = read_metrics(RunFolder(folder).metrics)
+    return [{k: v for k, v in record.items() if k not in ("seconds", "images_per_second")} for record in records]
+
+
+def same_files(a, b):
+    one, two = load_file(a), load_file(b)
+    assert one.keys() == two.keys()
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_it_learns_and_writes_its_folder(tmp_path):
+    config = dataclasses.replace(BASE, epochs=6, augment="none", log_grad=True, val_fraction=0.1)
+    summary = start(tmp_path / "run", config)
+    assert summary["test"]["accuracy"] > 0.9
+    records = timeless(tmp_path / "run")
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(value) for record in records for value in record.values())
+    assert {"val_accuracy", "test_loss", "grad_norm_first", "grad_norm_last"} <= records[0].keys()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    best = max(records, key=lambda record: record["val_accuracy"])
+    assert summary["checkpoint"].endswith("best.safetensors")
+    assert summary["test"]["accuracy"] == pytest.approx(best["test_accuracy"])
+
+
+def test_metrics_of_the_last_line_are_those_of_an_independent_pass(tmp_path):
+    """Loss and accuracy logged for the test split, recomputed by hand from the checkpoint's weights."""
+    start(tmp_path / "run", BASE)
+    from cifarnet.models.checkpoint import load_model
+
+    model, info = load_model(tmp_path / "run" / "last.safetensors")
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (info.mean, info.std))
+    logits = model((DIGITS.test.images.float() / 255 - mean) / std)
+    last = timeless(tmp_path / "run")[-1]
+    assert last["test_accuracy"] == pytest.approx((logits.argmax(1) == DIGITS.test.labels).float().mean().item())
+    assert last["test_loss"] == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, DIGITS.test.labels).item(), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("where", [1, 5, 12, 13, 20])
+@pytest.mark.parametrize("loss", ["ce", "adaface", "curricularface", "sphereface"])
+def test_resume_is_bitwise(tmp_path, loss, where):
+    """Stopped by a signal at a step (12 steps an epoch), resumed: the same weights, state and metrics, bit for bit."""
+    changes = {
+        "adaface": {"optimizer": "sgd", "ema": 0.9},
+        "curricularface": {"augment": "autoaugment", "cutout": 8},
+        "sphereface": {"swa": 0.4, "neck": "bn", "embed_dim": 16},
+    }.get(loss, {})
+    config = dataclasses.replace(BASE, loss=loss, log_grad=True, **changes)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    start(whole, config)
+    with pytest.raises(Interrupted) as caught:
+        start(broken, config, StopAt(where))
+    assert caught.value.exit_code == 143
+    start(broken, config, resume=True)
+    assert same_files(whole / "last.safetensors", broken / "last.safetensors")
+    assert same_files(whole / "state.safetensors", broken / "state.safetensors")
+    assert timeless(whole) == timeless(broken)
+
+
+TRAIN = "train --dataset digits --arch baseline --loss adaface --epochs 3 --batch-size 64 --augment basic --checkpoint-every 3 -q"
+
+
+def command(folder, *more):
+    return [sys.executable, "-m", "cifarnet", *TRAIN.split(), "--out", str(folder), *more]
+
+
+def test_kill_9_loses_nothing(tmp_path):
+    """Killed without warning at five moments, some within a write; resumed each time; equal to the run left alone."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(whole), env=environment, check=True, cwd=tmp_path)
+    kills = 0
+    for attempt in range(12):
+        more = ["--resume"] if (broken / "state.safetensors").exists() else []
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cifarnet", *(TRAIN.split() if not more else ["train", "-q"]), "--out", str(broken), *more],
+            env=environment, cwd=tmp_path,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        mark = broken / "state.safetensors"
+        before = mark.stat().st_mtime_ns if mark.exists() else 0
+        while process.poll() is None and attempt < 5 and time.monotonic() < deadline:
+            if mark.exists() and mark.stat().st_mtime_ns != before:
+                time.sleep(0.013 * attempt)
+                process.kill()
+                kills += process.wait() == -signal.SIGKILL
+                break
+            time.sleep(0.002)
+        if process.wait() == 0:
+            break
+    assert kills >= 3 and process.returncode == 0
+    assert same_files(whole / "state.safetensors", broken / "state.safetensors")
+    assert same_files(whole / "last.safetensors", broken / "last.safetensors")
+    assert timeless(whole) == timeless(broken)
+    assert not list(broken.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_the_real_program_in_good_order(tmp_path, number, code):
+    process = subprocess.Popen(
+        [*command(tmp_path / "run"), "--epochs", "500"], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert messages.count("\n") == 1 and "cifarnet train --resume --out" in messages
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
+    folder = tmp_path / "run"
+    start(folder, BASE)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    session = build_session(dataclasses.replace(BASE, epochs=3), DIGITS)
+    with open_run(folder, resume=True, overwrite=False) as run, StopRequest() as stop:
+        session.load(run.state)
+        with torch.no_grad():
+            session.model.backbone.fc.weight[0, 0] = math.inf
+        weights = session.model.head.weight.detach().clone()
+        with pytest.raises(Failed, match="not finite in epoch 3"):
+            train(session, run, Watcher(), stop)
+    assert torch.equal(session.model.head.weight, weights)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_metric_that_is_not_a_number_is_never_best():
+    session = build_session(dataclasses.replace(BASE, val_fraction=0.1), DIGITS)
+    assert not is_best(session, {"val_accuracy": math.nan, "val_loss": 1.0})
+    assert not is_best(session, {"val_accuracy": 0.9, "val_loss": math.nan})
+    assert is_best(session, {"val_accuracy": 0.5, "val_loss": 1.0})
+    assert not is_best(session, {"val_accuracy": 0.5, "val_loss": 0.9})
+
+
+def test_the_prototypes_learn_unless_frozen(tmp_path):
+    """What the report's code got wrong."""
+    for frozen in (False, True):
+        config = dataclasses.replace(BASE, loss="arcface", frozen_head=frozen, epochs=1)
+        before = build_session(config, DIGITS).model.head.weight.detach()
+        start(tmp_path / str(frozen), config)
+        after = load_file(tmp_path / str(frozen) / "last.safetensors")["head.weight"]
+        assert torch.equal(before, after) == frozen
+
+
+def test_a_head_cut_off_by_accident_stops_training(tmp_path):
+    session = build_session(dataclasses.replace(BASE, loss="arcface"), DIGITS)
+    session.model.head.requires_grad_(False)
+    with (
+        open_run(tmp_path / "run", resume=False, overwrite=False) as run,
+        StopRequest() as stop,
+        pytest.raises(Failed, match="head got no gradient"),
+    ):
+        train(session, run, Watcher(), stop)
+
+
+def test_what_may_change_on_resume():
+    longer = dataclasses.replace(BASE, epochs=9, device="cuda", data_dir="/elsewhere", workers=3)
+    check_same_run(BASE, longer)
+    with pytest.raises(Refused, match=r"--lr 0.003 -> 0.1, --seed 17 -> 3|--lr .*--seed") as caught:
+        check_same_run(BASE, dataclasses.replace(BASE, lr=0.1, seed=3))
+    assert caught.value.exit_code == 2
+    with pytest.raises(Refused, match="1 is fewer"):
+        check_same_run(BASE, dataclasses.replace(BASE, epochs=1))
+
+
+def test_init_from_keeps_a_head_of_another_shape(tmp_path):
+    start(tmp_path / "run", BASE)
+    source = load_file(tmp_path / "run" / "last.safetensors")
+    session = build_session(
+        dataclasses.replace(BASE, embed_dim=0, loss="arcface"), DIGITS, tmp_path / "run" / "last.safetensors"
+    )
+    assert torch.equal(session.model.backbone.conv1.weight, source["backbone.conv1.weight"])
+    with pytest.raises(Refused, match="--init-from"):
+        build_session(dataclasses.replace(BASE, arch="resnet18"), DIGITS, tmp_path / "run" / "last.safetensors")
+
+
+def test_init_from_takes_no_state_of_another_loss(tmp_path):
+    """SphereFace's step count has the shape of CurricularFace's t: 20,000 in its place gives a loss of 490,752."""
+    spheres = dataclasses.replace(BASE, loss="sphereface", scale=None, margin=None, epochs=1)
+    start(tmp_path / "run", spheres)
+    path = tmp_path / "run" / "last.safetensors"
+    assert load_file(path)["head.state"].item() > 1
+    other = build_session(dataclasses.replace(spheres, loss="curricularface"), DIGITS, path).model.head
+    assert other.state.item() == 0 and torch.equal(other.weight, load_file(path)["head.weight"])
+    again = build_session(spheres, DIGITS, path).model.head
+    assert torch.equal(again.state, load_file(path)["head.state"])
+
+
+def test_the_average_is_the_running_average(tmp_path):
+    """The saved weights against the recursion in float64 over the weights of each step."""
+    config = dataclasses.replace(BASE, epochs=1, ema=0.8)
+    session = build_session(config, DIGITS)
+    seen = [session.model.head.weight.detach().double()]
+
+    class Snapshots(Watcher):
+        def step(self, *_):
+            seen.append(session.model.head.weight.detach().double())
+
+    with open_run(tmp_path / "run", resume=False, overwrite=False) as run, StopRequest() as stop:
+        train(session, run, Snapshots(), stop)
+    expected = seen[0]
+    for step, weight in enumerate(seen[1:]):
+        keep = min(0.8, (1 + step) / (10 + step))
+        expected = keep * expected + (1 - keep) * weight
+    saved = load_file(tmp_path / "run" / "last.safetensors")["head.weight"]
+    torch.testing.assert_close(saved.double(), expected, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(saved, session.model.head.weight.detach())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "adaface", "ema": 0.8},
+        {"loss": "curricularface", "ema": 0.8, "compile": True},
+        {"loss": "sphereface", "swa": 0.5, "neck": "bn", "embed_dim": 8},
+    ],
+    ids=lambda changes: " ".join(changes),
+)
+def test_the_lists_of_the_average_are_made_once_and_stay_right(tmp_path, monkeypatch, changes):
+    """Over a stop, a resume, and all that a step writes into: they are the tensors that the models hold."""
+    config = dataclasses.replace(BASE, **changes)
+    asked, saved = [], Classifier.state_dict
+    monkeypatch.setattr(Classifier, "state_dict", lambda self, *a, **k: asked.append(self) or saved(self, *a, **k))
+
+    class Counts(StopAt):
+        def step(self, *given):
+            counts.append(len(asked))
+            super().step(*given)
+
+    counts = []
+    with pytest.raises(Interrupted):
+        start(tmp_path / "run", config, Counts(9))
+    assert len(set(counts[:8])) <= 2  # step by step none is asked for, but once for the lists
+    session = build_session(config, DIGITS)
+    before = [tensor.data_ptr() for pair in (session.averaging.numbers, session.averaging.counts) for tensor in pair[0]]
+    with open_run(tmp_path / "run", resume=True, overwrite=False) as run, StopRequest() as stop:
+        session.load(run.state)
+        train(session, run, Watcher(), stop)
+    for side, model in enumerate((session.average, session.model)):
+        held = {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()] if tensor.numel()}
+        mine = {t.data_ptr() for pair in (session.averaging.numbers, session.averaging.counts) for t in pair[side]}
+        assert mine - {0} == held
+    after = [tensor.data_ptr() for pair in (session.averaging.numbers, session.averaging.counts) for tensor in pair[0]]
+    assert before == after
+
+
+def test_swa_is_the_mean_of_the_last_weights_with_statistics_of_their_own(tmp_path):
+    """Against the mean of the snapshots, and BatchNorm's against the plain statistics of all its inputs, in float64."""
+    digits = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(1436)))  # 4 equal batches of 359
+    config = dataclasses.replace(BASE, swa=0.4, neck="bn", embed_dim=8, augment="none", batch_size=359)
+    session = build_session(config, digits)
+    seen, rates, measured = [], [], []
+
+    class Snapshots(Watcher):
+        def step(self, *_):
+            seen.append({name: p.detach().double() for name, p in session.model.named_parameters()})
+            rates.append(session.optimizer.param_groups[0]["lr"])
+
+        def epoch(self, record):
+            measured.append(record["test_loss"])
+
+    with open_run(tmp_path / "run", resume=False, overwrite=False) as run, StopRequest() as stop:
+        train(session, run, Snapshots(), stop)
+    saved = load_file(tmp_path / "run" / "last.safetensors")
+    assert len(seen) == 8 and len(set(rates[4:])) == 1 and len(set(rates[:5])) == 5
+    for name in seen[0]:
+        mean = torch.stack([weights[name] for weights in seen[4:]]).mean(0)
+        torch.testing.assert_close(saved[name].double(), mean, rtol=1e-5, atol=1e-6)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (DIGITS.mean, DIGITS.std))
+    order = torch.randperm(1436, generator=generator_for("order", config.seed, config.epochs))
+    images = ((digits.train.images / 255 - mean) / std)[order]
+    with torch.no_grad():
+        inputs = session.average.neck[0](session.average.backbone(images)).double().split(359)
+    torch.testing.assert_close(saved["neck.1.running_mean"].double(), torch.cat(inputs).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        saved["neck.1.running_var"].double(), torch.stack([x.var(0) for x in inputs]).mean(0), rtol=1e-4, atol=1e-5
+    )
+    with torch.no_grad():  # what was measured last is the average, earlier the weights themselves
+        test = (DIGITS.test.images / 255 - mean) / std
+        logits = session.average.eval()(test)
+    assert measured[-1] == pytest.approx(torch.nn.functional.cross_entropy(logits, DIGITS.test.labels).item(), rel=1e-4)
+
+
+def test_two_averages_are_refused():
+    with pytest.raises(Refused, match="--ema and --swa"):
+        dataclasses.replace(BASE, ema=0.9, swa=0.2).check()
+
+
+def test_a_state_that_lacks_a_part_is_refused(tmp_path):
+    """A training state without a moment of the optimizer must not start it again from zero."""
+    start(tmp_path / "run", dataclasses.replace(BASE, epochs=1))
+    path = tmp_path / "run" / "state.safetensors"
+    metadata = read_metadata(path, FORMAT, "state")
+    tensors = load_file(path)
+    for name in ("optimizer.3.exp_avg", "optimizer.0.step", "totals", "model.head.bias"):
+        save_file({key: value for key, value in tensors.items() if key != name}, path, metadata)
+        with pytest.raises(Refused, match=f"lacks .*{name.split('.')[-1]}|lacks its running sums"):
+            build_session(BASE, DIGITS).load(path)
+
+
+def test_compiled_training_gives_the_same_losses(tmp_path):
+    config = dataclasses.replace(BASE, epochs=1, loss="adaface")
+    start(tmp_path / "eager", config)
+    start(tmp_path / "compiled", dataclasses.replace(config, compile=True))
+    eager, compiled = timeless(tmp_path / "eager")[0], timeless(tmp_path / "compiled")[0]
+    assert compiled["train_loss"] == pytest.approx(eager["train_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arch": "speednet", "label_smoothing": 0.1},
+        {"arch": "resnet18", "loss": "adaface", "progressive": 16},
+        {"arch": "baseline", "mixup": 1.0, "cutmix": 1.0},
+        {"arch": "baseline", "loss": "curricularface"},
+    ],
+    ids=lambda changes: " ".join(map(str, changes.values())),
+)
+def test_the_step_is_one_graph(changes):
+    """Nothing in it returns to Python or reads the device: traced whole it gives the same loss and hits."""
+    session = build_session(dataclasses.replace(BASE, batch_size=16, augment="none", **changes), DIGITS)
+    images, labels = next(session.train.epoch(0))
+    mixture = (labels.roll(1), torch.tensor(0.3)) if "mixup" in changes else None
+    session.model.train()
+    state = {name: value.clone() for name, value in session.model.state_dict().items()}
+    loss, hits = session.forward(images, labels, mixture)
+    session.model.load_state_dict(state)
+    whole_loss, whole_hits = torch.compile(session.forward, backend="eager", fullgraph=True)(images, labels, mixture)
+    torch.testing.assert_close(whole_loss, loss)
+    assert torch.equal(whole_hits, hits)
+
+
+def test_two_runs_are_equal_whatever_was_drawn_before(tmp_path):
+    start(tmp_path / "a", BASE)
+    torch.rand(1000)
+    start(tmp_path / "b", BASE)
+    assert same_files(tmp_path / "a" / "last.safetensors", tmp_path / "b" / "last.safetensors")
+
+
+def test_the_best_weights_are_put_together_once(tmp_path, monkeypatch):
+    """`last` and `best` of the same epoch are the same bytes."""
+    made, save = [], checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda *given: made.append(1) or save(*given))
+    start(tmp_path / "run", dataclasses.replace(BASE, epochs=1, val_fraction=0.1))
+    assert len(made) == 1
+    last, best = (tmp_path / "run" / f"{name}.safetensors" for name in ("last", "best"))
+    assert last.read_bytes() == best.read_bytes()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_only_whole_batches_are_measured(tmp_path, monkeypatch, deterministic):
+    """cuDNN may time its algorithms for shapes that come again; never where the same bits are asked for."""
+    wanted = []
+
+    @contextlib.contextmanager
+    def note(device, wish):
+        wanted.append(wish)
+        yield
+
+    monkeypatch.setattr(cifarnet.engine.loop, "measured_convolutions", note)
+    start(tmp_path / "run", dataclasses.replace(BASE, epochs=1, deterministic=deterministic))
+    full, rest = divmod(len(DIGITS.train), BASE.batch_size)
+    assert rest and wanted == [not deterministic] * full + [False]

@@ -1,0 +1,246 @@
+"""What every head promises on every backend: labels, types, states, transforms, and hits without N x C logits."""
+
+import math
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from cifarnet.losses import LOSSES, LinearHead, MarginHead, kernels
+from cifarnet.losses.sharded.head import ShardedMarginHead
+
+N, D, C = 12, 16, 10
+ANGULAR = [name for name, row in LOSSES.items() if row.angular]
+STATEFUL = [name for name in ANGULAR if LOSSES[name].state]
+COMPILED = kernels.build_info() != {}
+BACKENDS = [pytest.param("cpu", marks=pytest.mark.skipif(not COMPILED, reason="the extension is not built")), "torch"]
+
+
+def heads(loss="arcface"):
+    """One of each kind, with the same weights."""
+    torch.manual_seed(0)
+    made = {"torch": MarginHead(D, C, loss, backend="torch"), "spread": ShardedMarginHead(D, C, loss)}
+    if COMPILED:
+        made["cpu"] = MarginHead(D, C, loss, backend="cpu")
+    for head in made.values():
+        head.load_state_dict(made["torch"].state_dict())
+    made["linear"] = LinearHead(D, C)
+    return made
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    return torch.randn(N, D), torch.randint(C, (N,))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.uint8])
+def test_labels_of_any_integer_type(batch, dtype):
+    z, y = batch
+    for name, head in heads().items():
+        assert torch.equal(head(z, y.to(dtype)), head(z, y)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_other_labels_are_a_type_error(batch, dtype):
+    z, y = batch
+    for head in heads().values():
+        with pytest.raises(TypeError, match="labels must be integers, not torch"):
+            head(z, y.to(dtype))
+
+
+@pytest.mark.parametrize("label", [C, -1, -100])  # -100 is what F.cross_entropy leaves out without a word
+def test_a_label_out_of_range_is_named_with_its_sample(batch, label):
+    z, y = batch
+    y[7] = label
+    for head in heads().values():
+        with pytest.raises(IndexError, match=rf"^label {label} of sample 7 is out of range: there are {C} classes"):
+            head(z, y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_logits_are_fp32_or_what_is_wider(batch, dtype):
+    z = batch[0].to(dtype)
+    for name, head in heads().items():
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        assert head.logits(z).dtype == wide, name
+    exact = heads()["torch"].double()
+    cosine = torch.nn.functional.normalize(batch[0].double()) @ torch.nn.functional.normalize(exact.weight).T
+    torch.testing.assert_close(exact.logits(batch[0].double()), 64 * cosine, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("loss", ANGULAR)
+@pytest.mark.parametrize("kind", ["cpu", "torch", "spread"])
+def test_hits_are_those_of_the_logits(loss, kind):
+    """No kind of head needs N x C numbers for them: few classes, matrix products, chunks."""
+    for classes in (2, 10, 300, 9000):
+        torch.manual_seed(classes)
+        head = ShardedMarginHead(D, classes, loss) if kind == "spread" else None
+        if head is None:
+            if kind == "cpu" and not COMPILED:
+                pytest.skip("the extension is not built")
+            head = MarginHead(D, classes, loss, backend=kind)
+        y = torch.randint(classes, (64,))
+        z = torch.randn(64, D) + torch.linspace(0, 8, 64)[:, None] * head.weight.detach()[y]
+        loss_value, hits = head.loss_and_hits(z, y)
+        unit = torch.nn.functional.normalize
+        cosine = unit(z.double()) @ unit(head.weight.detach().double()).T
+        own = torch.nn.functional.one_hot(y, classes).bool()
+        lead = cosine[own] - cosine.masked_fill(own, -2).amax(dim=1)
+        clear = lead.abs() > 1e-6
+        assert torch.equal(hits[clear], (lead > 0)[clear]) and clear.sum() > 60
+        assert 0 < hits.sum() < 64 and loss_value.isfinite()
+
+
+@pytest.mark.parametrize("kind", ["cpu", "torch"])
+@pytest.mark.parametrize("classes", [10, 300])
+def test_two_prototypes_at_one_place_are_a_tie(kind, classes):
+    """Cosines beyond the limit are the limit, the own one too. (A spread head sums its own cosine in another order.)"""
+    if kind == "cpu" and not COMPILED:
+        pytest.skip("the extension is not built")
+    torch.manual_seed(0)
+    head = MarginHead(D, classes, backend=kind)
+    with torch.no_grad():
+        head.weight[1::2] = head.weight[::2]
+    y = torch.arange(classes)
+    assert not head.loss_and_hits(5 * head.weight.detach()[y], y)[1].any()
+
+
+def test_a_linear_heads_hits(batch):
+    z, y = batch
+    head = LinearHead(D, C)
+    assert torch.equal(head.loss_and_hits(z, y)[1], head.logits(z).argmax(dim=1) == y)
+
+
+@pytest.mark.parametrize("loss", STATEFUL)
+def test_the_state_travels_with_its_losss_name(loss, batch):
+    for head in (MarginHead(D, C, loss), ShardedMarginHead(D, C, loss)):
+        head(*batch)
+        saved = head.state_dict()
+        assert bytes(saved["loss"].tolist()).decode() == loss
+        other = MarginHead(D, C, loss)
+        other.load_state_dict(saved)
+        assert torch.equal(other.state, head.state)
+        del saved["loss"]  # as version 0.1 saved it
+        fresh = MarginHead(D, C, loss)
+        assert not fresh.load_state_dict(saved).missing_keys
+        assert torch.equal(fresh.state, head.state)
+
+
+@pytest.mark.parametrize("mine", STATEFUL)
+@pytest.mark.parametrize("theirs", ANGULAR)
+def test_another_losss_state_is_refused(mine, theirs):
+    head, saved = MarginHead(D, C, mine), MarginHead(D, C, theirs).state_dict()
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    if mine == theirs:
+        head.load_state_dict(saved)
+        return
+    words = f"state is that of {theirs}, and this head's loss is {mine}" if theirs in STATEFUL else "size mismatch"
+    with pytest.raises(RuntimeError, match=words):
+        head.load_state_dict(saved)
+    assert torch.equal(head.state, before["state"])
+
+
+def test_losses_without_a_state_interchange():
+    for loss in ("cosface", "arcface", "magface"):
+        saved = MarginHead(D, C, loss).state_dict()
+        assert set(saved) == {"weight", "state"}
+        for other in ("cosface", "arcface", "magface"):
+            MarginHead(D, C, other).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("loss", ANGULAR)
+def test_meta_device_and_reset_parameters(loss, batch):
+    with torch.device("meta"):
+        for head in (MarginHead(D, C, loss), LinearHead(D, C)):
+            z, y = torch.randn(N, D), torch.zeros(N, dtype=torch.long)
+            assert head(z, y).shape == () and head(z, y).is_meta and head.logits(z).shape == (N, C)
+    head = MarginHead(D, C, loss)
+    with torch.device("meta"):
+        empty = MarginHead(D, C, loss)
+    empty.to_empty(device="cpu")
+    empty.weight.data.fill_(math.nan)
+    torch.manual_seed(3)
+    empty.reset_parameters()
+    torch.manual_seed(3)
+    fresh = MarginHead(D, C, loss)
+    assert torch.equal(empty.weight, fresh.weight) and torch.equal(empty.state, head.state)
+    assert empty(*batch).isfinite()
+
+
+@pytest.mark.skipif(not COMPILED, reason="the extension is not built")
+def test_what_the_kernels_cannot_is_refused_with_the_way_out(batch):
+    z, y = batch
+    head, pure = MarginHead(D, C, backend="cpu"), MarginHead(D, C, backend="torch")
+    pure.load_state_dict(head.state_dict())
+    transforms = {
+        "grad": lambda head: torch.func.grad(lambda z: head(z, y))(z),
+        "vmap": lambda head: torch.func.vmap(torch.func.grad(lambda z, y: head(z[None], y[None])))(z, y).mean(dim=0),
+        "jvp": lambda head: torch.func.jvp(lambda z: head(z, y), (z,), (torch.ones_like(z),))[1],
+        "forward AD": lambda head: forward_derivative(head, z, y),
+    }
+    for name, transform in transforms.items():
+        with pytest.raises(NotImplementedError, match="use backend='torch'"):
+            transform(head)
+        assert transform(pure).isfinite().all(), name
+    with pytest.raises(NotImplementedError, match="no second derivative; use backend='torch'"):
+        torch.autograd.grad(head(z.requires_grad_(), y), z, create_graph=True)
+
+
+def forward_derivative(head, z, y):
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(z, torch.ones_like(z))
+        return torch.autograd.forward_ad.unpack_dual(head(dual, y)).tangent
+
+
+@pytest.mark.skipif(not COMPILED, reason="the extension is not built")
+@pytest.mark.parametrize("classes", [10, 200])
+def test_compiled_autograd_gives_the_same_gradients(classes):
+    torch.manual_seed(0)
+    head = MarginHead(D, classes, "adaface", backend="cpu").eval()
+    z, y = torch.randn(N, D, requires_grad=True), torch.randint(classes, (N,))
+    truth = torch.autograd.grad(head(z, y), (z, head.weight))
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+        head(z, y).backward()
+    assert torch.equal(z.grad, truth[0]) and torch.equal(head.weight.grad, truth[1])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss", ANGULAR)
+def test_activation_checkpointing_is_right_or_refused(batch, loss, backend, reentrant):
+    z, y = batch
+    head = MarginHead(D, C, loss, backend=backend)
+
+    def recomputed():
+        inputs = z.clone().requires_grad_()
+        checkpoint(lambda z: head(z, y), inputs, use_reentrant=reentrant).backward()
+        return inputs.grad
+
+    if loss in STATEFUL:
+        with pytest.raises(RuntimeError, match=r"leave the head out of torch\.utils\.checkpoint"):
+            recomputed()
+        head.eval()
+    plain = z.clone().requires_grad_()
+    head(plain, y).backward()
+    assert torch.equal(recomputed(), plain.grad)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss", STATEFUL)
+def test_a_loss_that_is_not_finite_leaves_the_heads_state(batch, loss, backend):
+    z, y = batch
+    head = MarginHead(D, C, loss, backend=backend)
+    before = head.state.clone()
+    z[3, 3] = math.nan
+    assert head(z, y).isnan() and torch.equal(head.state, before)
+    spread = ShardedMarginHead(D, C, loss)
+    assert spread(z, y).isnan() and torch.equal(spread.state, before)
+
+
+@pytest.mark.skipif(not COMPILED, reason="the extension is not built")
+def test_a_loss_number_that_is_none_is_refused(batch):
+    z, y = batch
+    for number in (-1, 6, 99):
+        with pytest.raises(ValueError, match=f"there is no loss number {number}"):
+            torch.ops.cifarnet.margin_loss(z, z[:C], y, torch.empty(0), number, 64.0, 0.5, 0.3, 0.01, False, True)

@@ -1,0 +1,94 @@
+"""The compiled head inside torch: opcheck, torch.compile, autocast, and that the backend asked for is the one that ran."""
+
+import pytest
+import torch
+from margin_reference import ORIGINAL
+from torch import nn
+
+from cifarnet.losses import kernels
+from cifarnet.losses.heads import MarginHead
+
+EXTENSION = pytest.importorskip("cifarnet._C", reason="the extension is not built")
+kernels.resolve("cpu", "cpu")
+
+
+def arguments(loss, n=12, d=20, c=7):
+    torch.manual_seed(0)
+    head = MarginHead(d, c, loss)
+    constants = {"h": 0.333, "t_alpha": 0.01, **ORIGINAL[loss]}
+    numbers = [float(constants[name]) for name in ("scale", "margin", "h", "t_alpha")]
+    features = torch.randn(n, d, requires_grad=True)
+    return features, head.weight, torch.randint(c, (n,)), head.state, kernels.LOSS_NUMBERS[loss], *numbers, False, True
+
+
+@pytest.mark.parametrize("loss", ["arcface", "adaface"])
+@pytest.mark.parametrize("kept", [0, 1 << 23])
+def test_opcheck(loss, kept):
+    before = EXTENSION.kept_cosines()
+    EXTENSION.keep_cosines(kept)
+    try:
+        args = arguments(loss)
+        torch.library.opcheck(torch.ops.cifarnet.margin_loss, args)
+        with torch.no_grad():
+            value, _, rows, cosines = torch.ops.cifarnet.margin_loss(*args)
+            backward = (torch.ones_like(value), *args[:3], rows, cosines, True, False)
+            torch.library.opcheck(torch.ops.cifarnet.margin_loss_backward, backward, test_utils="test_schema")
+            torch.library.opcheck(torch.ops.cifarnet.margin_loss_backward, backward, test_utils="test_faketensor")
+    finally:
+        EXTENSION.keep_cosines(before)
+
+
+@pytest.mark.parametrize("loss", ["adaface", "arcface"])
+def test_a_training_step_compiles_without_graph_breaks(loss, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # no graph of an earlier build
+    torch.manual_seed(0)
+    net, head = nn.Linear(12, 8), MarginHead(8, 5, loss, backend="cpu")
+    eager_net, eager_head = nn.Linear(12, 8), MarginHead(8, 5, loss, backend="torch")
+    eager_net.load_state_dict(net.state_dict())
+    eager_head.load_state_dict(head.state_dict())
+    images, labels = torch.randn(6, 12), torch.randint(5, (6,))
+    step = torch.compile(lambda x, y: head(net(x), y), fullgraph=True)
+    before = kernels.calls()["cpu"]
+    for _ in range(2):
+        actual, truth = step(images, labels), eager_head(eager_net(images), labels)
+        actual.backward()
+        truth.backward()
+        torch.testing.assert_close(actual, truth, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(head.state, eager_head.state, rtol=1e-6, atol=1e-6)
+    assert kernels.calls()["cpu"] == before + 2
+    torch.testing.assert_close(net.weight.grad, eager_net.weight.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head.weight.grad, eager_head.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_the_backend_asked_for_is_the_one_that_runs(backend):
+    head = MarginHead(8, 5, backend=backend)
+    before = kernels.calls()
+    head(torch.randn(4, 8), torch.randint(5, (4,)))
+    after = kernels.calls()
+    assert {name: after[name] - before[name] for name in after} == {"torch": 0, "cpu": 0, "cuda": 0} | {backend: 1}
+
+
+def test_under_autocast_bf16_features_meet_fp32_prototypes():
+    torch.manual_seed(0)
+    net, head = nn.Linear(12, 8), MarginHead(8, 5, backend="cpu")
+    images, labels = torch.randn(6, 12), torch.randint(5, (6,))
+    with torch.autocast("cpu", torch.bfloat16):
+        features = net(images)
+        loss = head(features, labels)
+    loss.backward()
+    truth = MarginHead(8, 5, backend="torch")
+    truth.load_state_dict(head.state_dict())
+    assert features.dtype == torch.bfloat16 and loss.dtype == torch.float32
+    torch.testing.assert_close(loss, truth(features.float(), labels), rtol=1e-5, atol=1e-5)
+    assert head.weight.grad.dtype == torch.float32 and net.weight.grad is not None
+
+
+def test_inference_mode_and_frozen_prototypes():
+    head = MarginHead(8, 5, "adaface", backend="cpu").requires_grad_(False)
+    features, labels = torch.randn(4, 8, requires_grad=True), torch.randint(5, (4,))
+    with torch.inference_mode():
+        value = head.eval()(features, labels)
+    loss = head(features, labels)
+    loss.backward()
+    assert torch.equal(value, loss.detach()) and features.grad.norm() > 0 and head.weight.grad is None

@@ -1,0 +1,20 @@
+"""The numbers that README.md shows are those of the JSON files under docs/results."""
+
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "study"))
+import reproduce
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_readmes_tables_are_made_of_the_results(tmp_path):
+    kept = ROOT / "docs" / "results" / "reproduce_cpu"
+    shutil.copytree(kept / "results", tmp_path / "results")
+    table = reproduce.write_table(tmp_path).read_text()
+    assert table == (kept / "tables.md").read_text()
+    facts, rows = table.split("\n\n")
+    readme = (ROOT / "README.md").read_text()
+    assert facts in readme and rows in readme and rows.count("\n| ") >= 2
