@@ -53,13 +53,8 @@ class TerminalWatcher(Watcher):
         return load_with_progress(config, self.console)
 
     def start(self, run: TrainState, folder: RunFolder) -> None:
-        """Prints what is about to run, and the head of the table."""
-        for name, text in self.headline:
-            say(self.console, name, text)
-        describe(run, folder, self.console)
-        epochs = run.config.epochs
-        if run.progress.epoch >= epochs:
-            self.console.print(f"nothing to do: the run is at its last epoch ({epochs}); ask for more with --epochs")
+        """Prints what is about to run, and prepares the table."""
+        self.announce(run, folder)
         if self.animate:
             from cifarnet.cli.animate import SphereFrames
 
@@ -69,6 +64,15 @@ class TerminalWatcher(Watcher):
         names += ["val loss", "val acc"] if run.validation else []
         names += ["test loss", "test acc", "img/s", "time"]
         self.header = " ".join(f"{name:>10}" for name in names)
+
+    def announce(self, run: TrainState, folder: RunFolder) -> None:
+        """Says what is about to run."""
+        for name, text in self.headline:
+            say(self.console, name, text)
+        describe(run, folder, self.console)
+        epochs = run.config.epochs
+        if run.progress.epoch >= epochs:
+            self.console.print(f"nothing to do: the run is at its last epoch ({epochs}); ask for more with --epochs")
 
     def __enter__(self) -> "TerminalWatcher":
         self.bar.start()

@@ -49,7 +49,7 @@ class TrainConfig:
         False, "spread the classes of a margin head over the ranks; alone: the loss in little memory", group="Loss"
     )
     head_sample: float = option(
-        1.0, "with --head-parallel: part of the classes that a step takes, drawn anew each step", group="Loss",
+        1.0, "with `head_parallel`: part of the classes that a step takes, drawn anew each step", group="Loss",
         above=0, high=1,
     )  # fmt: skip
     frozen_head: bool = option(False, "keep the class prototypes random, as the report's code did", group="Loss")
@@ -88,7 +88,7 @@ class TrainConfig:
         0.0, "CutMix: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
     )
     progressive: int = option(
-        0, "side that training images start at, growing to --image-size over the first two thirds; 0: off",
+        0, "side that training images start at, growing to `image_size` over the first two thirds; 0: off",
         group="Data", low=0, high=1024,
     )  # fmt: skip
     normalize: bool = option(
@@ -108,7 +108,7 @@ class TrainConfig:
     )
     lr: float = option(1e-3, "peak learning rate", group="Optimisation", above=0)
     rest_lr: float = option(
-        1.0, "muon: learning rate of all that is not a filter (norms, biases, the head), in units of --lr",
+        1.0, "muon: learning rate of all that is not a filter (norms, biases, the head), in units of `lr`",
         group="Optimisation", above=0,
     )  # fmt: skip
     momentum: float = option(0.9, "momentum of sgd and muon", group="Optimisation", low=0, high=0.9999)

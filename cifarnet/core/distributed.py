@@ -221,7 +221,7 @@ def connect(device: str) -> Iterator[Ranks]:
             raise
         raise Failed(
             "training", f"another rank ended or cannot be reached ({' '.join(str(error).split())[:160]})",
-            "its own message says why; go on from the last checkpoint with --resume",
+            "its own message says why; go on from the last checkpoint with `resume`",
         ) from error  # fmt: skip
     except CifarnetError:  # from our own lines, where no collective is under way that destroying would wait for
         distributed.destroy_process_group()

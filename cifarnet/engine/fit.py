@@ -1,6 +1,6 @@
 """The one call that trains: configuration -> run folder. The command line, the scripts and a notebook make it alike."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from cifarnet.core.config import TrainConfig
@@ -22,6 +22,7 @@ def fit(
     init_from: str | Path | None = None,
     dataset: Dataset | None = None,
     watcher: Watcher | None = None,
+    stop: StopRequest | None = None,
 ) -> Path:
     """Trains, and returns the run's folder; it draws nothing.
 
@@ -35,6 +36,7 @@ def fit(
         init_from: a checkpoint or run whose weights to start from.
         dataset: the data, already loaded; None loads what `config` names.
         watcher: is told how training goes.
+        stop: ends training in good order once its `number` is set; None: SIGTERM and Ctrl-C do.
 
     Raises:
         Refused: options that cannot be, data that cannot be read, a folder that cannot be taken; nothing was begun.
@@ -62,8 +64,8 @@ def fit(
             for warning in warnings:
                 watcher.warn(warning)
             watcher.start(run, folder)
-        with watcher, StopRequest(together=ranks.world > 1) as stop:
-            summary = train(run, folder, watcher, stop)
+        with watcher, nullcontext(stop) if stop else StopRequest(together=ranks.world > 1) as asked:
+            summary = train(run, folder, watcher, asked)
         if ranks.first:
             watcher.finish(run, folder, summary)
     return path

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from cifarnet.core.devices import has_bf16, pick_device, pick_precision
+from cifarnet.core.devices import pick_device, pick_precision, precision_here
 from cifarnet.core.errors import Refused
 from cifarnet.data import Dataset, Identities, Loader, hold_out, load
 from cifarnet.models.checkpoint import ModelInfo
@@ -51,5 +51,5 @@ def open_split(
         train, validation = hold_out(data.train, config.val_fraction, config.seed)
         images = train if split == "train" else validation
     loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
-    own = "auto" if config.precision == "bf16" and not has_bf16(target) else config.precision
-    return loader, target, pick_precision(precision or own, target)
+    chosen = pick_precision(precision, target) if precision else precision_here(config.precision, target)
+    return loader, target, chosen

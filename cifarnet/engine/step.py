@@ -29,7 +29,7 @@ def train_step(run: TrainState, images: Tensor, labels: Tensor) -> None:
     config, step = run.config, run.step
     set_learning_rate(run.optimizer, learning_rate(config, step, run.all_steps))
 
-    images, labels, mixture = mix(run, images, labels)
+    images, labels, mixture = mix(run, images, labels, step)
     if config.progressive:
         images = shrink(images, side_at(run.progress.epoch, config.epochs, config.progressive, config.image_size))
     if config.channels_last and images.dim() == 4:
@@ -53,10 +53,10 @@ def train_step(run: TrainState, images: Tensor, labels: Tensor) -> None:
     run.progress.step += 1
 
 
-def mix(run: TrainState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Mixture | None]:
+def mix(run: TrainState, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Mixture | None]:
     """The images mixed with their neighbours where that is asked for, their labels, and how they are mixed."""
     config = run.config
-    drawn = draw_mix(config.mixup, config.cutmix, config.image_size, config.seed, run.step)
+    drawn = draw_mix(config.mixup, config.cutmix, config.image_size, config.seed, step)
     if drawn is None:
         return images, labels, None
     share = torch.full((), drawn.share, device=run.device)

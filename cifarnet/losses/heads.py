@@ -203,7 +203,7 @@ def build_head(
     Raises:
         Refused: an unknown loss, a constant that it does not have or that is out of range.
     """
-    row, chosen = loss_row(loss), dict(constants or {})
+    row, chosen = loss_row(loss), loss_constants(loss, constants or {})
     if chosen.get("scale") == "auto":
         chosen["scale"] = fitting_scale(num_classes)
     if chosen.get("margin") == "auto":
@@ -214,5 +214,5 @@ def build_head(
     elif row.angular:
         head = MarginHead(in_features, num_classes, loss, backend=backend, **chosen)
     else:
-        head = LinearHead(in_features, num_classes, **loss_constants(loss, chosen))
+        head = LinearHead(in_features, num_classes, **chosen)
     return head.requires_grad_(not frozen)
