@@ -91,7 +91,7 @@ def settle(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.device, str
     check_model(config)
     check_options(config)
     plain = config.loss in ("ce", "focal") or config.head_parallel
-    return device, precision, "torch" if plain else kernels.resolve(config.backend, device.type)
+    return device, precision, "torch" if plain else kernels.resolve(config.backend, device.type, loss=config.loss)
 
 
 def build_loader(
