@@ -1,5 +1,5 @@
-// The operators' schemas, their autograd, and a small module with what Python asks of the build: the losses' names, in the order of
-// their numbers, and how many statistics a sample has, among others.
+// The operators' schemas, their autograd, and a small module with what Python asks of the build, among it the losses' names
+// in the order of their numbers, and how many statistics a sample has.
 //
 // cifarnet::margin_loss is functional: the new state comes back, nothing is mutated. Its autograd is here and not in
 // Python because dispatch is half the time at ten classes; the fake kernels that torch.compile needs are in kernels.py.

@@ -77,7 +77,8 @@ struct Pull {
     each_row(batch.samples, batch.size, [&](int64_t i) {
       strength[i] = out.factor * out.samples[i].gradient.strength;
       target[i] = out.factor * out.samples[i].gradient.target;
-      batch.loops.axpby(strength[i] * sides.z_inverse[i], sides.z.row(i), Type::kFloat, 0.0f, rows + i * batch.size, batch.size);
+      batch.loops.axpby(strength[i] * sides.z_inverse[i], sides.z.row(i), Type::kFloat, 0.0f, rows + i * batch.size,
+                        batch.size);
     });
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return batch.label[a] < batch.label[b]; });
@@ -94,8 +95,8 @@ void finish_weight(const CpuBatch& batch, const ProductSides& sides, const Pull&
     for (int64_t c = begin; c < end; ++c) {
       float* row = sum + c * size;
       for (; next != pull.order.end() && batch.label[*next] == chunk.first + c; ++next)
-        batch.loops.axpby(pull.target[*next] * sides.z_inverse[*next] * chunk.inverse[c], sides.z.row(*next), Type::kFloat, 1.0f,
-                          row, size);
+        batch.loops.axpby(pull.target[*next] * sides.z_inverse[*next] * chunk.inverse[c], sides.z.row(*next), Type::kFloat,
+                          1.0f, row, size);
       batch.loops.project(row, chunk.row(c), chunk.pull(c), chunk.outer(c), 0.0f, size,
                           batch.mutable_row(dw, chunk.first + c), type_of(dw));
     }

@@ -87,8 +87,8 @@ struct Vectors {
 };
 
 // `norm` and `inverse` [count] are filled; `units` is where unit vectors stand, made when it is first needed.
-inline Vectors vectors_of(const CpuBatch& batch, const at::Tensor& tensor, int64_t first, int64_t count, float* norm, float* inverse,
-                          at::Tensor& units) {
+inline Vectors vectors_of(const CpuBatch& batch, const at::Tensor& tensor, int64_t first, int64_t count, float* norm,
+                          float* inverse, at::Tensor& units) {
   at::parallel_for(0, count, rows_a_task(batch.size), [&](int64_t begin, int64_t end) {
     batch.loops.lengths(batch.rows(tensor, first + begin, end - begin), norm + begin);
   });

@@ -25,10 +25,10 @@ inline bool keeps_cosines(const at::Tensor& features, const at::Tensor& weight) 
   return features.size(0) * weight.size(0) <= kept_cosines;
 }
 
-// loss, state, statistics [N, kStatistics], and the cosines [N, C] for backward: themselves, or what it needs of them (the CPU's
-// exponentials beyond few classes); empty where they are computed again.
+// loss, state, statistics [N, kStatistics], and the cosines [N, C] for backward: themselves, or what it needs of them (the
+// CPU's exponentials beyond few classes); empty where they are computed again.
 using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-using Backward = std::tuple<at::Tensor, at::Tensor>;                         // of features, of weight; empty if not asked
+using Backward = std::tuple<at::Tensor, at::Tensor>;  // of features, of weight; empty if not asked
 
 inline Statistics* samples_of(const at::Tensor& statistics) {
   return reinterpret_cast<Statistics*>(statistics.data_ptr<float>());

@@ -97,8 +97,8 @@ Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor&
   return {loss, next, statistics, kept};
 }
 
-void run_few_backward(const CudaBatch& batch, const Statistics* samples, const float* grad, const Tensor& cosines, const Tensor& dz,
-                      const Tensor& dw) {
+void run_few_backward(const CudaBatch& batch, const Statistics* samples, const float* grad, const Tensor& cosines,
+                      const Tensor& dz, const Tensor& dw) {
   with_types(batch, [&](auto z, auto w) {
     using T = std::decay_t<decltype(*z)>;
     using W = std::decay_t<decltype(*w)>;
@@ -146,8 +146,8 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
   normalize(batch, batch.features, 0, samples, unit, norms.data_ptr<float>());
   const Tensor most =
       half && want_w ? at::amax(statistics.select(1, offsetof(Statistics, gradient.strength) / sizeof(float))) : Tensor();
-  const ManyBackward in = {grad, most.defined() ? most.const_data_ptr<float>() : nullptr, samples_of(statistics), batch.label, samples,
-                           batch.size, half ? 8192.0f : 1.0f};
+  const ManyBackward in = {grad, most.defined() ? most.const_data_ptr<float>() : nullptr, samples_of(statistics),
+                           batch.label, samples, batch.size, half ? 8192.0f : 1.0f};
   Tensor sorted, order, scaled;
   if (want_w) {
     std::tie(sorted, order) = ordered_labels(batch);

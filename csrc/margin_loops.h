@@ -72,7 +72,8 @@ Length length_of(const void* in, int64_t row, int64_t size) {
 // NaN stays NaN.
 inline Vec clamped(Vec cosine) { return smaller(larger(cosine, splat(-kCosineLimit)), splat(kCosineLimit)); }
 
-// Calls step(place, block, mask or null) for the vectors of a row: a mask for those that hold the label's class or the row's end.
+// Calls step(place, block, mask or null) for the vectors of a row: a mask for those that hold the label's class or the row's
+// end.
 template <typename Step>
 inline void each_vector(int64_t count, int64_t own, const Step& step) {
   each_block(count, [&](int64_t at, auto block) {

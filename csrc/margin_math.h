@@ -54,7 +54,8 @@ MARGIN_FN float clamp_cosine(float cosine) { return clamp(cosine, -kCosineLimit,
 // 1 / norm, and 0 for a vector without a direction.
 MARGIN_FN float inverse_of(float norm) { return norm <= kNormFloor ? 0.0f : 1.0f / norm; }
 
-// n_j of a negative with cosine c: c itself, or c (t + c) above the threshold (CurricularFace, eq. 9). Real: float, or a vector.
+// n_j of a negative with cosine c: c itself, or c (t + c) above the threshold (CurricularFace, eq. 9). Real is a float, or a
+// vector of them.
 template <typename Real>
 MARGIN_FN Real shaped(Real c, float threshold, float t) {
   return c > threshold ? c * (c + t) : c;

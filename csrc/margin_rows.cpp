@@ -132,8 +132,9 @@ inline void accumulate_tile(const Tile& tile, int64_t begin, int64_t end, Protot
     const int64_t d = begin + at;
     Vec v[kRowTile], h[kRowTile] = {};
     for (int r = 0; r < kRowTile; ++r) {
+      const int present = r < rows ? r : 0;
       const float share = r < rows ? 1.0f : 0.0f;
-      v[r] = load_typed(tile.in.data, type, (r < rows ? r : 0) * size + d, block.left) * (tile.factor[r < rows ? r : 0] * share);
+      v[r] = load_typed(tile.in.data, type, present * size + d, block.left) * (tile.factor[present] * share);
     }
     for (int64_t c = 0; c < classes; ++c) {
       const Vec w = load(prototypes.unit + c * stride + d);
@@ -152,7 +153,8 @@ inline void accumulate_tile(const Tile& tile, int64_t begin, int64_t end, Protot
 
 // The tile of at most kRowTile rows from `row` on.
 template <Type type>
-inline Tile tile_of(Rows in, int64_t row, int64_t classes, const float* norm, const float* along, const float* grad, void* out) {
+inline Tile tile_of(Rows in, int64_t row, int64_t classes, const float* norm, const float* along, const float* grad,
+                    void* out) {
   const int64_t bytes = row * in.size * (type == Type::kFloat ? 4 : 2);
   const int64_t count = in.count - row < kRowTile ? in.count - row : kRowTile;
   Tile tile = {{static_cast<const char*>(in.data) + bytes, type, count, in.size}, {}, {}, along + row, grad + row * classes,
