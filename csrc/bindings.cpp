@@ -1,4 +1,5 @@
-// The operators' schemas, their autograd, and a small module with what Python asks of the build.
+// The operators' schemas, their autograd, and a small module with what Python asks of the build, among it the losses' names
+// in the order of their numbers, and how many statistics a sample has.
 //
 // cifarnet::margin_loss is functional: the new state comes back, nothing is mutated. Its autograd is here and not in
 // Python because dispatch is half the time at ten classes; the fake kernels that torch.compile needs are in kernels.py.
@@ -23,9 +24,9 @@ TORCH_LIBRARY(cifarnet, library) {
   library.def(
       "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
       "float h, float t_alpha, bool easy, bool training) "
-      "-> (Tensor loss, Tensor state, Tensor rows, Tensor cosines)");
+      "-> (Tensor loss, Tensor state, Tensor statistics, Tensor cosines)");
   library.def(
-      "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor rows, Tensor cosines, "
+      "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
       "bool want_features, bool want_weight) -> (Tensor features, Tensor weight)");
 }
 
@@ -42,12 +43,12 @@ Forward call_forward(const Tensor& features, const Tensor& weight, const Tensor&
 }
 
 Backward call_backward(const Tensor& grad, const Tensor& features, const Tensor& weight, const Tensor& labels,
-                       const Tensor& rows, const Tensor& cosines, bool want_features, bool want_weight) {
+                       const Tensor& statistics, const Tensor& cosines, bool want_features, bool want_weight) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("cifarnet::margin_loss_backward", "")
                              .typed<Backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                              const Tensor&, bool, bool)>();
-  return op.call(grad, features, weight, labels, rows, cosines, want_features, want_weight);
+  return op.call(grad, features, weight, labels, statistics, cosines, want_features, want_weight);
 }
 
 struct MarginLoss : torch::autograd::Function<MarginLoss> {
@@ -55,11 +56,11 @@ struct MarginLoss : torch::autograd::Function<MarginLoss> {
                              const Tensor& labels, const Tensor& state, int64_t loss, double scale, double margin,
                              double h, double t_alpha, bool easy, bool training) {
     at::AutoDispatchBelowADInplaceOrView below;
-    auto [value, next, rows, cosines] =
+    auto [value, next, statistics, cosines] =
         call_forward(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
-    context->save_for_backward({features, weight, labels, rows, cosines});
+    context->save_for_backward({features, weight, labels, statistics, cosines});
     context->set_materialize_grads(false);
-    return {value, next, rows, cosines};
+    return {value, next, statistics, cosines};
   }
 
   static tensor_list backward(AutogradContext* context, const tensor_list& grads) {
@@ -107,10 +108,12 @@ extern "C" __attribute__((used, visibility("default"))) const char cifarnet_buil
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.doc() = "The compiled margin head: operators cifarnet::margin_loss and its backward.";
   module.def("build_stamp", [] { return std::string(cifarnet_build_stamp); });
+  module.def("losses", &margin::loss_names);
+  module.def("statistics", [] { return margin::kStatistics; });
   module.def("kept_cosines", [] { return margin::kept_cosines.load(); });
   module.def("keep_cosines", [](int64_t most) { margin::kept_cosines = most; });
   module.def("calls", [] { return std::pair(margin::cpu_calls.load(), margin::cuda_calls()); });
-  module.def("instruction_set", [] { return std::string(margin::chosen_rows().name); });
+  module.def("instruction_set", [] { return std::string(margin::chosen_loops().name); });
   module.def("instruction_sets", &margin::instruction_sets);
   module.def("choose_instruction_set", &margin::choose_instruction_set);
 }

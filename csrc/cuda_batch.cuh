@@ -3,8 +3,6 @@
 
 #include "cuda_platform.cuh"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
 #include <type_traits>
 
@@ -12,7 +10,7 @@
 #include "cuda_many.cuh"
 
 namespace margin {
-namespace {  // the CPU's Batch is another
+namespace {
 
 using at::Tensor;
 
@@ -21,29 +19,19 @@ constexpr int64_t kChunkCosines = int64_t(1) << 23;  // 16 MB in fp16: a chunk s
 unsigned blocks_of(int64_t rows) { return unsigned((rows + kWarps - 1) / kWarps); }           // a warp a row
 unsigned blocks_of_threads(int64_t rows) { return unsigned((rows + kThreads - 1) / kThreads); }  // a thread a row
 
-// A batch, contiguous. Few prototypes are fp32 or of the features' type; many stay as they are: a copy would double W.
-struct Batch {
-  Tensor features, weight, labels;
-  int64_t samples, classes, size;
-  bool keep;
-
-  Batch(const Tensor& z, const Tensor& w, const Tensor& y, bool keep)
-      : features(z.contiguous()), labels(y.contiguous()), samples(z.size(0)), classes(w.size(0)), size(z.size(1)),
-        keep(keep) {
-    weight = (few() && w.scalar_type() != z.scalar_type() ? w.to(at::kFloat) : w).contiguous();
+// Few prototypes are fp32 or of the features' type; many stay as they are: a copy would double W.
+struct CudaBatch : Batch {
+  CudaBatch(const Tensor& z, const Tensor& w, const Tensor& y, bool keep) : Batch(z, w, y, keep) {
+    if (few_classes() && weight.scalar_type() != features.scalar_type()) weight = weight.to(at::kFloat);
   }
 
-  bool few() const { return keep && classes <= kFewClasses && shared_bytes() + kFewStatic <= shared_limit(); }
+  bool few_classes() const { return keep && classes <= kFewClasses && shared_bytes() + kFewStatic <= shared_limit(); }
   int64_t shared_bytes() const { return classes * size * int64_t(sizeof(float)); }
   int64_t chunk() const {
     if (keep) return classes;
     return std::min(classes, std::max<int64_t>(1024, kChunkCosines / samples / 128 * 128));
   }
   at::ScalarType product_type() const { return features.scalar_type() == at::kFloat ? at::kFloat : at::kHalf; }
-  const int64_t* label() const { return labels.const_data_ptr<int64_t>(); }
-  Tensor scratch(at::IntArrayRef shape, at::ScalarType type = at::kFloat) const {
-    return at::empty(shape, features.options().dtype(type));
-  }
 };
 
 // Calls body(a null pointer of the type).
@@ -56,7 +44,7 @@ void with_type(at::ScalarType type, const Body& body) {
 
 // Calls body(features, weight) with null pointers of the two types: few prototypes are fp32 or of the features' type.
 template <typename Body>
-void with_types(const Batch& batch, const Body& body) {
+void with_types(const CudaBatch& batch, const Body& body) {
   with_type(batch.features.scalar_type(), [&](auto z) {
     if (batch.weight.scalar_type() == batch.features.scalar_type()) body(z, z);
     else if constexpr (!std::is_same_v<decltype(z), const float*>) body(z, static_cast<const float*>(nullptr));
@@ -65,13 +53,13 @@ void with_types(const Batch& batch, const Body& body) {
 
 // The same of many prototypes, of any type.
 template <typename Body>
-void with_any_types(const Batch& batch, const Body& body) {
+void with_any_types(const CudaBatch& batch, const Body& body) {
   with_type(batch.features.scalar_type(), [&](auto z) { with_type(batch.weight.scalar_type(), [&](auto w) { body(z, w); }); });
 }
 
 // The same for a normalisation: the type of `in` and of the products.
 template <typename Body>
-void with_product_types(const Batch& batch, const Tensor& in, const Body& body) {
+void with_product_types(const CudaBatch& batch, const Tensor& in, const Body& body) {
   with_type(in.scalar_type(), [&](auto from) {
     if (batch.product_type() == at::kFloat) body(from, static_cast<const float*>(nullptr));
     else body(from, static_cast<const c10::Half*>(nullptr));
@@ -84,7 +72,7 @@ T* data(const Tensor& tensor, const T*) {
 }
 
 // unit [count, D] in the products' type and norm [count] of the rows [first, first + count) of the features or weight.
-void normalize(const Batch& batch, const Tensor& in, int64_t first, int64_t count, const Tensor& unit, float* norm,
+void normalize(const CudaBatch& batch, const Tensor& in, int64_t first, int64_t count, const Tensor& unit, float* norm,
                int64_t stride = 1) {
   with_product_types(batch, in, [&](auto from, auto to) {
     launch(normalize_rows<std::decay_t<decltype(*from)>, std::decay_t<decltype(*to)>>, blocks_of(count), kThreads, 0,
@@ -95,19 +83,18 @@ void normalize(const Batch& batch, const Tensor& in, int64_t first, int64_t coun
 // The classes' chunks in turn: work(first class, unit prototypes, their norms, cosines [N, count]). `kept` [N, C], where
 // the cosines are kept, receives them (fill) or gives them.
 template <typename Work>
-void each_chunk(const Batch& batch, const Tensor& unit, const Tensor& kept, bool fill, const Work& work) {
+void each_cosine_chunk(const CudaBatch& batch, const Tensor& unit, const Tensor& kept, bool fill, const Work& work) {
   const int64_t chunk = batch.chunk();
   const at::ScalarType type = batch.product_type();
   const Tensor prototypes = batch.scratch({chunk, batch.size}, type), norms = batch.scratch({chunk});
   const Tensor buffer = batch.keep ? kept.view({-1}) : batch.scratch({batch.samples * chunk}, type);
-  for (int64_t first = 0; first < batch.classes; first += chunk) {
-    const int64_t count = std::min(chunk, batch.classes - first);
+  each_chunk(batch.classes, chunk, [&](int64_t first, int64_t count) {
     const Tensor part = prototypes.narrow(0, 0, count);
     Tensor cosines = buffer.narrow(0, 0, batch.samples * count).view({batch.samples, count});
     normalize(batch, batch.weight, first, count, part, norms.data_ptr<float>());
     if (fill || !batch.keep) product(cosines, unit, part.t());
     work(first, part, norms.data_ptr<float>(), cosines);
-  }
+  });
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 
 namespace margin {
 
-constexpr int kFewClasses = 64;
 constexpr int64_t kFewStatic = 16 << 10;  // at least what a kernel here has of static shared memory (tests hold it to that)
 constexpr int kClassTile = kWarps;       // classes whose dW a block computes: one a warp where it looks after their rows
 constexpr int kRowChunk = 128;           // rows whose gradients stand in shared memory at a time
@@ -29,7 +28,7 @@ struct FewForward {
   const float* state;
   int numbers;
   bool training;
-  Row* rows;
+  Statistics* statistics;
   float* cosines;
   Moments* moments;   // [blocks of launch 1]
   double* parts;      // [blocks of launch 2]
@@ -65,25 +64,28 @@ __global__ void __launch_bounds__(kThreads) few_cosines(FewForward in, const T* 
       }
     }
     norm = length.norm;
-    if (lane == 0) in.rows[row].cosine = own, in.rows[row].norm = norm;
+    if (lane == 0) {
+      in.statistics[row].cosine = own;
+      in.statistics[row].norm = norm;
+    }
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) *in.arrived = 0;
   if (in.training && in.numbers > 0)
     block_moments(in.options, row < in.samples && lane == 0, own, norm, in.state, in.numbers, in.moments);
 }
 
-// Launch 2, a thread a row: the state, each row's sum over its negatives, and the mean loss.
+// Launch 2, a thread a sample: the state, each sample's sum over its negatives, and the mean loss.
 static __global__ void __launch_bounds__(kThreads) few_loss(FewForward in, int64_t moments, float* next, float* loss) {
   const State moved =
       moved_state(in.options, in.moments, moments, in.samples, in.state, in.numbers, in.training);
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   double mine = 0;
   if (i < in.samples) {
-    const Target own = target_of(in.options, in.rows[i].cosine, in.rows[i].norm, moved.value);
+    const Target own = target_of(in.options, in.statistics[i].cosine, in.statistics[i].norm, moved.value);
     RunningOthers others;
     for (int64_t c = 0; c < in.classes; ++c)
       if (c != in.labels[i]) others.add(own, in.cosines[i * in.classes + c]);
-    mine = finish_row(own, others.others, in.rows[i]);
+    mine = finish_sample(own, others.others, in.statistics[i]);
   }
   grid_sum(mine, in.parts, in.arrived, [&](double total) {
     write_result(total, in.samples, moved, in.state, in.numbers, next, loss);
@@ -97,17 +99,17 @@ struct FewBackward {
   const T* features;
   const W* weight;
   const int64_t* labels;
-  const Row* rows;
+  const Statistics* statistics;
   const float* cosines;
   int64_t samples, classes, size;
   T* dz;
   W* dw;
 
   __device__ float factor() const { return *grad / float(samples); }
-  // d loss / d c of class c in row i.
-  __device__ float gradient(const RowGradient& row, int64_t i, int64_t c) const {
-    if (c == labels[i]) return row.target * factor();
-    return row.strength * factor() * negative_share(row, clamp_cosine(cosines[i * classes + c]));
+  // d loss / d c of class c in sample i.
+  __device__ float gradient(const SampleGradient& sample, int64_t i, int64_t c) const {
+    if (c == labels[i]) return sample.target * factor();
+    return sample.strength * factor() * negative_share(sample, clamp_cosine(cosines[i * classes + c]));
   }
 };
 
@@ -120,18 +122,18 @@ __device__ void few_features(const FewBackward<T, W>& in, int64_t block) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t i = block * kWarps + warp;
   if (i >= in.samples) return;  // whole warps, after the last barrier of the block
-  const RowGradient row = in.rows[i].gradient;
+  const SampleGradient sample = in.statistics[i].gradient;
   float across = 0.0f, along = 0.0f;
   for (int64_t c = lane; c < in.classes; c += kWarp) {
-    const float cosine = in.cosines[i * in.classes + c], g = in.gradient(row, i, c);
+    const float cosine = in.cosines[i * in.classes + c], g = in.gradient(sample, i, c);
     grads[warp][c] = g;
     across += g * cosine;
     if (c != in.labels[i]) along += g * clamp_cosine(cosine);
   }
   __syncwarp();
-  const float inverse = inverse_of(in.rows[i].norm);
+  const float inverse = inverse_of(in.statistics[i].norm);
   across = warp_sum(across);
-  along = in.factor() * row.norm + row.norm_share * warp_sum(along);
+  along = in.factor() * sample.norm + sample.norm_share * warp_sum(along);
   for (int64_t d = lane; d < in.size; d += kWarp) {
     const float u = load(in.features, i * in.size + d) * inverse;
     float h = 0.0f;
@@ -155,10 +157,10 @@ __device__ void few_weight(const FewBackward<T, W>& in, int64_t block) {
   for (int64_t start = 0; start < in.samples; start += kRowChunk) {
     const int count = int(in.samples - start < kRowChunk ? in.samples - start : kRowChunk);
     __syncthreads();  // the previous chunk's gradients have been used
-    for (int r = threadIdx.x; r < count; r += kThreads) inverses[r] = inverse_of(in.rows[start + r].norm);
+    for (int r = threadIdx.x; r < count; r += kThreads) inverses[r] = inverse_of(in.statistics[start + r].norm);
     for (int e = threadIdx.x; e < count * kClassTile; e += kThreads) {
       const int r = e / kClassTile, k = e % kClassTile;
-      grads[r][k] = k < tile ? in.gradient(in.rows[start + r].gradient, start + r, first + k) : 0.0f;
+      grads[r][k] = k < tile ? in.gradient(in.statistics[start + r].gradient, start + r, first + k) : 0.0f;
     }
     __syncthreads();
     if (warp < tile)

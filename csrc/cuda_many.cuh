@@ -1,8 +1,8 @@
 // Many classes on CUDA: the kernels around the matrix products. A chunk of classes goes through at a time.
 //
 // Where the features are 16-bit the products are fp16 with fp32 sums: cosines in fp16 lose 0.016 of a logit at s = 64,
-// bf16 would lose 0.125. Of the gradient the products take shares exp(s (n_j - peak)), the row's largest being 1; fp16
-// holds them times 2^13, down to 1e-11. The row's own strength multiplies dz after the product, and unit(z) before that of
+// bf16 would lose 0.125. Of the gradient the products take shares exp(s (n_j - peak)), the sample's largest being 1; fp16
+// holds them times 2^13, down to 1e-11. The sample's own strength multiplies dz after the product, and unit(z) before that of
 // dW. The target's entry, which a margin can make a thousand times larger, stays out of the products and is added in fp32.
 #pragma once
 
@@ -30,7 +30,7 @@ struct ManyForward {
   const float* state;  // before the step
   int numbers;
   bool training;
-  Row* rows;
+  Statistics* statistics;
   float* used;        // [2] the state that the step uses
   Others* others;     // [samples]
   Moments* moments;   // [blocks of target_cosines]
@@ -52,11 +52,11 @@ __global__ void __launch_bounds__(kThreads) target_cosines(ManyForward in, const
     const Length of_z = row_length(z, in.size), of_w = row_length(w, in.size);
     for (int64_t d = lane; d < in.size; d += kWarp) dot += of_z.unit(load(z, d)) * of_w.unit(load(w, d));
     dot = warp_sum(dot);
-    if (lane == 0) in.rows[row].cosine = dot;
+    if (lane == 0) in.statistics[row].cosine = dot;
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) *in.arrived = 0;
   if (in.training && in.numbers > 0)
-    block_moments(in.options, row < in.samples && lane == 0, dot, row < in.samples ? in.rows[row].norm : 0.0f, in.state,
+    block_moments(in.options, row < in.samples && lane == 0, dot, row < in.samples ? in.statistics[row].norm : 0.0f, in.state,
                   in.numbers, in.moments);
 }
 
@@ -67,29 +67,29 @@ static __global__ void __launch_bounds__(kThreads) update_state(ManyForward in, 
     for (int i = 0; i < in.numbers; ++i) in.used[i] = moved.value[i];
 }
 
-// A block a row: the chunk's negatives join the row's sum.
-template <typename C, bool kCurricular>
+// A block a sample: the chunk's negatives join its sum.
+template <typename C, bool kShapesNegatives>
 __global__ void __launch_bounds__(kThreads) accumulate(ManyForward in, const C* cosines, int64_t first, int64_t count) {
   const int64_t row = blockIdx.x, own = in.labels[row] - first;
-  const Target target = target_of(in.options, in.rows[row].cosine, in.rows[row].norm, in.used);
+  const Target target = target_of(in.options, in.statistics[row].cosine, in.statistics[row].norm, in.used);
   RunningOthers mine;
   for (int64_t c = threadIdx.x; c < count; c += kThreads)
     if (c != own) mine.add(target, load(cosines, row * count + c));
   const Others before = first ? in.others[row] : Others{kNoLogit, 0.0f, kNoLogit}, here = mine.others;
   const float peak = fmaxf(block_max(here.peak), before.peak);
-  const float highest = kCurricular ? fmaxf(block_max(here.highest), before.highest) : peak;
+  const float highest = kShapesNegatives ? fmaxf(block_max(here.highest), before.highest) : peak;
   const float rest = block_sum(here.rest * expf(target.scale * (here.peak - peak)));
   if (threadIdx.x == 0)
     in.others[row] = {peak, before.rest * expf(target.scale * (before.peak - peak)) + rest, highest};
 }
 
-// A thread a row: completes the rows, and the mean loss.
+// A thread a sample: completes the statistics, and the mean loss.
 static __global__ void __launch_bounds__(kThreads) many_loss(ManyForward in, float* next, float* loss) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   double mine = 0;
   if (i < in.samples) {
-    const Target target = target_of(in.options, in.rows[i].cosine, in.rows[i].norm, in.used);
-    mine = finish_row(target, in.others[i], in.rows[i]);
+    const Target target = target_of(in.options, in.statistics[i].cosine, in.statistics[i].norm, in.used);
+    mine = finish_sample(target, in.others[i], in.statistics[i]);
   }
   grid_sum(mine, in.parts, in.arrived, [&](double total) {
     State moved = {{0.0f, 0.0f}};
@@ -100,29 +100,29 @@ static __global__ void __launch_bounds__(kThreads) many_loss(ManyForward in, flo
 
 // What the gradient's kernels read of the batch.
 struct ManyBackward {
-  const float *grad, *most;  // most: the largest strength of a row, by which fp16 products measure the others; else null
-  const Row* rows;
+  const float *grad, *most;  // most: the largest strength of a sample, by which fp16 products measure the others; else null
+  const Statistics* statistics;
   const int64_t* labels;
   int64_t samples, size;
   float boost;  // 2^13 where the shares are fp16, else 1
 
   __device__ float factor() const { return *grad / float(samples); }
   // What the product of shares and unit(W) is multiplied by in a row of dz.
-  __device__ float unscale(const RowGradient& row) const { return row.strength * (factor() / boost); }
+  __device__ float unscale(const SampleGradient& sample) const { return sample.strength * (factor() / boost); }
   // Likewise of shares and scaled unit(z) in dW.
   __device__ float unscale() const { return (most ? *most : 1.0f) * (factor() / boost); }
   // What unit(z) is multiplied by before that product.
-  __device__ float weight_of(const RowGradient& row) const {
-    return !most ? row.strength : *most == 0.0f ? 0.0f : row.strength / *most;
+  __device__ float weight_of(const SampleGradient& sample) const {
+    return !most ? sample.strength : *most == 0.0f ? 0.0f : sample.strength / *most;
   }
 };
 
-// scaled = unit(z) times the row's strength; a warp a row.
+// scaled = unit(z) times the sample's strength; a warp a row.
 template <typename Unit>
 __global__ void __launch_bounds__(kThreads) scale_rows(ManyBackward in, const Unit* unit, Unit* scaled) {
   const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (i >= in.samples) return;
-  const float weight = in.weight_of(in.rows[i].gradient);
+  const float weight = in.weight_of(in.statistics[i].gradient);
   for (int64_t d = threadIdx.x % kWarp; d < in.size; d += kWarp)
     store_bounded(scaled, i * in.size + d, load(unit, i * in.size + d) * weight);
 }
@@ -135,7 +135,8 @@ static __global__ void __launch_bounds__(kThreads)
   const int64_t label = labels[i];
   int64_t place = 0;
   for (int64_t k = 0; k < samples; ++k) place += labels[k] < label || (labels[k] == label && k < i);
-  sorted[place] = label, order[place] = i;
+  sorted[place] = label;
+  order[place] = i;
 }
 
 // A block a row: the negatives' shares of the gradient (the target's is zero), and the row's sum of c_j times them.
@@ -144,11 +145,11 @@ template <typename C, typename Share>
 __global__ void __launch_bounds__(kThreads)
     gradient_shares(ManyBackward in, const C* cosines, int64_t first, int64_t count, Share* shares, float* along) {
   const int64_t i = blockIdx.x, own = in.labels[i] - first;
-  const RowGradient row = in.rows[i].gradient;
+  const SampleGradient sample = in.statistics[i].gradient;
   float sum = 0.0f;
   for (int64_t c = threadIdx.x; c < count; c += kThreads) {
     const float cosine = clamp_cosine(load(cosines, i * count + c));
-    const float share = c == own ? 0.0f : in.boost * negative_share(row, cosine);
+    const float share = c == own ? 0.0f : in.boost * negative_share(sample, cosine);
     sum += share * cosine;
     store_bounded(shares, i * count + c, share);
   }
@@ -163,16 +164,16 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (i >= in.samples) return;
   const int lane = threadIdx.x % kWarp;
-  const RowGradient row = in.rows[i].gradient;
+  const SampleGradient sample = in.statistics[i].gradient;
   const T* z = features + i * in.size;
   const W* w = weight + in.labels[i] * in.size;
   const Length of_z = row_length(z, in.size), of_w = row_length(w, in.size);
-  const float unscale = in.unscale(row), pull = row.target * in.factor(), inverse = inverse_of(of_z.norm);
+  const float unscale = in.unscale(sample), pull = sample.target * in.factor(), inverse = inverse_of(of_z.norm);
   const auto gradient = [&](int64_t d) { return unscale * h[i * in.size + d] + pull * of_w.unit(load(w, d)); };
   float across = 0.0f;
   for (int64_t d = lane; d < in.size; d += kWarp) across += gradient(d) * of_z.unit(load(z, d));
   across = warp_sum(across);
-  const float outward = in.factor() * row.norm + row.norm_share * unscale * along[i];
+  const float outward = in.factor() * sample.norm + sample.norm_share * unscale * along[i];
   for (int64_t d = lane; d < in.size; d += kWarp) {
     const float u = of_z.unit(load(z, d));
     store(dz, i * in.size + d, (gradient(d) - across * u) * inverse + outward * u);
@@ -199,7 +200,7 @@ __global__ void __launch_bounds__(kThreads)
   const auto gradient = [&](int64_t d) {
     float sum = unscale * product[c * in.size + d];
     for (int64_t k = begin; k < end; ++k)
-      sum += in.rows[order[k]].gradient.target * factor * load(unit, order[k] * in.size + d);
+      sum += in.statistics[order[k]].gradient.target * factor * load(unit, order[k] * in.size + d);
     return sum;
   };
   float across = 0.0f;

@@ -124,13 +124,13 @@ __device__ Length row_length(const T* row, int64_t size) {
   return {norm > kNormCeiling ? kNormCeiling : norm, shrink, 1.0f / length};
 }
 
-// The sums that the running state follows, of a block's rows: of what is observed, less the state's mean, and its squares.
+// The sums that the running state follows, of a block's samples: of what is observed, less the state's mean, and its squares.
 struct Moments {
   double sum, squares;
 };
 __device__ inline float moments_centre(const float* state, int numbers) { return numbers > 0 ? state[0] : 0.0f; }
 
-// Every thread of the block takes part, with its row or (counts: false) without one.
+// Every thread of the block takes part, with its sample or (counts: false) without one.
 __device__ inline void block_moments(const Options& options, bool counts, float cosine, float norm, const float* state,
                                      int numbers, Moments* parts) {
   const double off = counts ? double(observed(options, cosine, norm)) - moments_centre(state, numbers) : 0.0;
@@ -148,7 +148,10 @@ __device__ inline State moved_state(const Options& options, const Moments* parts
   State moved = {{numbers > 0 ? state[0] : 0.0f, numbers > 1 ? state[1] : 0.0f}};
   if (!training || numbers == 0) return moved;
   Moments all = {0, 0};
-  for (int64_t b = threadIdx.x; b < blocks; b += kThreads) all.sum += parts[b].sum, all.squares += parts[b].squares;
+  for (int64_t b = threadIdx.x; b < blocks; b += kThreads) {
+    all.sum += parts[b].sum;
+    all.squares += parts[b].squares;
+  }
   const double sum = block_sum(all.sum), squares = block_sum(all.squares), count = double(samples);
   const float mean = float(moments_centre(state, numbers) + sum / count);
   const double variance = (squares - sum * sum / count) / (count - 1);
@@ -171,7 +174,7 @@ __device__ inline void write_result(double total, int64_t samples, const State& 
 struct RunningOthers {
   Others others = {kNoLogit, 0.0f, kNoLogit};
   __device__ void add(const Target& target, float raw_cosine) {
-    const float c = clamp_cosine(raw_cosine), n = c > target.threshold ? c * (c + target.t) : c;
+    const float c = clamp_cosine(raw_cosine), n = shaped(c, target.threshold, target.t);
     if (c > others.highest) others.highest = c;
     if (n > others.peak) {
       others.rest = others.rest * expf(target.scale * (others.peak - n)) + 1.0f;
@@ -182,11 +185,10 @@ struct RunningOthers {
   }
 };
 
-// exp(scale (n_j - peak)) times d n_j / d c_j, of a clamped cosine; times the row's strength it is d loss / d c_j.
-__device__ inline float negative_share(const RowGradient& row, float cosine) {
-  const bool hard = cosine > row.threshold;
-  const float n = hard ? cosine * (cosine + row.t) : cosine, power = row.scale * (n - row.peak);
-  return expf(power > 0.0f ? 0.0f : power) * (hard ? 2.0f * cosine + row.t : 1.0f);
+// exp(scale (n_j - peak)) times d n_j / d c_j, of a clamped cosine; times the sample's strength it is d loss / d c_j.
+__device__ inline float negative_share(const SampleGradient& sample, float cosine) {
+  const float power = sample.scale * (shaped(cosine, sample.threshold, sample.t) - sample.peak);
+  return expf(power > 0.0f ? 0.0f : power) * shaped_slope(cosine, sample.threshold, sample.t);
 }
 
 }  // namespace margin

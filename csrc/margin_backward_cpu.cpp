@@ -1,7 +1,6 @@
 // The margin head's backward on the CPU, in the three regimes of margin_forward_cpu.cpp.
 #include <ATen/Parallel.h>
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <torch/library.h>
 
@@ -13,69 +12,73 @@
 namespace margin {
 namespace {
 
+// What backward reads and writes: `factor` is d result / d loss of a sample. An empty dz or dw is not wanted.
+struct Gradients {
+  const Statistics* samples;
+  float factor;
+  const at::Tensor &dz, &dw;
+  bool want_z() const { return dz.numel() > 0; }
+  bool want_w() const { return dw.numel() > 0; }
+};
+
+// Few classes, the samples [first, first + count): dz, and into `sums` [C, stride] (null: none) their part of dW.
+void few_block(const CpuBatch& batch, const Gradients& out, const float* cosines, Prototypes prototypes, int64_t first,
+               int64_t count, float* sums) {
+  std::vector<float> grad(count * batch.classes), norm(count), along(count);
+  for (int64_t r = 0; r < count; ++r) {
+    const Statistics& sample = out.samples[first + r];
+    const float negatives =
+        batch.loops.gradient(cosines + (first + r) * batch.classes, batch.classes, batch.label[first + r], sample.gradient,
+                             out.factor, grad.data() + r * batch.classes);
+    // Along unit(z): what |z| itself gets, less what the cosines' normalisation takes away.
+    const float across = negatives + out.factor * sample.gradient.target * sample.cosine;
+    const float outward = out.factor * sample.gradient.norm + sample.gradient.norm_share * negatives;
+    norm[r] = sample.norm;
+    along[r] = outward - across * inverse_of(sample.norm);
+  }
+  batch.loops.accumulate_grads(batch.rows(batch.features, first, count), prototypes, norm.data(), along.data(), grad.data(),
+                               out.want_z() ? batch.mutable_row(out.dz, first) : nullptr, sums);
+}
+
 // Backward with few classes: dz by tiles of rows, dW from the sums of at most kMostBlocks blocks of rows, added in order.
-void few_backward(const Batch& batch, const Row* rows, const float* cosines, float factor,
-                  const at::Tensor& dz, const at::Tensor& dw) {
-  const int64_t samples = batch.samples, classes = batch.classes, stride = batch.stride, plane = classes * stride;
-  const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0;
-  const int64_t block = round_up(std::max<int64_t>(32, (samples + kMostBlocks - 1) / kMostBlocks), kRowTile);
-  const int64_t blocks = (samples + block - 1) / block;
-  const at::Tensor prototypes = batch.scratch(classes, stride + 1), sums = batch.scratch(want_w ? blocks : 0, plane);
-  float *unit = prototypes.data_ptr<float>(), *norms = unit + plane;
+void few_backward(const CpuBatch& batch, const Gradients& out, const float* cosines) {
+  const int64_t classes = batch.classes, stride = batch.stride, plane = classes * stride;
+  const int64_t block = round_up(std::max<int64_t>(32, (batch.samples + kMostBlocks - 1) / kMostBlocks), kRowTile);
+  const int64_t blocks = (batch.samples + block - 1) / block;
+  const at::Tensor memory = batch.scratch({classes, stride + 1}), sums = batch.scratch({out.want_w() ? blocks : 0, plane});
+  float *unit = memory.data_ptr<float>(), *norms = unit + plane, *sum_of_blocks = sums.data_ptr<float>();
   batch.normalize(batch.weight, 0, classes, stride, unit, norms);
 
-  at::parallel_for(0, blocks, std::max<int64_t>(1, kGrain / (block * stride)), [&](int64_t begin, int64_t end) {
-    std::vector<float> grad(block * classes), norm(block), along(block);
-    for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * block, count = std::min(block, samples - first);
-      for (int64_t r = 0; r < count; ++r) {
-        const Row& row = rows[first + r];
-        const float negatives = batch.rows.gradient(cosines + (first + r) * classes, classes, batch.label[first + r],
-                                                    row.gradient, factor, grad.data() + r * classes);
-        // Along unit(z): what |z| itself gets, less what the cosines' normalisation takes away.
-        const float across = negatives + factor * row.gradient.target * row.cosine;
-        const float outward = factor * row.gradient.norm + row.gradient.norm_share * negatives;
-        norm[r] = row.norm;
-        along[r] = outward - across * inverse_of(row.norm);
-      }
-      float* sum = want_w ? sums.data_ptr<float>() + b * plane : nullptr;
-      if (want_w) std::fill(sum, sum + plane, 0.0f);
-      batch.rows.spread(batch.row(batch.features, first), type_of(batch.features), count, batch.size, norm.data(),
-                        along.data(), grad.data(), unit, classes, stride,
-                        want_z ? const_cast<char*>(batch.row(dz, first)) : nullptr, sum);
-    }
+  each_row(blocks, block * stride, [&](int64_t b) {
+    float* sum = out.want_w() ? sum_of_blocks + b * plane : nullptr;
+    if (sum) std::fill(sum, sum + plane, 0.0f);
+    few_block(batch, out, cosines, {unit, classes, stride}, b * block, std::min(block, batch.samples - b * block), sum);
   });
-  if (!want_w) return;
-  at::parallel_for(0, classes, rows_a_task(blocks * stride), [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      float* sum = sums.data_ptr<float>() + c * stride;
-      for (int64_t b = 1; b < blocks; ++b) batch.rows.add(sum + b * plane, stride, sum);
-      batch.rows.project(sum, unit + c * stride, 1.0f, inverse_of(norms[c]), 0.0f, batch.size,
-                         const_cast<char*>(batch.row(dw, c)), type_of(dw));
-    }
+  if (!out.want_w()) return;
+  each_row(classes, blocks * stride, [&](int64_t c) {
+    float* sum = sum_of_blocks + c * stride;
+    for (int64_t b = 1; b < blocks; ++b) batch.loops.add(sum + b * plane, stride, sum);
+    batch.loops.project(sum, unit + c * stride, 1.0f, inverse_of(norms[c]), 0.0f, batch.size, batch.mutable_row(out.dw, c),
+                        type_of(out.dw));
   });
 }
 
 // What backward multiplies with in the regimes of matrix products: d loss / d c_ij is strength[i] times the exponential of
-// weigh() for a negative, target[i] for the label. The labels' few terms are added beside the products.
+// exp_sum() for a negative, target[i] for the label. The labels' few terms are added beside the products.
 struct Pull {
-  std::vector<float> norm, inverse, strength, target;
+  std::vector<float> strength, target;
   std::vector<int64_t> order;  // the samples by label
-  at::Tensor units, scaled;    // scaled: strength unit(z) [N, D]
-  Vectors z;
+  at::Tensor scaled;           // strength unit(z) [N, D]
 
-  Pull(const Batch& batch, const Row* rows, float factor)
-      : norm(batch.samples), inverse(batch.samples), strength(batch.samples), target(batch.samples), order(batch.samples),
-        scaled(batch.scratch(batch.samples, batch.size)),
-        z(vectors_of(batch, batch.features, 0, batch.samples, norm.data(), inverse.data(), units)) {
-    at::parallel_for(0, batch.samples, rows_a_task(batch.size), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const RowGradient& row = rows[i].gradient;
-        strength[i] = factor * row.strength;
-        target[i] = factor * row.target;
-        batch.rows.blend(scaled.data_ptr<float>() + i * batch.size, 0.0f, z.row(i), Type::kFloat, strength[i] * inverse[i],
-                         batch.size);
-      }
+  Pull(const CpuBatch& batch, const ProductSides& sides, const Gradients& out)
+      : strength(batch.samples), target(batch.samples), order(batch.samples),
+        scaled(batch.scratch({batch.samples, batch.size})) {
+    float* rows = scaled.data_ptr<float>();
+    each_row(batch.samples, batch.size, [&](int64_t i) {
+      strength[i] = out.factor * out.samples[i].gradient.strength;
+      target[i] = out.factor * out.samples[i].gradient.target;
+      batch.loops.axpby(strength[i] * sides.z_inverse[i], sides.z.row(i), Type::kFloat, 0.0f, rows + i * batch.size,
+                        batch.size);
     });
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return batch.label[a] < batch.label[b]; });
@@ -83,7 +86,8 @@ struct Pull {
 };
 
 // dW of a chunk's classes from sum = exponentials^T strength unit(z): the labels' terms, then the normalisation's backward.
-void finish_weight(const Batch& batch, const Pull& pull, const Vectors& chunk, float* sum, const at::Tensor& dw) {
+void finish_weight(const CpuBatch& batch, const ProductSides& sides, const Pull& pull, const Vectors& chunk, float* sum,
+                   const at::Tensor& dw) {
   const int64_t size = batch.size;
   const auto before = [&](int64_t sample, int64_t label) { return batch.label[sample] < label; };
   at::parallel_for(0, chunk.count, rows_a_task(size), [&](int64_t begin, int64_t end) {
@@ -91,66 +95,66 @@ void finish_weight(const Batch& batch, const Pull& pull, const Vectors& chunk, f
     for (int64_t c = begin; c < end; ++c) {
       float* row = sum + c * size;
       for (; next != pull.order.end() && batch.label[*next] == chunk.first + c; ++next)
-        batch.rows.blend(row, 1.0f, pull.z.row(*next), Type::kFloat,
-                         pull.target[*next] * pull.inverse[*next] * chunk.inverse[c], size);
-      batch.rows.project(row, chunk.row(c), chunk.pull(c), chunk.outer(c), 0.0f, size,
-                         const_cast<char*>(batch.row(dw, chunk.first + c)), type_of(dw));
+        batch.loops.axpby(pull.target[*next] * sides.z_inverse[*next] * chunk.inverse[c], sides.z.row(*next), Type::kFloat,
+                          1.0f, row, size);
+      batch.loops.project(row, chunk.row(c), chunk.pull(c), chunk.outer(c), 0.0f, size,
+                          batch.mutable_row(dw, chunk.first + c), type_of(dw));
     }
   });
 }
 
 // dz from h = exponentials . prototypes, likewise.
-void finish_features(const Batch& batch, const Row* rows, const Pull& pull, const float* norm, float factor, float* h,
-                     const at::Tensor& dz) {
+void finish_features(const CpuBatch& batch, const ProductSides& sides, const Pull& pull, const Gradients& out, float* h) {
   const int64_t size = batch.size;
-  at::parallel_for(0, batch.samples, rows_a_task(size), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      float* row = h + i * size;
-      const RowGradient& line = rows[i].gradient;
-      batch.rows.blend(row, pull.strength[i], batch.row(batch.weight, batch.label[i]), type_of(batch.weight),
-                       pull.target[i] * inverse_of(norm[batch.label[i]]), size);
-      float outward = factor * line.norm;
-      if (line.norm_share != 0.0f)  // what the negatives pull along unit(z): all of h's share but the label's
-        outward += line.norm_share *
-                   (batch.rows.dot(row, pull.z.row(i), size) * pull.inverse[i] - pull.target[i] * rows[i].cosine);
-      batch.rows.project(row, pull.z.row(i), pull.z.pull(i), inverse_of(pull.norm[i]), outward * pull.inverse[i], size,
-                         const_cast<char*>(batch.row(dz, i)), type_of(dz));
-    }
+  const Vectors& z = sides.z;
+  each_row(batch.samples, size, [&](int64_t i) {
+    float* row = h + i * size;
+    const SampleGradient& gradient = out.samples[i].gradient;
+    batch.loops.axpby(pull.target[i] * inverse_of(sides.norm[batch.label[i]]), batch.row(batch.weight, batch.label[i]),
+                      type_of(batch.weight), pull.strength[i], row, size);
+    float outward = out.factor * gradient.norm;
+    if (gradient.norm_share != 0.0f)  // what the negatives pull along unit(z): all of h's share but the label's
+      outward += gradient.norm_share *
+                 (batch.loops.dot(row, z.row(i), size) * z.inverse[i] - pull.target[i] * out.samples[i].cosine);
+    batch.loops.project(row, z.row(i), z.pull(i), inverse_of(z.norm[i]), outward * z.inverse[i], size,
+                        batch.mutable_row(out.dz, i), type_of(out.dz));
+  });
+}
+
+// A chunk's exponentials [N, count] computed again, into `weights`.
+void exponentials_of(const CpuBatch& batch, const ProductSides& sides, const Statistics* samples, const Vectors& chunk,
+                     at::Tensor& weights) {
+  at::mm_out(weights, sides.z.values, chunk.values.t());
+  float* products = weights.data_ptr<float>();
+  each_row(batch.samples, chunk.count, [&](int64_t i) {
+    float* product = products + i * chunk.count;
+    batch.loops.exp_sum(product, chunk.inverse, chunk.count, batch.own(i, chunk.first, chunk.count),
+                        logits_of(samples[i].gradient, sides.z_inverse[i]), samples[i].gradient.peak, product);
   });
 }
 
 // Backward by matrix products.
-void many_backward(const Batch& batch, const Row* rows, const at::Tensor& kept, float factor,
-                   const at::Tensor& dz, const at::Tensor& dw) {
+void many_backward(const CpuBatch& batch, const Gradients& out, const at::Tensor& kept) {
   const int64_t samples = batch.samples, size = batch.size;
-  const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0;
   // The products go where the gradients will stand if they fit there, else through a buffer.
-  const auto direct = [](const at::Tensor& out) { return out.scalar_type() == at::kFloat; };
-  at::Tensor h = direct(dz) ? dz : batch.scratch(want_z ? samples : 0, size);
-  const at::Tensor sums = direct(dw) ? at::Tensor() : batch.scratch(want_w ? batch.chunk() : 0, size);
-  const at::Tensor buffer = batch.scratch(1, batch.keep ? 0 : samples * batch.chunk()).view({-1});
-  std::vector<float> norm(batch.classes), inverse(batch.classes);
-  const Pull pull(batch, rows, factor);
+  const auto direct = [](const at::Tensor& gradient) { return gradient.scalar_type() == at::kFloat; };
+  at::Tensor h = direct(out.dz) ? out.dz : batch.scratch({out.want_z() ? samples : 0, size});
+  const at::Tensor sums = direct(out.dw) ? at::Tensor() : batch.scratch({out.want_w() ? batch.chunk() : 0, size});
+  const at::Tensor buffer = batch.scratch({batch.keep ? 0 : samples * batch.chunk()});
+  ProductSides sides(batch);
+  const Pull pull(batch, sides, out);
 
-  each_chunk(batch, norm.data(), inverse.data(), [&](const Vectors& chunk) {
+  each_prototype_chunk(batch, sides.norm.data(), sides.inverse.data(), [&](const Vectors& chunk) {
     at::Tensor weights = batch.keep ? kept.narrow(1, chunk.first, chunk.count)
                                     : buffer.narrow(0, 0, samples * chunk.count).view({samples, chunk.count});
-    if (!batch.keep) {
-      at::mm_out(weights, pull.z.values, chunk.values.t());
-      float* product = weights.data_ptr<float>();
-      at::parallel_for(0, samples, rows_a_task(chunk.count), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i)
-          batch.rows.weigh(product + i * chunk.count, chunk.inverse, chunk.count, batch.own(i, chunk.first, chunk.count),
-                           logits_of(rows[i].gradient, pull.inverse[i]), rows[i].gradient.peak, product + i * chunk.count);
-      });
-    }
-    if (want_z) at::addmm_out(h, h, weights, chunk.values, chunk.first ? 1 : 0, 1);
-    if (!want_w) return;
-    at::Tensor sum = direct(dw) ? dw.narrow(0, chunk.first, chunk.count) : sums.narrow(0, 0, chunk.count);
+    if (!batch.keep) exponentials_of(batch, sides, out.samples, chunk, weights);
+    if (out.want_z()) at::addmm_out(h, h, weights, chunk.values, chunk.first ? 1 : 0, 1);
+    if (!out.want_w()) return;
+    at::Tensor sum = direct(out.dw) ? out.dw.narrow(0, chunk.first, chunk.count) : sums.narrow(0, 0, chunk.count);
     at::mm_out(sum, weights.t(), pull.scaled);
-    finish_weight(batch, pull, chunk, sum.data_ptr<float>(), dw);
+    finish_weight(batch, sides, pull, chunk, sum.data_ptr<float>(), out.dw);
   });
-  if (want_z) finish_features(batch, rows, pull, norm.data(), factor, h.data_ptr<float>(), dz);
+  if (out.want_z()) finish_features(batch, sides, pull, out, h.data_ptr<float>());
 }
 
 }  // namespace
@@ -158,17 +162,16 @@ void many_backward(const Batch& batch, const Row* rows, const at::Tensor& kept, 
 Backward backward_cpu(const at::Tensor& grad, const at::Tensor& features, const at::Tensor& weight,
                       const at::Tensor& labels, const at::Tensor& statistics, const at::Tensor& kept, bool want_z,
                       bool want_w) {
-  const Batch batch(features, weight, labels, kept.size(0) > 0);
-  const Row* rows = rows_of(statistics);
-  const float factor = *grad.const_data_ptr<float>() / float(batch.samples);
-  const auto like = [](const at::Tensor& tensor, bool wanted) {
-    return wanted ? at::empty(tensor.sizes(), tensor.scalar_type()) : at::empty({0}, tensor.scalar_type());
+  const CpuBatch batch(features, weight, labels, kept.size(0) > 0);
+  const auto like = [&](const at::Tensor& tensor, bool wanted) {
+    return wanted ? batch.scratch(tensor.sizes(), tensor.scalar_type()) : batch.scratch({0}, tensor.scalar_type());
   };
   const at::Tensor dz = like(features, want_z), dw = like(weight, want_w);
-  if (batch.few())
-    few_backward(batch, rows, kept.const_data_ptr<float>(), factor, dz, dw);
+  const Gradients out = {samples_of(statistics), *grad.const_data_ptr<float>() / float(batch.samples), dz, dw};
+  if (batch.few_classes())
+    few_backward(batch, out, kept.const_data_ptr<float>());
   else
-    many_backward(batch, rows, kept, factor, dz, dw);
+    many_backward(batch, out, kept);
   return {dz, dw};
 }
 

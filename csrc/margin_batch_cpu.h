@@ -1,9 +1,8 @@
-// A batch on the CPU, and the ways through it: rows, tiles of rows, chunks of classes. For margin_forward_cpu.cpp and
+// A batch on the CPU, and the ways through it: samples, rows of a matrix, chunks of prototypes. For margin_forward_cpu.cpp and
 // margin_backward_cpu.cpp.
 #pragma once
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
@@ -15,7 +14,6 @@
 
 namespace margin {
 
-constexpr int64_t kFewClasses = 64;         // up to here our own products are at least as fast as the library's
 constexpr int64_t kChunkCosines = 1 << 18;  // 1 MB of cosines a chunk, where they are not kept
 constexpr int64_t kChunkNumbers = 1 << 22;  // 16 MB of prototypes a chunk, where they are
 constexpr int64_t kMostBlocks = 16;         // of rows, each with its own sums for the weight's gradient
@@ -30,34 +28,29 @@ inline Type type_of(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kHalf ? Type::kHalf : Type::kBFloat16;
 }
 
-// A batch and its prototypes, contiguous, with what every step needs to know of them.
-struct Batch {
-  const Rows& rows;
-  at::Tensor features, weight, labels;
-  int64_t samples, classes, size;
+struct CpuBatch : Batch {
+  const RowLoops& loops;
   int64_t stride;  // of unit prototypes, with few classes; a cache line more than D, so that rows do not fall on each other
-  bool keep;       // whether the cosines of all classes are there at once
-  const int64_t* label;
 
-  Batch(const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
-      : rows(chosen_rows()), features(z.contiguous()), weight(w.contiguous()), labels(y.contiguous()),
-        samples(z.size(0)), classes(w.size(0)), size(z.size(1)), stride(round_up(size, kLanes) + kLanes), keep(keep),
-        label(labels.const_data_ptr<int64_t>()) {}
+  CpuBatch(const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
+      : Batch(z, w, y, keep), loops(chosen_loops()), stride(round_up(size, kLanes) + kLanes) {}
 
-  bool few() const { return keep && classes <= kFewClasses; }
+  bool few_classes() const { return keep && classes <= kFewClasses; }
   int64_t chunk() const {
     return std::min(classes, std::max<int64_t>(256, round_up(keep ? kChunkNumbers / size : kChunkCosines / samples, 64)));
   }
   const char* row(const at::Tensor& tensor, int64_t index) const {
     return static_cast<const char*>(tensor.const_data_ptr()) + index * size * tensor.element_size();
   }
-  at::Tensor scratch(int64_t count, int64_t width) const { return at::empty({count, width}, at::kFloat); }
+  char* mutable_row(const at::Tensor& tensor, int64_t index) const { return const_cast<char*>(row(tensor, index)); }
+  Rows rows(const at::Tensor& tensor, int64_t first, int64_t count) const {
+    return {row(tensor, first), type_of(tensor), count, size};
+  }
 
   // Unit vectors of the rows [first, first + count) of the features or the weight, `stride` apart, and their norms.
   void normalize(const at::Tensor& tensor, int64_t first, int64_t count, int64_t stride, float* unit, float* norm) const {
     at::parallel_for(0, count, rows_a_task(size), [&](int64_t begin, int64_t end) {
-      rows.normalize(row(tensor, first + begin), type_of(tensor), end - begin, size, stride, unit + begin * stride,
-                     norm + begin);
+      loops.normalize(rows(tensor, first + begin, end - begin), stride, unit + begin * stride, norm + begin);
     });
   }
   // The place of sample `index`'s label among the classes of a chunk, or -1.
@@ -67,7 +60,15 @@ struct Batch {
   }
 };
 
-// `factor` is what makes cosines of a row's products.
+// Calls work(i) for each of `count` rows, in parallel; `cost` is what one takes, in elements.
+template <typename Work>
+void each_row(int64_t count, int64_t cost, const Work& work) {
+  at::parallel_for(0, count, rows_a_task(cost), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) work(i);
+  });
+}
+
+// `factor` is what makes cosines of a sample's products.
 template <typename From>
 Logits logits_of(const From& from, float factor) {
   return {factor, from.scale, from.threshold, from.t};
@@ -86,27 +87,40 @@ struct Vectors {
 };
 
 // `norm` and `inverse` [count] are filled; `units` is where unit vectors stand, made when it is first needed.
-inline Vectors vectors_of(const Batch& batch, const at::Tensor& tensor, int64_t first, int64_t count, float* norm, float* inverse,
-                          at::Tensor& units) {
+inline Vectors vectors_of(const CpuBatch& batch, const at::Tensor& tensor, int64_t first, int64_t count, float* norm,
+                          float* inverse, at::Tensor& units) {
   at::parallel_for(0, count, rows_a_task(batch.size), [&](int64_t begin, int64_t end) {
-    batch.rows.lengths(batch.row(tensor, first + begin), type_of(tensor), end - begin, batch.size, norm + begin);
+    batch.loops.lengths(batch.rows(tensor, first + begin, end - begin), norm + begin);
   });
   const auto ordinary = [](float length) { return length > kShort && length < kLong; };
   const bool raw = type_of(tensor) == Type::kFloat && std::all_of(norm, norm + count, ordinary);
   for (int64_t i = 0; i < count; ++i) inverse[i] = raw ? 1.0f / norm[i] : 1.0f;
   if (raw) return {first, count, tensor.narrow(0, first, count), norm, inverse};
-  if (!units.defined()) units = batch.scratch(count, batch.size);
+  if (!units.defined()) units = batch.scratch({count, batch.size});
   const at::Tensor values = units.narrow(0, 0, count);
   batch.normalize(tensor, first, count, batch.size, values.data_ptr<float>(), norm);
   return {first, count, values, norm, inverse};
 }
 
+// The vectors of both sides where cosines come from matrix products. Of the prototypes, `norm` and `inverse` [C] are filled by
+// each_prototype_chunk().
+struct ProductSides {
+  std::vector<float> z_norm, z_inverse, norm, inverse;
+  at::Tensor units;
+  Vectors z;
+
+  explicit ProductSides(const CpuBatch& batch)
+      : z_norm(batch.samples), z_inverse(batch.samples), norm(batch.classes), inverse(batch.classes),
+        z(vectors_of(batch, batch.features, 0, batch.samples, z_norm.data(), z_inverse.data(), units)) {}
+};
+
 // Calls work(prototypes) for the chunks of classes in turn. `norm` and `inverse` [C] are filled on the way.
 template <typename Work>
-void each_chunk(const Batch& batch, float* norm, float* inverse, const Work& work) {
+void each_prototype_chunk(const CpuBatch& batch, float* norm, float* inverse, const Work& work) {
   at::Tensor units;
-  for (int64_t first = 0, step = batch.chunk(); first < batch.classes; first += step)
-    work(vectors_of(batch, batch.weight, first, std::min(step, batch.classes - first), norm + first, inverse + first, units));
+  each_chunk(batch.classes, batch.chunk(), [&](int64_t first, int64_t count) {
+    work(vectors_of(batch, batch.weight, first, count, norm + first, inverse + first, units));
+  });
 }
 
 }  // namespace margin

@@ -1,15 +1,21 @@
-// What the backends share: the shape of the operators and the limits that choose a regime.
+// Shared by the backends: the operators' shape and checks, a batch, and the limits that choose a regime.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <string>
 #include <tuple>
+#include <vector>
 
-#include "margin_math.h"
+#include "sample_loss.h"
 
 namespace margin {
+
+constexpr int64_t kFewClasses = 64;  // up to here our own products are at least as fast as the library's
 
 // Cosines are kept for backward up to this many (at first 2^23, 32 MB in fp32); beyond, they are computed again, chunk by
 // chunk. A setting, so that memory can be traded for time, and tests reach the chunks with small sizes.
@@ -19,17 +25,48 @@ inline bool keeps_cosines(const at::Tensor& features, const at::Tensor& weight) 
   return features.size(0) * weight.size(0) <= kept_cosines;
 }
 
-// loss, state, rows [N, kRowNumbers], and the cosines [N, C] for backward: themselves, or what it needs of them (the CPU's
-// exponentials beyond few classes); empty where they are computed again.
+// loss, state, statistics [N, kStatistics], and the cosines [N, C] for backward: themselves, or what it needs of them (the
+// CPU's exponentials beyond few classes); empty where they are computed again.
 using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-using Backward = std::tuple<at::Tensor, at::Tensor>;                         // of features, of weight; empty if not asked
+using Backward = std::tuple<at::Tensor, at::Tensor>;  // of features, of weight; empty if not asked
 
-inline Row* rows_of(const at::Tensor& rows) { return reinterpret_cast<Row*>(rows.data_ptr<float>()); }
+inline Statistics* samples_of(const at::Tensor& statistics) {
+  return reinterpret_cast<Statistics*>(statistics.data_ptr<float>());
+}
+
+// The losses' names; a loss's number is its place.
+template <typename... Each>
+std::vector<std::string> names_of(List<Each...>) {
+  return {Each::kName...};
+}
+inline std::vector<std::string> loss_names() { return names_of(Losses()); }
 
 inline Options make_options(int64_t loss, double scale, double margin, double h, double t_alpha, bool easy) {
-  TORCH_CHECK_VALUE(loss >= kCosface && loss <= kMagface, "there is no loss number ", loss);
-  return {Loss(loss), float(scale),   float(margin), float(std::cos(margin)), float(std::sin(margin)),
+  TORCH_CHECK_VALUE(loss >= 0 && loss < Losses::kCount, "there is no loss number ", loss, ": there are ", Losses::kCount);
+  return {int(loss), float(scale),   float(margin), float(std::cos(margin)), float(std::sin(margin)),
           float(h),  float(t_alpha), easy};
+}
+
+// A batch and its prototypes, contiguous.
+struct Batch {
+  at::Tensor features, weight, labels;
+  int64_t samples, classes, size;
+  bool keep;  // whether the cosines of all classes are there at once
+  const int64_t* label;
+
+  Batch(const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
+      : features(z.contiguous()), weight(w.contiguous()), labels(y.contiguous()), samples(z.size(0)), classes(w.size(0)),
+        size(z.size(1)), keep(keep), label(labels.const_data_ptr<int64_t>()) {}
+
+  at::Tensor scratch(at::IntArrayRef shape, at::ScalarType type = at::kFloat) const {
+    return at::empty(shape, features.options().dtype(type));
+  }
+};
+
+// Calls work(first class, count) for chunks of at most `step` classes in turn.
+template <typename Work>
+void each_chunk(int64_t classes, int64_t step, const Work& work) {
+  for (int64_t first = 0; first < classes; first += step) work(first, std::min(step, classes - first));
 }
 
 // Shapes and types that every backend asks for; the labels' range is the backends' own check.
@@ -47,7 +84,8 @@ inline void check_inputs(const at::Tensor& features, const at::Tensor& weight, c
                     "labels must be int64 [", features.size(0), "], not ", labels.scalar_type(), " ", labels.sizes());
   TORCH_CHECK_TYPE(known(features) && known(weight), "features and weight must be float32, bfloat16 or float16, not ",
                    features.scalar_type(), " and ", weight.scalar_type());
-  const int64_t held = options.loss == kAdaface ? 2 : options.loss == kSphereface || options.loss == kCurricularface;
+  int64_t held = 0;
+  with_loss(options.loss, Losses(), [&](auto loss) { held = loss.kState; });
   TORCH_CHECK_VALUE(state.scalar_type() == at::kFloat && state.numel() == held, "this loss has ", held,
                     " numbers of float32 state, not ", state.numel(), " of ", state.scalar_type());
   TORCH_CHECK_VALUE(features.device() == weight.device() && features.device() == labels.device() &&

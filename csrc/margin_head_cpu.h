@@ -11,7 +11,7 @@ namespace margin {
 
 extern std::atomic<int64_t> cpu_calls;  // forward calls that the CPU kernels have served
 
-const Rows& chosen_rows();                    // the widest instruction set of this machine, unless one was chosen
+const RowLoops& chosen_loops();                    // the widest instruction set of this machine, unless one was chosen
 std::vector<std::string> instruction_sets();  // those that this machine runs, widest first
 void choose_instruction_set(const std::string& name);
 

@@ -30,16 +30,16 @@ struct Partial {
   double* parts;
   unsigned* arrived;
 
-  explicit Partial(const Batch& batch) {
-    const int64_t rows = blocks_of(batch.samples), threads = blocks_of_threads(batch.samples);
-    memory = batch.scratch({2 * rows + threads + 1}, at::kDouble);
+  explicit Partial(const CudaBatch& batch) {
+    const int64_t of_warps = blocks_of(batch.samples), of_threads = blocks_of_threads(batch.samples);
+    memory = batch.scratch({2 * of_warps + of_threads + 1}, at::kDouble);
     moments = reinterpret_cast<Moments*>(memory.data_ptr<double>());
-    parts = memory.data_ptr<double>() + 2 * rows;
-    arrived = reinterpret_cast<unsigned*>(parts + threads);
+    parts = memory.data_ptr<double>() + 2 * of_warps;
+    arrived = reinterpret_cast<unsigned*>(parts + of_threads);
   }
 };
 
-void few_forward(const Batch& batch, const FewForward& in, const Tensor& next, const Tensor& loss) {
+void few_forward(const CudaBatch& batch, const FewForward& in, const Tensor& next, const Tensor& loss) {
   const unsigned blocks = blocks_of(batch.samples);
   with_types(batch, [&](auto z, auto w) {
     const auto kernel = few_cosines<std::decay_t<decltype(*z)>, std::decay_t<decltype(*w)>>;
@@ -49,22 +49,24 @@ void few_forward(const Batch& batch, const FewForward& in, const Tensor& next, c
   launch(few_loss, blocks_of_threads(batch.samples), kThreads, 0, in, blocks, next.data_ptr<float>(), loss.data_ptr<float>());
 }
 
-void many_forward(const Batch& batch, ManyForward in, const Tensor& kept, const Tensor& next, const Tensor& loss) {
+void many_forward(const CudaBatch& batch, ManyForward in, const Tensor& kept, const Tensor& next, const Tensor& loss) {
   const Tensor unit = batch.scratch({batch.samples, batch.size}, batch.product_type());
   const Tensor others = batch.scratch({batch.samples, sizeof(Others) / sizeof(float)}), used = batch.scratch({2});
   const bool moves = in.training && in.numbers > 0;
   in.others = reinterpret_cast<Others*>(others.data_ptr<float>());
   in.used = moves ? used.data_ptr<float>() : const_cast<float*>(in.state);
-  normalize(batch, batch.features, 0, batch.samples, unit, &in.rows->norm, kRowNumbers);
+  normalize(batch, batch.features, 0, batch.samples, unit, &in.statistics->norm, kStatistics);
   with_any_types(batch, [&](auto z, auto w) {
     launch(target_cosines<std::decay_t<decltype(*z)>, std::decay_t<decltype(*w)>>, blocks_of(batch.samples), kThreads, 0, in,
            data(batch.features, z), data(batch.weight, w));
   });
   if (moves) launch(update_state, 1, kThreads, 0, in, blocks_of(batch.samples));
-  each_chunk(batch, unit, kept, true, [&](int64_t first, const Tensor&, const float*, const Tensor& cosines) {
+  bool shapes_negatives = false;
+  with_loss(in.options.loss, Losses(), [&](auto loss) { shapes_negatives = loss.kShapesNegatives; });
+  each_cosine_chunk(batch, unit, kept, true, [&](int64_t first, const Tensor&, const float*, const Tensor& cosines) {
     const auto run = [&](auto type) {
       using C = std::decay_t<decltype(*type)>;
-      const auto kernel = in.options.loss == kCurricularface ? accumulate<C, true> : accumulate<C, false>;
+      const auto kernel = shapes_negatives ? accumulate<C, true> : accumulate<C, false>;
       launch(kernel, unsigned(batch.samples), kThreads, 0, in, data(cosines, type), first, cosines.size(1));
     };
     cosines.scalar_type() == at::kFloat ? run((const float*)nullptr) : run((const c10::Half*)nullptr);
@@ -73,35 +75,35 @@ void many_forward(const Batch& batch, ManyForward in, const Tensor& kept, const 
 }
 
 Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
-                     int64_t loss_id, double scale, double margin, double h, double t_alpha, bool easy, bool training) {
-  const Options options = make_options(loss_id, scale, margin, h, t_alpha, easy);
+                     int64_t loss_number, double scale, double margin, double h, double t_alpha, bool easy, bool training) {
+  const Options options = make_options(loss_number, scale, margin, h, t_alpha, easy);
   check_inputs(features, weight, labels, state, options);
   const DeviceGuard guard(features.device());
-  const Batch batch(features, weight, labels, keeps_cosines(features, weight));
+  const CudaBatch batch(features, weight, labels, keeps_cosines(features, weight));
   ++calls;
-  const Tensor statistics = batch.scratch({batch.samples, kRowNumbers}), loss = batch.scratch({});
+  const Tensor statistics = batch.scratch({batch.samples, kStatistics}), loss = batch.scratch({});
   const Tensor kept = batch.scratch({batch.keep ? batch.samples : 0, batch.classes});
   const Tensor old = state.contiguous(), next = batch.scratch(state.sizes());
   const float* before = old.const_data_ptr<float>();
   const int numbers = int(old.numel());
   const Partial partial(batch);
-  Row* rows = rows_of(statistics);
-  if (batch.few())
-    few_forward(batch, {options, batch.label(), batch.samples, batch.classes, batch.size, before, numbers, training, rows,
+  Statistics* samples = samples_of(statistics);
+  if (batch.few_classes())
+    few_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, samples,
                         kept.data_ptr<float>(), partial.moments, partial.parts, partial.arrived}, next, loss);
   else
-    many_forward(batch, {options, batch.label(), batch.samples, batch.classes, batch.size, before, numbers, training, rows,
+    many_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, samples,
                          nullptr, nullptr, partial.moments, partial.parts, partial.arrived}, kept, next, loss);
   return {loss, next, statistics, kept};
 }
 
-void run_few_backward(const Batch& batch, const Row* rows, const float* grad, const Tensor& cosines, const Tensor& dz,
-                      const Tensor& dw) {
+void run_few_backward(const CudaBatch& batch, const Statistics* samples, const float* grad, const Tensor& cosines,
+                      const Tensor& dz, const Tensor& dw) {
   with_types(batch, [&](auto z, auto w) {
     using T = std::decay_t<decltype(*z)>;
     using W = std::decay_t<decltype(*w)>;
     const FewBackward<T, W> in = {
-        grad, data(batch.features, z), data(batch.weight, w), batch.label(), rows, cosines.const_data_ptr<float>(),
+        grad, data(batch.features, z), data(batch.weight, w), batch.label, samples, cosines.const_data_ptr<float>(),
         batch.samples, batch.classes, batch.size, data(dz, z), data(dw, w)};
     const int64_t row_blocks = dz.numel() ? blocks_of(batch.samples) : 0;
     const int64_t columns = (batch.size + kWarp - 1) / kWarp, tiles = (batch.classes + kClassTile - 1) / kClassTile;
@@ -112,16 +114,16 @@ void run_few_backward(const Batch& batch, const Row* rows, const float* grad, co
 }
 
 // The labels [N] in ascending order, and the samples they belong to.
-std::tuple<Tensor, Tensor> ordered_labels(const Batch& batch) {
+std::tuple<Tensor, Tensor> ordered_labels(const CudaBatch& batch) {
   if (batch.samples > kCountedLabels) return at::sort(batch.labels, /*stable=*/true, /*dim=*/0, /*descending=*/false);
   const Tensor sorted = batch.scratch({batch.samples}, at::kLong), order = batch.scratch({batch.samples}, at::kLong);
-  launch(order_labels, blocks_of_threads(batch.samples), kThreads, 0, batch.label(), batch.samples,
+  launch(order_labels, blocks_of_threads(batch.samples), kThreads, 0, batch.label, batch.samples,
          sorted.data_ptr<int64_t>(), order.data_ptr<int64_t>());
   return {sorted, order};
 }
 
-// unit(z) [N, D] times each row's strength, as dW's product takes it.
-Tensor scaled_rows(const Batch& batch, const ManyBackward& in, const Tensor& unit) {
+// unit(z) [N, D] times each sample's strength, as dW's product takes it.
+Tensor scaled_rows(const CudaBatch& batch, const ManyBackward& in, const Tensor& unit) {
   const Tensor scaled = batch.scratch(unit.sizes(), unit.scalar_type());
   const auto run = [&](auto type) {
     using Unit = std::decay_t<decltype(*type)>;
@@ -132,7 +134,7 @@ Tensor scaled_rows(const Batch& batch, const ManyBackward& in, const Tensor& uni
   return scaled;
 }
 
-void run_many_backward(const Batch& batch, const Tensor& statistics, const float* grad, const Tensor& kept,
+void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const float* grad, const Tensor& kept,
                        const Tensor& dz, const Tensor& dw) {
   const int64_t samples = batch.samples, chunk = batch.chunk();
   const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0, half = batch.product_type() == at::kHalf;
@@ -142,18 +144,17 @@ void run_many_backward(const Batch& batch, const Tensor& statistics, const float
   const Tensor shares_of_kept = batch.scratch({batch.keep ? samples * chunk : 0}, batch.product_type());
   float* along = norms.data_ptr<float>() + samples;
   normalize(batch, batch.features, 0, samples, unit, norms.data_ptr<float>());
-  const Row* rows = rows_of(statistics);
   const Tensor most =
-      half && want_w ? at::amax(statistics.select(1, offsetof(Row, gradient.strength) / sizeof(float))) : Tensor();
-  const ManyBackward in = {grad, most.defined() ? most.const_data_ptr<float>() : nullptr, rows, batch.label(), samples,
-                           batch.size, half ? 8192.0f : 1.0f};
+      half && want_w ? at::amax(statistics.select(1, offsetof(Statistics, gradient.strength) / sizeof(float))) : Tensor();
+  const ManyBackward in = {grad, most.defined() ? most.const_data_ptr<float>() : nullptr, samples_of(statistics),
+                           batch.label, samples, batch.size, half ? 8192.0f : 1.0f};
   Tensor sorted, order, scaled;
   if (want_w) {
     std::tie(sorted, order) = ordered_labels(batch);
     scaled = scaled_rows(batch, in, unit);
   }
 
-  each_chunk(batch, unit, kept, false,
+  each_cosine_chunk(batch, unit, kept, false,
              [&](int64_t first, const Tensor& prototypes, const float* prototype_norms, const Tensor& cosines) {
     const int64_t count = cosines.size(1);
     const Tensor shares = batch.keep ? shares_of_kept.view({samples, count}) : cosines;  // in place where they are ours
@@ -190,12 +191,12 @@ void run_many_backward(const Batch& batch, const Tensor& statistics, const float
 Backward backward_cuda(const Tensor& grad, const Tensor& features, const Tensor& weight, const Tensor& labels,
                        const Tensor& statistics, const Tensor& kept, bool want_z, bool want_w) {
   const DeviceGuard guard(features.device());
-  const Batch batch(features, weight, labels, kept.size(0) > 0);
+  const CudaBatch batch(features, weight, labels, kept.size(0) > 0);
   const Tensor dz = batch.scratch(want_z ? batch.features.sizes() : at::IntArrayRef(0), batch.features.scalar_type());
   const Tensor dw = batch.scratch(want_w ? batch.weight.sizes() : at::IntArrayRef(0), batch.weight.scalar_type());
   const float* grad_at = grad.const_data_ptr<float>();
-  if (batch.few())
-    run_few_backward(batch, rows_of(statistics), grad_at, kept, dz, dw);
+  if (batch.few_classes())
+    run_few_backward(batch, samples_of(statistics), grad_at, kept, dz, dw);
   else
     run_many_backward(batch, statistics, grad_at, kept, dz, dw);
   return {dz, dw.to(weight.scalar_type())};

@@ -1,4 +1,5 @@
-// How margin_rows.cpp goes through a row: the type and the block's width known to the compiler, the label's class masked.
+// How margin_rows.cpp goes through a row: the type and the block's width known to the compiler, a row's norm, the label's class
+// masked.
 // Everything here is local to the object that includes it (see margin_rows.h).
 #pragma once
 
@@ -20,11 +21,6 @@ inline void with_type(Type type, const Work& work) {
   work(Known<Type::kBFloat16>());
 }
 
-template <bool kValue>
-struct Flag {
-  static constexpr bool value = kValue;
-};
-
 // Calls step(place, block) for each vector of a row; block.left is how many entries it has, known to the compiler but for the
 // last, shorter one.
 struct Whole {
@@ -40,10 +36,44 @@ inline void each_block(int64_t size, const Step& step) {
   if (d < size) step(d, Part{size - d});
 }
 
+// The norm of a row and the factor that makes a unit vector of it.
+struct Length {
+  float norm, factor;
+};
+
+template <Type type>
+Length length_of(const void* in, int64_t row, int64_t size) {
+  const auto entries = [&](int64_t d, auto block) { return load_typed(in, type, row * size + d, block.left); };
+  Vec even{}, odd{};  // two chains, so that one addition need not wait for the last
+  each_block(size, [&](int64_t d, auto block) {
+    const Vec v = entries(d, block);
+    (d & kLanes ? odd : even) += v * v;
+  });
+  float square = total(even + odd), largest_entry = 1.0f;
+  if (!(square < 1e30f && square > 1e-30f)) {  // the squares may leave a float's range: again, the largest entry scaled to 1
+    Vec largest{}, sum{};
+    each_block(size, [&](int64_t d, auto block) {
+      const Vec v = entries(d, block);
+      largest = larger(largest, v < 0 ? -v : v);
+    });
+    largest_entry = highest(largest);
+    if (square == square && largest_entry < 1e-36f) return {kNormFloor, 0.0f};
+    each_block(size, [&](int64_t d, auto block) {
+      const Vec v = entries(d, block) * (1.0f / largest_entry);
+      sum += v * v;
+    });
+    square = total(sum);
+  }
+  const float length = __builtin_sqrtf(square), norm = length * largest_entry;
+  if (norm <= kNormFloor) return {kNormFloor, 0.0f};
+  return {norm > kNormCeiling ? kNormCeiling : norm, (1.0f / largest_entry) * (1.0f / length)};
+}
+
 // NaN stays NaN.
 inline Vec clamped(Vec cosine) { return smaller(larger(cosine, splat(-kCosineLimit)), splat(kCosineLimit)); }
 
-// Calls step(place, block, mask or null) for the vectors of a row: a mask for those that hold the label's class or the row's end.
+// Calls step(place, block, mask or null) for the vectors of a row: a mask for those that hold the label's class or the row's
+// end.
 template <typename Step>
 inline void each_vector(int64_t count, int64_t own, const Step& step) {
   each_block(count, [&](int64_t at, auto block) {
@@ -54,10 +84,10 @@ inline void each_vector(int64_t count, int64_t own, const Step& step) {
   });
 }
 
-// A row of cosines, and its logits without the scale; only CurricularFace's are not the cosines themselves.
-template <bool kScaled, bool kCurricular>
+// A sample's cosines with a row of products, and its logits without the scale. kShaped: shaped() changes some.
+template <bool kScaled, bool kShaped>
 struct Negatives {
-  static constexpr bool curricular = kCurricular;
+  static constexpr bool is_shaped = kShaped;
   const float *product, *inverse;
   Logits logits;
 
@@ -70,17 +100,17 @@ struct Negatives {
     const Vec c = load_part(product + at, block.left);
     return clamped(kScaled ? c * logits.factor * factor(at, block) : c);
   }
-  Vec shaped(Vec c) const { return kCurricular ? (c > logits.threshold ? c * (c + logits.t) : c) : c; }
-  Vec slope(Vec c) const { return kCurricular ? (c > logits.threshold ? c * 2.0f + logits.t : splat(1.0f)) : splat(1.0f); }
+  Vec logit(Vec c) const { return kShaped ? shaped(c, logits.threshold, logits.t) : c; }
+  Vec slope(Vec c) const { return kShaped ? shaped_slope(c, logits.threshold, logits.t) : splat(1.0f); }
 };
 
-// Calls work(Negatives) of the kind that a row is of.
+// Calls work(Negatives) of the sample's kind.
 template <typename Work>
 inline float with_negatives(const float* product, const float* inverse, const Logits& logits, const Work& work) {
-  const bool curricular = logits.threshold < 1.0f;
-  if (inverse && curricular) return work(Negatives<true, true>{product, inverse, logits});
+  const bool some_shaped = logits.threshold < 1.0f;
+  if (inverse && some_shaped) return work(Negatives<true, true>{product, inverse, logits});
   if (inverse) return work(Negatives<true, false>{product, inverse, logits});
-  if (curricular) return work(Negatives<false, true>{product, inverse, logits});
+  if (some_shaped) return work(Negatives<false, true>{product, inverse, logits});
   return work(Negatives<false, false>{product, inverse, logits});
 }
 

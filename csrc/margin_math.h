@@ -1,10 +1,12 @@
 // The margins' mathematics, for the host and the device: the one place in C++ where a margin is written down.
 //
 // A loss is softplus(log S - s psi) with S = sum over j != y of exp(s n_j): `psi` is the target's cosine with its margin,
-// `n_j` the other cosines (only CurricularFace changes them) and `s` the row's scale. S is held as its largest term and the
+// `n_j` the other cosines (only CurricularFace changes them) and `s` the sample's scale. S is held as its largest term and the
 // rest, S = exp(s peak) rest, and cosines are subtracted before they are scaled: s (peak - psi) keeps its digits where s is
 // 1e6, log S - s psi does not. The pure-torch reference, cifarnet/losses/margins.py, has the papers and equations; its
 // gradients come from autograd, those here are analytic.
+//
+// To add a loss: its struct below, and its name in `Losses` beneath them.
 //
 // NaN in is NaN out: no minimum or maximum here drops one (fminf and fmaxf do).
 #pragma once
@@ -15,199 +17,213 @@
 #ifdef __CUDACC__
 #define MARGIN_FN static __host__ __device__ __forceinline__
 #else
-#define MARGIN_FN static inline  // static: objects built for different instruction sets must not share a copy
+#define MARGIN_FN static inline
 #endif
 
 namespace margin {
 
-enum Loss : int { kCosface, kArcface, kSphereface, kCurricularface, kAdaface, kMagface };
-
 constexpr float kNormFloor = 1e-31f;  // a vector as short has no direction: its cosines and its gradient are 0
 constexpr float kNormCeiling = 3e38f;  // a norm too large for a float counts as it
-constexpr float kScaleCeiling = 1e31f;  // sphereface's scale |z| grows no further, so that its gradients stay finite
 constexpr float kCosineLimit = 1.0f - 1e-7f;  // beyond it value and derivative are those at the limit
 constexpr float kPi = 3.14159265358979f;
-constexpr float kClipEps = 1e-3f, kMaxNorm = 100.0f;                              // AdaFace
-constexpr float kCurriculumRate = 0.01f;                                          // CurricularFace
-constexpr float kMagLow = 10.0f, kMagHigh = 110.0f;                               // MagFace: l_a, u_a
-constexpr float kMagMarginLow = 0.45f, kMagMarginHigh = 0.8f, kMagWeight = 35.0f;  // MagFace: l_m, u_m, lambda_g
-constexpr float kSphereBase = 1000.0f, kSphereDecay = 0.12f, kSphereLeast = 5.0f;  // the annealing of lambda
 
-// The loss and its constants; the margin's cosine and sine are taken once a call.
+// The loss's number and its constants; the margin's cosine and sine are taken once a call.
 struct Options {
-  Loss loss;
+  int loss;
   float scale, margin, cos_margin, sin_margin, h, t_alpha;
   bool easy;
 };
 
-// What the margin makes of one row: the target psi with its derivatives, the scale, and a penalty added to the loss.
+// What a margin sees of a sample: c_y, clamped; sin(theta_y), positive; |z|.
+struct Angle {
+  float cosine, sine, norm;
+};
+
+// What a margin makes of it: the target psi with its derivatives, the scale, and a penalty added to the loss.
 struct Target {
-  float psi, slope, norm_slope;  // psi, d psi / d c_y, d psi / d |z|
-  float scale, scale_slope;      // s and 0, or for sphereface |z| and 1
-  float penalty, penalty_slope;  // MagFace's regulariser and its derivative by |z|
-  float threshold, t;            // CurricularFace: the negatives above `threshold` become c (t + c)
+  float psi = NAN, slope = 1.0f, norm_slope = 0.0f;  // psi (each loss sets it), d psi / d c_y, d psi / d |z|
+  float scale = 0.0f, scale_slope = 0.0f;            // s and 0, or for SphereFace |z| and 1
+  float penalty = 0.0f, penalty_slope = 0.0f;        // MagFace's regulariser and its derivative by |z|
+  float threshold = 3.0f, t = 0.0f;                  // of the negatives, see shaped(); no cosine is above 3
 };
 
 MARGIN_FN float clamp(float value, float low, float high) { return value < low ? low : value > high ? high : value; }
 
 MARGIN_FN float clamp_cosine(float cosine) { return clamp(cosine, -kCosineLimit, kCosineLimit); }
 
-// log(1 + e^x) without overflow.
-MARGIN_FN float softplus(float x) { return (x < 0.0f ? 0.0f : x) + log1pf(expf(-fabsf(x))); }
-
-// scale / (1 + e^-x), also where the sigmoid alone is too small for a float and the scale makes up for it.
-MARGIN_FN float scaled_sigmoid(float scale, float x) {
-  if (x < -80.0f) return float(double(scale) * exp(double(x)));
-  const float e = expf(-fabsf(x));
-  return scale * ((x >= 0.0f ? 1.0f : e) / (1.0f + e));
-}
-
 // 1 / norm, and 0 for a vector without a direction.
 MARGIN_FN float inverse_of(float norm) { return norm <= kNormFloor ? 0.0f : 1.0f / norm; }
 
-// psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0.
-MARGIN_FN void angular(Target& target, float cosine, float sine, float margin, float cos_m, float sin_m, bool easy) {
-  if (easy ? cosine > 0.0f : cosine > -cos_m) {
-    target.psi = cosine * cos_m - sine * sin_m;
-    target.slope = cos_m + cosine * sin_m / sine;
-    target.norm_slope = -cosine * sin_m - sine * cos_m;  // d psi / d m; magface turns it into d psi / d |z|
-  } else {
-    target.psi = easy ? cosine : cosine - margin * sin_m;
-    target.slope = 1.0f;
-  }
+// n_j of a negative with cosine c: c itself, or c (t + c) above the threshold (CurricularFace, eq. 9). Real is a float, or a
+// vector of them.
+template <typename Real>
+MARGIN_FN Real shaped(Real c, float threshold, float t) {
+  return c > threshold ? c * (c + t) : c;
 }
+// d n_j / d c.
+template <typename Real>
+MARGIN_FN Real shaped_slope(Real c, float threshold, float t) {
+  return c > threshold ? c * 2.0f + t : Real{} + 1.0f;
+}
+
+namespace {  // objects built for different instruction sets must not share a copy
+
+// psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0.
+struct Angular {
+  float psi, slope, margin_slope;  // d psi / d c_y, d psi / d m
+};
+MARGIN_FN Angular angular(float cosine, float sine, float margin, float cos_m, float sin_m, bool easy) {
+  if (easy ? cosine > 0.0f : cosine > -cos_m)
+    return {cosine * cos_m - sine * sin_m, cos_m + cosine * sin_m / sine, -cosine * sin_m - sine * cos_m};
+  return {easy ? cosine : cosine - margin * sin_m, 1.0f, 0.0f};
+}
+
+// What a loss has unless it says otherwise. A running state follows the mean and the unbiased standard deviation, over a batch,
+// of what is observed of each sample.
+struct Margin {
+  static constexpr int kState = 0;               // numbers of running state
+  static constexpr bool kShapesNegatives = false;  // whether shaped() changes a cosine
+  MARGIN_FN float observed(float cosine, float) { return clamp_cosine(cosine); }
+  MARGIN_FN void next_state(const Options&, float, float, const float*, float*) {}
+};
+
+struct CosFace : Margin {
+  static constexpr const char* kName = "cosface";
+  MARGIN_FN void aim(const Options& options, const Angle& angle, const float*, Target& target) {
+    target.psi = angle.cosine - options.margin;
+  }
+};
+
+struct ArcFace : Margin {
+  static constexpr const char* kName = "arcface";
+  MARGIN_FN void aim(const Options& options, const Angle& angle, const float*, Target& target) {
+    const Angular moved =
+        angular(angle.cosine, angle.sine, options.margin, options.cos_margin, options.sin_margin, options.easy);
+    target.psi = moved.psi;
+    target.slope = moved.slope;
+  }
+};
 
 // psi = (lambda c + (-1)^k cos(m theta) - 2k) / (1 + lambda); cos(m theta) and its derivative by Chebyshev's recurrence.
-MARGIN_FN void sphereface(Target& target, float cosine, int multiple, float steps) {
-  float lower = 1.0f, current = cosine, lower_slope = 0.0f, slope = 1.0f;
-  for (int i = 1; i < multiple; ++i) {
-    const float next = 2.0f * cosine * current - lower;
-    const float next_slope = 2.0f * current + 2.0f * cosine * slope - lower_slope;
-    lower = current, current = next, lower_slope = slope, slope = next_slope;
+struct SphereFace : Margin {
+  static constexpr const char* kName = "sphereface";
+  static constexpr int kState = 1;  // the steps so far
+  static constexpr float kBase = 1000.0f, kDecay = 0.12f, kLeast = 5.0f;  // the annealing of lambda
+  static constexpr float kScaleCeiling = 1e31f;  // the scale |z| grows no further, so that its gradients stay finite
+  MARGIN_FN void aim(const Options& options, const Angle& angle, const float* state, Target& target) {
+    const int multiple = int(options.margin);
+    const float cosine = angle.cosine;
+    float lower = 1.0f, current = cosine, lower_slope = 0.0f, slope = 1.0f;
+    for (int i = 1; i < multiple; ++i) {
+      const float next = 2.0f * cosine * current - lower;
+      const float next_slope = 2.0f * current + 2.0f * cosine * slope - lower_slope;
+      lower = current;
+      current = next;
+      lower_slope = slope;
+      slope = next_slope;
+    }
+    const int k = int(fminf(floorf(multiple * acosf(cosine) / kPi), multiple - 1.0f));  // of NaN a number, as an int must be
+    const float sign = k % 2 ? -1.0f : 1.0f;
+    const float lambda = clamp(kBase / (1.0f + kDecay * state[0]), kLeast, kBase);
+    target.psi = (lambda * cosine + sign * current - 2.0f * k) / (1.0f + lambda);
+    target.slope = (lambda + sign * slope) / (1.0f + lambda);
+    target.scale = clamp(angle.norm, 0.0f, kScaleCeiling);
+    target.scale_slope = angle.norm <= kScaleCeiling ? 1.0f : 0.0f;
   }
-  const int k = int(fminf(floorf(multiple * acosf(cosine) / kPi), multiple - 1.0f));  // of NaN a number, which an int needs
-  const float sign = k % 2 ? -1.0f : 1.0f;
-  const float blend = clamp(kSphereBase / (1.0f + kSphereDecay * steps), kSphereLeast, kSphereBase);
-  target.psi = (blend * cosine + sign * current - 2.0f * k) / (1.0f + blend);
-  target.slope = (blend + sign * slope) / (1.0f + blend);
-}
+  MARGIN_FN void next_state(const Options&, float, float, const float* state, float* next) { next[0] = state[0] + 1.0f; }
+};
+
+struct CurricularFace : Margin {
+  static constexpr const char* kName = "curricularface";
+  static constexpr int kState = 1;  // t, the running mean of c_y
+  static constexpr bool kShapesNegatives = true;
+  static constexpr float kRate = 0.01f;
+  MARGIN_FN void aim(const Options& options, const Angle& angle, const float* state, Target& target) {
+    ArcFace::aim(options, angle, state, target);
+    target.threshold = angle.cosine * options.cos_margin - angle.sine * options.sin_margin;
+    target.t = state[0];
+  }
+  MARGIN_FN void next_state(const Options&, float mean, float, const float* state, float* next) {
+    next[0] = kRate * mean + (1.0f - kRate) * state[0];
+  }
+};
 
 // psi = cos(clip(theta - m q)) - (m q + m), q the norm's distance from its running mean, in h / std, within [-1, 1].
-MARGIN_FN void adaface(Target& target, const Options& options, float cosine, float sine, float norm, const float* state) {
-  const float bounded = clamp(norm, kClipEps, kMaxNorm);
-  const float push = options.margin * clamp(options.h * (bounded - state[0]) / (state[1] + kClipEps), -1.0f, 1.0f);
-  const float theta = acosf(cosine) - push;
-  const bool inside = theta >= kClipEps && theta <= kPi - kClipEps;
-  const float clipped = clamp(theta, kClipEps, kPi - kClipEps);
-  target.psi = cosf(clipped) - (push + options.margin);
-  target.slope = inside ? sinf(clipped) / sine : 0.0f;
-}
-
-MARGIN_FN void magface(Target& target, float cosine, float sine, float norm) {
-  const float bounded = clamp(norm, kMagLow, kMagHigh);
-  const float rise = (kMagMarginHigh - kMagMarginLow) / (kMagHigh - kMagLow);
-  const float margin = kMagMarginLow + rise * (bounded - kMagLow);
-  const bool inside = norm >= kMagLow && norm <= kMagHigh;
-  angular(target, cosine, sine, margin, cosf(margin), sinf(margin), true);
-  target.norm_slope *= inside ? rise : 0.0f;
-  target.penalty = kMagWeight * (bounded / (kMagHigh * kMagHigh) + 1.0f / bounded);
-  target.penalty_slope = inside ? kMagWeight * (1.0f / (kMagHigh * kMagHigh) - 1.0f / (bounded * bounded)) : 0.0f;
-}
-
-// The target of a row with cosine c_y and norm |z|; `state` is the running state as this step uses it.
-MARGIN_FN Target target_of(const Options& options, float raw_cosine, float norm, const float* state) {
-  const float cosine = clamp_cosine(raw_cosine);
-  const float sine = sqrtf(fmaxf((1.0f - cosine) * (1.0f + cosine), 1.17549435e-38f));
-  Target target = {cosine, 1.0f, 0.0f, options.scale, 0.0f, 0.0f, 0.0f, 3.0f, 0.0f};  // no cosine is above 3
-  switch (options.loss) {
-    case kCosface:
-      target.psi = cosine - options.margin;
-      break;
-    case kSphereface:
-      sphereface(target, cosine, int(options.margin), state[0]);
-      target.scale = clamp(norm, 0.0f, kScaleCeiling);
-      target.scale_slope = norm <= kScaleCeiling ? 1.0f : 0.0f;
-      break;
-    case kAdaface:
-      adaface(target, options, cosine, sine, norm, state);
-      break;
-    case kMagface:
-      magface(target, cosine, sine, norm);
-      break;
-    case kArcface:
-    case kCurricularface:
-      angular(target, cosine, sine, options.margin, options.cos_margin, options.sin_margin, options.easy);
-      target.norm_slope = 0.0f;
-      if (options.loss == kCurricularface) {
-        target.threshold = cosine * options.cos_margin - sine * options.sin_margin;
-        target.t = state[0];
-      }
+struct AdaFace : Margin {
+  static constexpr const char* kName = "adaface";
+  static constexpr int kState = 2;  // the running mean and standard deviation of the norms
+  static constexpr float kClipEps = 1e-3f, kMaxNorm = 100.0f;
+  MARGIN_FN void aim(const Options& options, const Angle& angle, const float* state, Target& target) {
+    const float bounded = observed(angle.cosine, angle.norm);
+    const float push = options.margin * clamp(options.h * (bounded - state[0]) / (state[1] + kClipEps), -1.0f, 1.0f);
+    const float theta = acosf(angle.cosine) - push;
+    const bool inside = theta >= kClipEps && theta <= kPi - kClipEps;
+    const float clipped = clamp(theta, kClipEps, kPi - kClipEps);
+    target.psi = cosf(clipped) - (push + options.margin);
+    target.slope = inside ? sinf(clipped) / angle.sine : 0.0f;
   }
-  return target;
-}
-
-// The state after a training step: from the batch's mean c_y, or mean and unbiased std of the clipped norms.
-MARGIN_FN void next_state(const Options& options, float mean, float std, const float* state, float* next) {
-  if (options.loss == kSphereface) next[0] = state[0] + 1.0f;
-  if (options.loss == kCurricularface) next[0] = kCurriculumRate * mean + (1.0f - kCurriculumRate) * state[0];
-  if (options.loss == kAdaface) {
+  MARGIN_FN float observed(float, float norm) { return clamp(norm, kClipEps, kMaxNorm); }
+  MARGIN_FN void next_state(const Options& options, float mean, float std, const float* state, float* next) {
     next[0] = options.t_alpha * mean + (1.0f - options.t_alpha) * state[0];
     next[1] = options.t_alpha * std + (1.0f - options.t_alpha) * state[1];
   }
+};
+
+struct MagFace : Margin {
+  static constexpr const char* kName = "magface";
+  static constexpr float kLow = 10.0f, kHigh = 110.0f;                          // l_a, u_a
+  static constexpr float kMarginLow = 0.45f, kMarginHigh = 0.8f, kWeight = 35.0f;  // l_m, u_m, lambda_g
+  MARGIN_FN void aim(const Options&, const Angle& angle, const float*, Target& target) {
+    const float bounded = clamp(angle.norm, kLow, kHigh);
+    const float rise = (kMarginHigh - kMarginLow) / (kHigh - kLow);
+    const float margin = kMarginLow + rise * (bounded - kLow);
+    const bool inside = angle.norm >= kLow && angle.norm <= kHigh;
+    const Angular moved = angular(angle.cosine, angle.sine, margin, cosf(margin), sinf(margin), true);
+    target.psi = moved.psi;
+    target.slope = moved.slope;
+    target.norm_slope = moved.margin_slope * (inside ? rise : 0.0f);
+    target.penalty = kWeight * (bounded / (kHigh * kHigh) + 1.0f / bounded);
+    target.penalty_slope = inside ? kWeight * (1.0f / (kHigh * kHigh) - 1.0f / (bounded * bounded)) : 0.0f;
+  }
+};
+
+template <typename... Each>
+struct List {
+  static constexpr int kCount = sizeof...(Each);
+};
+
+// All losses; a loss's number is its place.
+using Losses = List<CosFace, ArcFace, SphereFace, CurricularFace, AdaFace, MagFace>;
+
+// Calls work(loss) with the struct of the loss of this number, and not at all where there is none.
+template <typename Work, typename... Each>
+MARGIN_FN void with_loss(int number, List<Each...>, const Work& work) {
+  int place = 0;
+  ((place++ == number ? work(Each()) : void()), ...);
 }
 
-// What next_state() takes the mean of: a row's clipped cosine, or its clipped norm.
+}  // namespace
+
+// The target of a sample with cosine c_y and norm |z|; `state` is the running state as this step uses it.
+MARGIN_FN Target target_of(const Options& options, float raw_cosine, float norm, const float* state) {
+  const float cosine = clamp_cosine(raw_cosine);
+  const Angle angle = {cosine, sqrtf(fmaxf((1.0f - cosine) * (1.0f + cosine), 1.17549435e-38f)), norm};
+  Target target;
+  target.scale = options.scale;
+  with_loss(options.loss, Losses(), [&](auto loss) { loss.aim(options, angle, state, target); });
+  return target;
+}
+
+// The state after a training step, from the batch's mean and standard deviation of what is observed.
+MARGIN_FN void next_state(const Options& options, float mean, float std, const float* state, float* next) {
+  with_loss(options.loss, Losses(), [&](auto loss) { loss.next_state(options, mean, std, state, next); });
+}
+
+// What the state follows of a sample.
 MARGIN_FN float observed(const Options& options, float cosine, float norm) {
-  return options.loss == kAdaface ? clamp(norm, kClipEps, kMaxNorm) : clamp_cosine(cosine);
-}
-
-// The largest of a row's negatives n_j, and the sum of exp(s (n_j - peak)) over them: S = exp(s peak) rest. `highest` is the
-// largest of their cosines: c_y above it is a hit.
-struct Others {
-  float peak, rest, highest;
-};
-
-// How a row's loss moves, before the division by N: everything the gradient needs beside the cosines.
-struct RowGradient {
-  float strength;          // d loss / d n_j of a negative is strength exp(scale (n_j - peak))
-  float scale, peak;
-  float threshold, t;
-  float target;            // d loss / d c_y
-  float norm, norm_share;  // d loss / d |z| is norm + norm_share * sum over the negatives of c_j d loss / d c_j
-};
-
-// log S - s psi.
-MARGIN_FN float excess_of(const Target& target, const Others& others) {
-  return target.scale * (others.peak - target.psi) + logf(others.rest);
-}
-
-MARGIN_FN RowGradient row_gradient(const Target& target, const Others& others) {
-  const float pull = scaled_sigmoid(target.scale, excess_of(target, others));  // s (1 - p_y), with all its digits
-  const float by_scale = target.scale_slope / target.scale;
-  return {pull / others.rest,
-          target.scale,
-          others.peak,
-          target.threshold,
-          target.t,
-          -pull * target.slope,
-          -pull * (target.norm_slope + by_scale * target.psi) + target.penalty_slope,
-          by_scale};
-}
-
-// What forward keeps of a row; backward needs no more of the loss than this, whichever loss it is. log S and c_y are also
-// what a head sharded over classes would exchange.
-struct Row {
-  float norm, cosine, highest, log_others;  // |z|, c_y (not clamped), the largest other cosine, log of S
-  RowGradient gradient;
-};
-constexpr int kRowNumbers = sizeof(Row) / sizeof(float);
-
-// Completes a row once the sum over its negatives is known; returns its loss.
-MARGIN_FN float finish_row(const Target& target, const Others& others, Row& row) {
-  row.highest = others.highest;
-  row.log_others = target.scale * others.peak + logf(others.rest);
-  row.gradient = row_gradient(target, others);
-  return softplus(excess_of(target, others)) + target.penalty;
+  float value = NAN;
+  with_loss(options.loss, Losses(), [&](auto loss) { value = loss.observed(cosine, norm); });
+  return value;
 }
 
 }  // namespace margin

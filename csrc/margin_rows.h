@@ -1,5 +1,5 @@
-// The loops over rows that the CPU kernels are made of. margin_rows.cpp is compiled once for each instruction set and
-// fills this table; instruction_sets.cpp chooses one at run time. Plain pointers only: nothing inline from elsewhere may
+// The loops over rows of a matrix that the CPU kernels are made of. margin_rows.cpp is compiled once for each instruction set
+// and fills this table; instruction_sets.cpp chooses one at run time. Plain pointers only: nothing inline from elsewhere may
 // be compiled with an instruction set that the machine might lack.
 //
 // Vectors end where they end: no loop reads or writes past `size`. Unit vectors of the few-classes regime stand `stride` apart,
@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include "margin_math.h"
+#include "sample_loss.h"
 
 namespace margin {
 
@@ -17,46 +17,59 @@ constexpr int64_t kRowTile = 4;  // rows whose products with a prototype are tak
 
 enum class Type : int { kFloat, kBFloat16, kHalf };
 
-// How a row's products become logits: c = factor times the product (and each class's own), n = c, or c (t + c) above
-// CurricularFace's threshold, then scale n.
+// `count` rows of `size` entries, one after the other.
+struct Rows {
+  const void* data;
+  Type type;
+  int64_t count, size;
+};
+
+// The unit vectors of few classes [classes, stride], fp32.
+struct Prototypes {
+  const float* unit;
+  int64_t classes, stride;
+};
+
+// How a sample's products become logits: c = factor times the product (and each class's own), n = shaped(c, threshold, t), then
+// scale n.
 struct Logits {
   float factor, scale, threshold, t;
 };
 
-struct Rows {
+struct RowLoops {
   const char* name;
 
-  // norm [rows] = |in|, any magnitude; kNormFloor for a row that has no direction, NaN where an entry is not finite.
-  void (*lengths)(const void* in, Type type, int64_t rows, int64_t size, float* norm);
+  // norm [count] = |in|, any magnitude; kNormFloor for a row that has no direction, NaN where an entry is not finite.
+  void (*lengths)(Rows in, float* norm);
 
-  // unit [rows, stride] = in [rows, size] / |in| (0 without a direction), zeros up to the stride, and norm [rows].
-  void (*normalize)(const void* in, Type type, int64_t rows, int64_t size, int64_t stride, float* unit, float* norm);
+  // unit [count, stride] = in / |in| (0 without a direction), zeros up to the stride, and norm [count].
+  void (*normalize)(Rows in, int64_t stride, float* unit, float* norm);
 
-  // Few classes: norm [rows] = |in| and cosine [rows, classes] = in / |in| . unit[class], for at most kRowTile rows.
-  void (*measure)(const void* in, Type type, int64_t rows, int64_t size, const float* unit, int64_t classes,
-                  int64_t stride, float* norm, float* cosine);
+  // Few classes: norm [count] = |in| and cosine [count, classes] = in / |in| . unit[class], for at most kRowTile rows.
+  void (*cosines)(Rows in, Prototypes prototypes, float* norm, float* cosine);
 
-  // Few classes: grad[j] = factor * d loss / d c_j. Returns the sum over the negatives of c_j grad[j].
-  float (*gradient)(const float* cosine, int64_t classes, int64_t own, const RowGradient& row, float factor, float* grad);
+  // Few classes: grad[j] = factor * d loss / d c_j of a sample. Returns the sum over the negatives of c_j grad[j].
+  float (*gradient)(const float* cosine, int64_t classes, int64_t own, const SampleGradient& sample, float factor, float* grad);
 
-  // Few classes, v = in / norm: out = (sum over c of grad[c] unit[c]) / norm + along v, and
+  // Few classes, v = in / norm: out = (sum over c of grad[c] unit[c]) / norm + along v, of the type of `in`, and
   // sums[c] += grad[c] v; 1 / norm and v are 0 without a direction. Without out or sums (null) that half is left out.
-  void (*spread)(const void* in, Type type, int64_t rows, int64_t size, const float* norm, const float* along,
-                 const float* grad, const float* unit, int64_t classes, int64_t stride, void* out, float* sums);
+  void (*accumulate_grads)(Rows in, Prototypes prototypes, const float* norm, const float* along, const float* grad, void* out,
+                           float* sums);
 
   // The largest n among the negatives of `count` classes, -3e38 without any, and into `highest` the largest of their cosines:
   // c_j is factor product[j] times inverse[j] (null: 1), `own` the label's place, outside [0, count) if elsewhere.
-  float (*peak)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float* highest);
+  float (*max_logit)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits,
+                     float* highest);
 
   // The sum of exp(scale (n - peak)) over the same negatives. Into `out`, if it is not null (it may be `product`), goes what
   // backward multiplies with: the exponential times d n_j / d c_j times inverse[j], and zero at the label.
-  float (*weigh)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits,
-                 float peak, float* out);
+  float (*exp_sum)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float peak,
+                   float* out);
 
   float (*dot)(const float* a, const float* b, int64_t size);
 
-  // h [size] = a h + b x, for x of any type; h is not read where a is 0.
-  void (*blend)(float* h, float a, const void* x, Type type, float b, int64_t size);
+  // y [size] = a x + b y, for x of any type; y is not read where b is 0.
+  void (*axpby)(float a, const void* x, Type type, float b, float* y, int64_t size);
 
   // The backward of a normalisation: out = (h - (h . x) pull x) inverse + along x; out may be h.
   void (*project)(const float* h, const float* x, float pull, float inverse, float along, int64_t size, void* out, Type type);
@@ -65,10 +78,10 @@ struct Rows {
   void (*add)(const float* part, int64_t count, float* sum);
 };
 
-const Rows& rows_plain();
+const RowLoops& row_loops_plain();
 #ifdef MARGIN_X86
-const Rows& rows_avx2();
-const Rows& rows_avx512();
+const RowLoops& row_loops_avx2();
+const RowLoops& row_loops_avx512();
 #endif
 
 }  // namespace margin

@@ -9,8 +9,9 @@ TORCH_LIBRARY(cifarnet_on_host, library) {
       "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
       "float h, float t_alpha, bool easy, bool training) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def(
-      "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor rows, Tensor cosines, "
+      "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
       "bool want_features, bool want_weight) -> (Tensor, Tensor)");
+  library.def("losses() -> str[]");
   library.def("keep_cosines(int most) -> ()");
   library.def("limit_shared(int bytes) -> ()");
   library.def("launches() -> int");
@@ -19,6 +20,7 @@ TORCH_LIBRARY(cifarnet_on_host, library) {
 #include "../csrc/margin_head_cuda.cu"
 
 TORCH_LIBRARY_IMPL(cifarnet_on_host, CompositeExplicitAutograd, library) {
+  library.impl("losses", []() { return margin::loss_names(); });
   library.impl("keep_cosines", [](int64_t most) { margin::kept_cosines = most; });
   library.impl("launches", []() -> int64_t { return host::launches; });
   library.impl("limit_shared", [](int64_t bytes) { host::limit = bytes; });

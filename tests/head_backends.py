@@ -50,6 +50,6 @@ def run_on_host(on_host, loss, z, w, y, state, training, upstream, most_kept, **
     on_host.keep_cosines(most_kept)
     constants = {"h": 0.333, "t_alpha": 0.01, "easy": False, **constants}
     numbers = [float(constants[name]) for name in ("scale", "margin", "h", "t_alpha")]
-    number = kernels.LOSS_NUMBERS[loss]
+    number = on_host.losses().index(loss)
     value, new, rows, cosines = on_host.margin_loss(z, w, y, state, number, *numbers, constants["easy"], training)
     return value, new, *on_host.margin_loss_backward(torch.tensor(upstream), z, w, y, rows, cosines, True, True)

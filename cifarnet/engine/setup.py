@@ -88,7 +88,8 @@ def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.
     precision = pick_precision(config.precision, device)
     check_model(config)
     plain = not LOSSES[config.loss].angular or config.head_parallel
-    return device, precision, "torch" if plain else kernels.resolve(config.backend, device.type)
+    backend = "torch" if plain else kernels.resolve(config.backend, device.type, loss=config.loss)
+    return device, precision, backend
 
 
 def build_loader(

@@ -87,7 +87,7 @@ class MarginHead(StatefulHead):
             check_range(labels, len(self.weight))
             state = state_of_all_ranks(features, self.weight, labels, self.options, self.state, self.ranks)
             moves = False  # it has
-        if kernels.resolve(self.backend, features.device.type, features.dtype) == "torch":
+        if kernels.resolve(self.backend, features.device.type, features.dtype, self.options.loss) == "torch":
             kernels.count_torch_call()
             check_range(labels, len(self.weight))
             with full_precision(features.device):

@@ -19,27 +19,26 @@ from cifarnet.core.errors import Refused
 from cifarnet.losses.options import MarginOptions
 
 BACKENDS = ("auto", "torch", "cpu", "cuda")
-LOSS_NUMBERS = {"cosface": 0, "arcface": 1, "sphereface": 2, "curricularface": 3, "adaface": 4, "magface": 5}
 PURE_TORCH = "use backend='torch' for it"
 REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
-ROW_NUMBERS = 12  # columns of the rows; the first four: |z|, c_y, the largest other cosine, log S over the others
 
 _torch_calls = 0
 _extension: Any = None
 _why_not: str | None = None  # why the extension is not used, once that was found out
-_resolved: dict[tuple[str, str, torch.dtype], str] = {}
+_loss_numbers: dict[str, int] = {}  # as the extension says
+_resolved: dict[tuple[str, str, torch.dtype, str | None], str] = {}
 
 
-def resolve(backend: str, device: str, dtype: torch.dtype = torch.float32) -> str:
-    """The backend ("torch", "cpu" or "cuda") that runs the head for features on `device` ("cpu", "cuda", "mps").
+def resolve(backend: str, device: str, dtype: torch.dtype = torch.float32, loss: str | None = None) -> str:
+    """The backend ("torch", "cpu" or "cuda") that runs `loss` for features on `device` ("cpu", "cuda", "mps").
 
-    The environment variable CIFARNET_BACKEND stands in for "auto". float64 features run in pure torch: the kernels
-    compute in float32.
+    Without `loss`, any loss that the extension has. The environment variable CIFARNET_BACKEND stands in for "auto". float64
+    features run in pure torch: the kernels compute in float32.
 
     Raises:
         Refused: a backend was asked for by name and cannot run here.
     """
-    key = (backend, device, dtype)
+    key = (backend, device, dtype, loss)
     if key not in _resolved:
         _resolved[key] = _resolve(*key)
     return _resolved[key]
@@ -49,7 +48,7 @@ def resolve(backend: str, device: str, dtype: torch.dtype = torch.float32) -> st
 resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _resolve(backend: str, device: str, dtype: torch.dtype) -> str:
+def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = None) -> str:
     what = "--backend"
     if backend == "auto" and "CIFARNET_BACKEND" in os.environ:
         backend, what = os.environ["CIFARNET_BACKEND"], "CIFARNET_BACKEND"
@@ -59,7 +58,7 @@ def _resolve(backend: str, device: str, dtype: torch.dtype) -> str:
         return "torch"
     if backend == "auto":
         usable = device in ("cpu", "cuda") and dtype != torch.float64 and _extension_path() is not None
-        problem = _problem(device) if usable else None
+        problem = _problem(device, loss) if usable else None
         if problem:
             warnings.warn(f"the compiled margin head is not used: {problem}; {REBUILD}", stacklevel=3)
         return device if usable and not problem else "torch"
@@ -69,14 +68,14 @@ def _resolve(backend: str, device: str, dtype: torch.dtype) -> str:
         raise Refused(what, "the kernels compute in float32, the features are float64", "use --backend torch")
     if _extension_path() is None:
         raise Refused(what, f"the {backend} extension is not built", f"use --backend torch, or build it ({REBUILD})")
-    problem = _problem(device)
+    problem = _problem(device, loss)
     if problem:
-        raise Refused(what, problem, REBUILD)
+        raise Refused(what, problem, f"use --backend torch, or {REBUILD}")
     return backend
 
 
 def build_info() -> dict[str, str]:
-    """What the extension was built for: torch, cuda ("" without), archs, sets; empty where it is not built."""
+    """The extension's build: its torch, cuda ("" without), archs, sets; empty where it is not built."""
     path = _extension_path()
     return _read_stamp(path) if path else {}
 
@@ -100,6 +99,11 @@ def calls() -> dict[str, int]:
     return {"torch": _torch_calls, "cpu": cpu, "cuda": cuda}
 
 
+def loss_number(loss: str) -> int:
+    """The number by which the extension's operator knows `loss`; the extension must be loaded (see `resolve`)."""
+    return _loss_numbers[loss]
+
+
 def count_torch_call() -> None:
     """Note that pure torch computed a loss."""
     global _torch_calls
@@ -112,7 +116,8 @@ def margin_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The compiled `cifarnet.losses.margin_loss.margin_loss`, same arguments and results; `resolve` must have allowed it.
 
-    features and weight may be float32, bfloat16 or float16, each its own; sums are float32. The rows are [N, ROW_NUMBERS].
+    features and weight may be float32, bfloat16 or float16, each its own; sums are float32. The rows are all that the extension
+    keeps of a sample [N, statistics]; the first four columns: |z|, c_y, the largest other cosine, log S over the others.
     A label out of range raises IndexError on the CPU; on CUDA it is a device-side assertion, reported at the next
     synchronisation.
 
@@ -126,7 +131,7 @@ def margin_loss(
         weight,
         labels,
         state,
-        LOSS_NUMBERS[options.loss],
+        loss_number(options.loss),
         options.scale,
         options.margin,
         options.constants.get("h", 0.333),
@@ -149,13 +154,17 @@ def _read_stamp(path: str) -> dict[str, str]:
     return dict(item.split("=", 1) for item in stamp.split(";")) if stamp else {}
 
 
-def _problem(device: str) -> str | None:
-    """Why the extension that is there cannot run on `device`, or None; loads it on the way."""
+def _problem(device: str, loss: str | None = None) -> str | None:
+    """The reason why the extension that is there cannot run `loss` on `device`, or None; loads it on the way."""
     global _extension, _why_not
     if _extension is None and _why_not is None:
         _why_not = _load(_extension_path() or "")
-    if _why_not or device == "cpu":
+    if _why_not:
         return _why_not
+    if loss is not None and loss not in _loss_numbers:
+        return f"it has no loss '{loss}'"
+    if device == "cpu":
+        return None
     info = build_info()
     if not info["cuda"]:
         return "it is built without CUDA"
@@ -166,7 +175,7 @@ def _problem(device: str) -> str | None:
 
 
 def runs_on(archs: str, major: int, minor: int) -> bool:
-    """Whether code built for `archs` ("8.0,9.0+PTX") runs on a GPU of compute capability major.minor.
+    """True where code built for `archs` ("8.0,9.0+PTX") runs on a GPU of compute capability major.minor.
 
     Machine code runs on the same major version from its own minor on; PTX is compiled for anything newer.
     """
@@ -190,6 +199,9 @@ def _load(path: str) -> str | None:
         _extension = importlib.import_module("cifarnet._C")
     except ImportError as error:
         return f"it cannot be loaded ({str(error).splitlines()[0]})"
+    if not hasattr(_extension, "losses"):
+        return "it is built from older sources"
+    _loss_numbers.update((name, number) for number, name in enumerate(_extension.losses()))
     _register_fakes()
     return None
 
@@ -205,12 +217,12 @@ def _register_fakes() -> None:
         return (
             new((), dtype=torch.float32),
             torch.empty_like(state),
-            new((samples, ROW_NUMBERS), dtype=torch.float32),
+            new((samples, _extension.statistics()), dtype=torch.float32),
             new((kept, classes), dtype=torch.float32),
         )
 
     @torch.library.register_fake("cifarnet::margin_loss_backward")
-    def backward(grad, features, weight, labels, rows, cosines, want_features, want_weight):  # type: ignore[no-untyped-def]
+    def backward(grad, features, weight, labels, statistics, cosines, want_features, want_weight):  # type: ignore[no-untyped-def]
         return (
             features.new_empty(features.shape if want_features else 0),
             weight.new_empty(weight.shape if want_weight else 0),

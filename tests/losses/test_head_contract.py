@@ -1,4 +1,4 @@
-"""What every head promises on every backend: labels, types, states, transforms, and hits without N x C logits."""
+"""The promises of every head on every backend: labels, types, states, transforms, and hits without N x C logits."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What a margin head does at the ends of its range, on each backend: NaN, Inf, 16-bit overflow, norms from 1e-30 to 1e30."""
+"""A margin head at the ends of its range, on each backend: NaN, Inf, 16-bit overflow, norms from 1e-30 to 1e30."""
 
 import math
 
@@ -21,7 +21,7 @@ def draw(n, d, c, loss, seed=0):
 
 
 def broken(x):
-    """Whether entries are NaN or Inf."""
+    """True where entries are NaN or Inf."""
     return ~x.isfinite()
 
 

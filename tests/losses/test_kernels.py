@@ -8,7 +8,7 @@ import torch
 from margin_reference import ORIGINAL, STATE, reference
 
 from cifarnet.core.config import MarginOptions
-from cifarnet.losses import kernels
+from cifarnet.losses import LOSSES, kernels
 
 EXTENSION = pytest.importorskip("cifarnet._C", reason="the extension is not built")
 kernels.resolve("cpu", "cpu")  # loads it, or says why not
@@ -247,6 +247,19 @@ def test_what_is_refused():
         run(z.double(), w, y)
     with pytest.raises(ValueError, match="2 numbers of float32 state"):
         run(z, w, y, loss="adaface")
+
+
+def test_every_angular_loss_has_its_kernels():
+    assert sorted(EXTENSION.losses()) == sorted(name for name, row in LOSSES.items() if row.angular)
+    assert [kernels.loss_number(name) for name in EXTENSION.losses()] == list(range(len(EXTENSION.losses())))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("number", [-1, len(EXTENSION.losses()), 1 << 40])
+def test_an_unknown_loss_number_is_an_error(number, device):
+    z, w, y, state = sample("arcface", 6, 8, 4, device)
+    with pytest.raises(ValueError, match=f"there is no loss number {number}"):
+        torch.ops.cifarnet.margin_loss(z, w, y, state, number, 64.0, 0.5, 0.3, 0.01, False, True)
 
 
 def test_a_second_derivative_is_refused():

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from cifarnet.core.errors import Refused
-from cifarnet.losses import kernels
+from cifarnet.losses import LOSSES, kernels, margins
+from cifarnet.losses.heads import MarginHead
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch):
     """Each test finds out anew which backends there are."""
-    for name, value in {"_resolved": {}, "_why_not": None, "_extension": None}.items():
+    for name, value in {"_resolved": {}, "_why_not": None, "_extension": None, "_loss_numbers": {}}.items():
         monkeypatch.setattr(kernels, name, value)
     monkeypatch.delenv("CIFARNET_BACKEND", raising=False)
 
@@ -92,6 +94,43 @@ def test_built_without_this_gpu_s_architecture(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(kernels, "_resolved", {})
     assert kernels.resolve("auto", "cuda") == "cuda"
+
+
+@pytest.fixture
+def newface(monkeypatch):
+    """A loss in pure torch, a copy of CosFace, that the extension does not have."""
+    pytest.importorskip("cifarnet._C", reason="the extension is not built")
+    monkeypatch.setitem(LOSSES, "newface", LOSSES["cosface"])
+    monkeypatch.setitem(margins.TARGETS, "newface", margins.cosface)
+    return "newface"
+
+
+def test_a_loss_without_kernels_runs_in_pure_torch(newface):
+    torch.manual_seed(0)
+    head, twin = MarginHead(8, 5, newface), MarginHead(8, 5, "cosface", backend="torch")
+    twin.load_state_dict(head.state_dict())
+    features, labels = torch.randn(4, 8), torch.randint(5, (4,))
+    assert kernels.resolve("auto", "cpu", loss="cosface") == "cpu"  # loads the extension
+    before = kernels.calls()
+    with pytest.warns(UserWarning, match="compiled margin head is not used: it has no loss 'newface'") as caught:
+        values = [head(features, labels) for _ in range(2)]
+    assert len(caught) == 1 and kernels.calls() == before | {"torch": before["torch"] + 2}
+    assert all(torch.equal(value, twin(features, labels)) for value in values)
+
+
+def test_a_loss_without_kernels_is_refused_by_a_named_backend(newface):
+    with pytest.raises(Refused, match=r"^--backend: it has no loss 'newface'.*use --backend torch") as refused:
+        kernels.resolve("cpu", "cpu", loss=newface)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(Refused, match="it has no loss 'newface'"):
+        MarginHead(8, 5, newface, backend="cpu")(torch.randn(4, 8), torch.randint(5, (4,)))
+
+
+def test_built_from_older_sources(monkeypatch, tmp_path):
+    pretend(monkeypatch, tmp_path, f"cifarnet-build:torch={torch.__version__};cuda=;archs=;sets=plain:end")
+    monkeypatch.setattr(kernels.importlib, "import_module", lambda name: types.ModuleType(name))
+    with pytest.raises(Refused, match="it is built from older sources"):
+        kernels.resolve("cpu", "cpu")
 
 
 def test_not_built(monkeypatch):

@@ -18,7 +18,7 @@ def arguments(loss, n=12, d=20, c=7):
     constants = {"h": 0.333, "t_alpha": 0.01, **ORIGINAL[loss]}
     numbers = [float(constants[name]) for name in ("scale", "margin", "h", "t_alpha")]
     features = torch.randn(n, d, requires_grad=True)
-    return features, head.weight, torch.randint(c, (n,)), head.state, kernels.LOSS_NUMBERS[loss], *numbers, False, True
+    return features, head.weight, torch.randint(c, (n,)), head.state, kernels.loss_number(loss), *numbers, False, True
 
 
 @pytest.mark.parametrize("loss", ["arcface", "adaface"])

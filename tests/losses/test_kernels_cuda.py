@@ -10,10 +10,8 @@ import pytest
 import torch
 from conftest import INCLUDES, ROOT
 from margin_reference import ORIGINAL
-from test_kernels import TOLERANCE, error, expected, sample
+from test_kernels import EXTENSION, TOLERANCE, error, expected, sample
 from torch.utils.cpp_extension import CUDA_HOME
-
-from cifarnet.losses import kernels
 
 NVCC = shutil.which("nvcc") or (
     f"{CUDA_HOME}/bin/nvcc" if CUDA_HOME and Path(CUDA_HOME, "bin", "nvcc").exists() else None
@@ -44,7 +42,7 @@ def run(on_host, loss, features, weight, labels, state, training=True, **constan
     constants = {"h": 0.333, "t_alpha": 0.01, "easy": False, **ORIGINAL[loss], **constants}
     options = [constants[name] for name in ("scale", "margin", "h", "t_alpha", "easy")]
     value, new, rows, cosines = on_host.margin_loss(
-        features, weight, labels, state, kernels.LOSS_NUMBERS[loss], *options, training
+        features, weight, labels, state, on_host.losses().index(loss), *options, training
     )
     grad = torch.tensor(1.5)
     return value, new, *on_host.margin_loss_backward(grad, features, weight, labels, rows, cosines, True, True)
@@ -143,7 +141,7 @@ def test_the_largest_other_cosine_is_handed_out(on_host, loss, regime):
     n, d, c, kept = REGIMES[regime]
     on_host.keep_cosines(kept)
     z, w, y, state = sample(loss, n, d, c)
-    rows = on_host.margin_loss(z, w, y, state, kernels.LOSS_NUMBERS[loss], 64.0, 4.0, 0.3, 0.01, False, True)[2]
+    rows = on_host.margin_loss(z, w, y, state, on_host.losses().index(loss), 64.0, 4.0, 0.3, 0.01, False, True)[2]
     unit = torch.nn.functional.normalize
     cosine = unit(z.double()) @ unit(w.double()).T
     own = torch.nn.functional.one_hot(y, c).bool()
@@ -178,12 +176,23 @@ def test_several_blocks_sum_the_loss_and_the_state(on_host, loss, classes):
     assert all(torch.equal(a, b) for a, b in zip(got, run(on_host, loss, *batch), strict=True))
 
 
+def test_the_losses_are_the_same_on_both_devices(on_host):
+    assert on_host.losses() == EXTENSION.losses()
+
+
+@pytest.mark.parametrize("number", [-1, len(EXTENSION.losses())])
+def test_an_unknown_loss_number_is_an_error_on_the_host(on_host, number):
+    z, w, y, state = sample("arcface", 5, 8, 4)
+    with pytest.raises(ValueError, match=f"there is no loss number {number}"):
+        on_host.margin_loss(z, w, y, state, number, 64.0, 0.5, 0.3, 0.01, False, True)
+
+
 def test_a_stateless_loss_takes_no_kernel_for_its_state(on_host):
     on_host.keep_cosines(1 << 23)
     counts = {}
     for loss in ("arcface", "adaface"):
         z, w, y, state = sample(loss, 5, 8, 70)
         before = on_host.launches()
-        on_host.margin_loss(z, w, y, state, kernels.LOSS_NUMBERS[loss], 64.0, 0.5, 0.3, 0.01, False, True)
+        on_host.margin_loss(z, w, y, state, on_host.losses().index(loss), 64.0, 0.5, 0.3, 0.01, False, True)
         counts[loss] = on_host.launches() - before
     assert counts == {"arcface": 5, "adaface": 6}  # normalise twice, targets, sums, loss; and the state
