@@ -1,9 +1,11 @@
 """Which backend runs the margin head: pure torch, or the compiled extension on the CPU or on CUDA.
 
 The extension is optional. Before it is loaded, the stamp in its file is read: a library built for another torch would
-crash or compute nonsense. `auto` then falls back to pure torch with one warning; a backend asked for by name refuses.
+crash or compute nonsense. `auto` then falls back to pure torch with one warning, as it does where nothing is built (pip
+hides what a build says); a backend asked for by name refuses.
 """
 
+import functools
 import importlib
 import importlib.util
 import mmap
@@ -22,6 +24,10 @@ BACKENDS = ("auto", "torch", "cpu", "cuda")
 LOSS_NUMBERS = {"cosface": 0, "arcface": 1, "sphereface": 2, "curricularface": 3, "adaface": 4, "magface": 5}
 PURE_TORCH = "use backend='torch' for it"
 REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
+BUILD = "pip install --no-build-isolation ."
+NOT_BUILT = (
+    f"the compiled margin head is not built, pure torch runs it; for the kernels, in cifarnet's source folder: {BUILD}"
+)
 ROW_NUMBERS = 12  # columns of the rows; the first four: |z|, c_y, the largest other cosine, log S over the others
 
 _torch_calls = 0
@@ -58,7 +64,10 @@ def _resolve(backend: str, device: str, dtype: torch.dtype) -> str:
     if backend == "torch":
         return "torch"
     if backend == "auto":
-        usable = device in ("cpu", "cuda") and dtype != torch.float64 and _extension_path() is not None
+        usable = device in ("cpu", "cuda") and dtype != torch.float64
+        if usable and _extension_path() is None:
+            _say_not_built()
+            return "torch"
         problem = _problem(device) if usable else None
         if problem:
             warnings.warn(f"the compiled margin head is not used: {problem}; {REBUILD}", stacklevel=3)
@@ -68,11 +77,17 @@ def _resolve(backend: str, device: str, dtype: torch.dtype) -> str:
     if dtype == torch.float64:
         raise Refused(what, "the kernels compute in float32, the features are float64", "use --backend torch")
     if _extension_path() is None:
-        raise Refused(what, f"the {backend} extension is not built", f"use --backend torch, or build it ({REBUILD})")
+        raise Refused(what, f"the {backend} extension is not built", f"use --backend torch, or build it: {BUILD}")
     problem = _problem(device)
     if problem:
         raise Refused(what, problem, REBUILD)
     return backend
+
+
+@functools.cache
+def _say_not_built() -> None:
+    """Warn once a process."""
+    warnings.warn(NOT_BUILT, stacklevel=4)
 
 
 def build_info() -> dict[str, str]:

@@ -22,6 +22,7 @@ def _forgotten(monkeypatch):
     """Each test finds out anew which backends there are."""
     for name, value in {"_resolved": {}, "_why_not": None, "_extension": None}.items():
         monkeypatch.setattr(kernels, name, value)
+    kernels._say_not_built.cache_clear()
     monkeypatch.delenv("CIFARNET_BACKEND", raising=False)
 
 
@@ -96,9 +97,13 @@ def test_built_without_this_gpu_s_architecture(monkeypatch, tmp_path):
 
 def test_not_built(monkeypatch):
     monkeypatch.setattr(kernels, "_extension_path", lambda: None)
+    with pytest.warns(UserWarning, match=r"pure torch runs it; .* pip install --no-build-isolation \.$") as caught:
+        for dtype in (torch.float32, torch.bfloat16, torch.float64):
+            assert kernels.resolve("auto", "cpu", dtype) == "torch"
+    assert [warning.filename for warning in caught] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert kernels.resolve("auto", "cpu") == "torch" and kernels.resolve("torch", "cpu") == "torch"
+        assert kernels.resolve("torch", "cpu") == "torch" and kernels.resolve("auto", "mps") == "torch"
     assert kernels.build_info() == {}
     with pytest.raises(Refused, match="the cpu extension is not built") as refused:
         kernels.resolve("cpu", "cpu")
