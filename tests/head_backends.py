@@ -4,8 +4,9 @@ import pytest
 import torch
 from margin_reference import ORIGINAL
 
-from cifarnet.core.config import MarginOptions
-from cifarnet.losses import kernels, margins
+from cifarnet.losses import LOSSES, kernels
+from cifarnet.losses.margin_loss import margin_loss
+from cifarnet.losses.options import MarginOptions
 
 GPU = torch.cuda.is_available() and bool(kernels.build_info().get("cuda"))
 BACKENDS = (
@@ -34,8 +35,9 @@ def evaluate(request):
         if backend == "cuda":
             z, w, y, state = (x.cuda() for x in (z, w, y, state))
         z, w = z.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
-        function = margins.margin_loss if backend == "torch" else kernels.margin_loss
-        options = MarginOptions(loss, easy_margin=constants.pop("easy", False), **constants)
+        function = margin_loss if backend == "torch" else kernels.margin_loss
+        constants["easy_margin"] = constants.pop("easy", False)
+        options = MarginOptions(loss, {**LOSSES[loss].defaults, **constants})
         value, new, _ = function(z, w, y, options, state, training)
         gradients = torch.autograd.grad(value, (z, w), torch.tensor(upstream, device=z.device))
         return tuple(x.detach().cpu() for x in (value, new, *gradients))

@@ -1,4 +1,4 @@
-"""What the ranks of tests/test_distributed.py run under torchrun: many small trainings in one launch.
+"""What the ranks of tests/core/test_distributed.py run under torchrun: many small trainings in one launch.
 
     torchrun --nproc-per-node N ranks_worker.py OUT
 
@@ -31,7 +31,7 @@ CASES = {  # 330 images: batches of 100, 100, 100 and 30
     "ce": dataclasses.replace(BASE, lr=0.1),
     "focal": dataclasses.replace(BASE, loss="focal", optimizer="adamw", lr=1e-3),
     "adaface": dataclasses.replace(BASE, loss="adaface", backend="torch"),
-    "adaface-compiled-head": dataclasses.replace(BASE, loss="adaface", t_alpha=0.5),
+    "adaface-compiled-head": dataclasses.replace(BASE, loss="adaface", loss_options={"t_alpha": 0.5}),
     "curricularface": dataclasses.replace(BASE, loss="curricularface", backend="torch"),
     "sphereface": dataclasses.replace(BASE, loss="sphereface", log_grad=True),
     "magface": dataclasses.replace(BASE, loss="magface", val_fraction=0.2, tta=True),

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
+import cifarnet
 from cifarnet.cli import run
 from cifarnet.losses import kernels
 from cifarnet.models.checkpoint import load_model
@@ -27,7 +28,7 @@ from cifarnet.storage.run_folder import RunFolder, read_metrics
 QUICK = (
     "train --arch baseline --dataset digits --batch-size 256 --augment none --lr 3e-3 --precision fp32 --device cpu -q"
 )
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = Path(__file__).parents[1] / "scripts" / "proof"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -290,7 +291,7 @@ def test_out_of_memory_suggests_a_smaller_batch(tmp_path):
     """A ceiling of 500 MB above what the program takes after its start."""
     code = """
 import resource, sys
-import cifarnet.cli.training
+import cifarnet.cli.watcher
 from cifarnet.cli import run
 size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 500_000_000,) * 2)
@@ -323,7 +324,7 @@ def test_an_extension_for_another_torch(tmp_path):
     origin = kernels._extension_path()
     if origin is None:
         pytest.skip("the extension is not built")
-    package, stamp = Path(kernels.__file__).parent, f"torch={torch.__version__};".encode()
+    package, stamp = Path(cifarnet.__file__).parent, f"torch={torch.__version__};".encode()
     shutil.copytree(package, tmp_path / "cifarnet", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     library = tmp_path / "cifarnet" / Path(origin).name
     data = Path(origin).read_bytes()

@@ -10,7 +10,7 @@ from cifarnet.cli.figures import title_of
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader
-from cifarnet.engine.train_state import Session
+from cifarnet.engine.train_state import TrainState
 
 SAMPLES = 300  # test images in a frame
 
@@ -26,23 +26,23 @@ def check_animation(config: TrainConfig) -> None:
 class SphereFrames:
     """Keeps a frame an epoch in the run's folder `frames`, so that a resumed run goes on with its animation."""
 
-    def __init__(self, session: Session, run: Path) -> None:
-        self.session, self.gif, self.folder = session, run / "sphere.gif", run / "frames"
-        split = session.test.split
-        chosen = choose_balanced(split.labels.cpu(), SAMPLES, session.config.seed)
+    def __init__(self, run: TrainState, path: Path) -> None:
+        self.run, self.gif, self.folder = run, path / "sphere.gif", path / "frames"
+        split = run.test.split
+        chosen = choose_balanced(split.labels.cpu(), SAMPLES, run.config.seed)
         part: Any = split.subset(chosen)
-        self.images = Loader(part, 500, session.device, mean=session.mean, std=session.std, shuffle=False)  # type: ignore[arg-type]
-        if session.progress.epoch == 0:  # frames that a run before this one left
+        self.images = Loader(part, 500, run.device, mean=run.mean, std=run.std, shuffle=False)  # type: ignore[arg-type]
+        if run.progress.epoch == 0:  # frames that a run before this one left
             for path in self.folder.glob("*.png"):
                 path.unlink()
 
     def add(self, epoch: int) -> None:
         """Draws the frame of the epoch that has just ended."""
-        session = self.session
-        images = embed(session.model, self.images.epoch(0), session.device, session.precision)
-        drawn, _ = on_sphere(session.model, images)
-        title = f"{title_of(session.config)} · epoch {epoch} of {session.config.epochs}"
-        sphere.draw(drawn, images.labels.numpy(), session.classes, self.folder / f"{epoch:05d}.png", title)
+        run = self.run
+        images = embed(run.model, self.images.epoch(0), run.device, run.precision)
+        drawn, _ = on_sphere(run.model, images)
+        title = f"{title_of(run.config)} · epoch {epoch} of {run.config.epochs}"
+        sphere.draw(drawn, images.labels.numpy(), run.classes, self.folder / f"{epoch:05d}.png", title)
 
     def finish(self) -> Path | None:
         """Joins the frames into sphere.gif; None where there are none."""

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cifarnet.cli.options import spoken_error
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import CifarnetError, printable
 from cifarnet.core.signals import Stopped, stoppable
@@ -49,7 +51,7 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
-    return None if isinstance(value, float) and value - value != 0 else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_rows(path: Path, header: list[str], rows: list[list[Any]]) -> None:
@@ -85,7 +87,7 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except CifarnetError as error:
-        return _report(str(error), error.exit_code, debug)
+        return _report(spoken_error(error.what, error.why, error.fix), error.exit_code, debug)
     except Stopped as stop:
         return _report(str(stop), stop.exit_code, debug)
     except SystemExit as end:  # how the parser ends where the reader of our output went away

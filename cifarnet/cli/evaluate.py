@@ -1,21 +1,17 @@
 """`cifarnet eval`: a trained model and a split -> every score, the class table, the confusion matrix."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarnet.cli.common import messages, print_json, results, write_rows
-from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.errors import Failed
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-
-    from cifarnet.data import Loader
-    from cifarnet.models.checkpoint import ModelInfo
-    from cifarnet.models.classifier import Classifier
 
 
 def evaluate(
@@ -45,96 +41,32 @@ def evaluate(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
-    from cifarnet.engine.metrics import collect_logits, measures_few, score
-    from cifarnet.models.checkpoint import load_model
-    from cifarnet.storage.run_folder import find_checkpoint
+    from cifarnet.cli.progress import load_shown
+    from cifarnet.engine.evaluate import evaluate_run
 
-    path = find_checkpoint(run)
-    if path is None:
-        raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
-    model, info = load_model(path, of_features=True)
-    few = measures_few(info.config, len(info.classes))
-    check_details(info, few, tta, asked=bool(csv or predictions or figure))
-    loader, target, chosen = open_split(info, dataset, data_dir, split, batch_size, device, precision)
-    name = dataset or info.config.dataset
-    document = {"checkpoint": str(path), "dataset": name, "split": split, "precision": chosen, "tta": tta}
-    with messages().status(f"evaluating {path} on {len(loader.split):,} {'samples' if few else 'images'}"):
-        if few:
-            document |= measure_few(model.to(target), loader, target, chosen)
-        else:
-            logits, labels = collect_logits(model.to(target), loader.epoch(0), target, chosen, tta)
-            document |= score(logits, labels, info.classes).to_dict()
-    drawn = None
-    if not few:
-        drawn = figure or path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
-        title = f"{info.config.arch} · {info.config.loss} · {name} {split}"
+    with messages().status(f"evaluating {run or 'the latest run'} on {dataset or 'its data'}"):
+        found = evaluate_run(
+            run,
+            dataset=dataset,
+            data_dir=data_dir,
+            split=split,
+            tta=tta,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            details=bool(csv or predictions or figure),
+            load=partial(load_shown, messages()),
+        )
+    document, config, drawn = found.document, found.config, None
+    if found.logits is not None and found.labels is not None:
+        drawn = figure or found.checkpoint.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
+        title = f"{config.arch} · {config.loss} · {document['dataset']} {split}"
         draw_confusion(document, drawn, title, asked=figure is not None)
         if csv is not None:
             write_classes(csv, document)
         if predictions is not None:
-            write_predictions(predictions, logits, labels, info.classes)
+            write_predictions(predictions, found.logits, found.labels, found.classes)
     print_json(document) if json_output else print_scores(document, drawn)
-
-
-def check_details(info: "ModelInfo", few: bool, tta: bool, asked: bool) -> None:
-    """Of many classes only loss and accuracy (`few`) are measured.
-
-    Raises:
-        Refused: more was `asked` for, or test-time flips of what has no images.
-    """
-    from cifarnet.core.config import SYNTHETIC
-
-    if tta and info.config.dataset == SYNTHETIC:
-        raise Refused("--tta", f"{SYNTHETIC} has no images to mirror", "leave it out")
-    if few and (asked or tta):
-        fix = "leave --csv, --predictions, --figure and --tta out"
-        raise Refused("eval", f"of {len(info.classes):,} classes only loss and accuracy are measured", fix)
-
-
-def measure_few(model: "Classifier", loader: "Loader", device: "torch.device", precision: str) -> dict[str, Any]:
-    """Loss and accuracy of a model of many classes."""
-    from cifarnet.engine.metrics import few_scores, measure_many
-
-    return few_scores(*measure_many(model, loader.epoch(0), device, precision)).to_dict()
-
-
-def open_split(
-    info: "ModelInfo",
-    dataset: str | None,
-    data_dir: str | None,
-    split: str,
-    batch_size: int,
-    device: str,
-    precision: str | None,
-) -> tuple["Loader", "torch.device", str]:
-    """The loader of a split as the model wants its images, the device and the precision.
-
-    Raises:
-        Refused: an unknown split, classes that are not the model's, a run that held nothing out.
-    """
-    from cifarnet.cli.progress import load_shown
-    from cifarnet.core.devices import has_bf16, pick_device, pick_precision
-    from cifarnet.data import Identities, Loader, hold_out
-
-    config = info.config
-    if split not in ("test", "train", "val"):
-        raise Refused("--split", f"'{split}' is not known", "choose from test, train, val")
-    if split == "val" and config.val_fraction == 0:
-        raise Refused("--split", "the run held no validation images out", "choose test or train")
-    target = pick_device(device)
-    name = dataset or config.dataset
-    options = {"image_size": config.image_size, "coarse": config.coarse, "identities": Identities.of(config)}
-    data = load_shown(messages(), name, data_dir or config.data_dir, **options)
-    if data.classes != info.classes:
-        why = f"its {len(data.classes)} classes are not the model's {len(info.classes)}"
-        raise Refused("--dataset", why, "name the data set that the model was trained on")
-    images = data.test if split == "test" else data.train
-    if split != "test" and config.val_fraction > 0:
-        train, validation = hold_out(data.train, config.val_fraction, config.seed)
-        images = train if split == "train" else validation
-    loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
-    own = "auto" if config.precision == "bf16" and not has_bf16(target) else config.precision
-    return loader, target, pick_precision(precision or own, target)
 
 
 def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> None:

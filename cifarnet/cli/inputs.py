@@ -1,6 +1,7 @@
 """What the commands that draw share: opening a model with images of its data, and passing these through it."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 from cifarnet.analysis.embedding import choose_balanced
 from cifarnet.analysis.features import Embeddings, embed
 from cifarnet.cli.common import messages
-from cifarnet.cli.evaluate import open_split
+from cifarnet.cli.progress import load_shown
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader
+from cifarnet.engine.open_split import open_split
 from cifarnet.losses import LOSSES
 from cifarnet.models.checkpoint import ModelInfo, load_model
 from cifarnet.models.classifier import Classifier
@@ -62,7 +64,9 @@ def open_model(run: Path | None, data_dir: str | None, split: str, samples: int,
     """
     path = need_checkpoint(run)
     model, info = load_model(path)
-    loader, target, precision = open_split(info, None, data_dir, split, 500, device, None)
+    loader, target, precision = open_split(
+        info, split, data_dir=data_dir, device=device, load=partial(load_shown, messages())
+    )
     if 0 < samples < len(loader.split):
         chosen = choose_balanced(loader.split.labels.cpu(), samples, seed)
         part = loader.split.subset(chosen)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,36 +9,28 @@ from typing import Annotated, Any
 import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
-from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig
+from cifarnet.cli.options import flag, given_constants, loss_flags, spoken
+from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
-from cifarnet.core.fields import flag
 from cifarnet.engine.recipes import RECIPES, recipe_values
-
-NUMBER_OR_AUTO = float | str | None
-
-
-def number_or_auto(text: str) -> float | str:
-    """0.3 -> 0.3; anything else stays text, for the configuration's own check."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command an option for each field of TrainConfig, in the place of its `**options`."""
+    """Gives a command an option for each field of TrainConfig, and the loss's constants, in the place of its `**options`."""
     own = [p for p in inspect.signature(function).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     for item in dataclasses.fields(TrainConfig):
-        choices = item.metadata["choices"]
+        if item.name == "loss_options":
+            own += loss_flags(item.metadata["group"])
+            continue
+        choices = item.metadata["bounds"].choices
         option = typer.Option(
-            help=item.metadata["help"],
+            help=spoken(item.metadata["help"]),
             rich_help_panel=item.metadata["group"],
             show_default=item.default is not None,
             metavar="|".join(choices) if choices else None,
         )
-        kind: Any = str | None if item.type == NUMBER_OR_AUTO else item.type  # Typer takes no other unions
-        annotation = Annotated[kind, option]
+        annotation = Annotated[item.type, option]  # type: ignore[name-defined]
         own.append(
             inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=annotation)
         )
@@ -73,44 +64,49 @@ def train(
 
     Values come from the recipe, then from --config, then from the flags given here. Without any, the report's protocol.
     """
-    fields = TrainConfig.__dataclass_fields__
-    given = {name: context.params[name] for name in given_options(context) if name in fields}
-    given |= {name: number_or_auto(text) for name, text in given.items() if fields[name].type == NUMBER_OR_AUTO}
-    if resume and (overwrite or init_from or config or "recipe" in given_options(context)):
-        raise Refused("--resume", "goes on with a run as it is", "drop --overwrite, --init-from, --config and --recipe")
+    named = given_options(context)
+    given = {name: context.params[name] for name in named if name in TrainConfig.__dataclass_fields__}
+    if constants := given_constants(context.params, named):
+        given["loss_options"] = constants
+    if resume and (overwrite or init_from or config or "recipe" in named):
+        raise Refused("resume", "goes on with a run as it is", "drop --overwrite, --init-from, --config and --recipe")
     if resume:
         chosen, out = resumed_config(out, given)
     else:
         chosen = new_config(recipe, config, given)
-    from cifarnet.cli.training import train_with_progress
+    if animate:
+        from cifarnet.cli.animate import check_animation
 
-    summary = train_with_progress(
-        chosen,
-        out,
-        resume=resume,
-        overwrite=overwrite,
-        init_from=init_from,
-        console=messages(quiet),
-        headline=[] if resume else headline(recipe, chosen, given),
-        animate=animate,
-    )
+        check_animation(chosen)
+    from cifarnet.cli.watcher import TerminalWatcher
+    from cifarnet.engine.fit import fit
+
+    watcher = TerminalWatcher(messages(quiet), [] if resume else headline(recipe, chosen, given), animate)
+    fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, watcher=watcher)
     if not launched().first:
         return
     if json_output:
-        print_json(summary)
+        print_json(watcher.summary)
     else:
         from cifarnet.cli.tables import summary_table
 
-        results().print(summary_table(summary))
+        results().print(summary_table(watcher.summary))
 
 
 def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is about to be trained: the recipe, the values it sets, and those that the command line put in their place."""
-    values = recipe_values(recipe, config.loss) | (FEATURE_VALUES if config.dataset == SYNTHETIC else {})
-    set_here = " ".join(f"{flag(name)} {getattr(config, name)}" for name in values if name not in given)
-    changed = " ".join(f"{flag(name)} {value}" for name, value in given.items())
-    rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}"), ("sets", set_here), ("changed", changed)]
+    """The recipe, the values it sets, and those that the command line put in their place."""
+    values = merged(recipe_values(recipe, config.loss), FEATURE_VALUES if config.dataset == SYNTHETIC else {})
+    here, changed = spelled(values, config), spelled(given, config)
+    set_here = " ".join(f"{name} {value}" for name, value in here.items() if name not in changed)
+    rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}"), ("sets", set_here)]
+    rows += [("changed", " ".join(f"{name} {value}" for name, value in changed.items()))]
     return [(name, text) for name, text in rows if text]
+
+
+def spelled(values: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """Flags with the values that `config` has of them."""
+    flags = {flag(name): getattr(config, name) for name in values if name != "loss_options"}
+    return flags | {flag(name): config.loss_options.get(name) for name in values.get("loss_options", {})}
 
 
 def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainConfig:
@@ -121,11 +117,11 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
 
         from_file = read_json(file, "name a JSON file of options")
         TrainConfig.from_dict(from_file, str(file))
-    loss = given.get("loss", from_file.get("loss"))
-    values = recipe_values(recipe, loss)
-    if (from_file | given).get("dataset") == SYNTHETIC:
+    asked = merged(from_file, given)
+    values = recipe_values(recipe, asked.get("loss"))
+    if asked.get("dataset") == SYNTHETIC:
         values |= FEATURE_VALUES
-    return TrainConfig.from_dict(values | from_file | given, "options")
+    return TrainConfig.from_dict(merged(values, asked), "options")
 
 
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:
@@ -134,10 +130,10 @@ def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig
 
     folder = out or LATEST.resolve()
     if out is None and not LATEST.exists():
-        raise Refused("--resume", "there is no run yet", "name its folder with --out")
+        raise Refused("resume", "there is no run yet", "name its folder with --out")
     from cifarnet.engine.resume import check_same_run, load_config
 
     saved = load_config(open_run(folder, resume=True, overwrite=False).state)
-    asked = TrainConfig.from_dict(json.loads(json.dumps(saved.to_dict() | given)), "options")
+    asked = TrainConfig.from_dict(merged(saved.to_dict(), given), "options")
     check_same_run(saved, asked)
     return asked, folder

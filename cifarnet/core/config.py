@@ -9,31 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from cifarnet.core.errors import Refused
-from cifarnet.core.fields import check_bounds, check_type, flag, option
+from cifarnet.core.fields import check_bounds, check_type, option
 
 SYNTHETIC = "synthetic-identities"  # the data set of features
 IDENTITY = "identity"  # the backbone that passes them on
 # What a run on features takes in place of the recipe's values: there is nothing to augment, and the prototypes alone learn.
 FEATURE_VALUES = {"arch": IDENTITY, "augment": "none", "lr": 0.05}
 GROUPS = ("Model", "Loss", "Data", "Optimisation", "Execution", "Output")
-SMALLEST_SIDE = 16  # pixels: the last stage of a ResNet still has one to work on
-
-
-@dataclass(frozen=True)
-class MarginOptions:
-    """What a margin loss needs to know: its name and constants (symbols as in the papers).
-
-    loss: a key of `cifarnet.losses.LOSSES` other than ce and focal; scale: s (not used by sphereface, which scales
-    by |z|); margin: m (radians for arcface and its kin, cosine for cosface, the integer multiplier for sphereface;
-    not used by magface, whose margin follows |z|); h, t_alpha: AdaFace's; easy_margin: ArcFace's variant.
-    """
-
-    loss: str
-    scale: float = 64.0
-    margin: float = 0.5
-    h: float = 0.333
-    t_alpha: float = 0.01
-    easy_margin: bool = False
+# Constants of losses that were fields of their own up to version 0.1.
+LOSS_FIELDS_0_1 = ("scale", "margin", "h", "t_alpha", "easy_margin", "gamma", "label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -57,25 +41,15 @@ class TrainConfig:
     )
 
     loss: str = option("ce", "ce, focal, sphereface, cosface, arcface, curricularface, adaface, magface", group="Loss")
-    scale: float | str | None = option(
-        None,
-        "s of the margin losses, or auto: fit to the number of classes (default: the paper's)",
-        group="Loss",
-        above=0,
+    # A fresh one each: `option` makes it a default factory.
+    loss_options: dict = option(  # noqa: RUF009
+        dict, "constants of the loss, by name; what is not named keeps the original authors' value", group="Loss"
     )
-    margin: float | str | None = option(
-        None, "m of the margin losses, or auto: fit to classes and features (default: the paper's)", group="Loss", low=0
-    )
-    h: float | None = option(None, "AdaFace's h, how far the norm moves the margin", group="Loss", low=0)
-    t_alpha: float | None = option(None, "AdaFace's EMA rate of the norm statistics", group="Loss", low=0, high=1)
-    easy_margin: bool = option(False, "ArcFace: the margin only where the target cosine is positive", group="Loss")
-    gamma: float | None = option(None, "focal loss: the focusing exponent", group="Loss", low=0)
-    label_smoothing: float = option(0.0, "label smoothing of ce", group="Loss", low=0, high=0.999)
     head_parallel: bool = option(
         False, "spread the classes of a margin head over the ranks; alone: the loss in little memory", group="Loss"
     )
     head_sample: float = option(
-        1.0, "with --head-parallel: part of the classes that a step takes, drawn anew each step", group="Loss",
+        1.0, "with `head_parallel`: part of the classes that a step takes, drawn anew each step", group="Loss",
         above=0, high=1,
     )  # fmt: skip
     frozen_head: bool = option(False, "keep the class prototypes random, as the report's code did", group="Loss")
@@ -114,7 +88,7 @@ class TrainConfig:
         0.0, "CutMix: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
     )
     progressive: int = option(
-        0, "side that training images start at, growing to --image-size over the first two thirds; 0: off",
+        0, "side that training images start at, growing to `image_size` over the first two thirds; 0: off",
         group="Data", low=0, high=1024,
     )  # fmt: skip
     normalize: bool = option(
@@ -134,7 +108,7 @@ class TrainConfig:
     )
     lr: float = option(1e-3, "peak learning rate", group="Optimisation", above=0)
     rest_lr: float = option(
-        1.0, "muon: learning rate of all that is not a filter (norms, biases, the head), in units of --lr",
+        1.0, "muon: learning rate of all that is not a filter (norms, biases, the head), in units of `lr`",
         group="Optimisation", above=0,
     )  # fmt: skip
     momentum: float = option(0.9, "momentum of sgd and muon", group="Optimisation", low=0, high=0.9999)
@@ -201,57 +175,13 @@ class TrainConfig:
     log_grad: bool = option(False, "log the gradient norm of the first and the last layer", group="Output")
 
     def check(self) -> "TrainConfig":
-        """Returns self, or raises Refused naming the first option out of its range, with the range."""
+        """Returns self, or raises Refused naming the first field out of its range, with the range.
+
+        Which fields go together is `engine.conflicts`' to say.
+        """
         for item in dataclasses.fields(self):
-            check_bounds(item, getattr(self, item.name))
-        if self.neck == "bn" and self.embed_dim == 0:
-            raise Refused("--neck", "bn needs the size of the embedding", "add --embed-dim, for example 512")
-        if self.label_smoothing > 0 and self.loss != "ce":
-            raise Refused("--label-smoothing", f"is not defined for {self.loss}", "leave it out, or use --loss ce")
-        if self.dataset != "cifar100" and self.coarse:
-            raise Refused("--coarse", f"{self.dataset} has no superclasses", "use it with --dataset cifar100")
-        if self.ema and self.swa:
-            raise Refused("--ema and --swa", "are two averages of the weights", "choose one: --ema 0 or --swa 0")
-        if self.progressive and not SMALLEST_SIDE <= self.progressive <= self.image_size:
-            wanted = f"give {SMALLEST_SIDE} to {self.image_size} (--image-size)"
-            raise Refused("--progressive", f"{self.progressive} is out of range", wanted)
-        self._check_identities()
-        self._check_head_parallel()
+            check_bounds(item.name, getattr(self, item.name), item.metadata["bounds"])
         return self
-
-    def _check_identities(self) -> None:
-        """Features go into the head as they are: nothing that works on images fits them."""
-        synthetic = self.dataset == SYNTHETIC
-        if synthetic != (self.arch == IDENTITY):
-            why = f"{self.dataset} has {'features' if synthetic else 'images'}"
-            raise Refused("--arch", f"{self.arch} does not fit: {why}", f"use {IDENTITY} with {SYNTHETIC} only")
-        defaults = TrainConfig.__dataclass_fields__
-        for name in ("classes", "dim", "spread"):
-            if not synthetic and getattr(self, name) != defaults[name].default:
-                raise Refused(flag(name), f"{self.dataset} has its own", f"use it with --dataset {SYNTHETIC}")
-        needs: dict[str, Any] = {"augment": "none", "cutout": 0, "mixup": 0, "cutmix": 0, "progressive": 0}
-        needs |= {"val_fraction": 0, "tta": False}
-        for name, needed in needs.items():
-            if synthetic and getattr(self, name) != needed:
-                raise Refused(flag(name), f"{SYNTHETIC} has no images", "leave it out")
-
-    def _check_head_parallel(self) -> None:
-        """What the spread head cannot do."""
-        if not self.head_parallel:
-            if self.head_sample < 1:
-                raise Refused("--head-sample", "needs the spread head", "add --head-parallel")
-            return
-        cannot = {
-            "loss": self.loss in ("ce", "focal"),
-            "init": self.init != "kaiming",
-            "backend": self.backend in ("cpu", "cuda"),
-        }
-        cannot |= {"compile": self.compile, "log_grad": self.log_grad}
-        for name, refused in cannot.items():
-            if refused:
-                value = "" if isinstance(getattr(self, name), bool) else f"{getattr(self, name)} "
-                fix = "use a margin loss" if name == "loss" else "leave one of them out"
-                raise Refused("--head-parallel", f"cannot be with {flag(name)} {value}".rstrip(), fix)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -263,8 +193,41 @@ class TrainConfig:
         if not isinstance(values, dict):
             raise Refused(source, "is not a table of option names and values", "see config.json of any run")
         known = {item.name: item for item in dataclasses.fields(cls)}
+        values = without_unset(with_loss_options(values))
         for name, value in values.items():
             if name not in known:
                 raise Refused(source, f"unknown option '{name}'", f"known: {', '.join(known)}")
             check_type(known[name], value, source)
         return cls(**values).check()
+
+
+def with_loss_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the loss's constants under `loss_options`, where version 0.1 kept them beside it."""
+    moved = {name: values[name] for name in LOSS_FIELDS_0_1 if name in values}
+    kept = {name: value for name, value in values.items() if name not in moved}
+    given = kept.get("loss_options", {})
+    return kept | {"loss_options": moved | given} if moved and isinstance(given, dict) else kept
+
+
+def without_unset(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without the constants that version 0.1 wrote down as not set: None, False, no label smoothing."""
+    given = values.get("loss_options")
+    if not isinstance(given, dict):
+        return values
+    kept = {}
+    for name, value in given.items():
+        unset = value is None or value is False or (name == "label_smoothing" and value == 0)
+        if not (unset and name in LOSS_FIELDS_0_1):
+            kept[name] = value
+    return values | {"loss_options": kept}
+
+
+def merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Plain values for `from_dict`: what a later layer names takes the place of an earlier one's, constants one by one."""
+    result: dict[str, Any] = {}
+    for layer in map(with_loss_options, layers):
+        options, more = result.get("loss_options", {}), layer.get("loss_options", {})
+        result |= layer
+        if isinstance(options, dict) and isinstance(more, dict) and (options or more):
+            result["loss_options"] = options | more
+    return result

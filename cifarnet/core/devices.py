@@ -33,20 +33,20 @@ def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
         return torch.device(present[0].split(":")[0])
     full = "cuda:0" if name == "cuda" else name
     if full not in present:
-        raise Refused("--device", f"'{name}' is not there", f"this machine has {', '.join(present)}")
+        raise Refused("device", f"'{name}' is not there", f"this machine has {', '.join(present)}")
     return torch.device(name)
 
 
 def _pick_for_rank(name: str, ranks: Ranks, present: list[str]) -> torch.device:
     """The GPU with the rank's number on its machine, or the CPU, which all ranks of a machine share."""
     if name not in ("auto", "cpu", "cuda"):
-        raise Refused("--device", f"'{name}' is one device, and there are {ranks.world} ranks", "use auto, cuda or cpu")
+        raise Refused("device", f"'{name}' is one device, and there are {ranks.world} ranks", "use auto, cuda or cpu")
     gpus = sum(device.startswith("cuda") for device in present)
     if name == "cpu" or (name == "auto" and not gpus):
         return torch.device("cpu")
     if ranks.local >= gpus:
         wanted = f"this is rank number {ranks.local + 1} of its machine, which has {gpus} GPUs"
-        raise Refused("--device", wanted, "give torchrun a smaller --nproc-per-node, or use --device cpu")
+        raise Refused("device", wanted, "give torchrun a smaller --nproc-per-node, or use `device=cpu`")
     torch.cuda.set_device(ranks.local)
     return torch.device("cuda", ranks.local)
 
@@ -98,8 +98,13 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     if name == "bf16" and device.type == "cuda" and not has_bf16(device):
-        raise Refused("--precision", f"{device_name(device)} has no bf16", "use --precision fp32")
+        raise Refused("precision", f"{device_name(device)} has no bf16", "use `precision=fp32`")
     return name
+
+
+def precision_here(trained: str, device: torch.device) -> str:
+    """The precision in which to use a model that was `trained` in one: the same, but no bf16 where that is the slower."""
+    return pick_precision("auto" if trained == "bf16" and not has_bf16(device) else trained, device)
 
 
 def keep_freed_memory(device: torch.device) -> None:
@@ -155,7 +160,7 @@ def determinism(wanted: bool) -> Iterator[None]:
         name, found, _ = str(error).partition(" does not have a deterministic implementation")
         if not found:
             raise
-        raise Failed("--deterministic", f"{name} has no deterministic form on this device", "leave it out") from error
+        raise Failed("deterministic", f"{name} has no deterministic form on this device", "leave it out") from error
     finally:
         torch.use_deterministic_algorithms(before[0])
         cudnn.deterministic, cudnn.benchmark = before[1:]

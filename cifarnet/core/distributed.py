@@ -37,7 +37,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this rank is the one that prints, logs and writes files."""
+        """Is this rank the one that prints, logs and writes files?"""
         return self.rank == 0
 
     def part(self, size: int) -> tuple[int, int]:
@@ -116,10 +116,35 @@ class Ranks:
                 raise kind(f"rank {rank} ({machine}): {what}" if alone else what, why, fix)
         return [value for value, _, _ in outcomes]
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All ranks run the body, no collective inside it; goes on once all have. Raises on each as `gather`."""
+        problem: CifarnetError | None = None
+        try:
+            yield
+        except CifarnetError as error:
+            problem = error
+        self.gather(lambda: _raise(problem))
+
+    @contextmanager
+    def local_first(self) -> Iterator[None]:
+        """As `together`, but on each machine rank 0 runs the body before the others do."""
+        if self.world > 1 and self.local > 0:
+            self.gather(lambda: None)
+        with self.together():
+            yield
+        if self.world > 1 and self.local == 0:
+            self.gather(lambda: None)
+
     def of_first(self, work: Callable[[], T]) -> T:
         """What `work` returns on the first rank, on all ranks; only there is it called. Raises as `gather`."""
         results = self.gather(lambda: work() if self.first else None, named=False)
         return results[0]  # type: ignore[return-value]
+
+
+def _raise(problem: CifarnetError | None) -> None:
+    if problem is not None:
+        raise problem
 
 
 ALONE = Ranks()
@@ -196,7 +221,7 @@ def connect(device: str) -> Iterator[Ranks]:
             raise
         raise Failed(
             "training", f"another rank ended or cannot be reached ({' '.join(str(error).split())[:160]})",
-            "its own message says why; go on from the last checkpoint with --resume",
+            "its own message says why; go on from the last checkpoint with `resume`",
         ) from error  # fmt: skip
     except CifarnetError:  # from our own lines, where no collective is under way that destroying would wait for
         distributed.destroy_process_group()

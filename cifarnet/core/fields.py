@@ -1,10 +1,34 @@
 """An option as the field of a dataclass: help text, bounds and group; and the checks that read them."""
 
 import math
-from dataclasses import Field, field
+from dataclasses import Field, dataclass, field
 from typing import Any
 
 from cifarnet.core.errors import Refused
+
+LARGEST = 2**53  # no number that is read from a file is as large
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The values that are allowed: low <= value <= high and value > above, or one of the choices."""
+
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] | None = None
+
+    def __str__(self) -> str:
+        words = [f"at least {self.low}" if self.low is not None else ""]
+        words += [f"above {self.above}" if self.above is not None else ""]
+        words += [f"at most {self.high}" if self.high is not None else ""]
+        return " and ".join(word for word in words if word)
+
+    def hold(self, value: float) -> bool:
+        """Is the number finite and inside?"""
+        inside = abs(value) < 2**63 and math.isfinite(value)  # isfinite takes no integer beyond a float's range
+        inside &= (self.low is None or value >= self.low) and (self.above is None or value > self.above)
+        return inside and (self.high is None or value <= self.high)
 
 
 def option(
@@ -18,14 +42,11 @@ def option(
     choices: tuple[str, ...] | None = None,
     resume: bool = False,
 ) -> Any:
-    """A field of a configuration: bounds are `low <= value <= high` and `value > above`; `resume`: may change on --resume."""
-    metadata = {"help": help, "group": group, "low": low, "above": above, "high": high}
-    return field(default=default, metadata=metadata | {"choices": choices, "resume": resume})
-
-
-def flag(name: str) -> str:
-    """The command-line spelling of a field: `batch_size` -> `--batch-size`."""
-    return "--" + name.replace("_", "-")
+    """A field of a configuration, with its bounds; `resume`: may change when a run is resumed."""
+    metadata = {"help": help, "group": group, "bounds": Bounds(low, above, high, choices), "resume": resume}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def check_type(item: Field, value: Any, source: str) -> None:
@@ -33,30 +54,34 @@ def check_type(item: Field, value: Any, source: str) -> None:
     allowed: Any = item.type
     if isinstance(value, bool) and allowed is not bool:
         raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {type_name(allowed)}")
-    integer_for_float = isinstance(value, int) and allowed in (float, float | None, float | str | None)
+    integer_for_float = isinstance(value, int) and allowed in (float, float | None)
     if not integer_for_float and not isinstance(value, allowed):
         raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {type_name(allowed)}")
 
 
 def type_name(allowed: Any) -> str:
-    """How a message calls a type."""
+    """The name of a type, for a message."""
     return getattr(allowed, "__name__", str(allowed))
 
 
-def check_bounds(item: Field, value: Any) -> None:
-    """Refuses a value that is none of the choices or lies outside the bounds of an `option`, naming its flag."""
-    bounds = item.metadata
-    if bounds["choices"] and value not in bounds["choices"]:
-        raise Refused(flag(item.name), f"'{value}' is not known", f"choose from {', '.join(bounds['choices'])}")
-    if isinstance(value, str) and item.type == float | str | None and value != "auto":
-        raise Refused(flag(item.name), f"'{value}' is not a number", "give a number, or auto")
-    if value is None or isinstance(value, (str, bool)):
+def check_number(name: str, value: Any, *, flag: bool, auto: bool) -> None:
+    """Refuses what is no number (of a `flag`: no truth value), naming the argument; `auto`: the word is allowed too."""
+    if flag and not isinstance(value, bool):
+        raise Refused(name, f"'{value}' is not true or false", "give true or false")
+    if not flag and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise Refused(name, f"'{value}' is not a number", "give a number, or auto" if auto else "give a number")
+
+
+def check_bounds(name: str, value: Any, bounds: Bounds) -> None:
+    """Refuses a value that is none of the choices or lies outside the bounds, naming the argument and its range."""
+    if bounds.choices is not None and value not in bounds.choices:
+        raise Refused(name, f"'{value}' is not known", f"choose from {', '.join(map(str, bounds.choices))}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
-    low, above, high = bounds["low"], bounds["above"], bounds["high"]
-    inside = abs(value) < 2**63 and math.isfinite(value)  # isfinite takes no integer beyond a float's range
-    inside &= (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
-    if not inside:
-        words = [f"at least {low}" if low is not None else "", f"above {above}" if above is not None else ""]
-        words += [f"at most {high}" if high is not None else ""]
-        wanted = " and ".join(word for word in words if word) or "a finite number"
-        raise Refused(flag(item.name), f"{value} is out of range", f"give a finite number {wanted}")
+    if not bounds.hold(value):
+        raise Refused(name, f"{value} is out of range", f"give a finite number {bounds}".rstrip())
+
+
+def is_number(value: Any) -> bool:
+    """Is a value that was read from JSON a finite number that is not negative?"""
+    return type(value) in (int, float) and 0 <= value < LARGEST

@@ -1,79 +1,164 @@
-"""Measures a session's model: after an epoch, and for the summary at the end."""
+"""The loop over batches that everything but training uses, and the scores of a trained model on a split."""
 
-import math
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
-from cifarnet.engine.metrics import FewScores, Scores, collect_logits, few_scores, measure_many, measures_few, score
-from cifarnet.engine.train_state import Session
-from cifarnet.models.checkpoint import load_model, restore_weights
-from cifarnet.storage.run_folder import RunFolder
-from cifarnet.storage.sharded_file import existing
+import torch
+from torch import Tensor
 
+from cifarnet.core.config import SYNTHETIC, TrainConfig
+from cifarnet.core.devices import autocast
+from cifarnet.core.errors import Refused
+from cifarnet.data import Dataset, load
+from cifarnet.engine.metrics import coarse_score, score
+from cifarnet.engine.open_split import open_split
+from cifarnet.models.checkpoint import load_model
+from cifarnet.models.classifier import Classifier
+from cifarnet.storage.run_folder import find_checkpoint
 
-def evaluate_epoch(session: Session, record: dict[str, Any]) -> Scores | FewScores:
-    """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores."""
-    if session.validation is not None:
-        held_out = evaluate_on(session, "validation")
-        record |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
-    scores = evaluate_on(session, "test")
-    record |= {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
-    return scores
+MANY_CLASSES = 1000  # of more, `only_coarse` may say that only loss and accuracy are measured
 
-
-def evaluate_on(session: Session, name: str) -> Scores | FewScores:
-    """Scores of the model as it is on `test` or `validation`; each rank sees its part of the split and scores the whole."""
-    loader, ranks = getattr(session, name), session.ranks
-    ranks.copy_from_first(session.result.buffers())
-    flip = session.config.tta
-    count = len(loader.split)  # what comes after are repetitions
-    if measures_few(session.config, len(session.classes)):
-        losses, hits = measure_many(session.result, loader.epoch(0), session.device, session.precision)
-        return few_scores(ranks.concatenated(losses)[:count], ranks.concatenated(hits)[:count])
-    logits, labels = collect_logits(session.result, loader.epoch(0), session.device, session.precision, flip)
-    return score(ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count], session.classes)
+T = TypeVar("T")
 
 
-def is_best(session: Session, record: dict[str, Any]) -> bool:
-    """Whether the validation accuracy is the best so far; a metric that is not a number never is."""
-    accuracy = record.get("val_accuracy")
-    if accuracy is None or not math.isfinite(accuracy) or not math.isfinite(record["val_loss"]):
-        return False
-    if session.progress.best is not None and accuracy <= session.progress.best:
-        return False
-    session.progress.best = accuracy
-    return True
+@torch.inference_mode()
+def embed_batches(
+    model: Classifier, batches: Iterable[tuple[Tensor, T]], device: torch.device, precision: str
+) -> Iterator[tuple[Tensor, T]]:
+    """The features [B, E] of each batch, with what came beside its images; nothing waits for the device.
+
+    Args:
+        batches: (images [B, 3, H, W], normalised, anything), on `device`; the model is put in evaluation mode.
+    """
+    model.eval()
+    for images, beside in batches:
+        with autocast(device, precision):
+            features = model.features(images)
+        yield features, beside
 
 
-def summarise(session: Session, folder: RunFolder, scores: Scores | FewScores | None) -> dict[str, Any]:
-    """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch."""
-    ranks = session.ranks
-    chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
-    if chosen is not None and chosen == existing(folder.best):
-        if session.sharded:
-            restore_weights(chosen, session.result)
-        elif ranks.first:
-            best, _ = load_model(folder.best, of_features=True)
-            session.result.load_state_dict(best.state_dict())
-        if not session.sharded:
-            ranks.copy_from_first(session.result.state_dict().values())
-        scores = None
-    if scores is None:
-        scores = evaluate_on(session, "test")
-    summary = {
-        "run": str(folder.path),
-        "checkpoint": str(chosen),
-        "arch": session.config.arch,
-        "loss": session.config.loss,
-        "dataset": session.config.dataset,
-        "parameters": session.parameters,
-        "epochs": session.progress.epoch,
-        "seconds": round(sum(record["seconds"] for record in session.progress.history), 1),
-        "device": str(session.device),
-        "ranks": ranks.world,
-        "precision": session.precision,
-        "backend": session.backend,
-        "test": scores.to_dict(),
-    }
-    if ranks.first:
-        folder.write_summary(summary)
-    return summary
+@torch.inference_mode()
+def collect_logits(
+    model: Classifier,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    precision: str,
+    flip: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Logits [N, C] fp32 and labels [N] of all batches, left on `device`.
+
+    Args:
+        batches: (images [B, 3, H, W] normalised, labels [B]), on `device`.
+        flip: average the logits of each image and its mirror image.
+    """
+    views = batches
+    if flip:
+        views = (view for images, labels in batches for view in ((images, labels), (images.flip(3), labels)))
+    outputs = embed_batches(model, views, device, precision)
+    logits, labels = [], []
+    for features, targets in outputs:
+        output = model.head.logits(features)
+        if flip:
+            mirrored, _ = next(outputs)
+            output = (output + model.head.logits(mirrored)) / 2
+        logits.append(output.float())
+        labels.append(targets)
+    return torch.cat(logits), torch.cat(labels)
+
+
+@torch.inference_mode()
+def measure_batches(
+    model: Classifier, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy [N] of all samples, and whether each was taken for its own class [N]; no logits are kept.
+
+    With a head whose classes lie on several ranks each rank gives as many batches, of the same sizes, as the others.
+    """
+    losses, correct = [], []
+    for features, labels in embed_batches(model, batches, device, precision):
+        loss, hit = model.head.measure(features, labels)
+        losses.append(loss)
+        correct.append(hit)
+    return torch.cat(losses), torch.cat(correct)
+
+
+def only_coarse(config: TrainConfig, classes: int) -> bool:
+    """Are only loss and accuracy measured? Of many classes that are a margin head's trial or lie on several ranks."""
+    return classes > MANY_CLASSES and (config.dataset == SYNTHETIC or config.head_parallel)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A trained model on a split: `document`, plain JSON values (see `Scores`), and what it was made from.
+
+    logits [N, C] and labels [N], on the device; None where only loss and accuracy are measured.
+    """
+
+    checkpoint: Path
+    config: TrainConfig
+    classes: Sequence[str]
+    document: dict[str, Any]
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+
+
+def evaluate_run(
+    run: str | Path | None = None,
+    *,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    split: str = "test",
+    tta: bool = False,
+    batch_size: int = 500,
+    device: str = "auto",
+    precision: str | None = None,
+    details: bool = False,
+    load: Callable[..., Dataset] = load,
+) -> Evaluation:
+    """Measures a trained model on a split.
+
+    Args:
+        run: a run folder or a checkpoint; None: the latest run.
+        tta: average each image's logits with its mirror image's.
+        details: logits are needed, so that a model of which only loss and accuracy are measured is refused.
+        dataset, data_dir, split, batch_size, device, precision, load: as `open_split`.
+
+    Raises:
+        Refused: no such run, a broken checkpoint, data that is missing or is not the model's.
+    """
+    path = find_checkpoint(run)
+    if path is None:
+        raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
+    model, info = load_model(path, of_features=True)
+    coarse = only_coarse(info.config, len(info.classes))
+    if tta and info.config.dataset == SYNTHETIC:
+        raise Refused("tta", f"{SYNTHETIC} has no images to mirror", "leave it out")
+    if coarse and (details or tta):
+        fix = "leave `csv`, `predictions`, `figure` and `tta` out"
+        raise Refused("eval", f"of {len(info.classes):,} classes only loss and accuracy are measured", fix)
+    loader, target, chosen = open_split(
+        info,
+        split,
+        dataset=dataset,
+        data_dir=data_dir,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        load=load,
+    )
+    document: dict[str, Any] = {"checkpoint": str(path), "dataset": dataset or info.config.dataset, "split": split}
+    document |= {"precision": chosen, "tta": tta}
+    model = model.to(target)
+    if coarse:
+        scores = coarse_score(*measure_batches(model, loader.epoch(0), target, chosen))
+        return Evaluation(path, info.config, info.classes, document | scores.to_dict())
+    logits, labels = collect_logits(model, loader.epoch(0), target, chosen, tta)
+    document |= score(logits, labels, info.classes).to_dict()
+    return Evaluation(path, info.config, info.classes, document, logits, labels)
+
+
+def evaluate(run: str | Path | None = None, **options: Any) -> dict[str, Any]:
+    """The metrics of a trained model, as `cifarnet eval --json` prints them. Arguments and errors as `evaluate_run`."""
+    return evaluate_run(run, **options).document

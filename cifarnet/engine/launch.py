@@ -1,22 +1,46 @@
-"""From a configuration to a session that stands ready on every rank: what one rank lacks is found before the first step."""
+"""From a configuration to a run that stands ready on every rank: what one rank lacks is found before the first step."""
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.distributed import Ranks
+from cifarnet.core.distributed import Ranks, job, may_restart, restarts
 from cifarnet.core.errors import Refused
-from cifarnet.core.fields import flag
 from cifarnet.data import Dataset, Split, StreamedSplit
-from cifarnet.engine.setup import build_session, settle
-from cifarnet.engine.train_state import Session, join
-from cifarnet.storage.run_folder import find_checkpoint
+from cifarnet.engine.resume import check_same_run, load_config
+from cifarnet.engine.setup import build_run, resolve_execution, wrap_ddp
+from cifarnet.engine.train_state import TrainState
+from cifarnet.storage.run_folder import RunFolder, find_checkpoint, next_folder, open_run
+from cifarnet.storage.sharded_file import existing
 
 CHUNK = 4096  # images hashed together
+
+
+def take_folder(
+    held: ExitStack, config: TrainConfig, out: Path | None, resume: bool, overwrite: bool
+) -> tuple[Path, bool]:
+    """Holds the run's folder as long as `held` lasts; returns its path, and whether to resume the run in it.
+
+    After a restart by torchrun the same command goes on with the run that it began.
+    """
+    if out is None and may_restart():
+        raise Refused("out", "torchrun --max-restarts needs it, to find the run again", "name the run's folder")
+    folder = RunFolder(out or next_folder(config))
+    if restarts() and folder.is_of(job()):
+        resume = existing(folder.state) is not None
+        overwrite = not resume
+        if resume:
+            saved = load_config(folder.state)  # which may say what `precision=auto` came to
+            same = saved.precision if config.precision == "auto" else config.precision
+            check_same_run(saved, replace(config, precision=same))
+    held.enter_context(open_run(folder.path, resume=resume, overwrite=overwrite)).claim(job())
+    return folder.path, resume
 
 
 def prepare(
@@ -26,8 +50,8 @@ def prepare(
     *,
     state: Path | None = None,
     init_from: Path | None = None,
-) -> tuple[Session, list[str]]:
-    """The session of this rank, joined to the others, and warnings for the user.
+) -> tuple[TrainState, list[str]]:
+    """The run on this rank, joined to the others, and warnings for the user.
 
     Args:
         load: reads the data set; on each machine one rank is first, so that only one downloads what is missing.
@@ -38,45 +62,47 @@ def prepare(
         Refused, Failed: on every rank, what went wrong on one: data that cannot be read, an option that cannot be met,
             another configuration, other data, or another torch than the first rank's.
     """
-
-    def settled() -> Path | None:
-        settle(config, ranks)
-        return find_checkpoint(init_from) if init_from is not None else None
-
-    source = ranks.gather(settled)[ranks.rank]  # before minutes of reading or downloading
-    found: list[Dataset] = []
-    for turn in (True, False):
-        ranks.gather(lambda mine=(ranks.local == 0) == turn: found.append(load()) if mine else None)  # type: ignore[misc]
+    with ranks.together():  # before minutes of reading or downloading
+        resolve_execution(config, ranks)
+        source = find_checkpoint(init_from) if init_from is not None else None
+    with ranks.local_first():
+        dataset = load()
     if ranks.world > 1:
-        check_alike(ranks.gather(lambda: card(config, found[0])))
-    ready: list[tuple[Session, list[str]]] = []
-
-    def build() -> dict[str, str]:
-        session = build_session(config, found[0], source, ranks)
-        ready.append((session, session.load(state) if state is not None else []))
-        place = f"at epoch {session.progress.epoch}, step {session.progress.step}"
-        return {"training state": place, "precision": session.precision, "head backend": session.backend}
-
-    check_alike(ranks.gather(build))
-    session, warnings = ready[0]
-    join(session)
-    return session, warnings
+        assert_equal_across_ranks(ranks.gather(lambda: rank_fingerprint(config, dataset)))
+    with ranks.together():
+        run = build_run(config, dataset, source, ranks)
+        warnings = run.load(state) if state is not None else []
+    place = f"at epoch {run.progress.epoch}, step {run.progress.step}"
+    mine = {"training state": place, "precision": run.precision, "head backend": run.backend}
+    assert_equal_across_ranks(ranks.gather(lambda: mine))
+    wrap_ddp(run)
+    return run, warnings
 
 
-def card(config: TrainConfig, dataset: Dataset) -> dict[str, str]:
-    """What must be the same on all ranks, in words: each option but those of place and device, the data, torch."""
+def begin(run: TrainState, folder: RunFolder, resume: bool) -> None:
+    """Puts the folder in order for the run that goes on in it, or starts in it; files of an earlier one then go."""
+    if resume:
+        folder.rewrite_metrics(run.progress.history)
+    else:
+        folder.clear()
+    folder.write_config(run.config)
+    folder.mark_latest()
+
+
+def rank_fingerprint(config: TrainConfig, dataset: Dataset) -> dict[str, str]:
+    """All that must be the same on all ranks, in words: each option but those of place and device, the data, torch."""
     own = ("data_dir", "workers", "device")
-    options = {flag(name): str(value) for name, value in config.to_dict().items() if name not in own}
+    options = {f"`{name}`": str(value) for name, value in config.to_dict().items() if name not in own}
     data = f"{len(dataset.train):,} + {len(dataset.test):,} images, {len(dataset.classes)} classes, digest {digest(dataset)}"
     return options | {"data": data, "torch": torch.__version__}
 
 
-def check_alike(cards: list[dict[str, Any]]) -> None:
-    """Refuses ranks whose cards are not that of the first, naming the lowest such rank and what differs."""
-    for rank, other in enumerate(cards):
-        differing = [name for name in cards[0] if other.get(name) != cards[0][name]]
+def assert_equal_across_ranks(fingerprints: list[dict[str, Any]]) -> None:
+    """Refuses ranks that differ from the first, naming the lowest such rank and what differs."""
+    for rank, other in enumerate(fingerprints):
+        differing = [name for name in fingerprints[0] if other.get(name) != fingerprints[0][name]]
         if differing:
-            changes = ", ".join(f"{name} {other.get(name)}, not {cards[0][name]}" for name in differing)
+            changes = ", ".join(f"{name} {other.get(name)}, not {fingerprints[0][name]}" for name in differing)
             raise Refused(
                 f"rank {rank}", f"differs from rank 0: {changes}", "start all ranks alike, with the same data"
             )

@@ -1,6 +1,6 @@
-"""model + data -> metrics: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
+"""Logits and labels -> metrics: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,15 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torch import Tensor, nn
+from torch import Tensor
 
-from cifarnet.core.config import SYNTHETIC, TrainConfig
-from cifarnet.core.devices import autocast
-from cifarnet.losses.heads import LinearHead
-from cifarnet.losses.sharded.head import ShardedMarginHead, measure
-from cifarnet.models.classifier import Classifier
-
-MANY_CLASSES = 1000  # of more, `measures_few` may say that only loss and accuracy are measured
 CALIBRATION_BINS = 15
 
 
@@ -62,8 +55,8 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class FewScores:
-    """What is measured of many classes, where N x C logits and a C x C confusion matrix are out of the question.
+class CoarseScores:
+    """Scores over many classes, where N x C logits and a C x C confusion matrix are out of the question.
 
     loss is the cross-entropy over the logits of inference, in nats; accuracy in [0, 1].
     """
@@ -77,62 +70,9 @@ class FewScores:
         return asdict(self)
 
 
-@torch.inference_mode()
-def measure_many(
-    model: Classifier, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy [N] of all samples and whether each was taken for its own class [N], batch by batch, no logits kept.
-
-    With a spread head each rank gives as many batches, of the same sizes, as the others.
-    """
-    model.eval()
-    losses, hits = [], []
-    head = model.head
-    for inputs, labels in batches:
-        with autocast(device, precision):
-            features = model.features(inputs)
-        if isinstance(head, LinearHead):
-            logits = head.logits(features)
-            loss, hit = F.cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=1) == labels
-        elif isinstance(head, ShardedMarginHead):
-            loss, hit = head.measure(features, labels)
-        else:
-            loss, hit = measure(features, labels, head.weight, head.options, range(len(head.weight)))
-        losses.append(loss)
-        hits.append(hit)
-    return torch.cat(losses), torch.cat(hits)
-
-
-def measures_few(config: TrainConfig, classes: int) -> bool:
-    """Whether only loss and accuracy are measured: of many classes that are a margin head's trial or lie on several ranks."""
-    return classes > MANY_CLASSES and (config.dataset == SYNTHETIC or config.head_parallel)
-
-
-def few_scores(losses: Tensor, hits: Tensor) -> FewScores:
-    """The scores of what `measure_many` found."""
-    return FewScores(len(losses), float(losses.double().mean()), float(hits.double().mean()))
-
-
-@torch.inference_mode()
-def collect_logits(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str, flip: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Logits [N, C] fp32 and labels [N] of all batches, left on `device` (no sync with the host in between).
-
-    Args:
-        batches: (images [B, 3, H, W] normalised, labels [B]), on `device`; model is put in evaluation mode.
-        flip: average the logits of each image and its mirror image.
-    """
-    model.eval()
-    logits, labels = [], []
-    for images, targets in batches:
-        with autocast(device, precision):
-            output = model(images)
-            if flip:
-                output = (output + model(images.flip(3))) / 2
-        logits.append(output.float())
-        labels.append(targets)
-    return torch.cat(logits), torch.cat(labels)
+def coarse_score(losses: Tensor, correct: Tensor) -> CoarseScores:
+    """The scores of the losses [N] and the correct answers [N] of a split."""
+    return CoarseScores(len(losses), float(losses.double().mean()), float(correct.double().mean()))
 
 
 def confusion_matrix(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
@@ -159,13 +99,13 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     count = len(classes)
     probabilities = logits.double().softmax(dim=1)
     confusion = confusion_matrix(labels, logits.argmax(dim=1), count)
-    hits = confusion.diagonal().double()
+    correct = confusion.diagonal().double()
     support, named = confusion.sum(dim=1).double(), confusion.sum(dim=0).double()
-    precision = hits / named.clamp_min(1)
-    recall = hits / support.clamp_min(1)
-    f1 = 2 * hits / (support + named).clamp_min(1)
+    precision = correct / named.clamp_min(1)
+    recall = correct / support.clamp_min(1)
+    f1 = 2 * correct / (support + named).clamp_min(1)
     seen = (support + named) > 0  # as scikit-learn: a class that is neither there nor named does not count
-    accuracy = float(hits.sum() / len(labels))
+    accuracy = float(correct.sum() / len(labels))
     top5 = None
     if count > 5:
         top5 = float((logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1).double().mean())

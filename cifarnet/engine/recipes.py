@@ -111,7 +111,7 @@ def recipe_values(name: str, loss: str | None = None) -> dict[str, Any]:
         Refused: an unknown name.
     """
     if name not in RECIPES:
-        raise Refused("--recipe", f"'{name}' is not known", f"choose from {', '.join(RECIPES)}")
+        raise Refused("recipe", f"'{name}' is not known", f"choose from {', '.join(RECIPES)}")
     values = RECIPES[name].values
     loss = loss or values.get("loss", TrainConfig.loss)
     constants = LOSSES[loss].defaults if loss in LOSSES else {}

@@ -4,7 +4,7 @@ Nothing random is in it: order and augmentation follow from (seed, epoch, positi
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ from torch import Tensor
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
-from cifarnet.core.fields import flag
-from cifarnet.losses.sharded.head import ShardedMarginHead
+from cifarnet.core.fields import LARGEST, is_number
 from cifarnet.models.checkpoint import (
     FORMAT,
-    SHARDED,
     compare,
     contiguous,
     current_versions,
@@ -31,11 +29,9 @@ from cifarnet.models.classifier import Classifier
 from cifarnet.storage.atomic import write_file
 from cifarnet.storage.sharded_file import INDEX, Rows, TensorSet, existing, metadata_of, write_set
 
-LARGEST = 2**53  # no number of a training state is as large
-
 
 @dataclass
-class Progress:
+class RunProgress:
     """Where a run stands: epochs done, steps done in the next one, and what was measured so far.
 
     seconds: spent in the unfinished epoch; history: the records of metrics.jsonl; best: the best validation accuracy.
@@ -52,17 +48,17 @@ def save_state(
     path: Path,
     models: dict[str, Classifier],
     optimizer: torch.optim.Optimizer,
-    totals: Tensor,
-    progress: Progress,
+    sums: Tensor,
+    progress: RunProgress,
     config: TrainConfig,
     ranks: Ranks = ALONE,
 ) -> None:
-    """Writes the state atomically; of several ranks all call it. With a spread head it is a set of files (see `tensor_set`).
+    """Writes the state atomically; of several ranks all call it. With a head whose rows lie apart it is a set of files (see `storage.sharded_file`).
 
     Args:
         models: "model", and "average" where a running average is kept.
-        totals: the running sums of the unfinished epoch, [4]; of several ranks each one's, [ranks, 4].
-        ranks: those that train together; the first one writes all but what is spread.
+        sums: the running sums of the unfinished epoch, [4]; of several ranks each one's, [ranks, 4].
+        ranks: those that train together; the first one writes all but what lies apart.
 
     Raises:
         Failed: the file cannot be written.
@@ -70,18 +66,18 @@ def save_state(
     tensors: dict[str, Tensor | Rows] = {}
     for key, model in models.items():
         tensors |= {f"{key}.{name}": value for name, value in rows_of(model).items()}
-    head = models["model"].head
-    start = head.classes.start if isinstance(head, ShardedMarginHead) else 0
+    model = models["model"]
+    apart = [model.get_parameter(name) for name in model.apart]
     for index, parameter in enumerate(_parameters(optimizer)):
         for name, value in optimizer.state[parameter].items():
             if isinstance(value, Tensor):
-                spread = parameter is head.weight and value.dim() > 0 and isinstance(head, ShardedMarginHead)
-                tensors[f"optimizer.{index}.{name}"] = Rows(value, start) if spread else value
-    tensors["totals"] = totals
+                rows = value.dim() > 0 and any(parameter is one for one in apart)
+                tensors[f"optimizer.{index}.{name}"] = Rows(value, model.head.classes.start) if rows else value
+    tensors["totals"] = sums
     metadata = {"format": FORMAT, "kind": "state", "config": json.dumps(config.to_dict())}
     metadata["ranks"] = str(ranks.world)
     metadata |= {"progress": json.dumps(progress.__dict__), "versions": json.dumps(current_versions())}
-    if isinstance(head, ShardedMarginHead):
+    if apart:
         write_set(path, tensors, metadata, ranks)
     elif ranks.first:
         whole = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
@@ -92,10 +88,10 @@ def load_state(
     path: Path,
     models: dict[str, Classifier],
     optimizer: torch.optim.Optimizer,
-    totals: Tensor,
+    sums: Tensor,
     ranks: Ranks = ALONE,
-) -> tuple[Progress, list[str]]:
-    """Puts the state of `path` into models, optimizer and this rank's totals.
+) -> tuple[RunProgress, list[str]]:
+    """Puts the state of `path` into models, optimizer and this rank's running sums.
 
     Returns:
         the progress, and warnings of what has changed since it was saved: versions, the number of ranks.
@@ -115,7 +111,7 @@ def load_state(
     _load_optimizer(path, optimizer, tensors)
     if progress.epoch + progress.step > 0:
         _check_optimizer(path, optimizer)
-    saved = _load_totals(path, tensors.get("totals"), metadata.get("ranks", "1"), totals, ranks)
+    saved = _load_sums(path, tensors.get("totals"), metadata.get("ranks", "1"), sums, ranks)
     warnings = _changed_versions(metadata.get("versions", "{}"))
     if saved != ranks.world:
         change = f"the run was saved with {saved} {_ranks(saved)} and goes on with {ranks.world}"
@@ -128,17 +124,16 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _read(path: Path, model: Classifier, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors of a file or a set; of a spread head, and of what the optimizer keeps for it, this rank's rows."""
+    """The tensors of a file or a set; of what lies apart, and of what the optimizer keeps for it, this rank's rows."""
     if not path.name.endswith(INDEX):
         return read_tensors(path)
     opened = TensorSet(path, FORMAT, "state")
-    place = next((index for index, p in enumerate(_parameters(optimizer)) if p is model.head.weight), None)
-    names = {
-        name
-        for name, stored in opened.tensors.items()
-        if name in (f"model.{SHARDED}", f"average.{SHARDED}")
-        or (name.startswith(f"optimizer.{place}.") and stored.shape)
-    }
+    apart = [model.get_parameter(name) for name in model.apart]
+    places = [index for index, one in enumerate(_parameters(optimizer)) if any(one is other for other in apart)]
+    names = {f"{key}.{name}" for key in ("model", "average") for name in model.apart} & opened.tensors.keys()
+    for place in places:
+        start = f"optimizer.{place}."
+        names |= {name for name, stored in opened.tensors.items() if name.startswith(start) and stored.shape}
     return read_here(opened, model, names)
 
 
@@ -146,19 +141,19 @@ def _ranks(count: int) -> str:
     return "rank" if count == 1 else "ranks"
 
 
-def _load_totals(path: Path, found: Tensor | None, saved: str, totals: Tensor, ranks: Ranks) -> int:
+def _load_sums(path: Path, found: Tensor | None, saved: str, sums: Tensor, ranks: Ranks) -> int:
     """Puts the running sums where they belong and returns the number of ranks that they come from.
 
     The same number of ranks get their own ones back, to the bit; of another number the first takes them all.
     """
     count = int(saved) if saved.isdecimal() and len(saved) < 10 else 0
-    if found is None or count < 1 or found.numel() != count * len(totals) or found.shape[-1:] != totals.shape:
+    if found is None or count < 1 or found.numel() != count * len(sums) or found.shape[-1:] != sums.shape:
         raise Refused(str(path), "lacks its running sums", "start the run again")
-    rows = found.view(count, len(totals))
+    rows = found.view(count, len(sums))
     if count == ranks.world:
-        totals.copy_(rows[ranks.rank])
+        sums.copy_(rows[ranks.rank])
     else:
-        totals.copy_(rows.sum(dim=0)) if ranks.first else totals.zero_()
+        sums.copy_(rows.sum(dim=0)) if ranks.first else sums.zero_()
     return count
 
 
@@ -174,20 +169,18 @@ def load_config(path: Path) -> TrainConfig:
 
 def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     """Refuses a resume under another configuration: only epochs (longer), paths, device and workers may change."""
-    from dataclasses import fields
-
     changed = [
-        f"{flag(item.name)} {getattr(saved, item.name)} -> {getattr(asked, item.name)}"
+        f"`{item.name}` {getattr(saved, item.name)} -> {getattr(asked, item.name)}"
         for item in fields(TrainConfig)
         if getattr(saved, item.name) != getattr(asked, item.name) and not item.metadata["resume"]
     ]
     if changed:
         raise Refused(
-            "--resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run"
+            "resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run"
         )
     if asked.epochs < saved.epochs:
         raise Refused(
-            "--epochs", f"the run was started for {saved.epochs}, {asked.epochs} is fewer", "ask for as many or more"
+            "epochs", f"the run was started for {saved.epochs}, {asked.epochs} is fewer", "ask for as many or more"
         )
 
 
@@ -223,9 +216,9 @@ def _check_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
             raise Refused(str(path), f"lacks optimizer.{index}.{min(missing)}", "start the run again")
 
 
-def _parse_progress(text: str, path: Path) -> Progress:
+def _parse_progress(text: str, path: Path) -> RunProgress:
     try:
-        progress = Progress(**json.loads(text))
+        progress = RunProgress(**json.loads(text))
         good = all(type(value) is int and 0 <= value < LARGEST for value in (progress.epoch, progress.step))
         good &= is_number(progress.seconds) and (progress.best is None or is_number(progress.best))
         good &= [record["epoch"] for record in progress.history] == list(range(1, len(progress.history) + 1))
@@ -236,11 +229,6 @@ def _parse_progress(text: str, path: Path) -> Progress:
     if not good:
         raise Refused(str(path), "does not say where the run stands", "start the run again")
     return progress
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value read from JSON is a finite number that is not negative."""
-    return type(value) in (int, float) and 0 <= value < LARGEST
 
 
 def _changed_versions(text: str) -> list[str]:

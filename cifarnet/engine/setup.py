@@ -1,12 +1,14 @@
-"""Builds a session from a configuration and its data, and refuses what cannot be trained."""
+"""From a configuration and its data to a run that is ready to train; what cannot be trained is refused."""
 
 import copy
 import dataclasses
+import warnings
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cifarnet.core.config import IDENTITY, TrainConfig
 from cifarnet.core.devices import keep_freed_memory, pick_device, pick_precision
@@ -14,32 +16,27 @@ from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.data.dataset import Channels
+from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.optim import build_optimizer
-from cifarnet.engine.step import TrainingStep, compiled
-from cifarnet.engine.train_state import Session
-from cifarnet.losses import kernels
-from cifarnet.losses.heads import LinearHead
-from cifarnet.losses.running_state import LOSS_KEY
-from cifarnet.losses.sharded.head import ShardedMarginHead
-from cifarnet.models import ARCHS
-from cifarnet.models.checkpoint import SHARDED, load_model
+from cifarnet.engine.step import BatchLoss, compiled
+from cifarnet.engine.train_state import Mixture, RunningSums, TrainState
+from cifarnet.losses import LOSSES, kernels
+from cifarnet.models.checkpoint import load_model
 from cifarnet.models.classifier import Classifier, build_model, check_model
 from cifarnet.models.speednet import SpeedNet
 
 FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
 
 
-def build_session(
-    config: TrainConfig, dataset: Dataset, init_from: Path | None = None, ranks: Ranks = ALONE
-) -> Session:
-    """Everything that training needs, at its start; with several ranks this one's, not yet joined to the others (`join`).
+def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = None, ranks: Ranks = ALONE) -> TrainState:
+    """Everything that training needs, at its start; of several ranks this one's, not yet joined to the others (`wrap_ddp`).
 
     Its `config` says which precision `auto` came to.
 
     Raises:
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split, ranks).
     """
-    device, precision, backend = settle(config, ranks)
+    device, precision, backend = resolve_execution(config, ranks)
     if config.arch != IDENTITY:  # there is a head alone, whose few large tensors would leave holes of their size
         keep_freed_memory(device)
     config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
@@ -57,7 +54,7 @@ def build_session(
     elif isinstance(model.backbone, SpeedNet):
         model.backbone.fit_to(sample_images(train, mean, std))
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-    session = Session(
+    run = TrainState(
         config=config,
         classes=dataset.classes,
         device=device,
@@ -66,31 +63,31 @@ def build_session(
         model=model,
         average=copy.deepcopy(model).requires_grad_(False).eval() if config.ema or config.swa else None,
         optimizer=build_optimizer(model, config),
-        forward=compiled(TrainingStep(model, device, precision), config),
+        forward=compiled(BatchLoss(model, device, precision), config),
         train=loader(train, training=True),
         test=loader(dataset.test, training=False),
         validation=validation,
         mean=mean,
         std=std,
-        totals=torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device),
+        sums=RunningSums(device),
+        not_finite=torch.zeros((), device=device),
         ranks=ranks,
     )
-    check_ranks(session)
-    return session
+    check_ranks(run)
+    return run
 
 
-def settle(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.device, str, str]:
+def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.device, str, str]:
     """The device, the precision and the head's backend that `config` comes to; all that can be refused without data is.
 
     Raises:
         Refused: an option that cannot be met (device, precision, backend, architecture, loss).
     """
-    config.check()
+    check_options(config)
     device = pick_device(config.device, ranks)
     precision = pick_precision(config.precision, device)
     check_model(config)
-    check_options(config)
-    plain = config.loss in ("ce", "focal") or config.head_parallel
+    plain = not LOSSES[config.loss].angular or config.head_parallel
     return device, precision, "torch" if plain else kernels.resolve(config.backend, device.type)
 
 
@@ -121,24 +118,6 @@ def build_loader(
     )
 
 
-def check_options(config: TrainConfig) -> None:
-    """Refuses options that do not go together, of an architecture that is there."""
-    if (config.mixup or config.cutmix) and config.loss not in ("ce", "focal"):
-        raise Refused(
-            "--mixup and --cutmix", f"{config.loss} needs one label an image", "leave them out, or use --loss ce"
-        )
-    row = ARCHS.get(config.arch)
-    small = row is None or row.block == "convnet"
-    if config.progressive and small:
-        raise Refused(
-            "--progressive", f"{config.arch} takes images of one size only", "use --progressive 0, or a ResNet"
-        )
-    if config.optimizer == "muon" and small:
-        raise Refused(
-            "--optimizer", f"muon needs a BatchNorm after each convolution, {config.arch} has none", "use sgd"
-        )
-
-
 def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:
     """Up to FIT_IMAGES images from all over a training split, normalised, float32 [N, 3, H, W] on the CPU."""
     count = min(len(split), FIT_IMAGES)
@@ -147,17 +126,17 @@ def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:
     return (images / 255 - shift) / scale
 
 
-def check_ranks(session: Session) -> None:
+def check_ranks(run: TrainState) -> None:
     """Refuses what several ranks cannot do."""
-    config, ranks = session.config, session.ranks
-    if config.sync_bn and session.device.type != "cuda":
-        raise Refused("--sync-bn", f"torch has it for CUDA only, and this is {session.device}", "leave it out")
-    least, smallest = session.train.size(session.steps - 1), 2 * ranks.world  # the last batch of an epoch
+    config, ranks = run.config, run.ranks
+    if config.sync_bn and run.device.type != "cuda":
+        raise Refused("sync_bn", f"torch has it for CUDA only, and this is {run.device}", "leave it out")
+    least, smallest = run.train.size(run.steps - 1), 2 * ranks.world  # the last batch of an epoch
     if ranks.world > 1 and least < smallest:
-        images = len(session.train.split)
+        images = len(run.train.split)
         fits = [size for size in range(smallest, config.batch_size) if not 1 < images % size < smallest]
         raise Refused(
-            "--batch-size",
+            "batch_size",
             f"{config.batch_size} leaves a batch of {least} images for {ranks.world} ranks, fewer than two for each",
             f"choose another, for example {fits[-1]}, or fewer ranks" if fits else "use fewer ranks",
         )
@@ -171,19 +150,60 @@ def copy_weights(model: Classifier, path: Path) -> None:
     """
     source, info = load_model(path, of_features=True)
     theirs, mine = source.state_dict(), model.state_dict()
-    head = model.head
-    if isinstance(head, ShardedMarginHead) and len(theirs[SHARDED]) == head.num_classes:
-        theirs[SHARDED] = theirs[SHARDED][head.classes.start : head.classes.stop]
-    # A state of the same size means another thing to another loss.
-    if not isinstance(head, LinearHead) and head.options.loss != info.config.loss:
-        theirs = {name: value for name, value in theirs.items() if name not in ("head.state", f"head.{LOSS_KEY}")}
+    head = {name.removeprefix("head."): theirs.pop(name) for name in list(theirs) if name.startswith("head.")}
+    theirs |= {f"head.{name}": value for name, value in model.head.taken_from(head, info.config.loss).items()}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     body = [name for name in mine if not name.startswith("head.")]
     lost = [name for name in body if name not in fitting]
     if lost:
         raise Refused(
-            "--init-from",
+            "init_from",
             f"{path} is a {info.config.arch} whose {lost[0]} does not fit",
-            "use the same --arch and --stem",
+            "use the same `arch` and `stem`",
         )
     model.load_state_dict(fitting, strict=False)
+
+
+class SharedBatchLoss(BatchLoss):
+    """The loss of a batch as DistributedDataParallel takes it; without a batch a sum over all parameters that learn."""
+
+    def forward(self, images: Tensor | None, labels: Tensor | None, mixture: Mixture | None):  # type: ignore[no-untyped-def, override]
+        """As BatchLoss's, or a scalar that reaches each parameter (see `warm_up_ddp_buckets`)."""
+        if images is not None and labels is not None:
+            return super().forward(images, labels, mixture)
+        return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
+
+
+def wrap_ddp(run: TrainState) -> None:
+    """Joins the runs of all ranks: the first one's weights everywhere, gradients averaged. Alone nothing happens."""
+    ranks, model = run.ranks, run.model
+    if ranks.world == 1:
+        return
+    for shared in run.models.values():
+        ranks.copy_from_first(value for name, value in shared.state_dict().items() if name not in model.apart)
+    model.head.join(ranks)
+    if run.config.sync_bn:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    shared_loss = SharedBatchLoss(model, run.device, run.precision)
+    learned = [p for name, p in model.named_parameters() if p.requires_grad and name not in model.apart]
+    if not learned:
+        return
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        shared_loss, [f"model.{name}" for name in model.apart]
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its new name is not in every torch from 2.11 on
+        # Buffers are not shared step by step: the head's state is equal on all ranks as it is, and BatchNorm's running
+        # statistics, which training does not read, are the first rank's wherever they are used.
+        ddp = DistributedDataParallel(shared_loss, broadcast_buffers=False)
+    warm_up_ddp_buckets(ddp, run.optimizer)
+    run.forward = compiled(ddp, run.config)
+
+
+def warm_up_ddp_buckets(ddp: DistributedDataParallel, optimizer: torch.optim.Optimizer) -> None:
+    """Takes DDP's first step, after which it sorts its buckets anew, and with them the order in which ranks are summed.
+
+    A run then sums in one order from its own first step on, resumed or not (three ranks and more would differ in bits).
+    """
+    ddp(None, None, None).backward()
+    optimizer.zero_grad(set_to_none=True)

@@ -1,35 +1,64 @@
-"""What a training run holds in memory: model, optimizer, batches, running sums; built from a configuration and its data."""
+"""Everything that a training run holds in memory on this rank: model, optimizer, batches, running sums, progress."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader
 from cifarnet.engine.ema import Averaging
-from cifarnet.engine.resume import Progress, load_state, save_state
-from cifarnet.engine.step import Forward, SharedStep, compiled
-from cifarnet.losses.heads import MarginHead
-from cifarnet.losses.sharded.head import ShardedMarginHead
-from cifarnet.models.checkpoint import SHARDED, ModelInfo, current_versions
+from cifarnet.engine.resume import RunProgress, load_state, save_state
+from cifarnet.models.checkpoint import ModelInfo, current_versions
 from cifarnet.models.classifier import Classifier
+
+Mixture = tuple[Tensor, Tensor]  # labels [n] of the images that are mixed in, and the share [] of an image's own label
+Forward = Callable[[Tensor, Tensor, Mixture | None], tuple[Tensor, Tensor]]  # -> mean loss, correct answers
+
+
+class Sums(NamedTuple):
+    """Sums over the steps of an epoch: of the loss and of the correct answers over images; of gradient norms over steps."""
+
+    loss: float
+    correct: float
+    first_gradient: float
+    last_gradient: float
+
+
+class RunningSums:
+    """`Sums` of the unfinished epoch, as one tensor [4] on the device; of several ranks each one's own."""
+
+    def __init__(self, device: torch.device) -> None:
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.values = torch.zeros(len(Sums._fields), dtype=dtype, device=device)
+
+    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
+        """Adds a step: its mean loss and its correct answers, scalars on the device."""
+        self.values[0] += loss.detach() * images
+        self.values[1] += correct
+
+    def add_gradients(self, first: Tensor, last: Tensor) -> None:
+        """Adds the norms of a step's gradients, scalars on the device."""
+        self.values[2] += first
+        self.values[3] += last
+
+    def read(self, ranks: Ranks = ALONE) -> Sums:
+        """The sums so far, of all these ranks; waits for the device."""
+        return Sums(*ranks.sum(self.values).tolist())
 
 
 @dataclass
-class Session:
+class TrainState:
     """A run ready to train, on this rank.
 
-    `totals` [4], on the device: sums of loss and of hits over this rank's images, and (on the first rank) of the first
-    and last layer's gradient norm.
+    forward: (images, labels, mixture) -> mean loss and correct answers; compiled or shared with other ranks where asked for.
+    not_finite: 1 on the device once a loss or a gradient was not finite, else 0.
     """
 
     config: TrainConfig
@@ -46,9 +75,10 @@ class Session:
     validation: Loader | None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    totals: Tensor
+    sums: RunningSums
+    not_finite: Tensor
     ranks: Ranks = ALONE
-    progress: Progress = field(default_factory=Progress)
+    progress: RunProgress = field(default_factory=RunProgress)
 
     @property
     def result(self) -> Classifier:
@@ -59,7 +89,7 @@ class Session:
 
     @cached_property
     def averaging(self) -> Averaging:
-        """What takes each step's weights into the average, where one is kept; first asked for when the ranks have joined."""
+        """Takes each step's weights into the average, where one is kept; first asked for when the ranks have joined."""
         assert self.average is not None
         return Averaging(self.average, self.model)
 
@@ -67,6 +97,16 @@ class Session:
     def steps(self) -> int:
         """Optimizer steps an epoch."""
         return len(self.train)
+
+    @property
+    def all_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.config.epochs * self.steps
+
+    @property
+    def step(self) -> int:
+        """The number of the next step, from 0, over all epochs."""
+        return self.progress.epoch * self.steps + self.progress.step
 
     @property
     def images(self) -> int:
@@ -78,59 +118,41 @@ class Session:
         return min(len(self.train.split), steps * self.config.batch_size)
 
     def seen_here(self, steps: int) -> int:
-        """Images in the first `steps` steps of an epoch on this rank: those that `totals` sums over."""
+        """Images in the first `steps` steps of an epoch on this rank: those that `sums` counts."""
         full, rest = divmod(self.seen(steps), self.config.batch_size)
         begin, end = self.ranks.part(self.config.batch_size)
         first, last = self.ranks.part(rest)
         return full * (end - begin) + last - first
 
     @property
-    def sharded(self) -> bool:
-        """Whether the head's classes are spread over the ranks."""
-        return isinstance(self.model.head, ShardedMarginHead)
-
-    @property
     def parameters(self) -> int:
         """Numbers that the model of all ranks learns."""
-        head, counted = self.model.head, sum(parameter.numel() for parameter in self.model.parameters())
-        if isinstance(head, ShardedMarginHead):
-            counted += (head.num_classes - len(head.classes)) * head.weight.shape[1]
-        return counted
-
-    def whole_loss(self, loss: Tensor, images: int) -> Tensor:
-        """What a rank shall differentiate in place of the mean over its own `images`.
-
-        The mean of it over the ranks, which is what DistributedDataParallel makes of gradients, is the mean over the batch.
-        """
-        if self.ranks.world == 1 or self.sharded:  # a spread head's loss is already that of the whole batch
-            return loss
-        return loss * (images * self.ranks.world / self.train.size(self.progress.step))
+        return sum(parameter.numel() for parameter in self.model.parameters()) + self.model.head.parameters_elsewhere
 
     @property
     def models(self) -> dict[str, Classifier]:
-        """What the training state holds."""
+        """The models that the training state holds, by name."""
         return {"model": self.model} | ({"average": self.average} if self.average is not None else {})
 
     def save(self, path: Path) -> None:
         """Writes the training state of this moment; all ranks call it, and none goes on before the file is there."""
-        totals = self.totals if self.ranks.world == 1 else self.ranks.concatenated(self.totals[None])
-        save_state(path, self.models, self.optimizer, totals, self.progress, self.config, self.ranks)
+        sums = self.sums.values if self.ranks.world == 1 else self.ranks.concatenated(self.sums.values[None])
+        save_state(path, self.models, self.optimizer, sums, self.progress, self.config, self.ranks)
         self.ranks.wait()
 
     def load(self, path: Path) -> list[str]:
         """Goes to the moment that `path` was saved at; returns warnings of what has changed since then."""
-        progress, warnings = load_state(path, self.models, self.optimizer, self.totals, self.ranks)
+        progress, warnings = load_state(path, self.models, self.optimizer, self.sums.values, self.ranks)
         if progress.step > self.steps:
             raise Refused(
                 str(path), f"stands at step {progress.step} of {self.steps}", "is this the data it began with?"
             )
         self.progress = progress
-        if isinstance(self.model.head, ShardedMarginHead):
-            self.model.head.step = progress.epoch * self.steps + progress.step
+        self.model.head.seek(self.step)
         return warnings
 
     def info(self, metrics: dict[str, Any]) -> ModelInfo:
-        """What the checkpoint of this moment says of its model."""
+        """The text of this moment's checkpoint about its model."""
         return ModelInfo(
             config=self.config,
             classes=self.classes,
@@ -141,34 +163,3 @@ class Session:
             backend=self.backend,
             versions=current_versions(),
         )
-
-
-def join(session: Session) -> None:
-    """Joins the sessions of all ranks: the first one's weights everywhere, gradients averaged. Alone nothing happens."""
-    ranks, model = session.ranks, session.model
-    if ranks.world == 1:
-        return
-    apart = [SHARDED] if session.sharded else []  # each rank has its own rows of it
-    for shared in session.models.values():
-        ranks.copy_from_first(value for name, value in shared.state_dict().items() if name not in apart)
-    if isinstance(model.head, MarginHead):
-        model.head.ranks = ranks
-    if session.config.sync_bn:
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    shared_step = SharedStep(model, session.device, session.precision)
-    learned = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in apart]
-    if not learned:
-        return
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-        shared_step, [f"model.{name}" for name in apart]
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its new name is not in every torch from 2.11 on
-        # Buffers are not shared step by step: the head's state is equal on all ranks as it is, and BatchNorm's running
-        # statistics, which training does not read, are the first rank's wherever they are used.
-        step = DistributedDataParallel(shared_step, broadcast_buffers=False)
-    # It sorts its buckets anew after its first step, and with them the order in which three and more ranks are summed.
-    # A rehearsal takes that first step here, so that a run sums in one order, resumed or not.
-    step().backward()
-    session.optimizer.zero_grad(set_to_none=True)
-    session.forward = compiled(step, session.config)

@@ -5,6 +5,8 @@ Face recognition's s = 64 and m = 0.5 were tuned for 10^4 to 10^7 classes. C is 
 
 import math
 
+from cifarnet.losses.options import MarginOptions
+
 CONFIDENCE = 0.99  # P, the probability that the target of a well placed feature shall reach
 ANGULAR_MARGINS = ("arcface", "curricularface", "adaface")  # their m is an angle; cosface's is a cosine
 ADDED_MARGINS = ("cosface", *ANGULAR_MARGINS)  # SphereFace's m multiplies the angle
@@ -74,20 +76,20 @@ def fitting_margin(loss: str, default: float, num_classes: int, features: int) -
     return min(default, round(fitting, 3))
 
 
-def misfits(loss: str, scale: float, margin: float, num_classes: int, features: int) -> list[str]:
-    """What cannot be met with these values, in words for the user; empty where all is well."""
+def misfits(options: MarginOptions, num_classes: int, features: int) -> list[str]:
+    """The constants that cannot do their work with so many classes, in words for the user; empty where all is well."""
     notes = []
     least = least_scale(num_classes)
-    if loss != "sphereface" and scale < least:
+    if "scale" in options.constants and options.scale < least:
         notes.append(
-            f"s = {scale:g} is below {least:.1f}, the least at which {num_classes} classes can reach "
+            f"s = {options.scale:g} is below {least:.1f}, the least at which {num_classes} classes can reach "
             f"p = {CONFIDENCE} (CosFace eq. 6)"
         )
-    if loss in ADDED_MARGINS:
-        widest = widest_margin(loss, num_classes, features)
-        if margin > widest:
+    if options.loss in ADDED_MARGINS:
+        widest = widest_margin(options.loss, num_classes, features)
+        if options.margin > widest:
             notes.append(
-                f"m = {margin:g} is more than {widest:.2f}, the widest that {num_classes} classes in {features} "
+                f"m = {options.margin:g} is more than {widest:.2f}, the widest that {num_classes} classes in {features} "
                 f"dimensions leave: the loss cannot be met"
             )
     return notes

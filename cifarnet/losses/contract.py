@@ -5,6 +5,15 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from cifarnet.core.errors import Refused
+
+
+def check_classes(num_classes: int) -> int:
+    """The number of classes of a margin head. Raises Refused for fewer than two."""
+    if num_classes < 2:
+        raise Refused("num_classes", f"a margin needs at least 2 classes, not {num_classes}")
+    return num_classes
+
 
 def check_batch(features: Tensor, labels: Tensor, size: int, least: int = 1) -> Tensor:
     """The labels [N] as int64, of features [N, size], N >= least; labels of any integer type.

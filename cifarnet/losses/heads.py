@@ -1,33 +1,39 @@
 """The heads: modules that own the class weights and turn features into a loss, or into logits for inference."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.losses import LOSSES, kernels, loss_constants
+from cifarnet.core.distributed import Ranks
+from cifarnet.losses import kernels
+from cifarnet.losses.angles import normalize
 from cifarnet.losses.auto_scale import fitting_margin, fitting_scale
-from cifarnet.losses.contract import check_batch, check_range, full_precision, working_type
+from cifarnet.losses.base import Head, StatefulHead
+from cifarnet.losses.contract import check_batch, check_classes, check_range, full_precision, working_type
 from cifarnet.losses.focal import focal_loss
-from cifarnet.losses.margins import hits, inference_logits, margin_loss, normalize, state_of_all_ranks
+from cifarnet.losses.margin_loss import correct, inference_logits, margin_loss, state_of_all_ranks
 from cifarnet.losses.options import margin_options
-from cifarnet.losses.running_state import RunningState
-from cifarnet.losses.sharded.head import ShardedMarginHead, Spread
+from cifarnet.losses.registry import loss_constants, loss_row
+from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead, measure
 
 
-class MarginHead(RunningState):
+class MarginHead(StatefulHead):
     """Normalised-cosine head with a margin loss: `head(features, labels)` is the loss, `head.logits(features)` inference.
 
     Args:
         in_features: D, the size of the features.
         num_classes: C, at least 2.
         loss: one of the angular rows of `LOSSES`.
-        scale, margin, h, t_alpha, easy_margin: the loss's constants; None takes the original authors' value.
         backend: auto, torch, cpu or cuda (see `cifarnet.losses.kernels`).
+        constants: the loss's own, such as scale, margin, h, t_alpha, easy_margin; None or nothing takes the original
+            authors' value.
 
     The prototypes are the parameter `weight` [C, D]; the buffer `state` is what the loss remembers between steps
     (sphereface: steps; curricularface: t; adaface: mean and std of the norms). It moves in training mode only, and not
-    where the loss is not finite. With several `ranks` (an attribute) it follows the batch of all of them, and the loss is the
+    where the loss is not finite. With several `ranks` (see `join`) it follows the batch of all of them, and the loss is the
     mean over this rank's rows.
 
     The compiled backends have no second derivative and do not go through torch.func's transforms; backend="torch" does.
@@ -43,21 +49,12 @@ class MarginHead(RunningState):
         num_classes: int,
         loss: str = "arcface",
         *,
-        scale: float | None = None,
-        margin: float | None = None,
-        h: float | None = None,
-        t_alpha: float | None = None,
-        easy_margin: bool = False,
         backend: str = "auto",
+        **constants: float | bool | None,
     ) -> None:
-        super().__init__()
-        self.options, state = margin_options(
-            num_classes, loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin
-        )
+        super().__init__(margin_options(loss, **constants))
         self.backend = backend
-        self.ranks: Ranks = ALONE
-        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
-        self.register_buffer("state", state)
+        self.weight = nn.Parameter(torch.empty(check_classes(num_classes), in_features))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -66,16 +63,20 @@ class MarginHead(RunningState):
         self.weight.normal_()
         if not self.weight.is_meta:  # there is nothing to normalise there, and torch would import its compiler for it
             self.weight.copy_(F.normalize(self.weight, dim=1))
-        self.state.copy_(torch.tensor(LOSSES[self.options.loss].initial_state))
+        self.state.copy_(self.initial_state())
+
+    def join(self, ranks: Ranks) -> None:
+        """The state follows the batch of all these ranks from now on."""
+        self.ranks = ranks
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The mean loss, a scalar, of features [N, D] with labels [N] (integers in [0, C))."""
         return self._loss_and_rows(features, labels)[0]
 
-    def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and [n] whether each sample is nearest to its own class; no N x C numbers are needed for it."""
+    def loss_and_correct(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and [N] whether each sample is nearest to its own class; no N x C numbers are needed for it."""
         loss, rows = self._loss_and_rows(features, labels)
-        return loss, hits(rows)
+        return loss, correct(rows)
 
     def _loss_and_rows(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels = check_batch(features, labels, self.weight.shape[1])
@@ -111,6 +112,10 @@ class MarginHead(RunningState):
                 "leave the head out of torch.utils.checkpoint"
             )
 
+    def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Head.measure`; no N x C numbers are held."""
+        return measure(features, labels, self.weight, self.options, self.classes)
+
     def logits(self, features: Tensor) -> Tensor:
         """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p.
 
@@ -128,7 +133,7 @@ class MarginHead(RunningState):
         return f"in_features={size}, num_classes={classes}, {self.options}"
 
 
-class LinearHead(nn.Module):
+class LinearHead(Head):
     """A linear classifier (weights and bias) with softmax cross-entropy, or the focal loss where `gamma` is given."""
 
     def __init__(
@@ -137,26 +142,35 @@ class LinearHead(nn.Module):
         super().__init__()
         self.gamma, self.label_smoothing = gamma, label_smoothing
         linear = nn.Linear(in_features, num_classes)
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight, self.bias = nn.Parameter(linear.weight.detach()), nn.Parameter(linear.bias.detach())
         self.register_buffer("state", torch.empty(0))
 
     def reset_parameters(self) -> None:
         """Draws weights and biases anew, as nn.Linear's."""
         nn.Linear.reset_parameters(self)  # type: ignore[arg-type]
 
+    def initialise_as_keras(self) -> None:
+        """Glorot-uniform weights, biases 0."""
+        super().initialise_as_keras()
+        nn.init.zeros_(self.bias)
+
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The mean loss, a scalar, of features [N, D] with labels [N] (integers in [0, C))."""
-        return self.loss_and_hits(features, labels)[0]
+        return self._loss(self._checked_logits(features, labels), labels.long())
 
-    def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and [n] whether each sample's largest logit is its own class's."""
-        labels = check_batch(features, labels, self.weight.shape[1])
-        check_range(labels, len(self.weight))
-        logits = self.logits(features)
-        hit = logits.detach().argmax(dim=1) == labels
+    def loss_and_correct(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and [N] whether each sample's largest logit is its own class's."""
+        logits = self._checked_logits(features, labels)
+        return self._loss(logits, labels.long()), logits.detach().argmax(dim=1) == labels
+
+    def _checked_logits(self, features: Tensor, labels: Tensor) -> Tensor:
+        check_range(check_batch(features, labels, self.weight.shape[1]), len(self.weight))
+        return self.logits(features)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.gamma is not None:
-            return focal_loss(logits, labels, self.gamma), hit
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing), hit
+            return focal_loss(logits, labels, self.gamma)
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
     def logits(self, features: Tensor) -> Tensor:
         """z W^T + b, [N, C]; fp32, of float64 features float64."""
@@ -169,43 +183,36 @@ class LinearHead(nn.Module):
         return normalize(self.weight.detach().float())[0]
 
 
-Head = MarginHead | LinearHead | ShardedMarginHead
-
-
 def build_head(
     in_features: int,
     num_classes: int,
     loss: str,
+    constants: Mapping[str, Any] | None = None,
     *,
-    scale: float | str | None = None,
-    margin: float | str | None = None,
-    h: float | None = None,
-    t_alpha: float | None = None,
-    easy_margin: bool = False,
-    gamma: float | None = None,
-    label_smoothing: float = 0.0,
     frozen: bool = False,
     backend: str = "auto",
-    spread: Spread | None = None,
+    class_parallel: ClassParallelOptions | None = None,
 ) -> Head:
-    """The head of `loss`; a constant that the loss does not have is refused.
+    """The head of `loss`, a row of `LOSSES`.
 
-    `scale` and `margin` may be "auto" (see `cifarnet.losses.auto_scale`). `frozen`: its parameters do not learn.
-    `spread`: how a margin head's classes lie on several ranks; None keeps all of them here.
+    Args:
+        constants: the loss's own, by name; scale and margin may be "auto" (see `cifarnet.losses.auto_scale`).
+        frozen: its parameters do not learn.
+        class_parallel: how a margin head's classes lie on several ranks; None keeps all of them here.
+
+    Raises:
+        Refused: an unknown loss, a constant that it does not have or that is out of range.
     """
-    if scale == "auto":
-        scale = fitting_scale(num_classes)
-    if margin == "auto":
-        default = LOSSES[loss].defaults.get("margin", 0.0) if loss in LOSSES else 0.0
-        margin = fitting_margin(loss, default, num_classes, in_features)
-    constants = loss_constants(
-        loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin, gamma=gamma
-    )
+    row, chosen = loss_row(loss), loss_constants(loss, constants or {})
+    if chosen.get("scale") == "auto":
+        chosen["scale"] = fitting_scale(num_classes)
+    if chosen.get("margin") == "auto":
+        chosen["margin"] = fitting_margin(loss, float(row.defaults.get("margin", 0.0)), num_classes, in_features)
     head: Head
-    if spread is not None:
-        head = ShardedMarginHead(in_features, num_classes, loss, spread=spread, **constants)
-    elif LOSSES[loss].angular:
-        head = MarginHead(in_features, num_classes, loss, backend=backend, **constants)
+    if class_parallel is not None:
+        head = ShardedMarginHead(in_features, num_classes, loss, class_parallel=class_parallel, **chosen)
+    elif row.angular:
+        head = MarginHead(in_features, num_classes, loss, backend=backend, **chosen)
     else:
-        head = LinearHead(in_features, num_classes, **constants, label_smoothing=label_smoothing)
+        head = LinearHead(in_features, num_classes, **chosen)
     return head.requires_grad_(not frozen)

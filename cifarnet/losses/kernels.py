@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifarnet.core.config import MarginOptions
 from cifarnet.core.errors import Refused
+from cifarnet.losses.options import MarginOptions
 
 BACKENDS = ("auto", "torch", "cpu", "cuda")
 LOSS_NUMBERS = {"cosface": 0, "arcface": 1, "sphereface": 2, "curricularface": 3, "adaface": 4, "magface": 5}
@@ -125,7 +125,7 @@ def count_torch_call() -> None:
 def margin_loss(
     features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, training: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The compiled `cifarnet.losses.margins.margin_loss`, same arguments and results; `resolve` must have allowed it.
+    """The compiled `cifarnet.losses.margin_loss.margin_loss`, same arguments and results; `resolve` must have allowed it.
 
     features and weight may be float32, bfloat16 or float16, each its own; sums are float32. The rows are [N, ROW_NUMBERS].
     A label out of range raises IndexError on the CPU; on CUDA it is a device-side assertion, reported at the next
@@ -144,9 +144,9 @@ def margin_loss(
         LOSS_NUMBERS[options.loss],
         options.scale,
         options.margin,
-        options.h,
-        options.t_alpha,
-        options.easy_margin,
+        options.constants.get("h", 0.333),
+        options.constants.get("t_alpha", 0.01),
+        bool(options.constants.get("easy_margin", False)),
         training,
     )
     return loss, new_state, rows

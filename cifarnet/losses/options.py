@@ -1,33 +1,47 @@
-"""The constants of a margin loss, checked."""
+"""A margin loss with its constants, checked: what the command line, the head and the kernels hand on as one thing."""
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from cifarnet.core.config import MarginOptions
 from cifarnet.core.errors import Refused
-from cifarnet.losses import LOSSES, loss_constants
+from cifarnet.losses.registry import LOSSES, loss_constants
 
 
-def margin_options(num_classes: int, loss: str, **given: float | bool | None) -> tuple[MarginOptions, Tensor]:
-    """The constants of a margin loss, checked, and its initial state.
+@dataclass(frozen=True)
+class MarginOptions:
+    """The loss's name and all constants of its row; `options["h"]` is one of them. Make it by `margin_options`."""
+
+    loss: str
+    constants: Mapping[str, float | bool] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float:
+        return self.constants[name]
+
+    @property
+    def scale(self) -> float:
+        """s; 1 where the loss scales by the features' norm."""
+        return self.constants.get("scale", 1.0)
+
+    @property
+    def margin(self) -> float:
+        """m: radians for arcface and its kin, a cosine for cosface, sphereface's multiplier; 0 where it follows the norm."""
+        return self.constants.get("margin", 0.0)
+
+    def __str__(self) -> str:
+        return ", ".join([self.loss, *(f"{name}={value}" for name, value in self.constants.items())])
+
+
+def margin_options(loss: str, **given: Any) -> MarginOptions:
+    """The options of a margin loss; a constant that is None or not given has the original authors' value.
 
     Raises:
-        Refused: an unknown loss, a constant it does not have or that is out of range, fewer than two classes.
+        Refused: an unknown loss, one without a margin, a constant that it does not have or that is out of range.
     """
-    constants = loss_constants(loss, **given)
+    constants = loss_constants(loss, given)
     if not LOSSES[loss].angular:
-        raise Refused("--loss", f"{loss} has no margin head", "use LinearHead")
-    if num_classes < 2:
-        raise Refused("num_classes", f"a margin needs at least 2 classes, not {num_classes}")
-    options = MarginOptions(loss, **constants)
-    _check_constants(options)
-    return options, torch.tensor(LOSSES[loss].initial_state, dtype=torch.float32)
-
-
-def _check_constants(options: MarginOptions) -> None:
-    if options.loss == "sphereface" and options.margin not in (1, 2, 3, 4, 5):
-        raise Refused("--margin", f"sphereface multiplies the angle by 1 to 5, not {options.margin}", "give an integer")
-    if options.loss != "sphereface" and not 0 <= options.margin <= 3.14159:
-        raise Refused("--margin", f"{options.margin} is out of range", "give a margin between 0 and pi")
-    if not 0 < options.scale < 1000:
-        raise Refused("--scale", f"{options.scale} is out of range", "give a scale between 0 and 1000")
+        raise Refused("loss", f"{loss} has no margin head", "use LinearHead")
+    for name, value in constants.items():
+        if value == "auto":
+            raise Refused(name, "auto needs the number of classes", "give a number, or use build_head")
+    return MarginOptions(loss, constants)

@@ -17,15 +17,13 @@ from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.data.sources.synthetic import Numbers
-from cifarnet.losses.running_state import LOSS_KEY
-from cifarnet.losses.sharded.head import ShardedMarginHead
+from cifarnet.losses.base import LOSS_KEY
 from cifarnet.models.classifier import Classifier, build_model
 from cifarnet.storage.atomic import write_file
 from cifarnet.storage.safetensors_header import read_metadata
 from cifarnet.storage.sharded_file import INDEX, Rows, TensorSet, write_set
 
 FORMAT = "cifarnet-1"
-SHARDED = "head.weight"  # the one tensor that may lie on several ranks
 
 
 @dataclass(frozen=True)
@@ -66,21 +64,21 @@ def contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def rows_of(model: Classifier) -> dict[str, Tensor | Rows]:
     """The tensors of a model, what is only this rank's part of one marked as such."""
     tensors: dict[str, Tensor | Rows] = dict(model.state_dict())
-    if isinstance(model.head, ShardedMarginHead):
-        tensors[SHARDED] = Rows(model.head.weight, model.head.classes.start)
+    for name in model.apart:
+        tensors[name] = Rows(model.get_parameter(name), model.head.classes.start)
     return tensors
 
 
 def save_model(path: Path, model: Classifier, info: ModelInfo, ranks: Ranks = ALONE, *also: Path) -> None:
     """Writes the model's weights, the head's state and `info` to `path`, then to each of `also`, atomically; of several ranks all call it.
 
-    A head that is spread over ranks makes it a set of files with an index (see `tensor_set`); else the first rank writes.
+    A head that is spread over ranks makes it a set of files with an index (see `storage.sharded_file`); else the first rank writes.
 
     Raises:
         Failed: the file cannot be written.
     """
     metadata = {"format": FORMAT, "kind": "model", "info": info.to_json()}
-    if isinstance(model.head, ShardedMarginHead):
+    if model.apart:
         for target in (path, *also):
             write_set(target, rows_of(model), metadata, ranks)
     elif ranks.first:
@@ -135,27 +133,27 @@ def restore_weights(path: Path, model: Classifier) -> None:
     Raises:
         Refused: it is not a whole set of this model.
     """
-    tensors = read_here(TensorSet(path, FORMAT, "model"), model, {SHARDED})
+    tensors = read_here(TensorSet(path, FORMAT, "model"), model, set(model.apart))
     compare(path, tensors, model.state_dict())
     model.load_state_dict(tensors)
 
 
-def read_here(opened: TensorSet, model: Classifier, sharded: set[str]) -> dict[str, Tensor]:
-    """All tensors of a set, those named `sharded` only in the rows that this rank's head holds.
+def read_here(opened: TensorSet, model: Classifier, apart: set[str]) -> dict[str, Tensor]:
+    """All tensors of a set, those named `apart` only in the rows that this rank's head holds.
 
     Raises:
         Refused: the set has another number of classes.
     """
     head = model.head
-    if not isinstance(head, ShardedMarginHead):
+    if not head.apart:
         return {name: opened.read(name) for name in opened.tensors}
-    for name in sharded & opened.tensors.keys():
+    for name in apart & opened.tensors.keys():
         found = opened.tensors[name].shape
         if found[:1] != (head.num_classes,):
             raise Refused(
                 str(opened.path), f"{name} is {found}, not of {head.num_classes:,} classes", "take another checkpoint"
             )
-    return {name: opened.read(name, head.classes if name in sharded else None) for name in opened.tensors}
+    return {name: opened.read(name, head.classes if name in apart else None) for name in opened.tensors}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

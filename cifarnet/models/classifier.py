@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from cifarnet.core.config import IDENTITY, TrainConfig
 from cifarnet.core.distributed import Ranks
-from cifarnet.losses.heads import Head, LinearHead, MarginHead, build_head
-from cifarnet.losses.sharded.head import Spread
+from cifarnet.losses.base import Head
+from cifarnet.losses.heads import build_head
+from cifarnet.losses.sharded.head import ClassParallelOptions
 from cifarnet.models import build_backbone, check_arch
 
 
@@ -18,6 +19,11 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, neck: nn.Module, head: Head) -> None:
         super().__init__()
         self.backbone, self.neck, self.head = backbone, neck, head
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Names of the parameters of which each rank holds rows of its own (those of `head.classes`)."""
+        return tuple(f"head.{name}" for name in self.head.apart)
 
     def features(self, images: Tensor) -> Tensor:
         """Embeddings [B, E] before the head."""
@@ -65,30 +71,28 @@ def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = Non
             backbone = build_backbone(config.arch, config.stem, config.image_size)
         width = cast(int, backbone.num_features)
         neck = build_neck(config.neck, width, config.embed_dim)
-        spread = Spread(ranks, config.head_sample, config.seed) if ranks and config.head_parallel else None
-        head = configured_head(config, config.embed_dim or width, num_classes, spread)
+        parallel = None
+        if ranks and config.head_parallel:
+            parallel = ClassParallelOptions(ranks, config.head_sample, config.seed)
+        head = configured_head(config, config.embed_dim or width, num_classes, parallel)
         model = Classifier(backbone, neck, head)
         if config.init == "keras":
             initialise_as_keras(model)
     return model
 
 
-def configured_head(config: TrainConfig, in_features: int, num_classes: int, spread: Spread | None = None) -> Head:
+def configured_head(
+    config: TrainConfig, in_features: int, num_classes: int, class_parallel: ClassParallelOptions | None = None
+) -> Head:
     """The head of `config` for features [B, in_features]. Raises Refused as `build_head`."""
     return build_head(
         in_features,
         num_classes,
         config.loss,
-        scale=config.scale,
-        margin=config.margin,
-        h=config.h,
-        t_alpha=config.t_alpha,
-        easy_margin=config.easy_margin,
-        gamma=config.gamma,
-        label_smoothing=config.label_smoothing,
+        config.loss_options,
         frozen=config.frozen_head,
         backend=config.backend,
-        spread=spread,
+        class_parallel=class_parallel,
     )
 
 
@@ -100,11 +104,12 @@ def check_model(config: TrainConfig) -> None:
         configured_head(config, in_features=512, num_classes=10)
 
 
-def initialise_as_keras(model: nn.Module) -> None:
+def initialise_as_keras(model: Classifier) -> None:
     """Keras's defaults, the lab's: Glorot-uniform weights and zero biases in convolutions and linear layers."""
     for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear, MarginHead, LinearHead)):
+        if module is model.head:
+            model.head.initialise_as_keras()
+        elif isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(module.weight)
-            bias = getattr(module, "bias", None)
-            if bias is not None:
-                nn.init.zeros_(bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

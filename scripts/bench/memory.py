@@ -23,7 +23,8 @@ from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 from cifarnet.data.sources.synthetic import Identities
 from cifarnet.engine.loop import Watcher, run_epoch
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
+from cifarnet.engine.train_state import TrainState
 from cifarnet.storage.run_folder import RunFolder
 
 
@@ -37,9 +38,9 @@ class Counting(Watcher):
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def step(self, epoch: int, step: int, steps: int, totals: torch.Tensor, seen: int) -> None:
+    def step(self, run: TrainState) -> None:
         """Raises EnoughSteps after the last one."""
-        if step >= min(self.steps, steps):
+        if run.progress.step >= min(self.steps, run.steps):
             raise EnoughSteps
 
 
@@ -51,11 +52,11 @@ def status(name: str) -> float:
 
 def train_steps(config: TrainConfig, steps: int) -> float:
     """Seconds of `steps` steps in the loop of `cifarnet train`."""
-    session = build_session(config, load(config.dataset, identities=Identities.of(config)))
+    run = build_run(config, load(config.dataset, identities=Identities.of(config)))
     start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run_epoch(session, RunFolder(Path(folder)), Counting(steps), StopRequest())
+            run_epoch(run, RunFolder(Path(folder)), Counting(steps), StopRequest())
     except EnoughSteps:
         pass
     return time.perf_counter() - start

@@ -31,7 +31,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.losses.heads import MarginHead
-from cifarnet.losses.sharded.head import ShardedMarginHead, Spread
+from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead
 from scripts.bench.head_timing import peak, processor, wait
 
 CASES = (("compiled", 1), ("sharded", 1), ("sharded", 2), ("sampled", 1), ("eager", 1))
@@ -44,7 +44,9 @@ def build(name: str, features: int, classes: int, device: str, ranks: Ranks = AL
         if name in ("compiled", "eager"):
             head: nn.Module = MarginHead(features, classes, backend="torch" if name == "eager" else device)
         else:
-            head = ShardedMarginHead(features, classes, spread=Spread(ranks, 0.1 if name == "sampled" else 1.0))
+            head = ShardedMarginHead(
+                features, classes, class_parallel=ClassParallelOptions(ranks, 0.1 if name == "sampled" else 1.0)
+            )
     head = head.to_empty(device=device)
     with torch.no_grad():
         head.weight.normal_(std=features**-0.5)  # type: ignore[operator]

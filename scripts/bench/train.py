@@ -6,7 +6,7 @@
 Without --data-dir the images are random pixels, which take as long: nothing here depends on what is in them.
 
 bare: forward, backward, update on one batch that never changes, same layout and precision; nothing else.
-cifarnet: the loop of `cifarnet train` with its data, augmentation, guard and sums.
+cifarnet: the loop of `cifarnet train` with its data, augmentation and sums.
 report: PIL transforms, DataLoader, NCHW fp32, metrics read each step, as the report's script did.
 """
 
@@ -31,7 +31,7 @@ from cifarnet.core.devices import autocast, device_name, pick_device
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, Split, load
 from cifarnet.engine.loop import Watcher, run_epoch
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
 from cifarnet.models.classifier import build_model
 from cifarnet.storage.run_folder import RunFolder
 from scripts.bench.random_images import random_images
@@ -39,38 +39,38 @@ from scripts.bench.random_images import random_images
 
 def bare(config: TrainConfig, data: Dataset, steps: int) -> Callable[[], float]:
     """Seconds of `steps` bare steps."""
-    session = build_session(dataclasses.replace(config, augment="none"), data)
+    run = build_run(dataclasses.replace(config, augment="none"), data)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    images, labels = next(iter(session.train.epoch(0)))
+    images, labels = next(iter(run.train.epoch(0)))
     images = images.contiguous(memory_format=layout)
-    session.model.train()
+    run.model.train()
 
-    def run() -> float:
+    def once() -> float:
         start = time.perf_counter()
         for _ in range(steps):
-            with autocast(session.device, session.precision):
-                features = session.model.features(images)
-            session.model.head(features, labels).backward()
-            session.optimizer.step()
-            session.optimizer.zero_grad(set_to_none=True)
-        if session.device.type == "cuda":
+            with autocast(run.device, run.precision):
+                features = run.model.features(images)
+            run.model.head(features, labels).backward()
+            run.optimizer.step()
+            run.optimizer.zero_grad(set_to_none=True)
+        if run.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    return run
+    return once
 
 
 def ours(config: TrainConfig, data: Dataset, steps: int) -> Callable[[], float]:
     """Seconds of an epoch of `steps` steps in the loop of `cifarnet train`."""
-    session = build_session(config, data)
+    run = build_run(config, data)
     folder = RunFolder(Path(tempfile.mkdtemp()))
 
-    def run() -> float:
-        session.progress.step, session.progress.seconds = 0, 0.0
-        run_epoch(session, folder, Watcher(), StopRequest())
-        return session.progress.seconds
+    def once() -> float:
+        run.progress.step, run.progress.seconds = 0, 0.0
+        run_epoch(run, folder, Watcher(), StopRequest())
+        return run.progress.seconds
 
-    return run
+    return once
 
 
 def report(config: TrainConfig, data: Dataset, steps: int) -> Callable[[], float]:
@@ -94,7 +94,7 @@ def report(config: TrainConfig, data: Dataset, steps: int) -> Callable[[], float
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr)
     model.train()
 
-    def run() -> float:
+    def once() -> float:
         start, loss_sum, hits = time.perf_counter(), 0.0, 0
         for batch, labels in loader:
             optimizer.zero_grad()
@@ -107,7 +107,7 @@ def report(config: TrainConfig, data: Dataset, steps: int) -> Callable[[], float
             hits += int((logits.argmax(1) == labels).sum())
         return time.perf_counter() - start
 
-    return run
+    return once
 
 
 def parse_options() -> argparse.Namespace:
@@ -135,12 +135,12 @@ def images_for(options: argparse.Namespace) -> Dataset:
 
 def measure(loops: dict[str, Callable[[], float]], count: int, rounds: int) -> dict[str, list[float]]:
     """Images a second of each loop, in turn, after a round that warms up."""
-    for run in loops.values():
-        run()
+    for once in loops.values():
+        once()
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(rounds):
-        for name, run in loops.items():
-            rates[name].append(count / run())
+        for name, once in loops.items():
+            rates[name].append(count / once())
     return rates
 
 
@@ -152,10 +152,10 @@ def main() -> None:
     makers = {"bare": bare, "cifarnet": ours, "report": report}
     loops = {name: make(config, data, options.steps) for name, make in makers.items()}
     rates = measure(loops, len(data.train), options.rounds)
-    session = build_session(config, data)
+    run = build_run(config, data)
     ratio = statistics.median(a / b for a, b in zip(rates["cifarnet"], rates["bare"], strict=True))
     document = {"arch": options.arch, "loss": options.loss, "batch_size": options.batch_size, "data": data.name}
-    document |= {"device": device_name(session.device), "precision": session.precision, "torch": torch.__version__}
+    document |= {"device": device_name(run.device), "precision": run.precision, "torch": torch.__version__}
     print("{arch}, {loss}, batch {batch_size}, {data}, {device}, {precision}, torch {torch}".format(**document))
     for name, values in rates.items():
         middle, low, high = statistics.median(values), min(values), max(values)

@@ -25,8 +25,8 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 from cifarnet.engine.loop import Watcher, train
-from cifarnet.engine.setup import build_session
-from cifarnet.engine.step import Forward
+from cifarnet.engine.setup import build_run
+from cifarnet.engine.train_state import Forward
 from cifarnet.losses import LOSSES
 from cifarnet.storage.run_folder import RunFolder, read_metrics
 
@@ -57,11 +57,11 @@ def in_halves(forward: Forward) -> Forward:
 
 def one_process_in_halves(config: TrainConfig, data_dir: str | None, folder: Path) -> None:
     """Trains in this process, with the arithmetic of two ranks."""
-    session = build_session(config, load(config.dataset, data_dir))
-    session.forward = in_halves(session.forward)
+    run = build_run(config, load(config.dataset, data_dir))
+    run.forward = in_halves(run.forward)
     folder.mkdir()
     with StopRequest() as stop:
-        train(session, RunFolder(folder), Watcher(), stop)
+        train(run, RunFolder(folder), Watcher(), stop)
 
 
 def compare(name: str, arguments: list[str], data_dir: str | None) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from cifarnet.analysis.report.results import group, read_result
 from cifarnet.analysis.report.tables import published_rows, scores_table
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.signals import StopRequest
-from cifarnet.data import cifar, load
+from cifarnet.data import load
 from cifarnet.data.images.decode import read_image
+from cifarnet.data.sources import cifar
 from cifarnet.data.sources.archive import Archive
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.resume import load_config
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
 from cifarnet.models.checkpoint import load_model
 from cifarnet.storage.run_folder import open_run, read_json, read_metrics
 
@@ -35,9 +36,9 @@ Case = Callable[[random.Random, Path], None]  # damages a file, writes it into t
 
 def targets(folder: Path) -> dict[str, Case]:
     """What is fuzzed, on real files that a short training run leaves in `folder`."""
-    run, session = folder / "run", small_run(folder / "run")
-    states = [path.read_bytes() for path in (run / "state.safetensors", run / "last.safetensors")]
-    config, log = (run / "config.json").read_bytes(), (run / "metrics.jsonl").read_bytes()
+    folder, run = folder / "run", small_run(folder / "run")
+    states = [path.read_bytes() for path in (folder / "state.safetensors", folder / "last.safetensors")]
+    config, log = (folder / "config.json").read_bytes(), (folder / "metrics.jsonl").read_bytes()
     pictures = make_pictures()
 
     def safetensors(data: bytes, rng: random.Random, path: Path) -> Path:
@@ -53,7 +54,7 @@ def targets(folder: Path) -> dict[str, Case]:
     def state(rng: random.Random, place: Path) -> None:
         path = safetensors(states[0], rng, place / "state.safetensors")
         load_config(path)
-        session.load(path)
+        run.load(path)
 
     def image(rng: random.Random, place: Path) -> None:
         (place / "image").write_bytes(damage(rng.choice(pictures), rng, pictures))
@@ -70,7 +71,7 @@ def targets(folder: Path) -> dict[str, Case]:
         curves.numbers({"run": read_metrics(place / "m")[0]})
 
     def summary(rng: random.Random, place: Path) -> None:
-        document = json.loads((run / "summary.json").read_text())
+        document = json.loads((folder / "summary.json").read_text())
         (place / "summary.json").write_bytes(as_json(damage_json(document, rng), rng))
         (place / "config.json").write_bytes(config)
         groups = group([read_result(place)])
@@ -102,13 +103,13 @@ def archive(rng: random.Random, place: Path) -> None:
 
 
 def small_run(folder: Path) -> Any:
-    """A session after a short training on digits, whose files are in `folder`."""
+    """A run after a short training on digits, whose files are in `folder`."""
     config = TrainConfig(arch="baseline", dataset="digits", epochs=2, batch_size=512, loss="adaface")
-    session = build_session(dataclasses.replace(config, augment="none"), load("digits"))
-    with open_run(folder, resume=False, overwrite=False) as run, StopRequest() as stop:
-        run.write_config(session.config)
-        train(session, run, Watcher(), stop)
-    return session
+    run = build_run(dataclasses.replace(config, augment="none"), load("digits"))
+    with open_run(folder, resume=False, overwrite=False) as files, StopRequest() as stop:
+        files.write_config(run.config)
+        train(run, files, Watcher(), stop)
+    return run
 
 
 def make_pictures() -> list[bytes]:

@@ -23,7 +23,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import cifarnet.cli.training  # noqa: F401 (imported here once, not in each child)
+import cifarnet.cli.watcher  # noqa: F401 (imported here once, not in each child)
 from cifarnet.cli import run
 
 OPTIONS = (

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.signals import StopRequest
-from cifarnet.data import load
-from cifarnet.engine.loop import Watcher, train
-from cifarnet.engine.setup import build_session
-from cifarnet.storage.run_folder import open_run
+from cifarnet.engine.fit import fit
+from cifarnet.engine.loop import Watcher
+from cifarnet.engine.train_state import TrainState
 
 WARM = 10  # epochs in which allocators and caches may still grow
 TOLERANCE = 0.02
@@ -34,7 +32,7 @@ class Meter(Watcher):
         self.memory: list[int] = []
         self.files: list[int] = []
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def epoch(self, run: TrainState, record: dict[str, Any]) -> None:
         """After each epoch."""
         self.memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
         self.files.append(len(os.listdir("/proc/self/fd")))
@@ -47,12 +45,9 @@ def measure(epochs: int) -> dict[str, Any]:
         val_fraction=0.1, checkpoint_every=5, precision="fp32", device="cpu", log_grad=True,
     )  # fmt: skip
     meter, started = Meter(), time.monotonic()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        open_run(Path(folder, "run"), resume=False, overwrite=False) as run,
-        StopRequest() as stop,
-    ):
-        train(build_session(config, load("digits")), run, meter, stop)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # whose runs/latest it becomes
+        fit(config, "run", watcher=meter)
     settled = meter.memory[WARM:]
     return {
         "epochs": epochs, "seconds": round(time.monotonic() - started, 1), "memory_mb": round(settled[0] / 2**20, 1),

@@ -19,6 +19,7 @@ seconds that the command runs: one epoch of a few random pixels.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -32,15 +33,15 @@ from reproduce_kept import pack, unpack
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.analysis.report.published import published_accuracy
 from cifarnet.cli.common import messages
-from cifarnet.cli.training import TerminalWatcher
+from cifarnet.cli.watcher import TerminalWatcher
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
 from cifarnet.core.errors import CifarnetError, Interrupted, Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, load, pixels_of
-from cifarnet.engine.loop import train
+from cifarnet.engine.fit import fit
 from cifarnet.engine.resume import load_config
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.train_state import TrainState
 from cifarnet.storage.atomic import write_file
 from cifarnet.storage.run_folder import RunFolder
 from scripts.bench.random_images import random_images
@@ -157,23 +158,33 @@ def fill(cell: Cell, seed: int, data: Dataset, out: Path, stop: StopRequest) -> 
     print(f"{cell.name} seed {seed}: {100 * result['accuracy']:.2f}% in {result['seconds']:,.0f} s", flush=True)
 
 
+class CellWatcher(TerminalWatcher):
+    """The table of a cell's training, under one line; it draws no figures."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(messages())
+        self.title = title
+
+    def announce(self, run: TrainState, folder: RunFolder) -> None:
+        self.run = run
+        self.console.print(f"{self.title}, {run.config.epochs} epochs on {device_name(run.device)}", markup=False)
+
+    def finish(self, run: TrainState, folder: RunFolder, summary: dict[str, Any]) -> None:
+        self.summary = summary
+
+
 def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest) -> dict[str, Any]:
     """Trains a cell to its end in the run folder `path`, from where it stands, and returns its result."""
     config = cell.config.from_dict(cell.config.to_dict() | {"seed": cell.config.seed + seed})
-    with RunFolder(path) as folder:
-        begun = folder.state.exists()
-        if begun:
-            config = load_config(folder.state)
-            check_values(cell, config, folder.state)
-        session = build_session(config, data)
-        if begun:
-            session.load(folder.state)
-            folder.rewrite_metrics(session.progress.history)
-        folder.write_config(session.config)
-        console = messages()
-        console.print(f"{cell.name} seed {seed}, {config.epochs} epochs on {device_name(session.device)}", markup=False)
-        with TerminalWatcher(console, session) as watcher:
-            summary = train(session, folder, watcher, stop)
+    state = RunFolder(path).state
+    if state.exists():
+        config = load_config(state)
+        check_values(cell, config, state)
+    watcher = CellWatcher(f"{cell.name} seed {seed}")
+    path.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(path.parents[1]):  # whose runs/latest it becomes
+        fit(config, path.resolve(), resume=state.exists(), overwrite=True, dataset=data, watcher=watcher, stop=stop)
+    run, summary = watcher.run, watcher.summary
     published = published_accuracy(config)
     accuracy = summary["test"]["accuracy"]
     return {
@@ -189,11 +200,11 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
         "auroc": summary["test"]["auroc"],
         "epochs": summary["epochs"],
         "seconds": summary["seconds"],
-        "device": device_name(session.device),
+        "device": device_name(run.device),
         "data": pixels_of(data),
-        "precision": session.precision,
-        "backend": session.backend,
-        "config": session.config.to_dict() | {"data_dir": None},
+        "precision": run.precision,
+        "backend": run.backend,
+        "config": run.config.to_dict() | {"data_dir": None},
     }
 
 

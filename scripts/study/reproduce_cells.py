@@ -18,7 +18,7 @@ from cifarnet.data import Dataset
 from cifarnet.data.augment.progressive import side_at
 from cifarnet.engine.loop import Watcher, run_epoch
 from cifarnet.engine.recipes import recipe_values
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
 from cifarnet.storage.run_folder import RunFolder
 
 MARGINS = ("arcface", "curricularface", "adaface")
@@ -73,7 +73,7 @@ def cells(budget: str) -> list[Cell]:
     found.append(Cell("plainnet50", "A.3", recipe("modern", arch="plainnet50", epochs=epochs, log_grad=True)))
     for s in (8, 16, 32, 64):
         for m in (0.1, 0.3, 0.5):
-            config = recipe("modern", "arcface", epochs=20, scale=float(s), margin=m)
+            config = recipe("modern", "arcface", epochs=20, loss_options={"scale": float(s), "margin": m})
             found.append(Cell(f"resnet18-arcface-s{s}-m{m}", "s and m", config))
     found.append(Cell("speed", "recipes", recipe("speed", tta=True)))
     return found
@@ -120,14 +120,14 @@ def measure_side(config: TrainConfig, data: Dataset, side: int) -> float:
     short = dataclasses.replace(data, train=data.train.subset(torch.arange(count)))
     first = side if config.progressive else 0
     # In the first epoch of two the side is `progressive`; epoch 0 is run again and again.
-    session = build_session(dataclasses.replace(config, progressive=first, epochs=2), short)
+    run = build_run(dataclasses.replace(config, progressive=first, epochs=2), short)
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(4):
-            session.progress.step, session.progress.seconds = 0, 0.0
+            run.progress.step, run.progress.seconds = 0, 0.0
             started = time.perf_counter()
-            run_epoch(session, RunFolder(Path(folder)), Watcher(), StopRequest())  # its guard waits for the device
-            rates.append(session.images / (time.perf_counter() - started))
+            run_epoch(run, RunFolder(Path(folder)), Watcher(), StopRequest())  # it waits for the device
+            rates.append(run.images / (time.perf_counter() - started))
     return statistics.median(rates[1:])
 
 

@@ -6,7 +6,7 @@
 speed: `--recipe speed --tta --compile`, for 92% in under 3 s on one H200 (CIFAR-10's exact images: 94%).
 resnet18: `--arch resnet18 --recipe quick --epochs 24`, for the report's 90.8% in under 30 s there.
 
-A session first trains one epoch, which compiles the step, chooses algorithms and fills the allocator, and then goes back to
+A run first trains one epoch, which compiles the step, chooses algorithms and fills the allocator, and then goes back to
 the weights that it began with. Seconds are those of the epochs' steps with their data and augmentation, the device waited
 for: without the warm-up, the checkpoints and the one evaluation at the end. --dataset digits is for a first try; --rehearse
 shows in seconds on any machine that the command runs: one epoch of a few random pixels, without compiling.
@@ -32,7 +32,7 @@ from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, load, pixels_of
 from cifarnet.engine.loop import Watcher, run_epoch, train
 from cifarnet.engine.recipes import recipe_values
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
 from cifarnet.storage.run_folder import RunFolder
 from scripts.bench.random_images import random_images
 
@@ -69,7 +69,7 @@ def measure(name: str, config: TrainConfig, data: Dataset, seeds: int, stop: Sto
     """Runs one configuration with several seeds."""
     rows = []
     for seed in range(config.seed, config.seed + seeds):
-        rows.append(run(dataclasses.replace(config, seed=seed), data, stop))
+        rows.append(train_once(dataclasses.replace(config, seed=seed), data, stop))
         print("{}: seed {seed}, warm-up {warm_up:.1f} s, training {seconds:.2f} s, {percent:.2f}%".format(
             name, **rows[-1], percent=100 * rows[-1]["accuracy"]
         ), flush=True)  # fmt: skip
@@ -80,23 +80,23 @@ def measure(name: str, config: TrainConfig, data: Dataset, seeds: int, stop: Sto
     return {"name": name, "accuracy": accuracy, "seconds": seconds, "runs": rows, "config": config.to_dict()}
 
 
-def run(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[str, Any]:
-    """Warms a session up, takes it back to its start, and trains it.
+def train_once(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[str, Any]:
+    """Warms a run up, takes it back to its start, and trains it.
 
     Raises:
         Interrupted: a signal came.
     """
     torch.compiler.reset()
     started = time.perf_counter()
-    session = build_session(config, data)
+    run = build_run(config, data)
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(Path(temporary))
-        session.save(folder.state)
-        run_epoch(session, folder, Watcher(), stop)  # its guard waits for the device
-        session.optimizer.state.clear()  # at its start it has none
-        session.load(folder.state)
+        run.save(folder.state)
+        run_epoch(run, folder, Watcher(), stop)  # it waits for the device
+        run.optimizer.state.clear()  # at its start it has none
+        run.load(folder.state)
         warm_up = time.perf_counter() - started
-        summary = train(session, folder, Watcher(), stop)
+        summary = train(run, folder, Watcher(), stop)
     return {
         "seed": config.seed,
         "warm_up": warm_up,
@@ -104,8 +104,8 @@ def run(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[str, Any]
         "accuracy": summary["test"]["accuracy"],
         "loss": summary["test"]["loss"],
         "epochs": config.epochs,
-        "precision": session.precision,
-        "device": device_name(session.device),
+        "precision": run.precision,
+        "device": device_name(run.device),
         "data": pixels_of(data),
         "torch": torch.__version__,
     }

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.metrics import f1_score
 
-from cifarnet.cli import run, training
+from cifarnet.cli import run, watcher
 from cifarnet.core.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.models.checkpoint import load_model
@@ -168,7 +168,7 @@ def test_config_file_recipe_and_flags_in_that_order(cli, tmp_path):
     ],
 )
 def test_wrong_options_are_refused_before_any_work(cli, tmp_path, monkeypatch, options, words):
-    monkeypatch.setattr(training, "load_with_progress", lambda *_: pytest.fail("data is read"))
+    monkeypatch.setattr(watcher, "load_with_progress", lambda *_: pytest.fail("data is read"))
     refused(cli("train", *QUICK, *options), *words)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.safetensors"))
 

@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from cifarnet.core.config import TrainConfig
+from cifarnet.core.config import TrainConfig, merged
 from cifarnet.core.errors import Refused
-from cifarnet.core.fields import flag
 from cifarnet.data import DATASETS
 from cifarnet.data.augment.batch import POLICIES
+from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.recipes import RECIPES, recipe_values
 from cifarnet.losses import LOSSES, build_head
 from cifarnet.models import ARCHS
@@ -23,39 +23,67 @@ FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}
         ("lr", -1.0),
         ("lr", math.nan),
         ("lr", math.inf),
-        ("margin", math.nan),
-        ("scale", 0.0),
         ("batch_size", 0),
         ("epochs", -1),
         ("val_fraction", 1.0),
         ("warmup", 1.5),
         ("seed", -1),
         ("momentum", 1.0),
-        ("label_smoothing", 1.0),
         ("eval_every", 0),
         ("workers", -1),
         ("image_size", 100_000),
     ],
 )
 def test_numbers_out_of_range_are_refused(name, value):
-    with pytest.raises(Refused, match=rf"{flag(name)}: .* is out of range; give a finite number (at|above)") as caught:
+    with pytest.raises(Refused, match=rf"^{name}: .* is out of range; give a finite number (at|above)") as caught:
         TrainConfig(**{name: value}).check()
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("loss", "name", "value"),
+    [
+        ("arcface", "margin", math.nan),
+        ("arcface", "margin", 1e30),
+        ("cosface", "scale", 0.0),
+        ("ce", "label_smoothing", 1.0),
+        ("focal", "gamma", -1),
+        ("adaface", "t_alpha", 1.5),
+    ],
+)
+def test_a_losss_constants_have_their_own_ranges(loss, name, value):
+    with pytest.raises(Refused, match=rf"^{name}: .* is out of range; give a finite number (at|above)"):
+        check_options(TrainConfig(loss=loss, loss_options={name: value}))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"h": 0.3}, "^h: arcface has no such constant; arcface takes `scale`, `margin`, `easy_margin`"),
+        ({"scale": "wide"}, "^scale: 'wide' is not a number; give a number, or auto"),
+        ({"scale": [1]}, "^scale: .* is not a number"),
+        ({"easy_margin": 1}, "^easy_margin: '1' is not true or false"),
+        ({"backend": "torch"}, "^backend: arcface has no such constant"),
+    ],
+)
+def test_the_losss_row_checks_its_constants(options, words):
+    with pytest.raises(Refused, match=words):
+        check_options(TrainConfig(loss="arcface", loss_options=options))
+
+
 @pytest.mark.parametrize("name", ["stem", "neck", "augment", "optimizer", "schedule", "precision", "backend", "init"])
 def test_unknown_words_list_the_known(name):
-    with pytest.raises(Refused, match="choose from " + FIELDS[name].metadata["choices"][0]):
+    with pytest.raises(Refused, match="choose from " + FIELDS[name].metadata["bounds"].choices[0]):
         TrainConfig(**{name: "nonsense"}).check()
 
 
 @pytest.mark.parametrize(
     "values",
-    [{"neck": "bn"}, {"label_smoothing": 0.1, "loss": "arcface"}, {"coarse": True}],
+    [{"neck": "bn"}, {"loss_options": {"label_smoothing": 0.1}, "loss": "arcface"}, {"coarse": True}],
 )
 def test_what_does_not_go_together(values):
     with pytest.raises(Refused):
-        TrainConfig(**values).check()
+        check_options(TrainConfig(**values))
 
 
 @pytest.mark.parametrize(
@@ -75,8 +103,21 @@ def test_plain_values_are_checked(values, words):
 
 
 def test_round_trip():
-    config = TrainConfig(lr=1, margin=None, scale=3)
+    config = TrainConfig(lr=1, loss="arcface", loss_options={"scale": 3})
     assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_the_constants_of_version_0_1_move_to_the_loss_options():
+    """There every loss had all of them beside it; None, False and no smoothing said that a constant is not set."""
+    old = {"scale": None, "margin": "auto", "h": None, "t_alpha": 0.5, "easy_margin": False, "gamma": None}
+    config = TrainConfig.from_dict({"loss": "adaface", **old, "label_smoothing": 0.0})
+    assert config.loss_options == {"margin": "auto", "t_alpha": 0.5}
+    assert TrainConfig.from_dict({"loss": "focal", "gamma": 0.0}).loss_options == {"gamma": 0.0}
+
+
+def test_a_later_layer_replaces_constants_one_by_one():
+    layers = {"lr": 1, "scale": "auto"}, {"loss_options": {"scale": 30, "margin": 0.2}}, {"margin": 0.3, "lr": 2}
+    assert merged(*layers) == {"lr": 2, "loss_options": {"scale": 30, "margin": 0.3}}
 
 
 def test_help_names_what_the_tables_hold():
@@ -84,7 +125,7 @@ def test_help_names_what_the_tables_hold():
         assert all(row in FIELDS[name].metadata["help"] for row in table), name
     spelled = FIELDS["arch"].metadata["help"].replace("|", ", ")
     assert all(row.removeprefix("resnet").removeprefix("plainnet") in spelled for row in ARCHS)
-    assert set(FIELDS["augment"].metadata["choices"]) == set(POLICIES)
+    assert set(FIELDS["augment"].metadata["bounds"].choices) == set(POLICIES)
 
 
 @pytest.mark.parametrize("loss", [None, *LOSSES])
@@ -92,4 +133,4 @@ def test_help_names_what_the_tables_hold():
 def test_recipes_are_configurations_for_every_loss(name, loss):
     values = recipe_values(name, loss)
     config = TrainConfig.from_dict(values | ({"loss": loss} if loss else {}), name)
-    build_head(64, 10, config.loss, scale=config.scale, margin=config.margin, label_smoothing=config.label_smoothing)
+    build_head(64, 10, config.loss, config.loss_options)

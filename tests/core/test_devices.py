@@ -15,7 +15,7 @@ from cifarnet.core import devices
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import cpu_vendor, determinism, measured_convolutions, pick_precision
 from cifarnet.data import load
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(cli, monkeypatch, tmp_p
     monkeypatch.setattr(devices, "has_bf16", lambda device: True)
     assert cli(*train)[0] == 0
     monkeypatch.setattr(devices, "has_bf16", lambda device: False)
-    assert build_session(TrainConfig(arch="baseline", dataset="digits"), load("digits")).precision == "fp32"
+    assert build_run(TrainConfig(arch="baseline", dataset="digits"), load("digits")).precision == "fp32"
 
     def precisions():
         return [

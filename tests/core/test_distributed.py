@@ -55,7 +55,7 @@ def same_files(a: Path, b: Path) -> bool:
 def three(tmp_path_factory) -> Path:
     """What three ranks left behind: see ranks_worker.py."""
     out = tmp_path_factory.mktemp("three")
-    worker = Path(__file__).with_name("ranks_worker.py")
+    worker = Path(__file__).parents[1] / "ranks_worker.py"
     done = subprocess.run(torchrun(3, worker, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
@@ -125,15 +125,15 @@ def write_state(path: Path, metadata: dict[str, str], tensors: dict[str, torch.T
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("config", r"rank 2: differs from rank 0: --lr 0.5, not 0.01; "),
+        ("config", r"rank 2: differs from rank 0: `lr` 0.5, not 0.01; "),
         ("data", r"rank 2: differs from rank 0: data 330 \+ 101 images, 10 classes, digest \w+, not 330 \+ 101 .*; "),
         ("missing", r"rank 2 \(.+\): digits: are not here; fetch them"),
         ("missing everywhere", r"rank 0 \(.+\): digits: are not here; fetch them"),
         ("state", r"rank 2 \(.+\): .*nowhere.*state.safetensors: there is no such file"),
-        ("batch", r"--batch-size: 5 leaves a batch of 5 images for 3 ranks, fewer than two for each; "),
-        ("last batch", r"--batch-size: 163 leaves a batch of 4 images .*; choose another, for example 162,"),
-        ("sync_bn", r"--sync-bn: torch has it for CUDA only, and this is cpu; leave it out"),
-        ("device", r"--device: 'cuda:1' is one device, and there are 3 ranks; use auto, cuda or cpu"),
+        ("batch", r"batch_size: 5 leaves a batch of 5 images for 3 ranks, fewer than two for each; "),
+        ("last batch", r"batch_size: 163 leaves a batch of 4 images .*; choose another, for example 162,"),
+        ("sync_bn", r"sync_bn: torch has it for CUDA only, and this is cpu; leave it out"),
+        ("device", r"device: 'cuda:1' is one device, and there are 3 ranks; use auto, cuda or cpu"),
     ],
 )
 def test_what_one_rank_lacks_all_refuse_before_the_first_step(three, fault, words):

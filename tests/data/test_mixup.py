@@ -14,8 +14,8 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import load
 from cifarnet.data.augment.mixup import Mix, cut_box, draw_mix, mix_images
-from cifarnet.engine.loop import mix
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
+from cifarnet.engine.step import mix
 
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(5)
@@ -51,7 +51,7 @@ def test_the_share_follows_its_beta_distribution():
 def test_the_loss_is_that_of_soft_labels():
     """With the share s, the loss is cross-entropy against s onehot(y) + (1-s) onehot(neighbour's y)."""
     config = TrainConfig(arch="baseline", dataset="digits", mixup=1.0, precision="fp32", augment="none", batch_size=64)
-    session = build_session(config, load("digits"))
+    session = build_run(config, load("digits"))
     images, labels = next(iter(session.train.epoch(0)))
     mixed, labels, mixture = mix(session, images, labels, 3)
     loss, _ = session.forward(mixed, labels, mixture)
@@ -65,7 +65,7 @@ def test_the_loss_is_that_of_soft_labels():
 def test_a_margin_needs_one_label():
     config = dataclasses.replace(TrainConfig(arch="baseline", dataset="digits"), cutmix=1.0, loss="arcface")
     with pytest.raises(Refused, match="one label"):
-        build_session(config, load("digits"))
+        build_run(config, load("digits"))
 
 
 def test_the_share_is_filled_in_on_the_device():

@@ -13,7 +13,7 @@ from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 from cifarnet.data.augment.progressive import shrink, side_at
 from cifarnet.engine.loop import Watcher, train
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
 from cifarnet.storage.run_folder import open_run, read_metrics
 
 
@@ -51,7 +51,7 @@ def test_training_sees_small_images_first_and_resumes_among_them(tmp_path):
                 signal.raise_signal(signal.SIGTERM)
 
     def start(name, watcher, resume=False):
-        session = build_session(config, digits)
+        session = build_run(config, digits)
         session.model.backbone.register_forward_pre_hook(
             lambda module, inputs: seen.append(inputs[0].shape[-1]) if module.training else None
         )
@@ -72,5 +72,5 @@ def test_training_sees_small_images_first_and_resumes_among_them(tmp_path):
 
 @pytest.mark.parametrize(("arch", "side"), [("resnet18", 8), ("resnet18", 33), ("baseline", 16)])
 def test_what_cannot_be_is_refused(arch, side):
-    with pytest.raises(Refused, match="--progressive"):
-        build_session(TrainConfig(arch=arch, dataset="digits", progressive=side), load("digits"))
+    with pytest.raises(Refused, match=r"^progressive: "):
+        build_run(TrainConfig(arch=arch, dataset="digits", progressive=side), load("digits"))

@@ -76,7 +76,7 @@ def test_commands_on_images_refuse_them():
         (["--classes", "1"], "--classes: 1 is out of range"),
         (["--loss", "ce", "--head-parallel"], "--head-parallel: cannot be with --loss ce"),
         (["--loss", "arcface", "--head-parallel", "--compile"], "--head-parallel: cannot be with --compile"),
-        (["--loss", "arcface", "--head-sample", "0.5"], "--head-sample: needs the spread head"),
+        (["--loss", "arcface", "--head-sample", "0.5"], "--head-sample: needs the head whose classes lie apart"),
         (["--loss", "arcface", "--head-parallel", "--head-sample", "0"], "--head-sample: 0.0 is out of range"),
     ],
 )

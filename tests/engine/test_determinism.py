@@ -13,7 +13,7 @@ from cifarnet.core.errors import Failed
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 from cifarnet.engine.loop import Watcher, train
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
 from cifarnet.storage.run_folder import open_run
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
@@ -41,7 +41,7 @@ def test_two_runs_are_equal_bit_for_bit(tmp_path, device):
     weights = []
     for name in "ab":
         torch.rand(3)
-        session = build_session(config, digits)
+        session = build_run(config, digits)
         witness = Witness()
         with open_run(tmp_path / name, resume=False, overwrite=False) as run, StopRequest() as stop:
             train(session, run, witness, stop)
@@ -55,7 +55,7 @@ def test_an_operator_without_a_deterministic_form_is_refused():
     pooled, indices = torch.nn.functional.max_pool2d(torch.rand(1, 1, 4, 4), 2, return_indices=True)
     torch.nn.functional.max_unpool2d(pooled, indices, 2)
     with (
-        pytest.raises(Failed, match=r"--deterministic: max_unpooling2d_forward_out has no .*; leave it out"),
+        pytest.raises(Failed, match=r"deterministic: max_unpooling2d_forward_out has no .*; leave it out"),
         determinism(True),
     ):
         torch.nn.functional.max_unpool2d(pooled, indices, 2)

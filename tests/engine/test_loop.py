@@ -14,16 +14,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import cifarnet.engine.loop
+import cifarnet.engine.step
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Interrupted, Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 from cifarnet.data.augment.batch import generator_for
-from cifarnet.engine.evaluate import is_best
+from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.resume import check_same_run
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
+from cifarnet.engine.validate import is_best
 from cifarnet.models import checkpoint
 from cifarnet.models.checkpoint import FORMAT
 from cifarnet.models.classifier import Classifier
@@ -45,7 +46,7 @@ BASE = TrainConfig(
 
 def start(folder, config, watcher=None, resume=False):
     """Trains `config` in `folder`; returns the summary."""
-    session = build_session(config, DIGITS)
+    session = build_run(config, DIGITS)
     with open_run(folder, resume=resume, overwrite=False) as run, StopRequest() as stop:
         if resume:
             session.load(run.state)
@@ -59,7 +60,7 @@ class StopAt(Watcher):
     def __init__(self, step, number=signal.SIGTERM):
         self.left, self.number = step, number
 
-    def step(self, epoch, step, steps, totals, seen):
+    def step(self, run):
         self.left -= 1
         if self.left == 0:
             signal.raise_signal(self.number)
@@ -184,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
     folder = tmp_path / "run"
     start(folder, BASE)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    session = build_session(dataclasses.replace(BASE, epochs=3), DIGITS)
+    session = build_run(dataclasses.replace(BASE, epochs=3), DIGITS)
     with open_run(folder, resume=True, overwrite=False) as run, StopRequest() as stop:
         session.load(run.state)
         with torch.no_grad():
@@ -197,7 +198,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
 
 
 def test_a_metric_that_is_not_a_number_is_never_best():
-    session = build_session(dataclasses.replace(BASE, val_fraction=0.1), DIGITS)
+    session = build_run(dataclasses.replace(BASE, val_fraction=0.1), DIGITS)
     assert not is_best(session, {"val_accuracy": math.nan, "val_loss": 1.0})
     assert not is_best(session, {"val_accuracy": 0.9, "val_loss": math.nan})
     assert is_best(session, {"val_accuracy": 0.5, "val_loss": 1.0})
@@ -208,14 +209,14 @@ def test_the_prototypes_learn_unless_frozen(tmp_path):
     """What the report's code got wrong."""
     for frozen in (False, True):
         config = dataclasses.replace(BASE, loss="arcface", frozen_head=frozen, epochs=1)
-        before = build_session(config, DIGITS).model.head.weight.detach()
+        before = build_run(config, DIGITS).model.head.weight.detach()
         start(tmp_path / str(frozen), config)
         after = load_file(tmp_path / str(frozen) / "last.safetensors")["head.weight"]
         assert torch.equal(before, after) == frozen
 
 
 def test_a_head_cut_off_by_accident_stops_training(tmp_path):
-    session = build_session(dataclasses.replace(BASE, loss="arcface"), DIGITS)
+    session = build_run(dataclasses.replace(BASE, loss="arcface"), DIGITS)
     session.model.head.requires_grad_(False)
     with (
         open_run(tmp_path / "run", resume=False, overwrite=False) as run,
@@ -228,7 +229,7 @@ def test_a_head_cut_off_by_accident_stops_training(tmp_path):
 def test_what_may_change_on_resume():
     longer = dataclasses.replace(BASE, epochs=9, device="cuda", data_dir="/elsewhere", workers=3)
     check_same_run(BASE, longer)
-    with pytest.raises(Refused, match=r"--lr 0.003 -> 0.1, --seed 17 -> 3|--lr .*--seed") as caught:
+    with pytest.raises(Refused, match=r"`lr` 0.003 -> 0.1, `seed` 17 -> 3|`lr` .*`seed`") as caught:
         check_same_run(BASE, dataclasses.replace(BASE, lr=0.1, seed=3))
     assert caught.value.exit_code == 2
     with pytest.raises(Refused, match="1 is fewer"):
@@ -238,30 +239,30 @@ def test_what_may_change_on_resume():
 def test_init_from_keeps_a_head_of_another_shape(tmp_path):
     start(tmp_path / "run", BASE)
     source = load_file(tmp_path / "run" / "last.safetensors")
-    session = build_session(
+    session = build_run(
         dataclasses.replace(BASE, embed_dim=0, loss="arcface"), DIGITS, tmp_path / "run" / "last.safetensors"
     )
     assert torch.equal(session.model.backbone.conv1.weight, source["backbone.conv1.weight"])
-    with pytest.raises(Refused, match="--init-from"):
-        build_session(dataclasses.replace(BASE, arch="resnet18"), DIGITS, tmp_path / "run" / "last.safetensors")
+    with pytest.raises(Refused, match=r"^init_from: "):
+        build_run(dataclasses.replace(BASE, arch="resnet18"), DIGITS, tmp_path / "run" / "last.safetensors")
 
 
 def test_init_from_takes_no_state_of_another_loss(tmp_path):
     """SphereFace's step count has the shape of CurricularFace's t: 20,000 in its place gives a loss of 490,752."""
-    spheres = dataclasses.replace(BASE, loss="sphereface", scale=None, margin=None, epochs=1)
+    spheres = dataclasses.replace(BASE, loss="sphereface", loss_options={}, epochs=1)
     start(tmp_path / "run", spheres)
     path = tmp_path / "run" / "last.safetensors"
     assert load_file(path)["head.state"].item() > 1
-    other = build_session(dataclasses.replace(spheres, loss="curricularface"), DIGITS, path).model.head
+    other = build_run(dataclasses.replace(spheres, loss="curricularface"), DIGITS, path).model.head
     assert other.state.item() == 0 and torch.equal(other.weight, load_file(path)["head.weight"])
-    again = build_session(spheres, DIGITS, path).model.head
+    again = build_run(spheres, DIGITS, path).model.head
     assert torch.equal(again.state, load_file(path)["head.state"])
 
 
 def test_the_average_is_the_running_average(tmp_path):
     """The saved weights against the recursion in float64 over the weights of each step."""
     config = dataclasses.replace(BASE, epochs=1, ema=0.8)
-    session = build_session(config, DIGITS)
+    session = build_run(config, DIGITS)
     seen = [session.model.head.weight.detach().double()]
 
     class Snapshots(Watcher):
@@ -303,7 +304,7 @@ def test_the_lists_of_the_average_are_made_once_and_stay_right(tmp_path, monkeyp
     with pytest.raises(Interrupted):
         start(tmp_path / "run", config, Counts(9))
     assert len(set(counts[:8])) <= 2  # step by step none is asked for, but once for the lists
-    session = build_session(config, DIGITS)
+    session = build_run(config, DIGITS)
     before = [tensor.data_ptr() for pair in (session.averaging.numbers, session.averaging.counts) for tensor in pair[0]]
     with open_run(tmp_path / "run", resume=True, overwrite=False) as run, StopRequest() as stop:
         session.load(run.state)
@@ -320,7 +321,7 @@ def test_swa_is_the_mean_of_the_last_weights_with_statistics_of_their_own(tmp_pa
     """Against the mean of the snapshots, and BatchNorm's against the plain statistics of all its inputs, in float64."""
     digits = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(1436)))  # 4 equal batches of 359
     config = dataclasses.replace(BASE, swa=0.4, neck="bn", embed_dim=8, augment="none", batch_size=359)
-    session = build_session(config, digits)
+    session = build_run(config, digits)
     seen, rates, measured = [], [], []
 
     class Snapshots(Watcher):
@@ -328,7 +329,7 @@ def test_swa_is_the_mean_of_the_last_weights_with_statistics_of_their_own(tmp_pa
             seen.append({name: p.detach().double() for name, p in session.model.named_parameters()})
             rates.append(session.optimizer.param_groups[0]["lr"])
 
-        def epoch(self, record):
+        def epoch(self, run, record):
             measured.append(record["test_loss"])
 
     with open_run(tmp_path / "run", resume=False, overwrite=False) as run, StopRequest() as stop:
@@ -354,8 +355,8 @@ def test_swa_is_the_mean_of_the_last_weights_with_statistics_of_their_own(tmp_pa
 
 
 def test_two_averages_are_refused():
-    with pytest.raises(Refused, match="--ema and --swa"):
-        dataclasses.replace(BASE, ema=0.9, swa=0.2).check()
+    with pytest.raises(Refused, match="`ema` and `swa`"):
+        check_options(dataclasses.replace(BASE, ema=0.9, swa=0.2))
 
 
 def test_a_state_that_lacks_a_part_is_refused(tmp_path):
@@ -367,7 +368,7 @@ def test_a_state_that_lacks_a_part_is_refused(tmp_path):
     for name in ("optimizer.3.exp_avg", "optimizer.0.step", "totals", "model.head.bias"):
         save_file({key: value for key, value in tensors.items() if key != name}, path, metadata)
         with pytest.raises(Refused, match=f"lacks .*{name.split('.')[-1]}|lacks its running sums"):
-            build_session(BASE, DIGITS).load(path)
+            build_run(BASE, DIGITS).load(path)
 
 
 def test_compiled_training_gives_the_same_losses(tmp_path):
@@ -381,7 +382,7 @@ def test_compiled_training_gives_the_same_losses(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"arch": "speednet", "label_smoothing": 0.1},
+        {"arch": "speednet", "loss_options": {"label_smoothing": 0.1}},
         {"arch": "resnet18", "loss": "adaface", "progressive": 16},
         {"arch": "baseline", "mixup": 1.0, "cutmix": 1.0},
         {"arch": "baseline", "loss": "curricularface"},
@@ -390,7 +391,7 @@ def test_compiled_training_gives_the_same_losses(tmp_path):
 )
 def test_the_step_is_one_graph(changes):
     """Nothing in it returns to Python or reads the device: traced whole it gives the same loss and hits."""
-    session = build_session(dataclasses.replace(BASE, batch_size=16, augment="none", **changes), DIGITS)
+    session = build_run(dataclasses.replace(BASE, batch_size=16, augment="none", **changes), DIGITS)
     images, labels = next(session.train.epoch(0))
     mixture = (labels.roll(1), torch.tensor(0.3)) if "mixup" in changes else None
     session.model.train()
@@ -429,7 +430,7 @@ def test_only_whole_batches_are_measured(tmp_path, monkeypatch, deterministic):
         wanted.append(wish)
         yield
 
-    monkeypatch.setattr(cifarnet.engine.loop, "measured_convolutions", note)
+    monkeypatch.setattr(cifarnet.engine.step, "measured_convolutions", note)
     start(tmp_path / "run", dataclasses.replace(BASE, epochs=1, deterministic=deterministic))
     full, rest = divmod(len(DIGITS.train), BASE.batch_size)
     assert rest and wanted == [not deterministic] * full + [False]

@@ -6,7 +6,10 @@ import torch
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from cifarnet.engine.metrics import collect_logits, score
+from cifarnet.engine.evaluate import collect_logits
+from cifarnet.engine.metrics import score
+from cifarnet.losses import LinearHead
+from cifarnet.models.classifier import Classifier
 
 
 def draw(images=500, classes=7, seed=0, missing=None):
@@ -66,7 +69,7 @@ def test_what_is_not_defined_is_none():
 
 
 def test_flip_averages_the_mirror_image():
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 5))
+    model = Classifier(torch.nn.Flatten(), torch.nn.Identity(), LinearHead(3 * 4 * 4, 5))
     images, labels = torch.randn(6, 3, 4, 4), torch.zeros(6, dtype=torch.long)
     found, _ = collect_logits(model, [(images, labels)], torch.device("cpu"), "fp32", flip=True)
     expected = (model(images) + model(images.flip(-1))) / 2

@@ -23,7 +23,7 @@ from cifarnet.storage.sharded_file import TensorSet, existing, files_of, write_s
 
 DENSE = TrainConfig(
     arch="baseline", dataset="digits", epochs=2, batch_size=100, augment="basic", lr=3e-3, schedule="constant",
-    loss="adaface", scale=12.0, precision="fp32", device="cpu", backend="torch", ema=0.9,
+    loss="adaface", loss_options={"scale": 12.0}, precision="fp32", device="cpu", backend="torch", ema=0.9,
 )  # fmt: skip
 SPREAD = dataclasses.replace(DENSE, head_parallel=True)
 

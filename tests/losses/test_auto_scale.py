@@ -8,6 +8,7 @@ import torch
 
 from cifarnet.losses import MarginHead
 from cifarnet.losses.auto_scale import fitting_margin, fitting_scale, least_scale, misfits, widest_angle, widest_margin
+from cifarnet.losses.options import margin_options
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
@@ -45,7 +46,7 @@ def test_auto_is_inside_the_bounds():
             head = MarginHead(
                 size, classes, loss, scale=fitting_scale(classes), margin=fitting_margin(loss, 0.4, classes, size)
             )
-            assert misfits(loss, head.options.scale, head.options.margin, classes, size) == []
+            assert misfits(head.options, classes, size) == []
 
 
 @pytest.mark.parametrize("loss", ["cosface", "arcface"])
@@ -63,6 +64,6 @@ def test_a_fitted_margin_at_most_doubles_the_first_loss(loss, classes):
 
 
 def test_what_cannot_be_met_is_said():
-    assert "6.1" in misfits("arcface", 5.0, 0.3, 10, 512)[0]
-    assert "0.19" in misfits("cosface", 64.0, 0.35, 10, 2)[0]
-    assert misfits("cosface", 64.0, 0.35, 10, 512) == []
+    assert "6.1" in misfits(margin_options("arcface", scale=5.0, margin=0.3), 10, 512)[0]
+    assert "0.19" in misfits(margin_options("cosface"), 10, 2)[0]
+    assert misfits(margin_options("cosface"), 10, 512) == []

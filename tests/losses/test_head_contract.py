@@ -82,7 +82,7 @@ def test_hits_are_those_of_the_logits(loss, kind):
             head = MarginHead(D, classes, loss, backend=kind)
         y = torch.randint(classes, (64,))
         z = torch.randn(64, D) + torch.linspace(0, 8, 64)[:, None] * head.weight.detach()[y]
-        loss_value, hits = head.loss_and_hits(z, y)
+        loss_value, hits = head.loss_and_correct(z, y)
         unit = torch.nn.functional.normalize
         cosine = unit(z.double()) @ unit(head.weight.detach().double()).T
         own = torch.nn.functional.one_hot(y, classes).bool()
@@ -103,13 +103,13 @@ def test_two_prototypes_at_one_place_are_a_tie(kind, classes):
     with torch.no_grad():
         head.weight[1::2] = head.weight[::2]
     y = torch.arange(classes)
-    assert not head.loss_and_hits(5 * head.weight.detach()[y], y)[1].any()
+    assert not head.loss_and_correct(5 * head.weight.detach()[y], y)[1].any()
 
 
 def test_a_linear_heads_hits(batch):
     z, y = batch
     head = LinearHead(D, C)
-    assert torch.equal(head.loss_and_hits(z, y)[1], head.logits(z).argmax(dim=1) == y)
+    assert torch.equal(head.loss_and_correct(z, y)[1], head.logits(z).argmax(dim=1) == y)
 
 
 @pytest.mark.parametrize("loss", STATEFUL)

@@ -52,11 +52,11 @@ def test_a_step_never_waits_for_the_gpu(kind, loss, classes):
     made = ShardedMarginHead(64, classes, loss) if kind == "spread" else MarginHead(64, classes, loss, backend=kind)
     head = made.cuda()
     z, y = torch.randn(128, 64, device="cuda", requires_grad=True), torch.randint(classes, (128,), device="cuda")
-    head.loss_and_hits(z, y)[0].backward()
+    head.loss_and_correct(z, y)[0].backward()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        value, hits = head.loss_and_hits(z, y)
+        value, hits = head.loss_and_correct(z, y)
         value.backward()
         hits.sum()
     finally:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from cifarnet.core.errors import Refused
 from cifarnet.losses import LOSSES, LinearHead, MarginHead, build_head
-from cifarnet.losses.margins import TARGETS, margin_loss
+from cifarnet.losses.margin_loss import margin_loss
+from cifarnet.losses.margins import MARGINS
 
 ANGULAR = [name for name, row in LOSSES.items() if row.angular]
 N, D, C = 12, 16, 7
@@ -126,7 +127,7 @@ def head_with(loss, w, **constants):
 
 
 def test_tables_agree():
-    assert set(TARGETS) == set(ANGULAR) == {"sphereface", "cosface", "arcface", "curricularface", "adaface", "magface"}
+    assert set(MARGINS) == set(ANGULAR) == {"sphereface", "cosface", "arcface", "curricularface", "adaface", "magface"}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -148,7 +149,7 @@ def test_easy_margin_and_focal(seed):
     expected = paper_arcface(z.numpy().copy(), w.numpy(), y.numpy(), 30.0, 0.5, easy=True)
     assert head_with("arcface", w, scale=30, easy_margin=True)(z, y).item() == pytest.approx(expected, rel=1e-7)
 
-    head = build_head(D, C, "focal", gamma=2.0).double()
+    head = build_head(D, C, "focal", {"gamma": 2.0}).double()
     logits = head.logits(z).double()
     p = logits.softmax(1).gather(1, y[:, None]).squeeze(1)
     assert head(z, y).item() == pytest.approx((-((1 - p) ** 2) * p.log()).mean().item(), rel=1e-5)
@@ -299,7 +300,7 @@ def test_linear_head_is_torchs():
         ({"loss": "arcfase"}, "not known"),
         ({"loss": "cosface", "h": 0.3}, "no such constant"),
         ({"loss": "arcface", "margin": 4.0}, "out of range"),
-        ({"loss": "sphereface", "margin": 2.5}, "1 to 5"),
+        ({"loss": "sphereface", "margin": 2.5}, "choose from 1, 2, 3, 4, 5"),
         ({"loss": "cosface", "scale": -1.0}, "out of range"),
         ({"loss": "ce"}, "no margin head"),
         ({"num_classes": 1}, "at least 2"),

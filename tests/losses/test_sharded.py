@@ -13,7 +13,7 @@ from cifarnet.core.errors import Refused
 from cifarnet.losses import LOSSES, MarginHead
 from cifarnet.losses.sharded import blocks as shard_module
 from cifarnet.losses.sharded.blocks import others_of
-from cifarnet.losses.sharded.head import ShardedMarginHead, Spread
+from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead
 from cifarnet.losses.sharded.partial_fc import draw_classes
 
 ANGULAR = [name for name, row in LOSSES.items() if row.angular]
@@ -40,7 +40,7 @@ def both_heads(loss, dtype, classes=C, **spread):
     torch.manual_seed(5)
     whole = MarginHead(D, classes, loss, backend="torch").to(dtype)
     torch.manual_seed(5)
-    return whole, ShardedMarginHead(D, classes, loss, spread=Spread(**spread)).to(dtype)
+    return whole, ShardedMarginHead(D, classes, loss, class_parallel=ClassParallelOptions(**spread)).to(dtype)
 
 
 def check_equal(ranks, folder):
@@ -76,7 +76,7 @@ def check_equal(ranks, folder):
     check_sampled(ranks, low, high)
     if ranks.world == 3:
         with pytest.raises(Refused, match="2 classes for 3 ranks"):
-            ShardedMarginHead(D, 2, "arcface", spread=Spread(ranks))
+            ShardedMarginHead(D, 2, "arcface", class_parallel=ClassParallelOptions(ranks))
 
 
 def check_sampled(ranks, low, high):
@@ -154,8 +154,8 @@ def test_a_label_of_no_class_and_wrong_shapes_are_refused():
         head(torch.randn(2, D), torch.tensor([0, C]))
     with pytest.raises(ValueError, match="features must be"):
         head(torch.randn(2, D + 1), torch.tensor([0, 1]))
-    with pytest.raises(Refused, match="--head-sample"):
-        ShardedMarginHead(D, C, "arcface", spread=Spread(sample=0.0))
+    with pytest.raises(Refused, match="head_sample"):
+        ShardedMarginHead(D, C, "arcface", class_parallel=ClassParallelOptions(sample=0.0))
 
 
 def test_drawn_negatives_give_the_full_sum_on_average():

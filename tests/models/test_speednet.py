@@ -13,7 +13,7 @@ from cifarnet.data import load
 from cifarnet.data.dataset import Split, make_dataset
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.recipes import recipe_values
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
 from cifarnet.models.speednet import RIDGE, Group, SpeedNet, Whitening
 from cifarnet.storage.run_folder import open_run
 
@@ -79,7 +79,7 @@ class StopAt(Watcher):
 def run(folder, images, steps=0, resume=False):
     """Trains on some images; the summary."""
     few = {"train": DIGITS.train.subset(torch.arange(images)), "test": DIGITS.test.subset(torch.arange(100))}
-    session = build_session(CONFIG, dataclasses.replace(DIGITS, **few))
+    session = build_run(CONFIG, dataclasses.replace(DIGITS, **few))
     with open_run(folder, resume=resume, overwrite=False) as files, StopRequest() as stop:
         if resume:
             session.load(files.state)
@@ -105,13 +105,13 @@ def test_it_resumes_bitwise_and_keeps_its_first_layer(tmp_path):
     torch.testing.assert_close(saved, layer.weight.detach(), rtol=1e-4, atol=1e-4)
     # --init-from keeps the first layer that those weights were trained on
     other = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(50)))
-    begun = build_session(CONFIG, other, tmp_path / "whole" / "last.safetensors")
+    begun = build_run(CONFIG, other, tmp_path / "whole" / "last.safetensors")
     assert torch.equal(begun.model.backbone.whitening.weight, saved)
 
 
 def test_muon_needs_batch_norm():
     with pytest.raises(Refused, match="BatchNorm"):
-        build_session(dataclasses.replace(CONFIG, arch="baseline"), DIGITS)
+        build_run(dataclasses.replace(CONFIG, arch="baseline"), DIGITS)
 
 
 def test_a_compiled_step_in_bf16_is_as_close_to_fp32_as_an_eager_one():
@@ -123,7 +123,7 @@ def test_a_compiled_step_in_bf16_is_as_close_to_fp32_as_an_eager_one():
     images = (colours / 255 - 0.5) / 0.22
     gradients = []
     for precision, compiled in (("fp32", False), ("bf16", False), ("bf16", True)):
-        session = build_session(dataclasses.replace(config, precision=precision, compile=compiled), data)
+        session = build_run(dataclasses.replace(config, precision=precision, compile=compiled), data)
         session.forward(images, part.labels, None)[0].backward()
         named = session.model.named_parameters()
         gradients.append({name: p.grad for name, p in named if p.grad is not None})

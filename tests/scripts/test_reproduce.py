@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 from cifarnet.analysis.report.published import published_accuracy
-from cifarnet.cli.training import TerminalWatcher
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import load
@@ -26,7 +25,9 @@ TINY = TrainConfig(
 CELLS = [
     reproduce_cells.Cell("baseline", "3.2", TINY),
     reproduce_cells.Cell("baseline-ce", "3.2", dataclasses.replace(TINY, lr=1e-3)),
-    reproduce_cells.Cell("baseline-arcface", "3.2", dataclasses.replace(TINY, loss="arcface", scale="auto", ema=0.9)),
+    reproduce_cells.Cell(
+        "baseline-arcface", "3.2", dataclasses.replace(TINY, loss="arcface", loss_options={"scale": "auto"}, ema=0.9)
+    ),
 ]
 
 
@@ -70,7 +71,7 @@ def test_the_plan_fills_the_budget_and_no_more():
     assert set(reproduce_cells.plan_epochs(chosen, dict.fromkeys(rates, 0.1), 50_000, 3, 175.0).values()) == {1}
 
 
-class StopAt(TerminalWatcher):
+class StopAt(reproduce.CellWatcher):
     """Raises SIGTERM after so many steps, of whichever cell."""
 
     left = 0
@@ -88,7 +89,7 @@ def script(monkeypatch, capsys):
     few = dataclasses.replace(digits, name="cifar10", train=digits.train.subset(torch.arange(500)))
     monkeypatch.setattr(reproduce, "load", lambda *_: few)
     monkeypatch.setattr(reproduce, "cells", lambda budget: CELLS)
-    monkeypatch.setattr(reproduce, "TerminalWatcher", StopAt)
+    monkeypatch.setattr(reproduce, "CellWatcher", StopAt)
 
     def call(*options, stop_after=0):
         StopAt.left = stop_after

@@ -10,8 +10,9 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Interrupted
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
+from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.loop import Watcher, train
-from cifarnet.engine.setup import build_session
+from cifarnet.engine.setup import build_run
 from cifarnet.storage.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "study"))
@@ -19,7 +20,7 @@ import time_to_accuracy
 
 # One epoch with momentum, averaged weights and a head with a state: whatever the warm-up left would show.
 TINY = TrainConfig(
-    arch="baseline", loss="adaface", scale="auto", margin="auto", dataset="digits", epochs=1, batch_size=64,
+    arch="baseline", loss="adaface", loss_options={"scale": "auto", "margin": "auto"}, dataset="digits", epochs=1, batch_size=64,
     augment="none", optimizer="sgd", lr=0.05, schedule="constant", ema=0.9, precision="fp32",
 )  # fmt: skip
 
@@ -30,9 +31,9 @@ def digits():
 
 
 def test_the_warmed_up_run_is_the_run_without(digits, tmp_path):
-    session = build_session(TINY, digits)
+    session = build_run(TINY, digits)
     plain = train(session, RunFolder(tmp_path), Watcher(), StopRequest())
-    warmed = time_to_accuracy.run(TINY, digits, StopRequest())
+    warmed = time_to_accuracy.train_once(TINY, digits, StopRequest())
     assert warmed["loss"] == plain["test"]["loss"] and warmed["accuracy"] == plain["test"]["accuracy"]
     assert warmed["warm_up"] > 0 and warmed["seconds"] > 0
 
@@ -49,7 +50,7 @@ def test_each_seed_has_its_row_and_the_means_are_theirs(digits, capsys):
 def test_the_runs_are_recipes_that_can_be_trained():
     for name, values in time_to_accuracy.RUNS.items():
         config = TrainConfig.from_dict(values)
-        config.check()
+        check_options(config)
         assert config.loss == "ce" and config.val_fraction == 0, name
     assert time_to_accuracy.RUNS["speed"]["compile"]
 
@@ -58,4 +59,4 @@ def test_a_signal_ends_it(digits):
     stop = StopRequest()
     stop.number = 15
     with pytest.raises(Interrupted):
-        time_to_accuracy.run(TINY, digits, stop)
+        time_to_accuracy.train_once(TINY, digits, stop)

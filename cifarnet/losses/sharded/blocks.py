@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.distributed import Ranks
-from cifarnet.losses.margins import COSINE_LIMIT, NORM_FLOOR, Targets, normalize
+from cifarnet.losses.angles import COSINE_LIMIT, NORM_FLOOR, normalize
+from cifarnet.losses.margin_loss import Targets
 
 BLOCK = {
     "cpu": 2**20,
@@ -97,6 +98,7 @@ def shard_gradients(
     for rows, unit, length, cosine in _blocks(unit_features, weight):
         slope = None  # of n_j by c_j
         if targets.threshold is not None:
+            assert targets.t is not None
             slope = torch.where(cosine > targets.threshold[:, None], targets.t + 2 * cosine, 1.0)
         powers = targets.others(cosine).sub_(others.peak[:, None]).mul_(targets.scale[:, None])
         if offset is not None:

@@ -6,6 +6,7 @@ gradient (reduce-scatter, N D). The gradient of W crosses no wire. One rank, or 
 every class: then this is the margin loss in little memory.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,21 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from cifarnet.core.config import MarginOptions
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
-from cifarnet.losses import margins
-from cifarnet.losses.contract import check_batch, check_range, full_precision, working_type
-from cifarnet.losses.options import margin_options
-from cifarnet.losses.running_state import RunningState
+from cifarnet.losses.angles import COSINE_LIMIT, Angles, clamp_cosine, normalize
+from cifarnet.losses.base import StatefulHead
+from cifarnet.losses.contract import check_batch, check_classes, check_range, full_precision, working_type
+from cifarnet.losses.margin_loss import Targets, inference_logits, targets_of
+from cifarnet.losses.margins import MARGINS, MAX_SCALE
+from cifarnet.losses.options import MarginOptions, margin_options
 from cifarnet.losses.sharded.blocks import Others, others_of, shard_gradients, target_cosines
 from cifarnet.losses.sharded.collectives import Batch, gathered, sum_of_own
 from cifarnet.losses.sharded.partial_fc import draw_classes
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How a head lies on several ranks.
+class ClassParallelOptions:
+    """How the classes of a head lie on several ranks.
 
     ranks: this process among those that share it; sample: the part of each shard's classes that a training step takes,
     in (0, 1] (see `cifarnet.losses.sharded.partial_fc`); seed: of those drawn.
@@ -38,7 +40,7 @@ class Spread:
     seed: int = 0
 
 
-class ShardedMarginHead(RunningState):
+class ShardedMarginHead(StatefulHead):
     """A `MarginHead` of which this rank holds the classes `classes`; the loss is that of all C classes, exactly.
 
     `head(features, labels)` takes this rank's samples and returns the mean over the samples of ALL ranks, the same number
@@ -58,53 +60,75 @@ class ShardedMarginHead(RunningState):
         Refused: as MarginHead, fewer classes than ranks, a part outside (0, 1].
     """
 
+    apart = ("weight",)
+    whole_batch = True
+
     def __init__(
         self,
         in_features: int,
         num_classes: int,
         loss: str = "arcface",
         *,
-        scale: float | None = None,
-        margin: float | None = None,
-        h: float | None = None,
-        t_alpha: float | None = None,
-        easy_margin: bool = False,
-        spread: Spread = Spread(),
+        class_parallel: ClassParallelOptions = ClassParallelOptions(),
+        **constants: float | bool | None,
     ) -> None:
-        super().__init__()
-        self.options, state = margin_options(
-            num_classes, loss, scale=scale, margin=margin, h=h, t_alpha=t_alpha, easy_margin=easy_margin
-        )
-        ranks, sample = spread.ranks, spread.sample
-        if num_classes < ranks.world:
-            raise Refused("--head-parallel", f"{num_classes} classes for {ranks.world} ranks", "use fewer ranks")
+        super().__init__(margin_options(loss, **constants))
+        ranks, sample = class_parallel.ranks, class_parallel.sample
+        if check_classes(num_classes) < ranks.world:
+            raise Refused("head_parallel", f"{num_classes} classes for {ranks.world} ranks", "use fewer ranks")
         if not 0 < sample <= 1:
-            raise Refused("--head-sample", f"{sample} is out of range", "give a part above 0 and at most 1")
-        self.num_classes, self.sample, self.seed, self.step = num_classes, sample, spread.seed, 0
-        self.ranks, self.classes = ranks, range(*ranks.part(num_classes))
+            raise Refused("head_sample", f"{sample} is out of range", "give a part above 0 and at most 1")
+        self.ranks, self.sample, self.seed, self.step = ranks, sample, class_parallel.seed, 0
+        self._num_classes, self._classes = num_classes, range(*ranks.part(num_classes))
         self.weight = nn.Parameter(_initial_rows(num_classes, in_features, self.classes))
-        self.register_buffer("state", state)
+
+    @property
+    def num_classes(self) -> int:
+        """C, over all ranks."""
+        return self._num_classes
+
+    @property
+    def classes(self) -> range:
+        """The classes whose prototypes are here."""
+        return self._classes
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws this rank's prototypes anew, uniformly on the unit sphere, and puts the running state back to its start."""
+        self.weight.copy_(_initial_rows(self.num_classes, self.weight.shape[1], self.classes))
+        self.state.copy_(self.initial_state())
+
+    def seek(self, step: int) -> None:
+        """The next forward in training draws the classes of this step."""
+        self.step = step
+
+    def taken_from(self, tensors: Mapping[str, Tensor], loss: str) -> dict[str, Tensor]:
+        """As `StatefulHead.taken_from`; of all classes' weights the rows that are here."""
+        found = super().taken_from(tensors, loss)
+        if len(found["weight"]) == self.num_classes:
+            found["weight"] = found["weight"][self.classes.start : self.classes.stop]
+        return found
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The mean loss over the samples of all ranks, of this rank's features [n, D] and labels [n] (int64 in [0, C))."""
-        return self.loss_and_hits(features, labels)[0]
+        return self.loss_and_correct(features, labels)[0]
 
-    def loss_and_hits(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_and_correct(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
         labels = self._check(features, labels)
         with full_precision(features.device):
             working = working_type(features)
-            unit, norm = margins.normalize(features.to(working))
-            loss, hits, state = _ShardedLoss.apply(unit, norm, self.weight, labels, self, self.training)
+            unit, norm = normalize(features.to(working))
+            loss, correct, state = _ShardedLoss.apply(unit, norm, self.weight, labels, self, self.training)
         if self.training:
             self.step += 1
             with torch.no_grad():
                 self.state.copy_(state)
-        return loss, hits
+        return loss, correct
 
     @torch.no_grad()
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy [n] of this rank's samples over the logits of inference (no margin), and whether each is a hit [n]."""
+        """Cross-entropy [n] of this rank's samples over the logits of inference (no margin), and whether each is nearest to its own class [n]."""
         labels = self._check(features, labels)
         return measure(features, labels, self.weight, self.options, self.classes, self.ranks)
 
@@ -115,11 +139,11 @@ class ShardedMarginHead(RunningState):
             for begin, end in (Ranks(r, self.ranks.world).part(self.num_classes) for r in range(self.ranks.world))
         ]
         whole = gathered(self.ranks, self.weight.detach(), sizes)
-        return margins.inference_logits(features, whole, self.options)
+        return inference_logits(features, whole, self.options)
 
     def prototypes(self) -> Tensor:
         """This rank's class prototypes on the unit sphere [C_k, D]."""
-        return margins.normalize(self.weight.detach().float())[0]
+        return normalize(self.weight.detach().float())[0]
 
     def extra_repr(self) -> str:
         """The options, for printing the module."""
@@ -142,16 +166,12 @@ def measure(
     No N x C numbers are held. Of several ranks each gives its samples, [n, D] and [n], and its rows `classes` of W.
     """
     working = working_type(features)
-    unit, norm = margins.normalize(features.to(working))
+    unit, norm = normalize(features.to(working))
     batch = Batch.gather(ranks, unit, norm, labels, classes)
     cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
-    cosine = cosine.clamp(-margins.COSINE_LIMIT, margins.COSINE_LIMIT)
-    scale = (
-        batch.norm.clamp_max(margins.MAX_SCALE)
-        if options.loss == "sphereface"
-        else torch.full_like(batch.norm, options.scale)
-    )
-    plain = margins.Targets(cosine, scale, None, cosine[:1])
+    cosine = cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT)
+    scale = MARGINS[options.loss].scale(batch.norm, options)
+    plain = Targets(cosine, scale)
     others = others_of(batch.unit, weight, batch.own, plain).of_all(ranks, scale)
     losses = plain.losses(others.peak, others.rest.log())
     return losses[batch.mine], (cosine > others.highest)[batch.mine]
@@ -163,15 +183,17 @@ class _ShardedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, unit, norm, weight, labels, head, training):  # type: ignore[no-untyped-def, override]
         ranks: Ranks = head.ranks
+        margin = MARGINS[head.options.loss]
         batch = Batch.gather(ranks, unit, norm, labels, head.classes)
         cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
         with torch.enable_grad():
             cosine, norms = cosine.requires_grad_(), batch.norm.clone().requires_grad_()
-            angles = margins.Angles(margins.clamp_cosine(cosine), norms, head.state.to(unit.dtype))
+            angles = Angles(clamp_cosine(cosine), norms, head.state.to(unit.dtype))
             if training:
-                angles.state = margins.next_state(head.options.loss, head.options, angles)
-            targets = margins.targets_of(angles, head.options)
-        plain = margins.Targets(targets.psi.detach(), targets.scale.detach(), targets.threshold, targets.t)
+                with torch.no_grad():
+                    angles.state = margin.next_state(angles, head.options)
+            targets = targets_of(angles, head.options)
+        plain = Targets(targets.psi.detach(), targets.scale.detach(), targets.threshold, targets.t)
         draw = None
         if training and head.sample < 1:
             draw = draw_classes(batch.own, len(weight), head.sample, (head.seed, head.step, ranks.rank))
@@ -179,17 +201,18 @@ class _ShardedLoss(torch.autograd.Function):
         others = others_of(batch.unit, rows, own, plain, offset).of_all(ranks, plain.scale)
         with torch.enable_grad():
             log_rest = others.rest.log().requires_grad_()
-            losses = targets.losses(others.peak, log_rest) + margins.penalties(norms, head.options)
+            losses, penalty = targets.losses(others.peak, log_rest), margin.penalty(norms)
+            losses = losses if penalty is None else losses + penalty
             slopes = torch.autograd.grad(losses.sum(), (log_rest, cosine, norms), materialize_grads=True)
         kept = (cosine.detach(), others.peak, others.rest, others.highest)
         ctx.save_for_backward(batch.unit, weight, own, *kept, *slopes)
         ctx.plain, ctx.draw, ctx.ranks, ctx.batch = plain, draw, ranks, (batch.sizes, batch.mine)
-        ctx.scales_by_norm = head.options.loss == "sphereface"
-        hits = (cosine.detach().clamp(max=margins.COSINE_LIMIT) > others.highest)[batch.mine]
+        ctx.scales_by_norm = margin.scales_by_norm
+        correct = (cosine.detach().clamp(max=COSINE_LIMIT) > others.highest)[batch.mine]
         loss = losses.detach().mean()
         state = torch.where(loss.isfinite(), angles.state.to(head.state.dtype), head.state)
-        ctx.mark_non_differentiable(hits, state)
-        return loss, hits, state
+        ctx.mark_non_differentiable(correct, state)
+        return loss, correct, state
 
     @staticmethod
     @once_differentiable
@@ -212,7 +235,7 @@ class _ShardedLoss(torch.autograd.Function):
                 along = (features * unit[mine]).sum(dim=1) - by_target[mine] * cosine[mine]
                 scale = ctx.plain.scale[mine]
                 left = along / scale - by_others[mine] * peak[mine]
-                norms = norms + torch.where(scale < margins.MAX_SCALE, left, 0.0)
+                norms = norms + torch.where(scale < MAX_SCALE, left, 0.0)
             features, norms = features * ranks.world, norms * ranks.world
         return features, norms, gradient, None, None, None
 

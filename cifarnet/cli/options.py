@@ -1,0 +1,93 @@
+"""The command line's spelling: arguments of the library become flags, the constants of the losses become options."""
+
+import dataclasses
+import inspect
+import re
+from typing import Annotated, Any
+
+import typer
+
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
+from cifarnet.losses.registry import LOSSES, Constant, flag_constants
+
+# Arguments of the library's calls that are options of the commands, besides the configuration's fields.
+ARGUMENTS = {
+    "animate", "channels", "checkpoint", "config", "crop", "csv", "data_out", "download", "figure", "grad_cam", "layer",
+    "method", "metric", "neighbors", "out", "overwrite", "recipe", "resume", "init_from", "run", "samples", "split",
+}  # fmt: skip
+SPOKEN = {item.name for item in dataclasses.fields(TrainConfig)} | ARGUMENTS | set(flag_constants())
+QUOTED = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of an argument: `batch_size` -> `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def spoken(text: str) -> str:
+    """A message of the library for the command line: `lr` in backticks -> --lr, `loss=ce` -> --loss ce."""
+
+    def as_flag(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name in SPOKEN:
+            return flag(name) + (f" {value}" if value else "")
+        return f"--loss-option {name}={value or ''}".rstrip("=") if name in all_constants() else found[0]
+
+    return QUOTED.sub(as_flag, text)
+
+
+def spoken_error(what: str, why: str, fix: str) -> str:
+    """An error's line for the command line; `what` may be an argument's bare name."""
+    subject = spoken(f"`{what}`") if what in SPOKEN or what in all_constants() else spoken(what)
+    return f"{subject}: {spoken(why)}; {spoken(fix)}" if fix else f"{subject}: {spoken(why)}"
+
+
+def all_constants() -> set[str]:
+    """The names of all constants of all losses."""
+    return {name for row in LOSSES.values() for name in row.constants}
+
+
+def loss_flags(panel: str) -> list[inspect.Parameter]:
+    """An option for each constant that has a flag, and --loss-option for the others."""
+    parameters = [_parameter(name, constant, panel) for name, constant in flag_constants().items()]
+    others = sorted(all_constants() - flag_constants().keys())
+    text = f"Another constant of the loss: {', '.join(others)}." if others else "A constant of the loss, by name."
+    option = typer.Option(help=text, rich_help_panel=panel, metavar="NAME=VALUE", show_default=False)
+    kind = Annotated[list[str], option]
+    return [*parameters, inspect.Parameter("loss_option", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=kind)]
+
+
+def _parameter(name: str, constant: Constant, panel: str) -> inspect.Parameter:
+    kind: Any = bool if isinstance(constant.default, bool) else str | None if constant.auto else float | None
+    default = False if kind is bool else None
+    option = typer.Option(help=constant.help, rich_help_panel=panel, show_default=kind is bool)
+    annotation = Annotated[kind, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def number_or_text(text: Any) -> Any:
+    """ "0.3" -> 0.3, "true" -> True; anything else stays as it is, for the row's own check."""
+    if not isinstance(text, str):
+        return text
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def given_constants(parameters: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """The loss's constants that stand on the command line, as flags and as --loss-option NAME=VALUE.
+
+    Raises:
+        Refused: a --loss-option without a name and a value.
+    """
+    constants = {name: number_or_text(parameters[name]) for name in flag_constants() if name in given}
+    for text in parameters["loss_option"]:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise Refused("--loss-option", f"'{text}' is not NAME=VALUE", "for example --loss-option scale=30")
+        constants[name.replace("-", "_")] = number_or_text(value)
+    return constants

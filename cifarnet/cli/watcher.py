@@ -1,0 +1,181 @@
+"""Training on the terminal: what is about to run, a bar that moves, a line an epoch, the figures at the end."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from cifarnet.cli.progress import load_with_progress
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.devices import device_name
+from cifarnet.core.errors import CifarnetError, printable
+from cifarnet.data import Dataset
+from cifarnet.engine.loop import Watcher
+from cifarnet.engine.train_state import TrainState
+from cifarnet.losses.auto_scale import misfits
+from cifarnet.losses.options import MarginOptions
+from cifarnet.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from cifarnet.cli.animate import SphereFrames
+
+REFRESH = 0.5  # seconds between two looks at the running loss: each look waits for the device
+
+
+class TerminalWatcher(Watcher):
+    """Draws training on a Rich console: on a terminal a bar below a growing table, elsewhere a plain line an epoch.
+
+    Args:
+        headline: (name, text) lines that stand before all others.
+        animate: draw the sphere after each epoch, and a film at the end.
+    """
+
+    def __init__(self, console: Console, headline: list[tuple[str, str]] | None = None, animate: bool = False) -> None:
+        self.console, self.headline, self.animate = console, headline or [], animate
+        self.frames: SphereFrames | None = None
+        self.summary: dict[str, Any] = {}
+        self.looked = time.monotonic()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[now]}"),
+        )
+        self.bar = Progress(
+            *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+        )
+
+    def load(self, config: TrainConfig) -> Dataset:
+        """The data set, with a bar where that takes a while."""
+        return load_with_progress(config, self.console)
+
+    def start(self, run: TrainState, folder: RunFolder) -> None:
+        """Prints what is about to run, and prepares the table."""
+        self.announce(run, folder)
+        if self.animate:
+            from cifarnet.cli.animate import SphereFrames
+
+            self.frames = SphereFrames(run, folder.path)
+        self.task = self.bar.add_task("training", total=run.all_steps, completed=run.step, now="")
+        names = ["epoch", "lr", "train loss", "train acc"]
+        names += ["val loss", "val acc"] if run.validation else []
+        names += ["test loss", "test acc", "img/s", "time"]
+        self.header = " ".join(f"{name:>10}" for name in names)
+
+    def announce(self, run: TrainState, folder: RunFolder) -> None:
+        """Says what is about to run."""
+        for name, text in self.headline:
+            say(self.console, name, text)
+        describe(run, folder, self.console)
+        epochs = run.config.epochs
+        if run.progress.epoch >= epochs:
+            self.console.print(f"nothing to do: the run is at its last epoch ({epochs}); ask for more with --epochs")
+
+    def __enter__(self) -> "TerminalWatcher":
+        self.bar.start()
+        self.console.print(f"[bold]{self.header}[/]")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def step(self, run: TrainState) -> None:
+        """Moves the bar."""
+        now, step = time.monotonic(), run.progress.step
+        if self.bar.disable or (now - self.looked < REFRESH and step < run.steps):
+            return
+        self.looked = now
+        sums, mine = run.sums.read(), run.seen_here(step)
+        rate = run.seen(step) / max(run.progress.seconds, 1e-9)
+        text = f"loss {sums.loss / mine:.3f}  acc {100 * sums.correct / mine:.1f}%  {rate:,.0f} img/s"
+        epoch = f"epoch {run.progress.epoch + 1}/{run.config.epochs}"
+        self.bar.update(self.task, completed=run.step, now=text, description=epoch)
+
+    def epoch(self, run: TrainState, record: dict[str, Any]) -> None:
+        """Adds the epoch's line to the table."""
+        cells = [
+            f"{record['epoch']}",
+            f"{record['lr']:.2e}",
+            f"{record['train_loss']:.4f}",
+            f"{100 * record['train_accuracy']:.2f}%",
+        ]
+        for split in ("val", "test") if run.validation else ("test",):
+            known = f"{split}_loss" in record
+            cells += (
+                [f"{record[f'{split}_loss']:.4f}", f"{100 * record[f'{split}_accuracy']:.2f}%"] if known else ["–", "–"]
+            )
+        cells += [f"{record['images_per_second']:,.0f}", f"{record['seconds']:.1f} s"]
+        self.console.print(" ".join(f"{cell:>10}" for cell in cells))
+        if self.frames is not None:
+            self.frames.add(record["epoch"])
+
+    def warn(self, message: str) -> None:
+        """Prints a warning."""
+        self.console.print(f"[yellow]warning:[/] {message}")
+
+    def finish(self, run: TrainState, folder: RunFolder, summary: dict[str, Any]) -> None:
+        """Draws the run's figures."""
+        self.summary = summary
+        if self.frames is not None and (film := self.frames.finish()):
+            self.console.print(f"[bold]film[/]     {film}", soft_wrap=True)
+        draw_figures(run, summary, folder, self.console)
+
+
+def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, console: Console) -> None:
+    """curves.png and confusion.png in the run's folder; a figure that cannot be written is only warned of."""
+    from cifarnet.analysis.plots import confusion, curves
+
+    config = run.config
+    title = f"{config.arch} · {config.loss} · {config.dataset}"
+    try:
+        if run.progress.history:
+            curves.draw({folder.path.name: run.progress.history}, folder.path / "curves.png", title)
+        if "confusion" in summary["test"]:
+            confusion.draw(summary["test"]["confusion"], run.classes, folder.path / "confusion.png", f"{title} test")
+    except CifarnetError as error:
+        console.print(f"[yellow]warning:[/] {error}")
+
+
+def describe(run: TrainState, folder: RunFolder, console: Console) -> None:
+    """Says what is about to run, before it runs."""
+    config, ranks, head = run.config, run.ranks, run.model.head
+    loss = named_loss(head.options) if head.options else config.loss
+    held_out = len(run.validation.split) if run.validation else 0
+    trained, tested = f"{len(run.train.split) + held_out:,} train", f"{len(run.test.split):,} test"
+    spread = f", its classes over {ranks.world} ranks" if head.apart and ranks.world > 1 else ""
+    if config.head_sample < 1:
+        spread += f", {100 * config.head_sample:g}% of them drawn each step"
+    backend = f"head backend {run.backend}{spread}"
+    say(console, "model", f"{config.arch}, {run.parameters:,} parameters, loss {loss}, {backend}")
+    say(console, "data", f"{config.dataset}: {trained}, {tested}, {len(run.classes)} classes")
+    say(console, "device", f"{device_name(run.device)}, {run.precision}")
+    if ranks.world > 1:
+        apart = any(type(module).__name__.startswith("BatchNorm") for module in run.model.modules())
+        note = "; BatchNorm within each rank" if apart else ""
+        say(console, "ranks", f"{ranks.world}, a batch of {config.batch_size} over all of them{note}")
+    say(console, "run", str(folder.path))
+    if head.options is not None:
+        for note in misfits(head.options, len(run.classes), head.weight.shape[1]):
+            say(console, "note", note)
+
+
+def named_loss(options: MarginOptions) -> str:
+    """The loss with scale and margin, as far as it has them: SphereFace has no s, MagFace no m."""
+    letters = {"scale": "s", "margin": "m"}
+    has = [f"{letters[name]} = {options[name]:g}" for name in letters if name in options.constants]
+    return f"{options.loss} ({', '.join(has)})"
+
+
+def say(console: Console, name: str, text: str) -> None:
+    """A line of what is said before training starts; what does not fit goes on below `text`."""
+    if not console.is_terminal:
+        console.print(Text.assemble((f"{name:<8} ", "bold"), printable(text)))
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", min_width=7)
+    grid.add_column(overflow="fold")
+    grid.add_row(name, Text(printable(text)))
+    console.print(grid)

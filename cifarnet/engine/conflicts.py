@@ -1,0 +1,124 @@
+"""Options that do not go together, as a list: one row says which, why, and what to do. Checked before anything is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
+from cifarnet.core.errors import Refused
+from cifarnet.losses import LOSSES, loss_constants
+from cifarnet.models import ARCHS, check_arch
+
+SMALLEST_SIDE = 16  # pixels: the last stage of a ResNet still has one to work on
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Options that cannot be together where `holds(config)`; the texts may name fields of the configuration in braces."""
+
+    options: str
+    holds: Callable[[TrainConfig], Any]
+    why: str
+    fix: str
+
+
+def parallel_with(name: str, holds: Callable[[TrainConfig], Any], fix: str = "leave one of them out") -> Conflict:
+    """A head whose classes lie apart cannot be with this option."""
+    value = "" if isinstance(getattr(TrainConfig, name), bool) else f"={{{name}}}"
+    return Conflict("head_parallel", lambda c: c.head_parallel and holds(c), f"cannot be with `{name}{value}`", fix)
+
+
+def only_synthetic(name: str) -> Conflict:
+    """An option of the made-up identities alone."""
+    default = getattr(TrainConfig, name)
+    return Conflict(
+        name,
+        lambda c: c.dataset != SYNTHETIC and getattr(c, name) != default,
+        "{dataset} has its own",
+        f"use it with `dataset={SYNTHETIC}`",
+    )
+
+
+def without_images(name: str) -> Conflict:
+    """Features are no images: this option has to stay off."""
+    off = "none" if name == "augment" else 0
+    return Conflict(
+        name,
+        lambda c: c.dataset == SYNTHETIC and getattr(c, name) != off,
+        f"{SYNTHETIC} has no images",
+        "leave it out",
+    )
+
+
+def small_net(config: TrainConfig) -> bool:
+    """Is the backbone one of plain layers that takes images of one size (or features)?"""
+    row = ARCHS.get(config.arch)
+    return row is None or row.block == "convnet"
+
+
+CONFLICTS = (
+    Conflict(
+        "neck", lambda c: c.neck == "bn" and c.embed_dim == 0,
+        "bn needs the size of the embedding", "add `embed_dim`, for example 512",
+    ),
+    Conflict(
+        "`ema` and `swa`", lambda c: c.ema and c.swa,
+        "are two averages of the weights", "choose one: `ema=0` or `swa=0`",
+    ),
+    Conflict(
+        "`mixup` and `cutmix`", lambda c: (c.mixup or c.cutmix) and LOSSES[c.loss].angular,
+        "{loss} needs one label an image", "leave them out, or use `loss=ce`",
+    ),
+    Conflict(
+        "progressive", lambda c: c.progressive and not SMALLEST_SIDE <= c.progressive <= c.image_size,
+        "{progressive} is out of range", f"give {SMALLEST_SIDE} to {{image_size}} (`image_size`)",
+    ),
+    Conflict(
+        "arch", lambda c: c.dataset == SYNTHETIC and c.arch != IDENTITY,
+        "{arch} does not fit: {dataset} has features", f"use {IDENTITY} with {SYNTHETIC} only",
+    ),
+    Conflict(
+        "arch", lambda c: c.dataset != SYNTHETIC and c.arch == IDENTITY,
+        "{arch} does not fit: {dataset} has images", f"use {IDENTITY} with {SYNTHETIC} only",
+    ),
+    *map(without_images, ("augment", "cutout", "mixup", "cutmix", "progressive", "val_fraction", "tta")),
+    Conflict(
+        "progressive", lambda c: c.progressive and small_net(c),
+        "{arch} takes images of one size only", "use `progressive=0`, or a ResNet",
+    ),
+    Conflict(
+        "optimizer", lambda c: c.optimizer == "muon" and small_net(c),
+        "muon needs a BatchNorm after each convolution, {arch} has none", "use sgd",
+    ),
+    Conflict(
+        "coarse", lambda c: c.coarse and c.dataset != "cifar100",
+        "{dataset} has no superclasses", "use it with `dataset=cifar100`",
+    ),
+    *map(only_synthetic, ("classes", "dim", "spread")),
+    Conflict(
+        "head_sample", lambda c: c.head_sample < 1 and not c.head_parallel,
+        "needs the head whose classes lie apart", "add `head_parallel`",
+    ),
+    parallel_with("loss", lambda c: not LOSSES[c.loss].angular, "use a margin loss"),
+    parallel_with("init", lambda c: c.init != "kaiming"),
+    parallel_with("backend", lambda c: c.backend in ("cpu", "cuda")),
+    parallel_with("compile", lambda c: c.compile),
+    parallel_with("log_grad", lambda c: c.log_grad),
+)  # fmt: skip
+
+
+def check_options(config: TrainConfig) -> None:
+    """Refuses a configuration that cannot be trained, as far as that is known without data, device or ranks.
+
+    Raises:
+        Refused: a value out of its range, an unknown name, a constant that the loss does not have, a row of CONFLICTS.
+    """
+    config.check()
+    if config.arch != IDENTITY:
+        check_arch(config.arch, config.image_size)
+    loss_constants(config.loss, config.loss_options)
+    for conflict in CONFLICTS:
+        if conflict.holds(config):
+            raise Refused(
+                conflict.options, conflict.why.format_map(vars(config)), conflict.fix.format_map(vars(config))
+            )

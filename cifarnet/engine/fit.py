@@ -1,0 +1,71 @@
+"""The one call that trains: configuration -> run folder. The command line, the scripts and a notebook make it alike."""
+
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.distributed import connect
+from cifarnet.core.signals import StopRequest
+from cifarnet.data import Dataset
+from cifarnet.engine.conflicts import check_options
+from cifarnet.engine.launch import begin, prepare, take_folder
+from cifarnet.engine.loop import Watcher, train
+from cifarnet.storage.run_folder import RunFolder
+
+
+def fit(
+    config: TrainConfig,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    init_from: str | Path | None = None,
+    dataset: Dataset | None = None,
+    watcher: Watcher | None = None,
+    stop: StopRequest | None = None,
+) -> Path:
+    """Trains, and returns the run's folder; it draws nothing.
+
+    Under torchrun every rank makes the same call; the first one alone holds the folder and tells the watcher.
+
+    Args:
+        config: everything that decides what is computed.
+        out: the run's folder; None makes the next free runs/<arch>-<loss>-<dataset>-<n>.
+        resume: go on with the run in `out`.
+        overwrite: start again in a folder that holds a run.
+        init_from: a checkpoint or run whose weights to start from.
+        dataset: the data, already loaded; None loads what `config` names.
+        watcher: is told how training goes.
+        stop: ends training in good order once its `number` is set; None: SIGTERM and Ctrl-C do.
+
+    Raises:
+        Refused: options that cannot be, data that cannot be read, a folder that cannot be taken; nothing was begun.
+        Failed: training cannot go on; checkpoints are as they were.
+        Interrupted: a signal came; the state of the last whole step is saved.
+    """
+    check_options(config)
+    watcher = watcher or Watcher()
+    source = Path(init_from) if init_from is not None else None
+    with connect(config.device) as ranks, ExitStack() as held:
+        if not ranks.first:
+            watcher = Watcher()
+        wanted = Path(out) if out is not None else None
+        path, resume = ranks.of_first(lambda: take_folder(held, config, wanted, resume, overwrite))
+        folder = RunFolder(path)
+        run, warnings = prepare(
+            config,
+            ranks,
+            lambda: dataset or watcher.load(config),
+            state=folder.state if resume else None,
+            init_from=source,
+        )
+        ranks.of_first(lambda: begin(run, folder, resume))
+        if ranks.first:
+            for warning in warnings:
+                watcher.warn(warning)
+            watcher.start(run, folder)
+        with watcher, nullcontext(stop) if stop else StopRequest(together=ranks.world > 1) as asked:
+            summary = train(run, folder, watcher, asked)
+        if ranks.first:
+            watcher.finish(run, folder, summary)
+    return path

@@ -1,0 +1,79 @@
+"""Measures the model in training: after an epoch, and for the summary at the end."""
+
+import math
+from typing import Any
+
+from cifarnet.engine.evaluate import collect_logits, measure_batches, only_coarse
+from cifarnet.engine.metrics import CoarseScores, Scores, coarse_score, score
+from cifarnet.engine.train_state import TrainState
+from cifarnet.models.checkpoint import load_model, restore_weights
+from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.sharded_file import existing
+
+
+def evaluate_epoch(run: TrainState, record: dict[str, Any]) -> Scores | CoarseScores:
+    """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores."""
+    if run.validation is not None:
+        held_out = evaluate_on(run, "validation")
+        record |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
+    scores = evaluate_on(run, "test")
+    record |= {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
+    return scores
+
+
+def evaluate_on(run: TrainState, name: str) -> Scores | CoarseScores:
+    """Scores of the model as it is on `test` or `validation`; each rank sees its part of the split and scores the whole."""
+    loader, ranks = getattr(run, name), run.ranks
+    ranks.copy_from_first(run.result.buffers())
+    count = len(loader.split)  # what comes after are repetitions
+    if only_coarse(run.config, len(run.classes)):
+        losses, correct = measure_batches(run.result, loader.epoch(0), run.device, run.precision)
+        return coarse_score(ranks.concatenated(losses)[:count], ranks.concatenated(correct)[:count])
+    logits, labels = collect_logits(run.result, loader.epoch(0), run.device, run.precision, run.config.tta)
+    return score(ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count], run.classes)
+
+
+def is_best(run: TrainState, record: dict[str, Any]) -> bool:
+    """Is the validation accuracy the best so far? A metric that is not a number never is."""
+    accuracy = record.get("val_accuracy")
+    if accuracy is None or not math.isfinite(accuracy) or not math.isfinite(record["val_loss"]):
+        return False
+    if run.progress.best is not None and accuracy <= run.progress.best:
+        return False
+    run.progress.best = accuracy
+    return True
+
+
+def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores | None) -> dict[str, Any]:
+    """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch."""
+    ranks = run.ranks
+    chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
+    if chosen is not None and chosen == existing(folder.best):
+        if run.model.apart:
+            restore_weights(chosen, run.result)
+        else:
+            if ranks.first:
+                best, _ = load_model(folder.best, of_features=True)
+                run.result.load_state_dict(best.state_dict())
+            ranks.copy_from_first(run.result.state_dict().values())
+        scores = None
+    if scores is None:
+        scores = evaluate_on(run, "test")
+    summary = {
+        "run": str(folder.path),
+        "checkpoint": str(chosen),
+        "arch": run.config.arch,
+        "loss": run.config.loss,
+        "dataset": run.config.dataset,
+        "parameters": run.parameters,
+        "epochs": run.progress.epoch,
+        "seconds": round(sum(record["seconds"] for record in run.progress.history), 1),
+        "device": str(run.device),
+        "ranks": ranks.world,
+        "precision": run.precision,
+        "backend": run.backend,
+        "test": scores.to_dict(),
+    }
+    if ranks.first:
+        folder.write_summary(summary)
+    return summary

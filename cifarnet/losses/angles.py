@@ -1,0 +1,43 @@
+"""Features and prototypes on the unit sphere: lengths, cosines and sines that stay finite and keep their digits."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NORM_FLOOR = 1e-31  # a vector as short has no direction: its cosines and its gradient are 0
+COSINE_LIMIT = 1 - 1e-7  # beyond it value and derivative are those at the limit
+
+
+@dataclass
+class Angles:
+    """The input of a margin: `cosine` [N] to the target, `norm` [N] of the features, the head's `state`."""
+
+    cosine: Tensor
+    norm: Tensor
+    state: Tensor
+
+    @property
+    def sine(self) -> Tensor:
+        """sin(theta_y) [N], positive; (1-c)(1+c) keeps its digits where 1 - c^2 loses them."""
+        return ((1 - self.cosine) * (1 + self.cosine)).clamp_min(torch.finfo(self.cosine.dtype).tiny).sqrt()
+
+
+def normalize(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors [N, D] and norms [N] of `vectors` [N, D] of any finite magnitude; a vector without direction stays 0.
+
+    Dividing by the largest entry first keeps the squares in range; it is a constant to autograd, since the result does
+    not depend on it.
+    """
+    largest = vectors.detach().abs().amax(dim=1, keepdim=True)
+    bounded = vectors / largest.clamp_min(1e-36)
+    length = torch.linalg.vector_norm(bounded, dim=1, keepdim=True)
+    norm = length * largest
+    short = norm <= NORM_FLOOR
+    unit = bounded * torch.where(short, 0.0, 1 / length.clamp_min(1.0))
+    return unit, torch.where(short, NORM_FLOOR, norm).squeeze(1)
+
+
+def clamp_cosine(cosine: Tensor) -> Tensor:
+    """Cosines clamped to +-(1 - 1e-7); the gradient passes straight through, so that beyond it is the one at the clamp."""
+    return cosine + (cosine.detach().clamp(-COSINE_LIMIT, COSINE_LIMIT) - cosine.detach())

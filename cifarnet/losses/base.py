@@ -1,0 +1,129 @@
+"""The contract of every head: it owns the class weights and turns features into a loss, or into logits for inference."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifarnet.core.distributed import ALONE, Ranks
+from cifarnet.losses.options import MarginOptions
+from cifarnet.losses.registry import LOSSES
+
+LOSS_KEY = "loss"  # of a state dict; checkpoints of version 0.1 lack it
+
+
+class Head(nn.Module):
+    """A head of C classes; `head(features, labels)` is the mean loss.
+
+    Attributes:
+        weight: the class weights [C, D], or those of the classes that lie on this rank.
+        state: the running state of the loss, fp32, empty for most.
+        options: the margin loss with its constants; None for a head without a margin.
+        apart: names of the parameters of which each rank holds rows of its own, those of `classes`.
+        whole_batch: the loss is the mean over the samples of all ranks, and not over this rank's.
+    """
+
+    weight: nn.Parameter
+    state: Tensor
+    options: MarginOptions | None = None
+    apart: tuple[str, ...] = ()
+    whole_batch = False
+
+    @property
+    def num_classes(self) -> int:
+        """C, over all ranks."""
+        return len(self.weight)
+
+    @property
+    def classes(self) -> range:
+        """The classes whose weights are here."""
+        return range(len(self.weight))
+
+    @property
+    def parameters_elsewhere(self) -> int:
+        """Numbers that this head learns on other ranks."""
+        return (self.num_classes - len(self.classes)) * self.weight.shape[1]
+
+    def join(self, ranks: Ranks) -> None:
+        """Several ranks train together from now on."""
+
+    def seek(self, step: int) -> None:
+        """Training goes on at this step."""
+
+    def reset_parameters(self) -> None:
+        """Draws the parameters anew and puts the running state back to its start."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss, a scalar, of features [N, D] with labels [N] (integers in [0, C))."""
+        return self.loss_and_correct(features, labels)[0]
+
+    def loss_and_correct(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and [N] whether each sample is taken for its own class."""
+        raise NotImplementedError
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits [N, C] without margin or label, fp32 (of float64 features float64); their softmax is the probability."""
+        raise NotImplementedError
+
+    def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy [N] over the logits of inference, and [N] whether each sample is taken for its own class."""
+        logits = self.logits(features)
+        return F.cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=1) == labels
+
+    def prototypes(self) -> Tensor:
+        """The class weights on the unit sphere [C, D], those of `classes`."""
+        raise NotImplementedError
+
+    def taken_from(self, tensors: Mapping[str, Tensor], loss: str) -> dict[str, Tensor]:
+        """Of the state dict of another head, one of `loss`, the tensors that make sense in this one."""
+        return dict(tensors)
+
+    def initialise_as_keras(self) -> None:
+        """Glorot-uniform weights; biases, where there are any, 0."""
+        nn.init.xavier_uniform_(self.weight)
+
+
+class StatefulHead(Head):
+    """A margin head with the buffer `state`, which its loss remembers between steps; always fp32.
+
+    Where the loss has a state, the state dict holds the loss's name beside it, as ASCII codes, uint8. Loading the state of
+    another loss is an error; a state dict without a name is taken as it is.
+    """
+
+    options: MarginOptions
+
+    def __init__(self, options: MarginOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.ranks = ALONE
+        self.register_buffer("state", self.initial_state())
+
+    def initial_state(self) -> Tensor:
+        """The state before the first step, fp32."""
+        return torch.tensor(LOSSES[self.options.loss].initial_state, dtype=torch.float32)
+
+    def taken_from(self, tensors: Mapping[str, Tensor], loss: str) -> dict[str, Tensor]:
+        """As `Head.taken_from`: a state of the same size means another thing to another loss."""
+        foreign = ("state", LOSS_KEY) if loss != self.options.loss else ()
+        return {name: value for name, value in tensors.items() if name not in foreign}
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def, override]
+        # A running mean with rate 0.01 stands still in bf16: the state stays fp32 when the module is cast.
+        super()._apply(fn, recurse)
+        self.state = self.state.float()
+        return self
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):  # type: ignore[no-untyped-def, override]
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if len(self.state):
+            destination[prefix + LOSS_KEY] = torch.tensor(list(self.options.loss.encode()), dtype=torch.uint8)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):  # type: ignore[no-untyped-def, override]
+        codes = state_dict.pop(prefix + LOSS_KEY, None)
+        name = self.options.loss if codes is None else bytes(codes.tolist()).decode("ascii", "replace")
+        if name != self.options.loss:
+            errors.append(f"{prefix}state is that of {name}, and this head's loss is {self.options.loss}")
+            return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
