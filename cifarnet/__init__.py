@@ -1,3 +1,57 @@
-"""cifarnet: train, measure and see image classifiers with margin losses. Importing it does not import torch."""
+"""Image classifiers with margin losses: train, use and measure them. See docs/api.md; torch is imported on first use."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cifarnet.analysis.complexity import measure as complexity
+    from cifarnet.analysis.model import Model, load
+    from cifarnet.core.config import TrainConfig
+    from cifarnet.core.errors import CifarnetError, Failed, Refused
+    from cifarnet.engine.evaluate import evaluate
+    from cifarnet.engine.fit import fit
+    from cifarnet.engine.predict import Prediction
+    from cifarnet.losses.heads import MarginHead
+
+__all__ = [
+    "CifarnetError",
+    "Failed",
+    "MarginHead",
+    "Model",
+    "Prediction",
+    "Refused",
+    "TrainConfig",
+    "__version__",
+    "complexity",
+    "evaluate",
+    "fit",
+    "load",
+]
+
+_HOME = {
+    "CifarnetError": "cifarnet.core.errors",
+    "Failed": "cifarnet.core.errors",
+    "MarginHead": "cifarnet.losses.heads",
+    "Model": "cifarnet.analysis.model",
+    "Prediction": "cifarnet.engine.predict",
+    "Refused": "cifarnet.core.errors",
+    "TrainConfig": "cifarnet.core.config",
+    "complexity": "cifarnet.analysis.complexity:measure",
+    "evaluate": "cifarnet.engine.evaluate",
+    "fit": "cifarnet.engine.fit",
+    "load": "cifarnet.analysis.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cifarnet' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, _, there = _HOME[name].partition(":")
+    globals()[name] = found = getattr(importlib.import_module(module), there or name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -31,7 +31,7 @@ def predict(
     """Name what is in pictures: class and probability of each, several files in one batch."""
     from cifarnet.core.devices import pick_device
     from cifarnet.data.images.decode import find_images
-    from cifarnet.engine.predict import predict_files
+    from cifarnet.engine.predict import predict_images
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.run_folder import default_checkpoint
 
@@ -42,7 +42,7 @@ def predict(
     console = messages()
     if note:
         console.print(note)
-    predictions = list(predict_files(model, info, files, top=top, crop=crop, device=target))
+    predictions = list(predict_images(model, info, files, top=top, crop=crop, device=target))
     for prediction in predictions:
         for warning in prediction.warnings:
             console.print(f"warning: {printable(warning)}", markup=False)

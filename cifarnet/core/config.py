@@ -5,6 +5,7 @@ Each field carries its help text, its bounds and its group, so that the command 
 """
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,12 +175,17 @@ class TrainConfig:
     )
     log_grad: bool = option(False, "log the gradient norm of the first and the last layer", group="Output")
 
+    def __post_init__(self) -> None:
+        if isinstance(self.data_dir, os.PathLike):  # as a notebook would give it
+            object.__setattr__(self, "data_dir", os.fspath(self.data_dir))
+
     def check(self) -> "TrainConfig":
         """Returns self, or raises Refused naming the first field out of its range, with the range.
 
         Which fields go together is `engine.conflicts`' to say.
         """
         for item in dataclasses.fields(self):
+            check_type(item, getattr(self, item.name), item.name)
             check_bounds(item.name, getattr(self, item.name), item.metadata["bounds"])
         return self
 

@@ -52,11 +52,11 @@ def option(
 def check_type(item: Field, value: Any, source: str) -> None:
     """Refuses a value of another type than the field's, naming `source`; an integer may stand for a float."""
     allowed: Any = item.type
-    if isinstance(value, bool) and allowed is not bool:
-        raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {type_name(allowed)}")
+    number_for_flag = isinstance(value, bool) and allowed is not bool
     integer_for_float = isinstance(value, int) and allowed in (float, float | None)
-    if not integer_for_float and not isinstance(value, allowed):
-        raise Refused(source, f"{item.name} cannot be {value!r}", f"expected {type_name(allowed)}")
+    if number_for_flag or not (integer_for_float or isinstance(value, allowed)):
+        subject = "" if source == item.name else f"{item.name} "
+        raise Refused(source, f"{subject}cannot be {value!r}", f"expected {type_name(allowed)}")
 
 
 def type_name(allowed: Any) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import connect
+from cifarnet.core.errors import Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
 from cifarnet.engine.conflicts import check_options
@@ -43,6 +44,11 @@ def fit(
         Failed: training cannot go on; checkpoints are as they were.
         Interrupted: a signal came; the state of the last whole step is saved.
     """
+    if not isinstance(config, TrainConfig):
+        why = f"is of type {type(config).__name__}"
+        raise Refused(
+            "config", why, "give a cifarnet.TrainConfig; TrainConfig.from_dict(values) makes one of a mapping"
+        )
     check_options(config)
     watcher = watcher or Watcher()
     source = Path(init_from) if init_from is not None else None

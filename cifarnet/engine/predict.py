@@ -1,14 +1,17 @@
-"""image files -> probabilities. A file that cannot be used is reported; the others are still done."""
+"""Images -> classes and probabilities. A file that cannot be used is reported; the others are still done."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from cifarnet.core.devices import autocast
-from cifarnet.data.images.decode import ImageError, read_image
+from cifarnet.core.errors import printable
+from cifarnet.data.images.decode import ImageError
+from cifarnet.engine.evaluate import embed_batches
+from cifarnet.engine.pixels import normalized_batch, read_pixels
 from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
 
@@ -17,7 +20,10 @@ BATCH = 128  # images in memory at a time
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model makes of one file: classes and probabilities, most probable first; or the error that kept it out."""
+    """The classes of one image, most probable first, with their probabilities; or the error that kept the image out.
+
+    file: where the image came from, "" where it is no file; warnings: remarks on the file, fit for the user.
+    """
 
     file: str
     classes: list[str] = field(default_factory=list)
@@ -26,50 +32,56 @@ class Prediction:
     error: str | None = None
 
 
-def predict_files(
+def predict_images(
     model: Classifier,
     info: ModelInfo,
-    files: Iterable[Path],
+    images: Iterable[Any],
     *,
-    top: int = 3,
+    top: int | None = None,
     crop: bool = False,
     device: torch.device | None = None,
     precision: str = "fp32",
 ) -> Iterator[Prediction]:
-    """A prediction for each file, in order, computed in batches.
+    """A prediction for each image, in order, computed in batches.
 
     Args:
         model, info: as `load_model` returns them.
-        top: classes to name, at most all.
+        images: single images as `read_pixels` takes them.
+        top: classes to name; None names all.
         crop: cut the largest centred square out of an image that is not square; else it is squeezed.
         precision: fp32 or bf16.
     """
     device = device or torch.device("cpu")
-    model = model.to(device).eval()
+    batches = read_batches(images, info, device, crop)
+    for features, predictions in embed_batches(model.to(device), batches, device, precision):
+        with torch.inference_mode():
+            rows = iter(model.head.logits(features).double().softmax(dim=1).tolist())
+        for prediction in predictions:
+            yield prediction if prediction.error else ranked(prediction, next(rows), info.classes, top)
+
+
+def read_batches(
+    images: Iterable[Any], info: ModelInfo, device: torch.device, crop: bool = False
+) -> Iterator[tuple[Tensor, list[Prediction]]]:
+    """Batches of normalised images [n, 3, H, W], each with the predictions to fill in, those of unusable files too."""
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (info.mean, info.std))
-    pending = iter(files)
+    pending, size = iter(images), info.config.image_size
     while chunk := list(islice(pending, BATCH)):
-        read = [_read(path, info.config.image_size, crop) for path in chunk]
-        images = [image for image, _ in read if image is not None]
-        rows: list[list[float]] = []
-        if images:
-            batch = (torch.stack(images).to(device).float() / 255 - mean) / std
-            with torch.inference_mode(), autocast(device, precision):
-                rows = model(batch).double().softmax(dim=1).tolist()
-        probabilities = iter(rows)
-        for image, prediction in read:
-            yield prediction if image is None else _rank(prediction, next(probabilities), info.classes, top)
+        usable, predictions = [], []
+        for image in chunk:
+            name = printable(image) if isinstance(image, (str, bytes)) or hasattr(image, "__fspath__") else ""
+            try:
+                pixels, warnings = read_pixels(image, size, crop)
+            except ImageError as error:
+                predictions.append(Prediction(name, error=str(error)))
+                continue
+            usable.append(pixels)
+            predictions.append(Prediction(name, warnings=warnings))
+        batch = normalized_batch(usable, mean, std) if usable else torch.empty(0, 3, size, size, device=device)
+        yield batch, predictions
 
 
-def _read(path: Path, size: int, crop: bool) -> tuple[torch.Tensor | None, Prediction]:
-    try:
-        image, warnings = read_image(path, size, crop=crop)
-    except ImageError as error:
-        return None, Prediction(str(path), error=str(error))
-    return image, Prediction(str(path), warnings=warnings)
-
-
-def _rank(prediction: Prediction, row: list[float], classes: Sequence[str], top: int) -> Prediction:
+def ranked(prediction: Prediction, row: list[float], classes: Sequence[str], top: int | None) -> Prediction:
+    """The prediction with the classes of the largest probabilities of `row` [C]."""
     best = sorted(range(len(row)), key=lambda index: -row[index])[:top]
-    names, values = [classes[index] for index in best], [row[index] for index in best]
-    return Prediction(prediction.file, names, values, prediction.warnings)
+    return replace(prediction, classes=[classes[index] for index in best], probabilities=[row[index] for index in best])

@@ -169,11 +169,10 @@ def load_config(path: Path) -> TrainConfig:
 
 def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     """Refuses a resume under another configuration: only epochs (longer), paths, device and workers may change."""
-    changed = [
-        f"`{item.name}` {getattr(saved, item.name)} -> {getattr(asked, item.name)}"
-        for item in fields(TrainConfig)
-        if getattr(saved, item.name) != getattr(asked, item.name) and not item.metadata["resume"]
-    ]
+    fixed = {item.name for item in fields(TrainConfig) if not item.metadata["resume"]} - {"loss_options"}
+    was, now = ({name: getattr(config, name) for name in fixed} | config.loss_options for config in (saved, asked))
+    differ = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+    changed = [f"`{name}` {was.get(name)} -> {now.get(name)}" for name in differ]
     if changed:
         raise Refused(
             "resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run"

@@ -184,11 +184,17 @@ def decode(name: str, file: BinaryIO) -> tuple[Image.Image, list[str]]:
         image.load()
     except Exception as error:
         raise ImageError(name, f"is truncated or damaged ({printable(str(error))})") from error
+    rgb, unread = upright_rgb(name, image)  # after load, which turns a TIFF by itself
+    return rgb, remarks + unread
+
+
+def upright_rgb(name: str, image: Image.Image) -> tuple[Image.Image, list[str]]:
+    """A loaded image as 8-bit RGB, turned as its EXIF block says, and remarks fit for the user."""
     try:
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))  # after load, which turns a TIFF by itself
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+        remarks = []
     except Exception:
-        turn = None
-        remarks.append(f"{name}: its EXIF block cannot be read, so it is not turned")
+        turn, remarks = None, [f"{name}: its EXIF block cannot be read, so it is not turned"]
     rgb = to_rgb(name, image)
     return (rgb if turn is None else rgb.transpose(turn)), remarks
 

@@ -1,0 +1,131 @@
+"""A trained model, ready to use: images in, classes, embeddings, logits or feature maps out. Normalisation lives inside."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifarnet.analysis.features import record
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.devices import pick_device
+from cifarnet.core.errors import Refused
+from cifarnet.data.images.decode import ImageError
+from cifarnet.engine.evaluate import embed_batches
+from cifarnet.engine.pixels import is_batch, one_by_one
+from cifarnet.engine.predict import Prediction, predict_images, read_batches
+from cifarnet.models.checkpoint import ModelInfo, load_model
+from cifarnet.models.classifier import Classifier
+from cifarnet.storage.run_folder import PACKAGED, default_checkpoint
+
+
+class Model:
+    """What `cifarnet.load` returns.
+
+    Images are paths, PIL images, uint8 arrays [H, W, 3], tensors [3, H, W] or [N, 3, H, W] (uint8, or float in [0, 1]),
+    a list of single ones, or a folder of image files. They are resized and normalised as `cifarnet predict` does.
+
+    Attributes:
+        classifier: the network, a `torch.nn.Module` that takes normalised images.
+        config: the training's configuration; classes: the names of the classes; path: the checkpoint's file.
+    """
+
+    def __init__(self, classifier: Classifier, info: ModelInfo, path: Path, device: torch.device) -> None:
+        self.classifier, self.info, self.path, self.device = classifier.to(device).eval(), info, path, device
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration that it was trained with."""
+        return self.info.config
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes, in the order of the logits."""
+        return self.info.classes
+
+    def __repr__(self) -> str:
+        return f"Model({self.config.arch}, loss {self.config.loss}, {len(self.classes)} classes, {self.path})"
+
+    @overload
+    def predict(
+        self, images: list[Any] | tuple[Any, ...], *, top: int | None = None, crop: bool = False
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, images: Any, *, top: int | None = None, crop: bool = False) -> Any: ...
+
+    def predict(self, images: Any, *, top: int | None = None, crop: bool = False) -> Any:
+        """The `Prediction` of an image; of several images a list of them.
+
+        Args:
+            top: classes to name, most probable first; None names all.
+            crop: cut the largest centred square out of an image that is not square; else it is squeezed.
+
+        Raises:
+            ImageError: a file that cannot be read. Refused: no image at all; the message says what to give.
+        """
+        made = predict_images(self.classifier, self.info, one_by_one(images), top=top, crop=crop, device=self.device)
+        found = [self._usable(prediction) for prediction in made]
+        return found if is_batch(images) else found[0]
+
+    def embed(self, images: Any) -> Tensor:
+        """Embeddings on the unit sphere, [N, E], float32 on the CPU (N = 1 for one image). Raises as `predict`."""
+        return F.normalize(torch.cat(list(self._features(images))).float(), dim=1).cpu()
+
+    @torch.inference_mode()
+    def logits(self, images: Any) -> Tensor:
+        """Logits without margin [N, C], float32 on the CPU (N = 1 for one image). Raises as `predict`."""
+        return torch.cat([self.classifier.head.logits(features) for features in self._features(images)]).float().cpu()
+
+    @torch.no_grad()
+    def features(self, images: Any, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The output of each layer: name -> float32 [channels, h, w] on the CPU, of several images [N, channels, h, w].
+
+        Args:
+            layers: names of layers; None gives all.
+
+        Raises:
+            Refused: an unknown layer; the message lists those that are there. Else as `predict`.
+        """
+        batches = [batch for batch, _ in self._batches(images)]
+        maps, _ = record(self.classifier.eval(), torch.cat(batches))
+        unknown = [name for name in layers or () if name not in maps]
+        if unknown:
+            raise Refused("layers", f"there is no layer '{unknown[0]}'", f"choose from {', '.join(maps)}")
+        chosen = {name: maps[name][1].float().cpu() for name in layers or maps}
+        return chosen if is_batch(images) else {name: values[0] for name, values in chosen.items()}
+
+    def _features(self, images: Any) -> Iterator[Tensor]:
+        for features, _ in embed_batches(self.classifier, self._batches(images), self.device, "fp32"):
+            yield features
+
+    def _batches(self, images: Any) -> Iterator[tuple[Tensor, list[Prediction]]]:
+        for batch, predictions in read_batches(one_by_one(images), self.info, self.device):
+            for prediction in predictions:
+                self._usable(prediction)
+            yield batch, predictions
+
+    @staticmethod
+    def _usable(prediction: Prediction) -> Prediction:
+        if prediction.error is not None:
+            name, _, why = prediction.error.partition(": ")
+            raise ImageError(name, why)
+        return prediction
+
+
+def load(run: str | Path | None = None, *, device: str = "auto") -> Model:
+    """A trained model.
+
+    Args:
+        run: a run folder, a .safetensors file, or "packaged" for the small model that ships with cifarnet; None takes
+            runs/latest where there is one, else the packaged model.
+        device: auto, cpu, cuda, cuda:1 or mps.
+
+    Raises:
+        Refused: no such run, a broken checkpoint, a model of features, a device that is not there.
+    """
+    path = PACKAGED if run == "packaged" else default_checkpoint(run)[0]
+    classifier, info = load_model(path)
+    return Model(classifier, info, path, pick_device(device))

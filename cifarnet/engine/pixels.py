@@ -1,0 +1,91 @@
+"""Images as people have them: paths, PIL images, arrays, tensors, or lists of these -> pixels in a model's size."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cifarnet.core.errors import Refused
+from cifarnet.data.images.decode import find_images, fit, read_image, upright_rgb
+
+KINDS = "a path, a PIL image, a uint8 array [H, W, 3], a tensor [3, H, W] or [N, 3, H, W], or a list of these"
+
+
+def is_batch(images: Any) -> bool:
+    """Does this stand for several images: a list, an array or a tensor with a batch axis, a folder?"""
+    if isinstance(images, (str, os.PathLike)):
+        return Path(images).is_dir()
+    return isinstance(images, (list, tuple)) or (isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4)
+
+
+def one_by_one(images: Any) -> Iterator[Any]:
+    """Each image by itself; of a folder its image files, in the order of their names."""
+    if isinstance(images, (str, os.PathLike)) and Path(images).is_dir():
+        yield from find_images([images], recursive=True)
+    elif is_batch(images):
+        for image in images:
+            if is_batch(image):
+                raise Refused("images", "a batch stands within a list", "give one batch, or a list of single images")
+            yield image
+    else:
+        yield images
+
+
+def read_pixels(image: Any, size: int, crop: bool = False) -> tuple[Tensor, list[str]]:
+    """One image as [3, size, size], and remarks for the user.
+
+    uint8, RGB, read and resized as `cifarnet predict` does; of a float tensor in [0, 1] that has this size already, the
+    tensor itself.
+
+    Raises:
+        ImageError: a file that is not an image.
+        Refused: anything else than KINDS, or values out of their range; the message says what to give.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image, size, crop=crop)
+    if isinstance(image, Image.Image):
+        rgb, remarks = upright_rgb("the image", image)
+        return fit(rgb, size, crop), remarks
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise Refused(
+                "images", f"an array of {image.dtype} {list(image.shape)}", "give uint8 [H, W, 3], or a tensor"
+            )
+        return fit(Image.fromarray(image), size, crop), []
+    if isinstance(image, Tensor):
+        return _from_tensor(image, size, crop), []
+    raise Refused("images", f"an object of type {type(image).__name__} is no image", f"give {KINDS}")
+
+
+def _from_tensor(image: Tensor, size: int, crop: bool) -> Tensor:
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise Refused("images", f"a tensor {list(image.shape)}", "give [3, H, W] or [N, 3, H, W], RGB")
+    image = image.detach().cpu()
+    if image.is_floating_point():
+        low, high = image.aminmax() if image.numel() else (0.0, 0.0)
+        if not (low >= 0 and high <= 1):  # NaN is not inside either
+            why = f"a float tensor with values from {float(low):.3g} to {float(high):.3g}"
+            raise Refused("images", why, "give pixels in [0, 1] (normalisation lives inside), or uint8")
+        if image.shape[1:] == (size, size):
+            return image.float()
+        image = (image * 255).round().byte()
+    elif image.dtype != torch.uint8:
+        raise Refused("images", f"a tensor of {image.dtype}", "give uint8, or float in [0, 1]")
+    return fit(Image.fromarray(image.permute(1, 2, 0).numpy()), size, crop)
+
+
+def normalized_batch(images: Iterable[Tensor], mean: Tensor, std: Tensor) -> Tensor:
+    """Pixels [3, H, W], uint8 or float in [0, 1], as a model wants them: float32 [N, 3, H, W] on the device of `mean`.
+
+    Args:
+        mean, std: [1, 3, 1, 1], of pixels in [0, 1].
+    """
+    scaled = [
+        image.to(mean.device).float() / 255 if image.dtype == torch.uint8 else image.to(mean.device) for image in images
+    ]
+    return (torch.stack(scaled) - mean) / std
