@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
 from cifarnet.losses.options import MarginOptions
 
@@ -86,8 +87,9 @@ def _resolve(backend: str, device: str, dtype: torch.dtype) -> str:
 
 @functools.cache
 def _say_not_built() -> None:
-    """Warn once a process."""
-    warnings.warn(NOT_BUILT, stacklevel=4)
+    """Warn once a process, and once a machine under torchrun."""
+    if launched().local == 0:
+        warnings.warn(NOT_BUILT, stacklevel=4)
 
 
 def build_info() -> dict[str, str]:

@@ -101,9 +101,14 @@ def test_not_built(monkeypatch):
         for dtype in (torch.float32, torch.bfloat16, torch.float64):
             assert kernels.resolve("auto", "cpu", dtype) == "torch"
     assert [warning.filename for warning in caught] == [__file__]
+    kernels._say_not_built.cache_clear()
+    kernels._resolved.clear()
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert kernels.resolve("torch", "cpu") == "torch" and kernels.resolve("auto", "mps") == "torch"
+        assert kernels.resolve("auto", "cpu") == "torch"  # the first process of the machine has said it
     assert kernels.build_info() == {}
     with pytest.raises(Refused, match="the cpu extension is not built") as refused:
         kernels.resolve("cpu", "cpu")
