@@ -33,7 +33,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && .venv/bin/cifarnet --version
 fi
 
 echo "installing torch and torchvision (a matching pair; 2 GB or more to download)" >&2
-.venv/bin/python -m pip install --quiet --upgrade pip 'setuptools>=77' wheel ninja pybind11
+.venv/bin/python -m pip install --quiet --upgrade pip 'setuptools>=77' ninja build
 .venv/bin/python -m pip install --quiet torch torchvision
 echo "installing cifarnet" >&2
 # --no-build-isolation: the extension is compiled against the torch that is installed here.

@@ -31,6 +31,7 @@ PACKAGES = (
     "typer",
     "rich",
 )
+NOT_BUILT = "the compiled head is not built"
 LOW_DISK = 2 << 30  # bytes: an archive of CIFAR and what is unpacked from it, and some checkpoints
 
 
@@ -95,12 +96,13 @@ def backend() -> dict[str, Any]:
             chosen = kernels._resolve("auto", device, torch.float32)  # resolve() would give its warning only once
         except CifarnetError as error:
             return {"auto": None, "why": str(error), "build": built}
+    told = [str(warning.message) for warning in caught if str(warning.message) != kernels.NOT_BUILT]
     if asked and asked != "auto":
         why = f"the environment variable CIFARNET_BACKEND says {asked}"
-    elif caught:
-        why = str(caught[0].message)
+    elif told:
+        why = told[0]
     elif chosen == "torch":
-        why = "the compiled head is not built" if not built else f"the compiled head does not run on {device}"
+        why = f"the compiled head does not run on {device}" if built or device == "mps" else NOT_BUILT
     else:
         why = f"the compiled head is built for this torch and runs on {device}"
     return {"auto": chosen, "why": why, "build": built}
@@ -153,6 +155,8 @@ def problems(found: dict[str, Any]) -> list[str]:
     listed = [f"{name} is missing: reinstall cifarnet" for name, text in found["versions"].items() if text == "missing"]
     if found["backend"]["auto"] is None or "not used" in found["backend"]["why"]:
         listed.append(found["backend"]["why"])
+    if found["backend"]["why"] == NOT_BUILT:
+        listed.append(kernels.NOT_BUILT)
     for path, state in found["data"]["folders"].items():
         if state in ("not writable", "not there, and cannot be made") and path == str(cache_folder()):
             listed.append(f"the cache {path} is {state}: set XDG_CACHE_HOME to a folder that can be written")

@@ -1,9 +1,11 @@
 """Which backend runs the margin head: pure torch, or the compiled extension on the CPU or on CUDA.
 
 The extension is optional. Before it is loaded, the stamp in its file is read: a library built for another torch would
-crash or compute nonsense. `auto` then falls back to pure torch with one warning; a backend asked for by name refuses.
+crash or compute nonsense. `auto` then falls back to pure torch with one warning, as it does where nothing is built (pip
+hides what a build says); a backend asked for by name refuses.
 """
 
+import functools
 import importlib
 import importlib.util
 import mmap
@@ -15,12 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
 from cifarnet.losses.options import MarginOptions
 
 BACKENDS = ("auto", "torch", "cpu", "cuda")
 PURE_TORCH = "use backend='torch' for it"
 REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
+BUILD = "pip install --no-build-isolation ."
+NOT_BUILT = (
+    f"the compiled margin head is not built, pure torch runs it; for the kernels, in cifarnet's source folder: {BUILD}"
+)
 
 _torch_calls = 0
 _extension: Any = None
@@ -49,7 +56,7 @@ resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = None) -> str:
-    what = "--backend"
+    what = "backend"
     if backend == "auto" and "CIFARNET_BACKEND" in os.environ:
         backend, what = os.environ["CIFARNET_BACKEND"], "CIFARNET_BACKEND"
     if backend not in BACKENDS:
@@ -57,21 +64,31 @@ def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = N
     if backend == "torch":
         return "torch"
     if backend == "auto":
-        usable = device in ("cpu", "cuda") and dtype != torch.float64 and _extension_path() is not None
+        usable = device in ("cpu", "cuda") and dtype != torch.float64
+        if usable and _extension_path() is None:
+            _say_not_built()
+            return "torch"
         problem = _problem(device, loss) if usable else None
         if problem:
             warnings.warn(f"the compiled margin head is not used: {problem}; {REBUILD}", stacklevel=3)
         return device if usable and not problem else "torch"
     if backend != device:
-        raise Refused(what, f"the {backend} kernels cannot run on the device '{device}'", "use --backend auto")
+        raise Refused(what, f"the {backend} kernels cannot run on the device '{device}'", "use `backend=auto`")
     if dtype == torch.float64:
-        raise Refused(what, "the kernels compute in float32, the features are float64", "use --backend torch")
+        raise Refused(what, "the kernels compute in float32, the features are float64", "use `backend=torch`")
     if _extension_path() is None:
-        raise Refused(what, f"the {backend} extension is not built", f"use --backend torch, or build it ({REBUILD})")
+        raise Refused(what, f"the {backend} extension is not built", f"use `backend=torch`, or build it: {BUILD}")
     problem = _problem(device, loss)
     if problem:
-        raise Refused(what, problem, f"use --backend torch, or {REBUILD}")
+        raise Refused(what, problem, f"use `backend=torch`, or {REBUILD}")
     return backend
+
+
+@functools.cache
+def _say_not_built() -> None:
+    """Warn once a process, and once a machine under torchrun."""
+    if launched().local == 0:
+        warnings.warn(NOT_BUILT, stacklevel=4)
 
 
 def build_info() -> dict[str, str]:

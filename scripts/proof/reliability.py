@@ -17,15 +17,22 @@ from typing import Any
 from promises import BEYOND, HEAD, PROMISES, TAIL
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = {
+    "kill_storm": "scripts/proof/kill_storm.py",
+    "fuzz": "scripts/proof/fuzz.py",
+    "long_run": "scripts/study/long_run.py",
+}
 RESULTS, TARGET = ROOT / "docs" / "results", ROOT / "docs" / "reliability.md"
 
 
 def count_cases() -> Counter[str]:
-    """Cases of each test, "file::test" -> number, as pytest collects them."""
+    """Cases of each test, "room/file::test" -> number, as pytest collects them."""
     files = sorted({name.split("::")[0] for _, names in [*PROMISES, *BEYOND] for name in names.split()})
     line = [sys.executable, "-m", "pytest", "--collect-only", "-q", *(f"tests/{name}.py" for name in files)]
     text = subprocess.run(line, cwd=ROOT, capture_output=True, text=True).stdout
-    return Counter(f"{found[1]}::{found[2]}" for found in re.finditer(r"^tests/(\w+)\.py::(\w+)", text, re.MULTILINE))
+    return Counter(
+        f"{found[1]}::{found[2]}" for found in re.finditer(r"^tests/([\w/]+)\.py::(\w+)", text, re.MULTILINE)
+    )
 
 
 def rows(promises: list[tuple[str, str]], cases: Counter[str], first: int | None) -> list[str]:
@@ -45,7 +52,7 @@ def read(name: str) -> Any:
     """A result, or a refusal that says how to make it."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
-        sys.exit(f"error: {path}: there is no such file; make it with: python scripts/{name}.py --json {path}")
+        sys.exit(f"error: {path}: there is no such file; make it with: python {SCRIPTS[name]} --json {path}")
     return json.loads(path.read_text())
 
 
@@ -53,26 +60,24 @@ def figures() -> list[str]:
     """Lines of the table of long runs."""
     storm, fuzz, run = read("kill_storm"), read("fuzz"), read("long_run")
     lines = []
-    for name, what in (("SIGKILL", "kill -9"), ("SIGTERM", "SIGTERM")):
+    for name, what in (("SIGKILL", "`kill -9`"), ("SIGTERM", "SIGTERM")):
         mine = [row for row in storm if row["signal"] == name]
-        kills, writes = sum(row["kills"] for row in mine), sum(row["in_a_write"] for row in mine)
-        within = f", {writes} of them within the write of a checkpoint" if writes else ""
         losses, runs = ", ".join(row["loss"] for row in mine), sum(row["runs"] for row in mine)
-        wrong = sum(len(row["differences"]) for row in mine)
-        lines.append(
-            f"| {what} survived | {kills} ({losses}){within}; {runs} runs resumed to their end, {wrong} differences |"
-        )
+        lines.append(f"| {what} survived ({losses}) | {sum(row['kills'] for row in mine)} |")
+        if writes := sum(row["in_a_write"] for row in mine):
+            lines.append(f"| of them within the write of a checkpoint | {writes} |")
+        lines.append(f"| runs resumed to their end after {what} | {runs} |")
+        lines.append(f"| differences to uninterrupted runs | {sum(len(row['differences']) for row in mine)} |")
     targets: Counter[str] = Counter()
     for row in fuzz:
         targets.update(row["targets"])
-    counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in sorted(targets.items()))
-    total, wrong = sum(targets.values()), sum(len(row["findings"]) for row in fuzz)
-    lines.append(f"| damaged files read | {total:,} ({counts}); {wrong} crashes, hangs or tracebacks |")
-    change = f"{100 * run['lowest']:+.2f}% to {100 * run['highest']:+.2f}%"
-    open_files = f"{run['files_first']} open files after 11 epochs, {run['files_last']} at the end"
-    lines.append(
-        f"| {run['epochs']} epochs in one process | memory {change} after the first ten ({run['memory_mb']:.0f} MB), {open_files} |"
-    )
+    kinds = ", ".join(sorted(targets)).replace("_", " ")
+    each = min(targets.values())
+    lines.append(f"| damaged files read, {each:,} or more of each kind ({kinds}) | {sum(targets.values()):,} |")
+    lines.append(f"| crashes, hangs or tracebacks at them | {sum(len(row['findings']) for row in fuzz)} |")
+    lines.append(f"| {run['epochs']} epochs in one process: memory after ten | {run['memory_mb']:.0f} MB |")
+    lines.append(f"| its change from then on | {100 * run['lowest']:+.2f}% to {100 * run['highest']:+.2f}% |")
+    lines.append(f"| open files after 11 epochs, at the end | {run['files_first']}, {run['files_last']} |")
     return lines
 
 

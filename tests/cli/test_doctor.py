@@ -57,6 +57,10 @@ def test_the_backend_and_why(doctor, monkeypatch, tmp_path):
     found = doctor()
     assert "built for torch 1.0" in found["backend"]["why"] and found["problems"] == [found["backend"]["why"]]
     assert found["backend"]["build"]["sets"] == "plain"
+    monkeypatch.setattr(kernels, "_extension_path", lambda: None)
+    for found in (doctor(), doctor()):
+        assert found["backend"] == {"auto": "torch", "why": "the compiled head is not built", "build": {}}
+        assert found["problems"] == [kernels.NOT_BUILT]
 
 
 def test_data_and_runs(doctor, tmp_path):

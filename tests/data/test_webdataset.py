@@ -343,7 +343,7 @@ def test_patterns_that_are_refused(tmp_path, monkeypatch):
     assert "check the braces" in refusal(Path("a{0..1.tar"))
     monkeypatch.setitem(sys.modules, "webdataset", None)
     monkeypatch.setitem(sys.modules, "webdataset.shardlists", None)
-    assert "pip install webdataset" in refusal(tmp_path)
+    assert 'pip install "cifarnet[webdataset]"' in refusal(tmp_path)
 
 
 def test_the_commands(root, cli):

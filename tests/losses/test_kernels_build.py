@@ -24,6 +24,7 @@ def _forgotten(monkeypatch):
     """Each test finds out anew which backends there are."""
     for name, value in {"_resolved": {}, "_why_not": None, "_extension": None, "_loss_numbers": {}}.items():
         monkeypatch.setattr(kernels, name, value)
+    kernels._say_not_built.cache_clear()
     monkeypatch.delenv("CIFARNET_BACKEND", raising=False)
 
 
@@ -135,9 +136,18 @@ def test_built_from_older_sources(monkeypatch, tmp_path):
 
 def test_not_built(monkeypatch):
     monkeypatch.setattr(kernels, "_extension_path", lambda: None)
+    with pytest.warns(UserWarning, match=r"pure torch runs it; .* pip install --no-build-isolation \.$") as caught:
+        for dtype in (torch.float32, torch.bfloat16, torch.float64):
+            assert kernels.resolve("auto", "cpu", dtype) == "torch"
+    assert [warning.filename for warning in caught] == [__file__]
+    kernels._say_not_built.cache_clear()
+    kernels._resolved.clear()
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert kernels.resolve("auto", "cpu") == "torch" and kernels.resolve("torch", "cpu") == "torch"
+        assert kernels.resolve("torch", "cpu") == "torch" and kernels.resolve("auto", "mps") == "torch"
+        assert kernels.resolve("auto", "cpu") == "torch"  # the first process of the machine has said it
     assert kernels.build_info() == {}
     with pytest.raises(Refused, match="the cpu extension is not built") as refused:
         kernels.resolve("cpu", "cpu")

@@ -135,7 +135,7 @@ def find_shards(pattern: Path | None) -> list[Path]:
         from webdataset.shardlists import expand_urls
     except ImportError as error:
         raise Refused(
-            "--dataset webdataset", "the webdataset package is not installed", "pip install webdataset"
+            "--dataset webdataset", "the webdataset package is not installed", 'pip install "cifarnet[webdataset]"'
         ) from error
     text = str(pattern)
     if re.match(r"pipe:|\w+:/|-$", text) or "::" in text:

@@ -1,0 +1,66 @@
+"""The files around the package agree with it: versions, Pythons, hosted checks, and paths that documents name."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cifarnet
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_is_one(path):
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["name"] and "pull_request" in workflow[True]  # `on` is YAML 1.1's word for true
+    for job in workflow["jobs"].values():
+        assert job["runs-on"] and job["timeout-minutes"]
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "a/b@v1"))
+            scripts = re.findall(r"bash (\S+)", step.get("run", ""))
+            assert [script for script in scripts if not (ROOT / script).exists()] == []
+
+
+def test_the_pythons_that_are_declared_are_tested():
+    matrix = yaml.safe_load(WORKFLOWS[0].read_text())["jobs"]["check"]["strategy"]["matrix"]
+    declared = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    assert matrix["python"] == declared and PROJECT["requires-python"] == f">={declared[0]}"
+    assert [system.split("-")[0] for system in matrix["os"]] == ["ubuntu", "macos"]
+
+
+def test_the_hooks_run_the_projects_own_versions():
+    [repository] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    for hook in repository["hooks"]:
+        assert hook["language"] == "system" and hook["entry"].startswith(".venv/bin/")
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
+def test_an_issue_form_is_one(path):
+    form = yaml.safe_load(path.read_text())
+    assert form["name"] and form["description"]
+    names = [field["id"] for field in form["body"]]
+    assert len(set(names)) == len(names) and all(field["attributes"]["label"] for field in form["body"])
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == cifarnet.__version__ and citation["license"] == PROJECT["license"]
+    assert f"\n## {cifarnet.__version__} - 20" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_a_document_names_are_there(path):
+    text = path.read_text()
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    named = re.findall(r"(?<![\w./-])((?:cifarnet|csrc|docs|scripts|tests|\.ci|\.github)/[\w./-]*\w/?)", text)
+    assert sorted({name for name in named if not (ROOT / name).exists()}) == []
