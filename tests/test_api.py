@@ -1,0 +1,184 @@
+"""The public API: what goes in, what comes out, and that it is what the command line gives."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cifarnet
+from cifarnet.data.images.decode import ImageError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return cifarnet.load("packaged", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A picture that has to be resized and turned: 60 x 40, EXIF orientation 6."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    exif[274] = 6
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    image.save(path, exif=exif)
+    return path
+
+
+def forms(path):
+    """The same picture as people may have it."""
+    upright = np.array(Image.open(path).convert("RGB").transpose(Image.Transpose.ROTATE_270))
+    tensor = torch.from_numpy(upright).permute(2, 0, 1)
+    return {
+        "text": str(path),
+        "Path": path,
+        "PIL": Image.open(path),
+        "array": upright,
+        "uint8": tensor,
+        "float": tensor.float() / 255,
+        "float64": tensor.double() / 255,
+    }
+
+
+@pytest.mark.parametrize("form", ["text", "Path", "PIL", "array", "uint8", "float", "float64"])
+def test_every_form_gives_what_the_command_gives(model, photo, cli, form):
+    code, out, err = cli("predict", photo, "--checkpoint", model.path, "--device", "cpu", "--top", "10", "--json")
+    assert code == 0, err
+    (expected,) = json.loads(out)["predictions"]
+    found = model.predict(forms(photo)[form])
+    assert found.classes == expected["classes"] and found.probabilities == expected["probabilities"]
+    assert sum(found.probabilities) == pytest.approx(1) and found.probabilities == sorted(found.probabilities)[::-1]
+
+
+def test_of_the_models_own_size_a_float_tensor_is_not_rounded(model):
+    torch.manual_seed(0)
+    images = torch.rand(3, 3, 32, 32)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model.info.mean, model.info.std))
+    with torch.inference_mode():
+        expected = model.classifier((images - mean) / std)
+    torch.testing.assert_close(model.logits(images), expected, rtol=0, atol=0)
+
+
+def test_several_images_give_a_list(model, photo, tmp_path):
+    one = model.predict(photo, top=2)
+    assert isinstance(one, cifarnet.Prediction) and len(one.classes) == 2
+    shown = forms(photo)
+    for batch in ([photo, str(photo)], (shown["array"], shown["uint8"]), shown["uint8"][None], shown["array"][None]):
+        found = model.predict(batch, top=2)
+        assert [prediction.classes for prediction in found] == [one.classes] * len(batch)
+    Image.open(photo).save(tmp_path / "a.png")
+    assert [prediction.file for prediction in model.predict(tmp_path)] == [str(tmp_path / "a.png")]
+    assert model.predict([]) == []
+
+
+def test_embeddings_logits_and_features(model, photo):
+    shown = [photo, photo]
+    embeddings, logits, maps = model.embed(shown), model.logits(shown), model.features(photo)
+    assert embeddings.shape == (2, 64) and logits.shape == (2, 10)
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
+    assert {values.dtype for values in (embeddings, logits, *maps.values())} == {torch.float32}
+    probabilities = logits[0].double().softmax(0)
+    assert model.predict(photo, top=1).probabilities[0] == pytest.approx(probabilities.max().item())
+    assert maps["conv1"].shape == (32, 30, 30) and model.features(shown, ["conv1"])["conv1"].shape == (2, 32, 30, 30)
+    with pytest.raises(cifarnet.Refused, match="there is no layer 'conv9'; choose from conv1, relu1"):
+        model.features(photo, ["conv9"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (torch.randn(3, 32, 32), r"a float tensor with values from -.* give pixels in \[0, 1\]"),
+        (torch.full((3, 32, 32), torch.nan), "values from nan to nan"),
+        (255 * torch.rand(3, 32, 32), r"give pixels in \[0, 1\] \(normalisation lives inside\), or uint8"),
+        (torch.zeros(3, 32, 32, dtype=torch.int64), "a tensor of torch.int64; give uint8, or float"),
+        (torch.zeros(1, 32, 32), r"a tensor \[1, 32, 32\]; give \[3, H, W\]"),
+        (np.zeros((3, 32, 32), np.uint8), r"an array of uint8 \[3, 32, 32\]; give uint8 \[H, W, 3\], or a tensor"),
+        (np.zeros((32, 32, 3)), "an array of float64"),
+        ([torch.zeros(2, 3, 32, 32)], "a batch stands within a list"),
+        (7, "an object of type int is no image; give a path, a PIL image"),
+        (None, "an object of type NoneType is no image"),
+    ],
+)
+def test_what_is_no_image_is_told_what_to_give(model, wrong, words):
+    for call in (model.predict, model.embed, model.logits, model.features):
+        with pytest.raises(cifarnet.Refused, match=words):
+            call(wrong)
+
+
+def test_a_file_that_cannot_be_read(model, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"nowhere\.png: there is no such file"):
+        model.predict("nowhere.png")
+    with pytest.raises(ImageError, match=r"broken\.png: is not an image"):
+        model.embed([tmp_path / "broken.png"])
+    with pytest.raises(cifarnet.Refused, match="no image files in it"):
+        model.predict(tmp_path.parent / tmp_path.name / "..") if not list(tmp_path.parent.glob("*/*.png")) else (
+            (tmp_path / "empty").mkdir(),
+            model.predict(tmp_path / "empty"),
+        )
+
+
+def test_fit_evaluate_load(tmp_path, monkeypatch):
+    """The three calls, with text for paths, and load() as the command line: runs/latest, else the packaged model."""
+    monkeypatch.chdir(tmp_path)
+    assert cifarnet.load(device="cpu").config.dataset == "cifar10"
+    config = cifarnet.TrainConfig(
+        arch="baseline", loss="adaface", dataset="digits", epochs=1, augment="none", data_dir=tmp_path
+    )
+    run = cifarnet.fit(config, out="runs/x")
+    assert run == Path("runs/x") and not list(run.glob("*.png"))
+    model = cifarnet.load(device="cpu")
+    assert model.config.dataset == "digits" and model.path.resolve() == (tmp_path / "runs/x/last.safetensors")
+    scores = cifarnet.evaluate("runs/x")
+    assert scores["accuracy"] == json.loads((run / "summary.json").read_text())["test"]["accuracy"]
+    with pytest.raises(cifarnet.Refused, match="already holds a run; add `resume` .* `overwrite`"):
+        cifarnet.fit(config, out="runs/x")
+    with pytest.raises(cifarnet.Refused, match="config: is of type dict; give a cifarnet.TrainConfig"):
+        cifarnet.fit({"arch": "baseline"})
+    with pytest.raises(cifarnet.Refused, match="epochs: cannot be '3'; expected int"):
+        cifarnet.fit(cifarnet.TrainConfig(epochs="3"))
+
+
+def test_importing_is_quick_and_lazy():
+    """Without torch; every name is there, and one that is not is answered with those that are."""
+    code = "import sys, cifarnet; print('torch' in sys.modules, 'numpy' in sys.modules, cifarnet.__version__)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split()[:2] == ["False", "False"]
+    assert all(getattr(cifarnet, name) is not None for name in cifarnet.__all__)
+    assert dir(cifarnet) == sorted(cifarnet.__all__)
+    with pytest.raises(AttributeError, match=r"no attribute 'train'; it has .*evaluate, fit, load"):
+        cifarnet.train  # noqa: B018
+
+
+def test_the_page_runs_and_names_everything(tmp_path, monkeypatch):
+    """The code of docs/api.md, one block after the other."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert names["probabilities"].shape == (8, 10) and 0 <= names["scores"]["accuracy"] <= 1
+    assert [name for name in cifarnet.__all__ if f"cifarnet.{name}" not in page and name not in page] == ["__version__"]
+
+
+def test_the_notebook_runs(tmp_path):
+    """docs/tour.ipynb from top to bottom; the numbers that it shows are those of the machine it was made on."""
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    client.NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [output for output in shown if "image/png" in output.get("data", {})]
+    assert len(pictures) == 2 and not [output for output in shown if output["output_type"] == "error"]
+    accuracy = next(o["data"]["text/plain"] for o in shown if "accuracy" in o.get("data", {}).get("text/plain", ""))
+    assert eval(accuracy, {})["accuracy"] > 0.7
