@@ -21,10 +21,9 @@ from cifarnet.losses import kernels
 from cifarnet.losses.heads import LinearHead
 from cifarnet.losses.running_state import LOSS_KEY
 from cifarnet.losses.sharded.head import ShardedMarginHead
-from cifarnet.models import ARCHS
+from cifarnet.models import find_arch
 from cifarnet.models.checkpoint import SHARDED, load_model
 from cifarnet.models.classifier import Classifier, build_model, check_model
-from cifarnet.models.speednet import SpeedNet
 
 FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
 
@@ -54,8 +53,8 @@ def build_session(
         validation = loader(held_out, training=False)
     if init_from is not None:
         copy_weights(model, init_from)
-    elif isinstance(model.backbone, SpeedNet):
-        model.backbone.fit_to(sample_images(train, mean, std))
+    elif fit_to := getattr(model.backbone, "fit_to", None):
+        fit_to(sample_images(train, mean, std))
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     session = Session(
         config=config,
@@ -127,16 +126,14 @@ def check_options(config: TrainConfig) -> None:
         raise Refused(
             "--mixup and --cutmix", f"{config.loss} needs one label an image", "leave them out, or use --loss ce"
         )
-    row = ARCHS.get(config.arch)
-    small = row is None or row.block == "convnet"
-    if config.progressive and small:
-        raise Refused(
-            "--progressive", f"{config.arch} takes images of one size only", "use --progressive 0, or a ResNet"
-        )
-    if config.optimizer == "muon" and small:
-        raise Refused(
-            "--optimizer", f"muon needs a BatchNorm after each convolution, {config.arch} has none", "use sgd"
-        )
+    asked = {
+        "progressive": ("--progressive", config.progressive > 0),
+        "muon": ("--optimizer", config.optimizer == "muon"),
+    }
+    for name, (why, fix) in find_arch(config.arch).cannot.items():
+        option, wanted = asked[name]
+        if wanted:
+            raise Refused(option, why.format(arch=config.arch), fix)
 
 
 def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:

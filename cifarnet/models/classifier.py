@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cifarnet.core.config import IDENTITY, TrainConfig
+from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import Ranks
 from cifarnet.losses.heads import Head, LinearHead, MarginHead, build_head
 from cifarnet.losses.sharded.head import Spread
@@ -40,14 +40,6 @@ def build_neck(kind: str, in_features: int, embed_dim: int) -> nn.Module:
     return nn.Sequential(nn.Linear(in_features, embed_dim, bias=False), nn.BatchNorm1d(embed_dim))
 
 
-class Identity(nn.Identity):
-    """The backbone of features that are given: it passes them on."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-
 def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = None) -> Classifier:
     """The classifier of `config`, freshly initialised from the seed (its own generator: the global one is left alone).
 
@@ -58,11 +50,7 @@ def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = Non
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone: nn.Module
-        if config.arch == IDENTITY:
-            backbone = Identity(config.dim)
-        else:
-            backbone = build_backbone(config.arch, config.stem, config.image_size)
+        backbone = build_backbone(config.arch, config.stem, config.image_size, config.dim)
         width = cast(int, backbone.num_features)
         neck = build_neck(config.neck, width, config.embed_dim)
         spread = Spread(ranks, config.head_sample, config.seed) if ranks and config.head_parallel else None
@@ -94,8 +82,7 @@ def configured_head(config: TrainConfig, in_features: int, num_classes: int, spr
 
 def check_model(config: TrainConfig) -> None:
     """Raises Refused as `build_model`, in a millisecond: the backbone is not built, and only a small head is."""
-    if config.arch != IDENTITY:
-        check_arch(config.arch, config.image_size)
+    check_arch(config.arch, config.image_size)
     with torch.random.fork_rng(devices=[]):
         configured_head(config, in_features=512, num_classes=10)
 
