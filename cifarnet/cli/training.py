@@ -184,16 +184,15 @@ def begin(session: Session, folder: RunFolder, resume: bool) -> None:
 def draw_figures(session: Session, summary: dict[str, Any], folder: RunFolder, console: Console) -> None:
     """curves.png and confusion.png in the run's folder; a figure that cannot be written is only warned of."""
     from cifarnet.analysis.plots import confusion, curves
+    from cifarnet.analysis.plots.titles import title_of
 
     config = session.config
-    title = f"{config.arch} · {config.loss} · {config.dataset}"
     try:
         if session.progress.history:
-            curves.draw({folder.path.name: session.progress.history}, folder.path / "curves.png", title)
+            curves.draw({folder.path.name: session.progress.history}, folder.path / "curves.png", title_of(config))
         if "confusion" in summary["test"]:
-            confusion.draw(
-                summary["test"]["confusion"], session.classes, folder.path / "confusion.png", f"{title} test"
-            )
+            title = title_of(config, "test")
+            confusion.draw(summary["test"]["confusion"], session.classes, folder.path / "confusion.png", title)
     except CifarnetError as error:
         console.print(f"[yellow]warning:[/] {error}")
 
