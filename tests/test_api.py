@@ -139,9 +139,9 @@ def test_fit_evaluate_load(tmp_path, monkeypatch):
     assert model.config.dataset == "digits" and model.path.resolve() == (tmp_path / "runs/x/last.safetensors")
     scores = cifarnet.evaluate("runs/x")
     assert scores["accuracy"] == json.loads((run / "summary.json").read_text())["test"]["accuracy"]
-    with pytest.raises(cifarnet.Refused, match="already holds a run; add `resume` .* `overwrite`"):
+    with pytest.raises(cifarnet.Refused, match=r"already holds a run; add `resume` .* `overwrite`"):
         cifarnet.fit(config, out="runs/x")
-    with pytest.raises(cifarnet.Refused, match="config: is of type dict; give a cifarnet.TrainConfig"):
+    with pytest.raises(cifarnet.Refused, match=r"config: is of type dict; give a cifarnet.TrainConfig"):
         cifarnet.fit({"arch": "baseline"})
     with pytest.raises(cifarnet.Refused, match="epochs: cannot be '3'; expected int"):
         cifarnet.fit(cifarnet.TrainConfig(epochs="3"))

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import autocast
+from cifarnet.models import find_arch
 from cifarnet.models.classifier import Classifier, build_model
 
 # Operators that move or relabel numbers and compute none.
@@ -112,7 +113,7 @@ def measure(config: TrainConfig, num_classes: int, batch: int = 1) -> Complexity
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Complexity(
         arch=config.arch,
-        stem=config.stem if config.arch not in ("baseline", "speednet") else "",
+        stem=config.stem if "stem" in find_arch(config.arch).options else "",
         loss=config.loss,
         classes=num_classes,
         image_size=config.image_size,
@@ -154,7 +155,7 @@ def count_layers(model: Classifier, images: Tensor) -> tuple[list[Layer], Counte
 
         def after(name: str) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-                layers.append(describe(name, module, output, flops.get_total_flops() - starts.pop()))
+                layers.append(layer_row(name, module, output, flops.get_total_flops() - starts.pop()))
 
             return hook
 
@@ -166,13 +167,13 @@ def count_layers(model: Classifier, images: Tensor) -> tuple[list[Layer], Counte
         features = model.features(images)
         body = flops.get_total_flops()
         logits = model.head.logits(features)
-        layers.append(describe("head", model.head, logits, flops.get_total_flops() - body))
+        layers.append(layer_row("head", model.head, logits, flops.get_total_flops() - body))
         for hook in hooks:
             hook.remove()
     return layers, uncounted.calls
 
 
-def describe(name: str, module: nn.Module, output: Tensor, flops: int) -> Layer:
+def layer_row(name: str, module: nn.Module, output: Tensor, flops: int) -> Layer:
     """A layer's row."""
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return Layer(name, module._get_name(), parameters, tuple(output.shape[1:]), flops // 2)

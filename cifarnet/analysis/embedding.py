@@ -13,7 +13,7 @@ from cifarnet.core.errors import Refused
 from cifarnet.losses.heads import LinearHead, MarginHead
 from cifarnet.models.classifier import Classifier
 
-METHODS = ("umap", "tsne", "pca")
+METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}  # and their names in titles
 METRICS = ("cosine", "euclidean")
 
 
@@ -27,8 +27,8 @@ def angles_to(features: Tensor, prototypes: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Angles:
-    """What a margin does. Degrees, except `norms` and `cosines`.
+class AngleStatistics:
+    """Where a margin puts features and prototypes. Degrees, except `norms` and `cosines`.
 
     own: angle of each feature to its class's prototype [N]; nearest: to the nearest other prototype [N]; cosines:
     between each two prototypes [C (C - 1) / 2]; norms: lengths of the features [N]; labels [N].
@@ -41,7 +41,7 @@ class Angles:
     labels: np.ndarray
 
 
-def measure_angles(features: Tensor, labels: Tensor, prototypes: Tensor) -> Angles:
+def measure_angles(features: Tensor, labels: Tensor, prototypes: Tensor) -> AngleStatistics:
     """The angles of features [N, E] with labels [N] to prototypes [C, E]."""
     angles = angles_to(features, prototypes)
     own = angles.gather(1, labels[:, None])[:, 0]
@@ -50,7 +50,7 @@ def measure_angles(features: Tensor, labels: Tensor, prototypes: Tensor) -> Angl
     row, column = torch.triu_indices(len(unit), len(unit), offset=1)
     cosines = (unit @ unit.T)[row, column]
     norms = features.double().norm(dim=1)
-    return Angles(own.numpy(), nearest.numpy(), cosines.numpy(), norms.numpy(), labels.numpy())
+    return AngleStatistics(own.numpy(), nearest.numpy(), cosines.numpy(), norms.numpy(), labels.numpy())
 
 
 def choose_balanced(labels: Tensor, count: int, seed: int) -> Tensor:

@@ -1,44 +1,20 @@
-"""What a model sees: feature maps with their receptive fields, Grad-CAM, and the embeddings of a whole split."""
+"""Feature maps with their receptive fields, Grad-CAM, and the embeddings of a whole split."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.fx import Interpreter, Node
+from torchvision.models.feature_extraction import NodePathTracer
 
+from cifarnet.analysis.receptive_field import ReceptiveField, receptive_fields
 from cifarnet.core.devices import autocast
 from cifarnet.core.errors import Refused
 from cifarnet.models.classifier import Classifier
-
-
-@dataclass(frozen=True)
-class ReceptiveField:
-    """The square of input pixels that a unit of a map can see (Araujo et al., doi 10.23915/distill.00021).
-
-    size: its side; step: pixels between the squares of neighbouring units; start: the centre of the first unit's
-    square, where 0 is the middle of the first pixel. A square may reach beyond the image, into the padding.
-    """
-
-    size: int = 1
-    step: int = 1
-    start: float = 0.0
-
-    def through(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> "ReceptiveField":
-        """The field after a convolution or pooling."""
-        reach = (kernel - 1) * dilation
-        return ReceptiveField(
-            self.size + reach * self.step, self.step * stride, self.start + (reach / 2 - padding) * self.step
-        )
-
-    def joined(self, other: "ReceptiveField") -> "ReceptiveField":
-        """The smallest field that holds both: what a sum of two branches sees."""
-        low = min(self.start - self.size / 2, other.start - other.size / 2)
-        high = max(self.start + self.size / 2, other.start + other.size / 2)
-        return ReceptiveField(int(high - low), max(self.step, other.step), (low + high) / 2)
 
 
 @dataclass(frozen=True)
@@ -51,102 +27,45 @@ class FeatureMap:
     field: ReceptiveField
 
 
-class Recorder(TorchFunctionMode):
-    """Within `with Recorder(backbone):` a forward pass leaves each 4-d output in `maps`, name -> (kind, tensor, field).
+def record(model: Classifier, images: Tensor) -> tuple[dict[str, FeatureMap], Tensor]:
+    """All maps of a forward pass by name, in the order they come about, and the features [B, E].
 
-    A module's name is its path in the backbone (stages.0.1); a function that the backbone itself calls is named with
-    its count (relu1, max_pool1). Receptive fields follow each tensor through the functions that make it, so that
-    functional poolings and the two branches of a residual block count as they run. Square kernels only, as all models here have.
+    Their values have the batch in front: [B, channels, H, W]. A module's name is its path in the backbone (stages.0.1);
+    a function that the backbone itself calls is named with its count (relu1, max_pool1).
     """
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.maps: dict[str, tuple[str, Tensor, ReceptiveField]] = {}
-        self.running: list[str] = []
-        self.calls: Counter[str] = Counter()
-        # Fields by id; the tensor is held beside, so that no id is used twice.
-        self.fields: dict[int, tuple[Tensor, ReceptiveField]] = {}
-
-    def __enter__(self) -> "Recorder":
-        self.hooks = []
-        for name, module in self.backbone.named_modules():
-            self.hooks.append(module.register_forward_pre_hook(self._before(name)))
-            self.hooks.append(module.register_forward_hook(self._after(name)))
-        super().__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
-        for hook in self.hooks:
-            hook.remove()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        output = func(*args, **kwargs)
-        if not (isinstance(output, Tensor) and output.dim() == 4):
-            return output
-        inputs = [value for value in args if isinstance(value, Tensor) and value.dim() == 4]
-        name = getattr(func, "__name__", "")
-        if name.startswith("conv"):
-            inputs = inputs[:1]  # the weight of a convolution has four dimensions too
-        if not inputs:
-            return output
-        field = self.field_of(inputs[0])
-        for other in inputs[1:]:
-            field = field.joined(self.field_of(other))
-        field = field.through(*window(name, args, kwargs)) if name in WINDOWS else field
-        self.fields[id(output)] = (output, field)
-        if self.running == [""]:  # called by the backbone itself, not by one of its modules
-            kind = name.removesuffix("2d")
-            self.calls[kind] += 1
-            self.maps[f"{kind}{self.calls[kind]}"] = (kind, output, field)
-        return output
-
-    def field_of(self, tensor: Tensor) -> ReceptiveField:
-        """The field of a tensor; one that nothing here made is the input."""
-        return self.fields[id(tensor)][1] if id(tensor) in self.fields else ReceptiveField()
-
-    def _before(self, name: str) -> Any:
-        return lambda module, inputs: self.running.append(name)
-
-    def _after(self, name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            self.running.pop()
-            if name and isinstance(output, Tensor) and output.dim() == 4:
-                self.maps[name] = (module._get_name(), output, self.field_of(output))
-
-        return hook
+    backbone = model.backbone
+    tracer = NodePathTracer()  # what torchvision's create_feature_extractor names layers by
+    run = Interpreter(backbone, garbage_collect_values=False, graph=tracer.trace(backbone))
+    features = model.neck(run.run(images))
+    fields, modules = receptive_fields(run), dict(backbone.named_modules())
+    maps = {}
+    for name, node in layer_nodes(modules, tracer.node_to_qualname).items():
+        values = run.env[node]
+        if isinstance(values, Tensor) and values.dim() == 4:
+            kind = modules[name]._get_name() if name in modules else name.rstrip("0123456789")
+            maps[name] = FeatureMap(name, kind, values, fields[node])
+    return maps, features
 
 
-# Where a function that looks through a window has its kernel, stride, padding and dilation: (position, name) of each.
-WINDOWS = {
-    "conv2d": ((1, "weight"), (3, "stride"), (4, "padding"), (5, "dilation")),
-    "max_pool2d": ((1, "kernel_size"), (2, "stride"), (3, "padding"), (4, "dilation")),
-    "avg_pool2d": ((1, "kernel_size"), (2, "stride"), (3, "padding"), (99, "dilation")),
-}
+def layer_nodes(modules: Mapping[str, nn.Module], paths: Mapping[Node, str]) -> dict[str, Node]:
+    """The layers of a traced backbone by name, each with the node of its output, in the order they end.
 
-
-def window(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[int, int, int, int]:
-    """Kernel, stride, padding and dilation of a call of one of WINDOWS."""
-    found = [args[at] if at < len(args) else kwargs.get(word) for at, word in WINDOWS[name]]
-    kernel = found[0].shape[-1] if isinstance(found[0], Tensor) else first(found[0], 1)
-    # A pooling's stride is its kernel where none is given.
-    return kernel, first(found[1], 1 if name == "conv2d" else kernel), first(found[2], 0), first(found[3], 1)
-
-
-def first(value: Any, default: int) -> int:
-    """A size given as one number or a pair; `default` where it is not given."""
-    if value is None or value == ():
-        return default
-    return int(value[0] if isinstance(value, (tuple, list)) else value)
-
-
-def record(model: Classifier, images: Tensor) -> tuple[dict[str, tuple[str, Tensor, ReceptiveField]], Tensor]:
-    """All maps of a forward pass by name, in the order they come about, and the features [B, E]."""
-    with Recorder(model.backbone) as recorder:
-        embedded = model.features(images)
-    return recorder.maps, embedded
+    Args:
+        modules: the backbone's modules by path.
+        paths: torchvision's path of each node (stages.0.1.relu_1), in the order they run.
+    """
+    found: dict[str, Node] = {}
+    for node, path in paths.items():
+        if node.op in ("placeholder", "get_attr"):
+            continue
+        if "." not in path and path not in modules:
+            kind, number = re.fullmatch(r"(.+?)(?:2d)?(?:_(\d+))?", path).groups()  # type: ignore[union-attr]
+            found[f"{kind}{int(number or 0) + 1}"] = node
+        for name in reversed(list(accumulate(path.split("."), "{}.{}".format))):
+            if name in modules:  # it ends with the last node in it
+                found.pop(name, None)
+                found[name] = node
+    return found
 
 
 def normalize_image(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -155,61 +74,51 @@ def normalize_image(image: Tensor, mean: Sequence[float], std: Sequence[float]) 
 
 
 @torch.no_grad()
-def feature_maps(model: Classifier, image: Tensor, layers: Sequence[str] = ()) -> list[FeatureMap]:
-    """The maps of one normalised image [3, H, W]: of `layers`, or of the default ones (see `default_layers`).
+def feature_maps(model: Classifier, image: Tensor, layers: Sequence[str]) -> list[FeatureMap]:
+    """The maps of one normalised image [3, H, W], layer by layer, on the CPU in fp32.
+
+    Args:
+        layers: names as in `record`; the row of an architecture has those that show the whole of it.
 
     Raises:
         Refused: an unknown layer; the message lists those that are there.
     """
-    model.eval()
-    maps, _ = record(model, image[None])
-    names = [find_layer(name, maps) for name in layers] or default_layers(maps)
-    return [FeatureMap(name, maps[name][0], maps[name][1][0].float().cpu(), maps[name][2]) for name in names]
+    maps, _ = record(model.eval(), image[None])
+    found = [find_layer(name, maps) for name in layers]
+    return [replace(one, values=one.values[0].float().cpu()) for one in found]
 
 
-def default_layers(maps: dict[str, Any]) -> list[str]:
-    """What a picture of the whole network shows: what each stage hands on.
-
-    For a network of plain functions (the baseline) each activation and pooling; for a ResNet the stem and each block.
-    """
-    called = [name for name in maps if name.rstrip("0123456789") in ("relu", "max_pool")]
-    return called or [name for name in maps if name == "stem" or (name.startswith("stages.") and name.count(".") == 2)]
-
-
-def find_layer(name: str, maps: dict[str, Any]) -> str:
-    """`name`, if there is such a map."""
+def find_layer(name: str, maps: Mapping[str, FeatureMap]) -> FeatureMap:
+    """The map of a layer. Raises Refused where there is none."""
     if name not in maps:
-        raise Refused("--layer", f"there is no layer '{name}'", f"choose from {', '.join(maps)}")
-    return name
+        raise Refused("layer", f"there is no layer '{name}'", f"choose from {', '.join(maps)}")
+    return maps[name]
 
 
-def grad_cam(model: Classifier, image: Tensor, target: int, layer: str | None = None) -> tuple[Tensor, str]:
-    """Grad-CAM (arXiv 1610.02391): where in the image the evidence for class `target` lies.
+def grad_cam(model: Classifier, image: Tensor, target: int, layer: str) -> Tensor:
+    """Grad-CAM (arXiv 1610.02391, eq. 1 and 2): where in the image the evidence for class `target` lies.
 
-    The maps of the layer (default: the last), each weighted by the mean gradient of the class's logit, summed, negative
-    values cut off.
+    The maps of the layer, each weighted by the mean gradient of the class's logit, summed, negative values cut off.
 
     Args:
         image: normalised, [3, H, W].
         target: index of the class.
-        layer: a name of `feature_maps`.
+        layer: a name as in `record`; the row of an architecture has the usual one, its last.
 
     Returns:
-        the map [h, w] of the layer's size, not scaled; and the layer's name.
+        the map [h, w] of the layer's size, not scaled, on the CPU.
 
     Raises:
         Refused: an unknown layer.
     """
-    model.eval()
     with torch.enable_grad():
         # The image asks for gradients, so that the maps have them also where the weights are frozen.
-        maps, embedded = record(model, image[None].detach().requires_grad_())
-        name = find_layer(layer, maps) if layer else default_layers(maps)[-1]
-        activation = maps[name][1]
+        maps, embedded = record(model.eval(), image[None].detach().requires_grad_())
+        activation = find_layer(layer, maps).values
         logit = model.head.logits(embedded)[0, target]
         (gradient,) = torch.autograd.grad(logit, activation)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return F.relu((weights * activation).sum(dim=1))[0].detach().float().cpu(), name
+    return F.relu((weights * activation).sum(dim=1))[0].detach().float().cpu()
 
 
 def upsample(heat: Tensor, size: int) -> Tensor:

@@ -94,7 +94,7 @@ class Model:
         unknown = [name for name in layers or () if name not in maps]
         if unknown:
             raise Refused("layers", f"there is no layer '{unknown[0]}'", f"choose from {', '.join(maps)}")
-        chosen = {name: maps[name][1].float().cpu() for name in layers or maps}
+        chosen = {name: maps[name].values.float().cpu() for name in layers or maps}
         return chosen if is_batch(images) else {name: values[0] for name, values in chosen.items()}
 
     def _features(self, images: Any) -> Iterator[Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 from cifarnet.analysis.embedding import choose_balanced, on_sphere
 from cifarnet.analysis.features import embed
 from cifarnet.analysis.plots import animation, sphere
-from cifarnet.cli.figures import title_of
+from cifarnet.analysis.plots.titles import title_of
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader

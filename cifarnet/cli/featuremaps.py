@@ -1,5 +1,7 @@
 """`cifarnet featuremaps IMAGE`: an image -> what each layer makes of it, and Grad-CAM on request."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,8 +9,11 @@ import typer
 
 from cifarnet.cli.common import messages, print_json, printable
 from cifarnet.core.errors import Failed, Refused
+from cifarnet.models import find_arch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
 
@@ -40,6 +45,7 @@ def featuremaps(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM."""
+    from cifarnet.analysis.plots.titles import title_of
     from cifarnet.data.images.decode import ImageError, find_images
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.run_folder import default_checkpoint
@@ -56,16 +62,12 @@ def featuremaps(
     console = messages()
     if note:
         console.print(note)
-    from cifarnet.cli.figures import title_of
-
-    heading = title or title_of(info.config)
+    figures = ImageFigures(model, info, layer or [], channels, crop, grad_cam, target, title or title_of(info.config))
     documents, bad, folders = [], 0, set[Path]()
     for file in files:
         folder = free_folder(out / (file.stem or "image"), folders)
         try:
-            done = draw_image(file, model, info, layer or [], channels, crop, folder, heading)
-            if grad_cam:
-                done.append(draw_grad_cam(file, model, info, target, layer or [], crop, folder, heading))
+            done = figures.draw(file, folder)
         except ImageError as error:
             console.print(f"error: {error}", markup=False)
             bad += 1
@@ -90,58 +92,56 @@ def free_folder(wanted: Path, taken: set[Path]) -> Path:
     return folder
 
 
-def draw_image(
-    file: Path,
-    model: "Classifier",
-    info: "ModelInfo",
-    layers: list[str],
-    channels: int,
-    crop: bool,
-    folder: Path,
-    heading: str,
-) -> list[Path]:
-    """The overview and a grid a layer; their paths."""
-    from cifarnet.analysis.features import feature_maps, normalize_image
-    from cifarnet.analysis.plots import featuremaps as picture
-    from cifarnet.data.images.decode import read_image
+@dataclass(frozen=True)
+class ImageFigures:
+    """The figures that one model makes of an image; no `layers` are those of its architecture's row."""
 
-    image, warnings = read_image(file, info.config.image_size, crop=crop)
-    for warning in warnings:
-        messages().print(f"warning: {printable(warning)}", markup=False)
-    maps = feature_maps(model, normalize_image(image, info.mean, info.std), layers)
-    title = f"{heading} · {printable(file.name)}"
-    done = [picture.draw_overview(image, maps, folder / "overview.png", title)]
-    done += [picture.draw_channels(one, channels, folder / f"{one.name}.png", title) for one in maps]
-    return done
+    model: "Classifier"
+    info: "ModelInfo"
+    layers: Sequence[str]
+    channels: int
+    crop: bool
+    grad_cam: bool
+    target: str | None
+    title: str
 
+    def draw(self, file: Path, folder: Path) -> list[Path]:
+        """The overview, a grid a layer and the heat maps where they are asked for; their paths.
 
-def draw_grad_cam(
-    file: Path,
-    model: "Classifier",
-    info: "ModelInfo",
-    target: str | None,
-    layers: list[str],
-    crop: bool,
-    folder: Path,
-    heading: str,
-) -> Path:
-    """Heat maps of the class asked for, or of the three likeliest; the path."""
-    import torch
+        Raises:
+            ImageError: the file is no image.
+        """
+        from cifarnet.analysis.features import feature_maps, normalize_image
+        from cifarnet.analysis.plots import featuremaps as picture
+        from cifarnet.data.images.decode import read_image
 
-    from cifarnet.analysis.features import grad_cam, normalize_image, upsample
-    from cifarnet.analysis.plots import featuremaps as picture
-    from cifarnet.data.images.decode import read_image
+        image, warnings = read_image(file, self.info.config.image_size, crop=self.crop)
+        for warning in warnings:
+            messages().print(f"warning: {printable(warning)}", markup=False)
+        row, name = find_arch(self.info.config.arch), printable(file.name)
+        pixels = normalize_image(image, self.info.mean, self.info.std)
+        maps = feature_maps(self.model, pixels, self.layers or row.feature_layers)
+        title = f"{self.title} · {name}"
+        done = [picture.draw_overview(image, maps, folder / "overview.png", title)]
+        done += [picture.draw_channels(one, self.channels, folder / f"{one.name}.png", title) for one in maps]
+        if self.grad_cam:
+            layer = self.layers[-1] if self.layers else row.grad_cam_layer
+            large, _ = read_image(file, CAM_SIDE, crop=self.crop)
+            title = f"Grad-CAM at {layer} · {self.title}\n{name}"
+            done.append(picture.draw_cam(large, self.heat_maps(pixels, layer), folder / "grad-cam.png", title))
+        return done
 
-    image, _ = read_image(file, info.config.image_size, crop=crop)
-    pixels = normalize_image(image, info.mean, info.std)
-    with torch.no_grad():
-        probabilities = model(pixels[None])[0].softmax(dim=0)
-    likeliest = probabilities.argsort(descending=True)[:3].tolist()
-    heats, name = [], ""
-    for index in [info.classes.index(target)] if target else likeliest:
-        heat, name = grad_cam(model, pixels, index, layers[-1] if layers else None)
-        label = f"{info.classes[index]} ({100 * probabilities[index]:.1f}%)"
-        heats.append((label, upsample(heat, CAM_SIDE)))
-    shown, _ = read_image(file, CAM_SIDE, crop=crop)
-    title = f"Grad-CAM at {name} · {heading}\n{printable(file.name)}"
-    return picture.draw_cam(shown, heats, folder / "grad-cam.png", title)
+    def heat_maps(self, pixels: "Tensor", layer: str) -> list[tuple[str, "Tensor"]]:
+        """A label and a heat map [CAM_SIDE, CAM_SIDE] for the class asked for, or for the three likeliest."""
+        import torch
+
+        from cifarnet.analysis.features import grad_cam, upsample
+
+        with torch.no_grad():
+            probabilities = self.model(pixels[None])[0].softmax(dim=0)
+        likeliest = probabilities.argsort(descending=True)[:3].tolist()
+        heats = []
+        for index in [self.info.classes.index(self.target)] if self.target else likeliest:
+            label = f"{self.info.classes[index]} ({100 * probabilities[index]:.1f}%)"
+            heats.append((label, upsample(grad_cam(self.model, pixels, index, layer), CAM_SIDE)))
+        return heats

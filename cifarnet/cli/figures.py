@@ -1,4 +1,4 @@
-"""What the commands that draw share and torch is not needed for: titles, where figures go, the numbers behind them."""
+"""Where figures go, and the numbers behind them: shared by the commands that draw, without torch."""
 
 import io
 import json
@@ -8,20 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.storage.atomic import write_file
-
-DATASET_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "folder": "image folder"}
-ARCH_NAMES = {"resnet": "ResNet-", "plainnet": "PlainNet-"}
-
-
-def title_of(config: TrainConfig, split: str = "") -> str:
-    """model · loss · data set, as people write them."""
-    name = config.arch.rstrip("0123456789")
-    arch = ARCH_NAMES[name] + config.arch[len(name) :] if name in ARCH_NAMES else config.arch
-    data = DATASET_NAMES.get(config.dataset, config.dataset)
-    return f"{arch} · {config.loss} · {data}" + (f" {split}" if split else "")
 
 
 def destination(out: Path | None, checkpoint: Path, name: str) -> Path:

@@ -13,8 +13,8 @@ from cifarnet.losses.registry import LOSSES, Constant, flag_constants
 
 # Arguments of the library's calls that are options of the commands, besides the configuration's fields.
 ARGUMENTS = {
-    "animate", "channels", "checkpoint", "config", "crop", "csv", "data_out", "download", "figure", "grad_cam", "layer",
-    "method", "metric", "neighbors", "out", "overwrite", "recipe", "resume", "init_from", "run", "samples", "split",
+    "animate", "backend", "channels", "checkpoint", "config", "crop", "csv", "data_out", "download", "figure", "grad_cam", "layer",
+    "method", "metric", "neighbors", "out", "overwrite", "predictions", "recipe", "recursive", "resume", "init_from", "run", "samples", "split",
 }  # fmt: skip
 SPOKEN = {item.name for item in dataclasses.fields(TrainConfig)} | ARGUMENTS | set(flag_constants())
 QUOTED = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")

@@ -7,22 +7,21 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.data import Dataset, Identities, load
+from cifarnet.data import DATASETS, Dataset, load, load_options
 
 PATIENCE, PAUSE = 5, 60  # seconds before the first line, and between two
-FROM_FILES = ("folder", "webdataset")
 
 
 def load_with_progress(config: TrainConfig, console: Console) -> Dataset:
     """The data set of a run."""
-    options = {"image_size": config.image_size, "coarse": config.coarse, "identities": Identities.of(config)}
-    return load_shown(console, config.dataset, config.data_dir, **options)
+    return load_shown(console, config.dataset, config.data_dir, **load_options(config))
 
 
 def load_shown(console: Console, name: str, data_dir: str | None, **options: Any) -> Dataset:
     """`data.load` with its progress on `console`: a download, or the first reading of an image set."""
-    doing = f"reading {name}, once" if name in FROM_FILES else f"downloading {name}"
-    unit = "" if name in FROM_FILES else " bytes"
+    from_files = name in DATASETS and DATASETS[name].from_files
+    doing = f"reading {name}, once" if from_files else f"downloading {name}"
+    unit = "" if from_files else " bytes"
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: list[Any] = []
         due = time.monotonic() + PATIENCE

@@ -1,13 +1,25 @@
-"""`cifarnet visualize FIGURE`: a run -> one figure of the report, and the numbers behind it on request."""
+"""`cifarnet visualize FIGURE`: a run -> one figure of the report, and the numbers behind it on request.
 
+To add a figure of a run's images: a file in analysis/plots that draws it, and one function below `@figure`.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cifarnet.analysis.plots.titles import dataset_title, title_of
+from cifarnet.cli import figures
 from cifarnet.cli.common import messages, printable
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
+
+if TYPE_CHECKING:
+    from cifarnet.analysis.features import Embeddings
+    from cifarnet.cli.inputs import Opened
 
 app = typer.Typer(help="Draw a figure of a run; each prints the path it wrote.", no_args_is_help=True)
 
@@ -23,6 +35,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Of the choice of images and the 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Samples = Annotated[int, typer.Option(min=0, help="Images, as many of each class (0: all of the split).")]
 
+Numbers = Mapping[str, Any]  # behind a figure, by name
+Draw = Callable[..., Numbers]
+
 
 @app.command()
 def curves(
@@ -37,7 +52,6 @@ def curves(
 ) -> None:
     """Accuracy, loss, learning rate and gradient norms over the epochs; several runs in one figure."""
     from cifarnet.analysis.plots import curves as picture
-    from cifarnet.cli import figures
     from cifarnet.storage.run_folder import LATEST, RunFolder, read_metrics
 
     if not runs and not LATEST.exists():
@@ -54,64 +68,96 @@ def curves(
         for warning in warnings:
             messages().print(f"warning: {printable(warning)}", markup=False)
         if RunFolder(folder).config.exists():
-            titles.append(figures.title_of(RunFolder(folder).read_config()))
+            titles.append(title_of(RunFolder(folder).read_config()))
     heading = title if title is not None else (titles[0] if len(set(titles)) == 1 else "")
     picture.draw(records, target, heading)
     figures.write_numbers(data_out, picture.numbers(records))
     print(target)
 
 
-@app.command()
-def confusion(
-    run: Run = None,
-    split: Split = "test",
-    data_dir: DataDir = None,
-    device: Device = "auto",
-    out: Out = None,
-    title: Title = None,
-    data_out: DataOut = None,
-) -> None:
+@dataclass(frozen=True)
+class View:
+    """A run's model with images of a split, its outputs for these, and where the figure goes under which title."""
+
+    opened: "Opened"
+    outputs: "Embeddings"
+    split: str
+    seed: int
+    path: Path
+    title: str | None
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self.opened.info.classes
+
+    @property
+    def heading(self) -> str:
+        """The title that was asked for, else model, loss, data set and split."""
+        return self.title or title_of(self.opened.info.config, self.split)
+
+
+def figure(samples: int | None, file: str = "") -> Callable[[Draw], Draw]:
+    """Makes `cifarnet visualize NAME` of a function: its docstring is the help, its parameters are options of its own.
+
+    The function is given a `View` first; it draws the figure and returns the numbers behind it.
+
+    Args:
+        samples: default of --samples; None for all images of the split, without --samples and --seed.
+        file: the file's name where --out gives none, with options in braces (default: the function's name).
+    """
+
+    def register(draw: Draw) -> Draw:
+        def command(
+            run: Run = None,
+            samples: Samples = samples or 0,
+            split: Split = "test",
+            seed: Seed = TrainConfig.seed,
+            data_dir: DataDir = None,
+            device: Device = "auto",
+            out: Out = None,
+            title: Title = None,
+            data_out: DataOut = None,
+            **own: Any,
+        ) -> None:
+            from cifarnet.cli import inputs
+
+            target = figures.destination(out, inputs.need_checkpoint(run), (file or draw.__name__).format(**own))
+            figures.check_numbers_path(data_out)
+            opened = inputs.open_model(run, data_dir, split, samples, seed, device)
+            view = View(opened, inputs.embed_images(opened), split, seed, target, title)
+            figures.write_numbers(data_out, draw(view, **own))
+            print(target)
+
+        unused = {"own"} if samples is not None else {"own", "samples", "seed"}
+        first, *others = (p for name, p in inspect.signature(command).parameters.items() if name not in unused)
+        _, *options = inspect.signature(draw).parameters.values()
+        command.__signature__ = inspect.Signature([first, *options, *others])  # type: ignore[attr-defined]
+        app.command(draw.__name__, help=draw.__doc__)(command)
+        return draw
+
+    return register
+
+
+@figure(samples=None)
+def confusion(view: View) -> Numbers:
     """The confusion matrix, in percent of each true class."""
     from cifarnet.analysis.plots import confusion as picture
-    from cifarnet.cli import figures, inputs
     from cifarnet.engine.metrics import confusion_matrix
 
-    target = figures.destination(out, inputs.need_checkpoint(run), "confusion")
-    figures.check_numbers_path(data_out)
-    opened = inputs.open_model(run, data_dir, split, 0, 0, device)
-    images = inputs.embed_images(opened)
-    matrix = confusion_matrix(images.labels, images.predictions, len(opened.info.classes))
-    picture.draw(matrix, opened.info.classes, target, title or figures.title_of(opened.info.config, split))
-    figures.write_numbers(data_out, {"counts": matrix, "percent": picture.numbers(matrix)})
-    print(target)
+    matrix = confusion_matrix(view.outputs.labels, view.outputs.predictions, len(view.classes))
+    picture.draw(matrix, view.classes, view.path, view.heading)
+    return {"counts": matrix, "percent": picture.numbers(matrix)}
 
 
-@app.command()
-def grid(
-    run: Run = None,
-    samples: Samples = 100,
-    split: Split = "test",
-    seed: Seed = TrainConfig.seed,
-    data_dir: DataDir = None,
-    device: Device = "auto",
-    out: Out = None,
-    title: Title = None,
-    data_out: DataOut = None,
-) -> None:
+@figure(samples=100)
+def grid(view: View) -> Numbers:
     """Images with what the model takes them for: green frame right, red frame wrong."""
     from cifarnet.analysis.plots import grid as picture
-    from cifarnet.cli import figures, inputs
 
-    target = figures.destination(out, inputs.need_checkpoint(run), "grid")
-    figures.check_numbers_path(data_out)
-    opened = inputs.open_model(run, data_dir, split, samples, seed, device)
-    images = inputs.embed_images(opened)
-    heading = title or figures.title_of(opened.info.config, split)
-    picture.draw(opened.images, images.labels, images.predictions, opened.info.classes, target, heading)
-    figures.write_numbers(
-        data_out, {"labels": images.labels, "predictions": images.predictions, "logits": images.logits}
-    )
-    print(target)
+    found = view.outputs
+    picture.draw(view.opened.images, found.labels, found.predictions, view.classes, view.path, view.heading)
+    return {"labels": found.labels, "predictions": found.predictions, "logits": found.logits}
 
 
 @app.command()
@@ -130,7 +176,6 @@ def samples(
 ) -> None:
     """Some images of each class of a data set."""
     from cifarnet.analysis.plots import grid as picture
-    from cifarnet.cli import figures
     from cifarnet.cli.progress import load_shown
 
     target = figures.destination(out, Path("x"), "samples")
@@ -140,108 +185,83 @@ def samples(
     data = load_shown(messages(), dataset, data_dir, image_size=image_size)
     part = data.train if split == "train" else data.test
     chosen = picture.choose_samples(part, len(data.classes), each, seed)
-    heading = title or f"{figures.DATASET_NAMES.get(dataset, dataset)}, {split} images"
+    heading = title or f"{dataset_title(dataset)}, {split} images"
     picture.draw_samples(chosen, data.classes, target, heading)
     figures.write_numbers(data_out, {"indices": chosen.indices})
     print(target)
 
 
-@app.command()
-def umap(
-    run: Run = None,
-    method: Annotated[str, typer.Option(help="umap, tsne or pca.", metavar="umap|tsne|pca")] = "umap",
-    samples: Samples = 500,
-    neighbors: Annotated[int, typer.Option(min=2, help="n_neighbors of UMAP, perplexity of t-SNE.")] = 6,
-    metric: Annotated[str, typer.Option(help="auto (cosine for angular losses), cosine, euclidean.")] = "auto",
-    split: Split = "test",
-    seed: Seed = TrainConfig.seed,
-    data_dir: DataDir = None,
-    device: Device = "auto",
-    out: Out = None,
-    title: Title = None,
-    data_out: DataOut = None,
-) -> None:
-    """Features in the plane: which classes lie together, which apart."""
-    from cifarnet.analysis.embedding import METHODS, METRICS, project
-    from cifarnet.analysis.plots import embedding as picture
-    from cifarnet.cli import figures, inputs
+def known_method(value: str) -> str:
+    """The value of --method. Raises Refused for an unknown one."""
+    from cifarnet.analysis.embedding import METHODS
 
-    if method not in METHODS:
-        raise Refused("--method", f"'{method}' is not known", f"choose from {', '.join(METHODS)}")
-    if metric not in ("auto", *METRICS):
-        raise Refused("--metric", f"'{metric}' is not known", f"choose from auto, {', '.join(METRICS)}")
-    target = figures.destination(out, inputs.need_checkpoint(run), method)
-    figures.check_numbers_path(data_out)
-    opened = inputs.open_model(run, data_dir, split, samples, seed, device)
-    images = inputs.embed_images(opened)
-    chosen = metric if metric != "auto" else ("cosine" if opened.angular else "euclidean")
-    count = len(images.labels)
+    return one_of("--method", value, METHODS)
+
+
+def known_metric(value: str) -> str:
+    """The value of --metric. Raises Refused for an unknown one."""
+    from cifarnet.analysis.embedding import METRICS
+
+    return one_of("--metric", value, ("auto", *METRICS))
+
+
+def one_of(option: str, value: str, choices: Collection[str]) -> str:
+    """The value, if it is one of the choices. Raises Refused where it is not."""
+    if value not in choices:
+        raise Refused(option, f"'{value}' is not known", f"choose from {', '.join(choices)}")
+    return value
+
+
+Method = Annotated[str, typer.Option(help="umap, tsne or pca.", metavar="umap|tsne|pca", callback=known_method)]
+Neighbors = Annotated[int, typer.Option(min=2, help="n_neighbors of UMAP, perplexity of t-SNE.")]
+Metric = Annotated[
+    str, typer.Option(help="auto (cosine for angular losses), cosine, euclidean.", callback=known_metric)
+]
+
+
+@figure(samples=500, file="{method}")
+def umap(view: View, method: Method = "umap", neighbors: Neighbors = 6, metric: Metric = "auto") -> Numbers:
+    """Features in the plane: which classes lie together, which apart."""
+    from cifarnet.analysis.embedding import METHODS, project
+    from cifarnet.analysis.plots import embedding as picture
+
+    found, count = view.outputs, len(view.outputs.labels)
+    chosen = metric if metric != "auto" else ("cosine" if view.opened.angular else "euclidean")
     note = " (its import compiles for some seconds)" if method == "umap" else ""
     messages().print(f"{method} of {count} points, {chosen} metric{note}")
-    points = project(images.features, method, metric=chosen, neighbors=neighbors, seed=seed)
-    name = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}[method]
-    detail = f"{name} of {count} {split} images, {chosen}" + (f", {neighbors} neighbours" if method == "umap" else "")
-    heading = f"{title or figures.title_of(opened.info.config)}\n{detail}"
-    picture.draw(points, images.labels.numpy(), opened.info.classes, target, heading)
-    figures.write_numbers(data_out, {"points": points, "labels": images.labels})
-    print(target)
+    points = project(found.features, method, metric=chosen, neighbors=neighbors, seed=view.seed)
+    detail = f"{METHODS[method]} of {count} {view.split} images, {chosen}"
+    detail += f", {neighbors} neighbours" if method == "umap" else ""
+    heading = f"{view.title or title_of(view.opened.info.config)}\n{detail}"
+    picture.draw(points, found.labels.numpy(), view.classes, view.path, heading)
+    return {"points": points, "labels": found.labels}
 
 
-@app.command()
-def sphere(
-    run: Run = None,
-    project: Annotated[bool, typer.Option("--project", help="Split the last layer of any model in two.")] = False,
-    dims: Annotated[int, typer.Option(min=2, max=3, help="With --project: 2 for a circle, 3 for a globe.")] = 3,
-    samples: Samples = 500,
-    split: Split = "test",
-    seed: Seed = TrainConfig.seed,
-    data_dir: DataDir = None,
-    device: Device = "auto",
-    out: Out = None,
-    title: Title = None,
-    data_out: DataOut = None,
-) -> None:
+Project = Annotated[bool, typer.Option("--project", help="Split the last layer of any model in two.")]
+Dims = Annotated[int, typer.Option(min=2, max=3, help="With --project: 2 for a circle, 3 for a globe.")]
+
+
+@figure(samples=500)
+def sphere(view: View, project: Project = False, dims: Dims = 3) -> Numbers:
     """Features and class prototypes on the circle or the globe (train with --embed-dim 2 or 3, or use --project)."""
     from cifarnet.analysis.embedding import on_sphere
     from cifarnet.analysis.plots import sphere as picture
-    from cifarnet.cli import figures, inputs
 
-    target = figures.destination(out, inputs.need_checkpoint(run), "sphere")
-    figures.check_numbers_path(data_out)
-    opened = inputs.open_model(run, data_dir, split, samples, seed, device)
-    images = inputs.embed_images(opened)
-    drawn, note = on_sphere(opened.model, images, dims if project else 0)
+    labels = view.outputs.labels
+    drawn, note = on_sphere(view.opened.model, view.outputs, dims if project else 0)
     if note:
         messages().print(note)
-    heading = title or figures.title_of(opened.info.config, split)
-    picture.draw(drawn, images.labels.numpy(), opened.info.classes, target, heading)
-    numbers = {"features": drawn.features, "prototypes": drawn.prototypes, "labels": images.labels, "lost": drawn.lost}
-    figures.write_numbers(data_out, numbers)
-    print(target)
+    picture.draw(drawn, labels.numpy(), view.classes, view.path, view.heading)
+    return {"features": drawn.features, "prototypes": drawn.prototypes, "labels": labels, "lost": drawn.lost}
 
 
-@app.command()
-def angles(
-    run: Run = None,
-    samples: Samples = 0,
-    split: Split = "test",
-    seed: Seed = TrainConfig.seed,
-    data_dir: DataDir = None,
-    device: Device = "auto",
-    out: Out = None,
-    title: Title = None,
-    data_out: DataOut = None,
-) -> None:
+@figure(samples=0)
+def angles(view: View) -> Numbers:
     """What a margin does: angles to the own and the nearest other prototype, prototype cosines, feature lengths."""
     from cifarnet.analysis.embedding import measure_angles
     from cifarnet.analysis.plots import angles as picture
-    from cifarnet.cli import figures, inputs
 
-    target = figures.destination(out, inputs.need_checkpoint(run), "angles")
-    figures.check_numbers_path(data_out)
-    opened = inputs.open_model(run, data_dir, split, samples, seed, device)
-    images = inputs.embed_images(opened)
-    measured = measure_angles(images.features, images.labels, opened.model.head.prototypes().cpu())
-    picture.draw(measured, target, title or figures.title_of(opened.info.config, split))
-    figures.write_numbers(data_out, picture.numbers(measured))
-    print(target)
+    prototypes = view.opened.model.head.prototypes().cpu()
+    measured = measure_angles(view.outputs.features, view.outputs.labels, prototypes)
+    picture.draw(measured, view.path, view.heading)
+    return picture.numbers(measured)

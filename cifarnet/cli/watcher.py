@@ -127,14 +127,16 @@ class TerminalWatcher(Watcher):
 def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, console: Console) -> None:
     """curves.png and confusion.png in the run's folder; a figure that cannot be written is only warned of."""
     from cifarnet.analysis.plots import confusion, curves
+    from cifarnet.analysis.plots.titles import title_of
 
     config = run.config
-    title = f"{config.arch} · {config.loss} · {config.dataset}"
     try:
         if run.progress.history:
-            curves.draw({folder.path.name: run.progress.history}, folder.path / "curves.png", title)
+            curves.draw({folder.path.name: run.progress.history}, folder.path / "curves.png", title_of(config))
         if "confusion" in summary["test"]:
-            confusion.draw(summary["test"]["confusion"], run.classes, folder.path / "confusion.png", f"{title} test")
+            confusion.draw(
+                summary["test"]["confusion"], run.classes, folder.path / "confusion.png", title_of(config, "test")
+            )
     except CifarnetError as error:
         console.print(f"[yellow]warning:[/] {error}")
 

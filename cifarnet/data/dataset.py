@@ -133,13 +133,13 @@ def hold_out(split: AnySplit, fraction: float, seed: int) -> tuple[AnySplit, Any
         Refused: the fraction is out of range, or a class has a single image.
     """
     if not 0 < fraction < 1:
-        raise Refused("--val-fraction", f"{fraction} is not between 0 and 1", "0.1 holds out a tenth of each class")
+        raise Refused("val_fraction", f"{fraction} is not between 0 and 1", "0.1 holds out a tenth of each class")
     generator = torch.Generator().manual_seed(seed)
     held = torch.zeros(len(split), dtype=torch.bool)
     for label in split.labels.unique().tolist():
         members = (split.labels == label).nonzero().flatten()
         if len(members) < 2:
-            raise Refused("--val-fraction", f"class {label} has a single image, which cannot be in both parts")
+            raise Refused("val_fraction", f"class {label} has a single image, which cannot be in both parts")
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return split.subset((~held).nonzero().flatten()), split.subset(held.nonzero().flatten())

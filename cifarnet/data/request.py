@@ -1,11 +1,10 @@
-"""What a user asks of a data set, and where data is kept."""
+"""A request for a data set, and the folder where data is kept."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from cifarnet.data.sources.synthetic import Identities
+from typing import Any
 
 # (done so far, in all): bytes of a download, images that are read for the first time
 Progress = Callable[[int, int], None]
@@ -18,18 +17,18 @@ class Request:
     Args:
         data_dir: where to look first, or None.
         image_size: height and width of the images in pixels.
-        coarse: CIFAR-100's 20 superclasses in place of its 100 classes.
+        seed: of what is made up.
         download: fetch what is not on this machine.
         progress: told about a download, or about the first reading of many images.
-        identities: what the synthetic ones are.
+        options: those of the set's row, by name.
     """
 
     data_dir: Path | None = None
     image_size: int = 32
-    coarse: bool = False
+    seed: int = 0
     download: bool = True
     progress: Progress | None = None
-    identities: Identities | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def cache_folder() -> Path:

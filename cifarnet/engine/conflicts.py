@@ -6,8 +6,9 @@ from typing import Any
 
 from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.data.registry import DATASETS
 from cifarnet.losses import LOSSES, loss_constants
-from cifarnet.models import ARCHS, check_arch
+from cifarnet.models import check_arch, find_arch
 
 SMALLEST_SIDE = 16  # pixels: the last stage of a ResNet still has one to work on
 
@@ -28,14 +29,14 @@ def parallel_with(name: str, holds: Callable[[TrainConfig], Any], fix: str = "le
     return Conflict("head_parallel", lambda c: c.head_parallel and holds(c), f"cannot be with `{name}{value}`", fix)
 
 
-def only_synthetic(name: str) -> Conflict:
-    """An option of the made-up identities alone."""
+def only_with(dataset: str, name: str) -> Conflict:
+    """An option of one data set alone, as that set's row says."""
     default = getattr(TrainConfig, name)
     return Conflict(
         name,
-        lambda c: c.dataset != SYNTHETIC and getattr(c, name) != default,
-        "{dataset} has its own",
-        f"use it with `dataset={SYNTHETIC}`",
+        lambda c: c.dataset != dataset and getattr(c, name) != default,
+        "{dataset} has no such option",
+        f"use it with `dataset={dataset}`",
     )
 
 
@@ -48,12 +49,6 @@ def without_images(name: str) -> Conflict:
         f"{SYNTHETIC} has no images",
         "leave it out",
     )
-
-
-def small_net(config: TrainConfig) -> bool:
-    """Is the backbone one of plain layers that takes images of one size (or features)?"""
-    row = ARCHS.get(config.arch)
-    return row is None or row.block == "convnet"
 
 
 CONFLICTS = (
@@ -82,19 +77,7 @@ CONFLICTS = (
         "{arch} does not fit: {dataset} has images", f"use {IDENTITY} with {SYNTHETIC} only",
     ),
     *map(without_images, ("augment", "cutout", "mixup", "cutmix", "progressive", "val_fraction", "tta")),
-    Conflict(
-        "progressive", lambda c: c.progressive and small_net(c),
-        "{arch} takes images of one size only", "use `progressive=0`, or a ResNet",
-    ),
-    Conflict(
-        "optimizer", lambda c: c.optimizer == "muon" and small_net(c),
-        "muon needs a BatchNorm after each convolution, {arch} has none", "use sgd",
-    ),
-    Conflict(
-        "coarse", lambda c: c.coarse and c.dataset != "cifar100",
-        "{dataset} has no superclasses", "use it with `dataset=cifar100`",
-    ),
-    *map(only_synthetic, ("classes", "dim", "spread")),
+    *(only_with(dataset, name) for dataset, row in DATASETS.items() for name in row.options),
     Conflict(
         "head_sample", lambda c: c.head_sample < 1 and not c.head_parallel,
         "needs the head whose classes lie apart", "add `head_parallel`",
@@ -114,11 +97,15 @@ def check_options(config: TrainConfig) -> None:
         Refused: a value out of its range, an unknown name, a constant that the loss does not have, a row of CONFLICTS.
     """
     config.check()
-    if config.arch != IDENTITY:
-        check_arch(config.arch, config.image_size)
+    check_arch(config.arch, config.image_size)
     loss_constants(config.loss, config.loss_options)
     for conflict in CONFLICTS:
         if conflict.holds(config):
             raise Refused(
                 conflict.options, conflict.why.format_map(vars(config)), conflict.fix.format_map(vars(config))
             )
+    for asked, (why, fix) in find_arch(config.arch).cannot.items():
+        name, _, value = asked.partition("=")
+        given = getattr(config, name)
+        if given == value if value else given:
+            raise Refused(name, why.format_map(vars(config)), fix)

@@ -11,7 +11,7 @@ from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.devices import determinism
 from cifarnet.core.errors import Interrupted
 from cifarnet.core.signals import StopRequest
-from cifarnet.data import Dataset, Identities, load
+from cifarnet.data import Dataset, load, load_options
 from cifarnet.engine.ema import measure_batch_norm
 from cifarnet.engine.optim import learning_rate
 from cifarnet.engine.step import raise_if_not_finite, train_step
@@ -36,13 +36,7 @@ class Watcher:
 
     def load(self, config: TrainConfig) -> Dataset:
         """Reads the data set, and may show how that goes."""
-        return load(
-            config.dataset,
-            config.data_dir,
-            image_size=config.image_size,
-            coarse=config.coarse,
-            identities=Identities.of(config),
-        )
+        return load(config.dataset, config.data_dir, **load_options(config))
 
     def start(self, run: TrainState, folder: RunFolder) -> None:
         """Training is about to begin, or to go on."""

@@ -7,7 +7,7 @@ import torch
 
 from cifarnet.core.devices import pick_device, pick_precision, precision_here
 from cifarnet.core.errors import Refused
-from cifarnet.data import Dataset, Identities, Loader, hold_out, load
+from cifarnet.data import Dataset, Loader, hold_out, load, load_options
 from cifarnet.models.checkpoint import ModelInfo
 
 SPLITS = ("test", "train", "val")
@@ -41,8 +41,8 @@ def open_split(
     if split == "val" and config.val_fraction == 0:
         raise Refused("split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)
-    options = {"image_size": config.image_size, "coarse": config.coarse, "identities": Identities.of(config)}
-    data = load(dataset or config.dataset, data_dir or config.data_dir, **options)
+    name = dataset or config.dataset
+    data = load(name, data_dir or config.data_dir, **load_options(config, name))
     if data.classes != info.classes:
         why = f"its {len(data.classes)} classes are not the model's {len(info.classes)}"
         raise Refused("dataset", why, "name the data set that the model was trained on")

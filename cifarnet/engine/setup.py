@@ -23,7 +23,6 @@ from cifarnet.engine.train_state import Mixture, RunningSums, TrainState
 from cifarnet.losses import LOSSES, kernels
 from cifarnet.models.checkpoint import load_model
 from cifarnet.models.classifier import Classifier, build_model, check_model
-from cifarnet.models.speednet import SpeedNet
 
 FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
 
@@ -51,8 +50,8 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
         validation = loader(held_out, training=False)
     if init_from is not None:
         copy_weights(model, init_from)
-    elif isinstance(model.backbone, SpeedNet):
-        model.backbone.fit_to(sample_images(train, mean, std))
+    elif fit_to := getattr(model.backbone, "fit_to", None):
+        fit_to(sample_images(train, mean, std))
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     run = TrainState(
         config=config,

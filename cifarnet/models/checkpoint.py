@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cifarnet import __version__
+from cifarnet.core.class_names import Numbers
 from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
-from cifarnet.data.sources.synthetic import Numbers
 from cifarnet.losses.base import LOSS_KEY
 from cifarnet.models.classifier import Classifier, build_model
 from cifarnet.storage.atomic import write_file

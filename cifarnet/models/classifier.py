@@ -5,12 +5,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cifarnet.core.config import IDENTITY, TrainConfig
+from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import Ranks
 from cifarnet.losses.base import Head
 from cifarnet.losses.heads import build_head
 from cifarnet.losses.sharded.head import ClassParallelOptions
-from cifarnet.models import build_backbone, check_arch
+from cifarnet.models.registry import build_backbone, check_arch
 
 
 class Classifier(nn.Module):
@@ -46,14 +46,6 @@ def build_neck(kind: str, in_features: int, embed_dim: int) -> nn.Module:
     return nn.Sequential(nn.Linear(in_features, embed_dim, bias=False), nn.BatchNorm1d(embed_dim))
 
 
-class Identity(nn.Identity):
-    """The backbone of features that are given: it passes them on."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-
 def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = None) -> Classifier:
     """The classifier of `config`, freshly initialised from the seed (its own generator: the global one is left alone).
 
@@ -64,11 +56,7 @@ def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = Non
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone: nn.Module
-        if config.arch == IDENTITY:
-            backbone = Identity(config.dim)
-        else:
-            backbone = build_backbone(config.arch, config.stem, config.image_size)
+        backbone = build_backbone(config.arch, config.stem, config.image_size, config.dim)
         width = cast(int, backbone.num_features)
         neck = build_neck(config.neck, width, config.embed_dim)
         parallel = None
@@ -98,8 +86,7 @@ def configured_head(
 
 def check_model(config: TrainConfig) -> None:
     """Raises Refused as `build_model`, in a millisecond: the backbone is not built, and only a small head is."""
-    if config.arch != IDENTITY:
-        check_arch(config.arch, config.image_size)
+    check_arch(config.arch, config.image_size)
     with torch.random.fork_rng(devices=[]):
         configured_head(config, in_features=512, num_classes=10)
 

@@ -26,7 +26,7 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 
 
 def convolve(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What nn.Conv2d.forward calls: a matrix product where a CPU trains on a map that every window covers."""
+    """The layer's output, called by nn.Conv2d.forward: a matrix product where a CPU trains on a map that every window covers."""
     if layer.training and x.device.type == "cpu" and max(x.shape[2:]) <= LARGEST_SIDE:
         return dense_conv3x3(x, weight, layer.stride[0])
     return nn.Conv2d._conv_forward(layer, x, weight, bias)

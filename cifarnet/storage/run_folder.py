@@ -38,7 +38,7 @@ def next_folder(config: TrainConfig) -> Path:
             continue
         except OSError as error:
             raise Refused(
-                str(RUNS), f"cannot be written ({error.strerror})", "choose another folder with --out"
+                str(RUNS), f"cannot be written ({error.strerror})", "choose another folder with `out`"
             ) from error
     raise AssertionError  # count() has no end
 
@@ -75,10 +75,10 @@ class RunFolder:
             tempfile.TemporaryFile(dir=self.path).close()  # an old lock may be writable in a folder that is not
         except BlockingIOError as error:
             raise Refused(
-                str(self.path), "another process is training there", "wait for it, or choose another --out"
+                str(self.path), "another process is training there", "wait for it, or choose another `out`"
             ) from error
         except OSError as error:
-            raise Refused(str(self.path), f"cannot be written ({error.strerror})", "choose another --out") from error
+            raise Refused(str(self.path), f"cannot be written ({error.strerror})", "choose another `out`") from error
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -173,17 +173,17 @@ def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
     """
     folder = RunFolder(out)
     if out.is_file():
-        fix = f"to start from its weights use --init-from {out}" if resume else "choose another --out"
+        fix = f"to start from its weights use `init_from={out}`" if resume else "choose another `out`"
         raise Refused(str(out), "is a file, not a run folder", fix)
     if resume and not existing(folder.state):
         if existing(folder.last):
-            fix = f"to start from its weights use --init-from {existing(folder.last)}"
+            fix = f"to start from its weights use `init_from={existing(folder.last)}`"
             raise Refused(str(out), "has weights but no training state to resume", fix)
         if folder.own_files():  # killed before its first checkpoint
-            raise Refused(str(out), "has no training state to resume yet", "use --overwrite to start again")
-        raise Refused(str(out), "there is no run to resume", "leave --resume out to start one")
+            raise Refused(str(out), "has no training state to resume yet", "use `overwrite` to start again")
+        raise Refused(str(out), "there is no run to resume", "leave `resume` out to start one")
     if folder.own_files() and not (resume or overwrite):
-        ways = "--resume to continue it, or --overwrite to start again" if existing(folder.state) else "--overwrite"
+        ways = "`resume` to continue it, or `overwrite` to start again" if existing(folder.state) else "`overwrite`"
         raise Refused(str(out), "already holds a run", f"add {ways}")
     return folder
 

@@ -31,7 +31,7 @@ def check_metadata(path: Path, metadata: Any, format_name: str, kind: str) -> di
             "use a checkpoint that cifarnet train wrote",
         )  # fmt: skip
     if metadata.get("kind") != kind:
-        fix = "to start from its weights use --init-from" if kind == "state" else "use last.safetensors of that run"
+        fix = "to start from its weights use `init_from`" if kind == "state" else "use last.safetensors of that run"
         raise Refused(str(path), f"is a {metadata.get('kind')} file, not a {kind} file", fix)
     if not all(isinstance(value, str) for value in metadata.values()):
         raise Refused(str(path), "its metadata is not text", "take another checkpoint")

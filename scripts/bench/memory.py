@@ -21,7 +21,6 @@ import torch
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
-from cifarnet.data.sources.synthetic import Identities
 from cifarnet.engine.loop import Watcher, run_epoch
 from cifarnet.engine.setup import build_run
 from cifarnet.engine.train_state import TrainState
@@ -52,7 +51,7 @@ def status(name: str) -> float:
 
 def train_steps(config: TrainConfig, steps: int) -> float:
     """Seconds of `steps` steps in the loop of `cifarnet train`."""
-    run = build_run(config, load(config.dataset, identities=Identities.of(config)))
+    run = build_run(config, load(config.dataset, **load_options(config)))
     start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:

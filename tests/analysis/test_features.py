@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifarnet.analysis.features import ReceptiveField, embed, feature_maps, grad_cam, normalize_image, record, upsample
+from cifarnet.analysis.features import embed, feature_maps, grad_cam, normalize_image, record, upsample
+from cifarnet.analysis.receptive_field import ReceptiveField
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.models import ARCHS
 from cifarnet.models.classifier import build_model
 
 
@@ -28,7 +30,7 @@ def test_baseline_maps_by_hand(image):
         expected["relu2"] = F.conv2d(expected["max_pool1"], net.conv2.weight, net.conv2.bias).clamp(min=0)
         expected["max_pool2"] = expected["relu2"].unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))
         expected["relu3"] = F.conv2d(expected["max_pool2"], net.conv3.weight, net.conv3.bias).clamp(min=0)
-    maps = feature_maps(model, image)
+    maps = feature_maps(model, image, ARCHS["baseline"].feature_layers)
     assert [one.name for one in maps] == list(expected)
     for one in maps:
         torch.testing.assert_close(one.values, expected[one.name][0], msg=one.name)
@@ -36,7 +38,7 @@ def test_baseline_maps_by_hand(image):
 
 def test_resnet_maps_by_hand(image):
     model = model_of("resnet18")
-    maps = {one.name: one.values for one in feature_maps(model, image)}
+    maps = {one.name: one.values for one in feature_maps(model, image, ARCHS["resnet18"].feature_layers)}
     assert list(maps) == ["stem"] + [f"stages.{stage}.{block}" for stage in range(4) for block in range(2)]
     with torch.no_grad():
         x = model.backbone.stem(image[None])
@@ -52,9 +54,18 @@ def test_named_layers_come_in_the_order_asked_for(image):
     assert [(one.name, one.kind) for one in maps] == [("stages.1.0.conv1", "Conv2d"), ("stem.0", "Conv2d")]
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_layers_of_a_row_are_there(arch):
+    maps, _ = record(model_of(arch), torch.zeros(1, 3, 32, 32))
+    row = ARCHS[arch]
+    assert row.feature_layers[-1] == row.grad_cam_layer
+    assert [name for name in maps if name in row.feature_layers] == list(row.feature_layers)
+    assert maps[row.grad_cam_layer].values.shape[2] > 1  # a single place could not be told from another
+
+
 def test_recording_leaves_nothing_behind(image):
     model = model_of("baseline")
-    feature_maps(model, image)
+    feature_maps(model, image, ["relu1"])
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
@@ -72,9 +83,9 @@ def probed_field(model, name, size, unit):
             torch.nn.init.ones_(module.weight)
     images = torch.rand(24, 3, size, size, requires_grad=True)
     maps, _ = record(model, images)
-    maps[name][1][:, :, unit, unit].sum().backward()
+    maps[name].values[:, :, unit, unit].sum().backward()
     seen = (images.grad.abs().sum(dim=(0, 1)) > 0).nonzero()
-    return seen.min(dim=0).values.tolist(), seen.max(dim=0).values.tolist(), maps[name][2]
+    return seen.min(dim=0).values.tolist(), seen.max(dim=0).values.tolist(), maps[name].field
 
 
 @pytest.mark.parametrize(
@@ -92,6 +103,8 @@ def probed_field(model, name, size, unit):
         ("resnet18", {"stem": "imagenet"}, 96, "stem", 10),
         ("plainnet18", {"stem": "cifar"}, 40, "stages.1.0", 9),
         ("resnet50", {}, 48, "stages.0.1", 10),
+        ("speednet", {}, 32, "whitening", 5),
+        ("speednet", {}, 32, "groups.0", 6),
     ],
 )
 def test_receptive_fields_against_a_gradient_probe(arch, options, size, name, unit):
@@ -123,8 +136,7 @@ def test_grad_cam_by_its_formula(image, loss):
         (gradient,) = torch.autograd.grad(logits[0, target], maps, retain_graph=True)
         alpha = [gradient[0, k].mean() for k in range(64)]
         expected = sum(a * maps[0, k] for k, a in enumerate(alpha)).clamp(min=0)
-        heat, name = grad_cam(model, image, target)
-        assert name == "relu3"
+        heat = grad_cam(model, image, target, ARCHS["baseline"].grad_cam_layer)
         torch.testing.assert_close(heat, expected.detach(), rtol=1e-4, atol=1e-7)
 
 
@@ -136,13 +148,13 @@ def test_grad_cam_against_captum(image, arch, layer):
     model = model_of(arch)
     module = model.backbone.get_submodule(layer)
     theirs = captum.LayerGradCam(model, module).attribute(image[None], target=3, relu_attributions=True)
-    ours, _ = grad_cam(model, image, 3, layer)
+    ours = grad_cam(model, image, 3, layer)
     torch.testing.assert_close(ours, theirs[0, 0].detach(), rtol=1e-4, atol=1e-7)
 
 
 def test_grad_cam_of_a_frozen_model(image):
     model = model_of("baseline").requires_grad_(False)
-    assert grad_cam(model, image, 0)[0].shape == (4, 4)
+    assert grad_cam(model, image, 0, "relu3").shape == (4, 4)
 
 
 def test_upsampled_heat_ends_at_one():

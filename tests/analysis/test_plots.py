@@ -8,8 +8,9 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from cifarnet.analysis.embedding import Sphere, measure_angles
-from cifarnet.analysis.features import FeatureMap, ReceptiveField
+from cifarnet.analysis.features import FeatureMap
 from cifarnet.analysis.plots import angles, animation, confusion, curves, embedding, featuremaps, grid, sphere, style
+from cifarnet.analysis.receptive_field import ReceptiveField
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import Split
 

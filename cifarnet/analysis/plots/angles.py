@@ -1,4 +1,4 @@
-"""What a margin does: angles to the own and to the nearest other prototype, prototype cosines, feature norms."""
+"""The effect of a margin: angles to the own and to the nearest other prototype, prototype cosines, feature norms."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from cifarnet.analysis.embedding import Angles
+from cifarnet.analysis.embedding import AngleStatistics
 from cifarnet.analysis.plots.style import INK, PAGE, drawing
 
 OWN, OTHER, PLAIN = "#3f90da", "#e76300", "#717581"
 
 
-def draw(angles: Angles, path: Path, title: str = "") -> Path:
+def draw(angles: AngleStatistics, path: Path, title: str = "") -> Path:
     """Draws three histograms: angles (own and nearest other), cosines between prototypes, lengths of the features.
 
     The dashed line in the second is -1/(C-1): all pairs of C prototypes spread as far apart as can be.
@@ -50,6 +50,6 @@ def draw(angles: Angles, path: Path, title: str = "") -> Path:
     return path
 
 
-def numbers(angles: Angles) -> Mapping[str, Any]:
-    """What is drawn, by name."""
+def numbers(angles: AngleStatistics) -> Mapping[str, Any]:
+    """The arrays that are drawn, by name."""
     return dict(angles.__dict__)

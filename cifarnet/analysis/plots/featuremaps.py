@@ -1,4 +1,4 @@
-"""What each layer makes of an image: a grid of channels, an overview of the network, Grad-CAM over the image."""
+"""The maps of an image, layer by layer: a grid of channels, an overview of the network, Grad-CAM over the image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,12 +33,12 @@ def draw_channels(layer: FeatureMap, channels: int, path: Path, title: str = "")
             plain(axes)
             if index < count:
                 axes.imshow(layer.values[index].numpy(), cmap="viridis", interpolation="nearest")
-        heading = f"{layer.name}: {describe(layer)}, channels 0 to {count - 1}"
+        heading = f"{layer.name}: {shape_and_field(layer)}, channels 0 to {count - 1}"
         figure.suptitle(f"{title}\n{heading}" if title else heading, x=0.02, ha="left", fontsize=7.5)
     return path
 
 
-def describe(layer: FeatureMap) -> str:
+def shape_and_field(layer: FeatureMap) -> str:
     """Shape and receptive field of a layer."""
     return f"{shape_of(layer)}, sees {layer.field.size} px"
 
@@ -79,7 +79,7 @@ def draw_overview(image: Tensor, layers: Sequence[FeatureMap], path: Path, title
 
 
 def head(axes: Any, *lines: str) -> None:
-    """What stands above a column."""
+    """Writes lines above a column."""
     axes.set_title("\n".join(lines), fontsize=5.5, loc="center", fontweight="normal", linespacing=1.25)
 
 

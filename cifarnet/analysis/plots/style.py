@@ -143,11 +143,6 @@ def shorten(name: str, length: int) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def title_of(*parts: str) -> str:
-    """The parts of a title that are there, in one line."""
-    return " · ".join(part for part in parts if part)
-
-
 def present(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:
     """Epochs and values of a metric, where the records have it as a finite number."""
     pairs = [(record.get("epoch"), record.get(name)) for record in records]
@@ -156,5 +151,5 @@ def present(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a metrics log can be drawn."""
+    """True for a finite number: a value of a metrics log that can be drawn."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300

@@ -143,7 +143,7 @@ def open_plain_file(path: str | os.PathLike[str]) -> BinaryIO:
     name = printable(path)
     state = os.stat(path)
     if stat.S_ISDIR(state.st_mode):
-        raise ImageError(name, "is a folder", "add --recursive to take the images in it")
+        raise ImageError(name, "is a folder", "add `recursive` to take the images in it")
     if not stat.S_ISREG(state.st_mode):
         raise ImageError(name, "is not a plain file (a pipe, a socket or a device)")
     if state.st_size == 0:

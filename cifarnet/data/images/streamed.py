@@ -84,7 +84,7 @@ class StreamedSplit:
         try:
             yield from loader
         except RuntimeError as error:  # torch's way to say that a worker was killed
-            raise Failed("images", f"decoding ended early ({printable(str(error))})", "try fewer --workers") from error
+            raise Failed("images", f"decoding ended early ({printable(str(error))})", "try fewer `workers`") from error
 
 
 class Decoder(TorchDataset):

@@ -91,7 +91,7 @@ def obtain(
         Failed: the download was cut short or something else came in its place.
     """
     where = " or ".join(map(str, looked_in))
-    fetch = f"`curl -LO {archive.url}` where there is a network, and name the folder it is in with --data-dir"
+    fetch = f"`curl -LO {archive.url}` where there is a network, and name the folder it is in with `data_dir`"
     if not allowed:
         raise Refused(title, f"not in {where}", f"fetch it with {fetch}")
     cache = writable(cache_folder())

@@ -99,7 +99,7 @@ def load(name: str, request: Request) -> Dataset:
     """
     cifar = SETS[name]
     source = find(cifar, request)
-    column = 0 if request.coarse else len(cifar.label_classes) - 1
+    column = 0 if request.options.get("coarse") else len(cifar.label_classes) - 1
     splits = cifar.train, cifar.test
     train, test = (read_split(cifar, files, source.read, column, request.image_size) for files in splits)
     dataset = make_dataset(name, cifar.label_classes[column], train, test)
@@ -125,7 +125,7 @@ def find(cifar: Cifar, request: Request) -> Source:
     looked_in = [cache_folder()]
     if request.data_dir is not None:
         if not request.data_dir.is_dir():
-            raise Refused(f"--data-dir {request.data_dir}", "there is no such folder")
+            raise Refused(f"`data_dir={request.data_dir}`", "there is no such folder")
         looked_in.insert(0, request.data_dir)
     for folder in looked_in:
         if source := look(cifar, folder):
@@ -136,7 +136,7 @@ def find(cifar: Cifar, request: Request) -> Source:
                 raise Refused(
                     str(folder if folder.name == pickle else folder / pickle),
                     f"this is the Python version of {cifar.title}, a pickle, and unpickling runs code from the file",
-                    f"fetch the binary version with `curl -LO {cifar.archive.url}` and name its folder with --data-dir",
+                    f"fetch the binary version with `curl -LO {cifar.archive.url}` and name its folder with `data_dir`",
                 )
     archive.obtain(cifar.archive, cifar.title, looked_in, request.download, request.progress)
     source = look(cifar, cache_folder())

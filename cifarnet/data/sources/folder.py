@@ -31,7 +31,7 @@ def load_folder(request: Request) -> Dataset:
     """
     root = request.data_dir
     if root is None:
-        raise Refused("--data-dir", "an image folder needs it", "name the folder that holds train/ and test/")
+        raise Refused("data_dir", "an image folder needs it", "name the folder that holds train/ and test/")
     classes = list_classes(root / "train")
     if unknown := set(list_classes(root / "test")) ^ set(classes):
         raise Refused(printable(root), f"the classes of train and test differ: {names(sorted(unknown))}")

@@ -10,16 +10,17 @@ in any batch, and any device makes it (to the rounding of log, cos and sin).
 """
 
 import math
-import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cifarnet.core.config import SYNTHETIC, TrainConfig
+from cifarnet.core.class_names import Numbers
+from cifarnet.core.config import SYNTHETIC
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Dataset
+from cifarnet.data.request import Request
 
 TRAIN_SAMPLES, TEST_SAMPLES = 10, 2  # of each class
 PROTOTYPE, DIRECTION, ANGLE = 1, 2, 3  # what a number is for
@@ -36,11 +37,6 @@ class Identities:
     spread: float
     seed: int
 
-    @classmethod
-    def of(cls, config: TrainConfig) -> "Identities":
-        """As a run's configuration has them."""
-        return cls(config.classes, config.dim, config.spread, config.seed)
-
     def prototypes(self, classes: Tensor) -> Tensor:
         """p_j of int64 [n]: fp32 [n, D], of length 1."""
         return torch.nn.functional.normalize(normals(self.seed, PROTOTYPE, classes, self.dim))
@@ -53,28 +49,6 @@ class Identities:
         angle = math.radians(self.spread) * normals(self.seed, ANGLE, samples, 1)
         unit = torch.nn.functional.normalize(noise)
         return math.sqrt(self.dim) * (angle.cos() * prototypes + angle.sin() * unit)
-
-
-class Numbers(Sequence[str]):
-    """The names "0", "1", … of so many classes, made when they are asked for: there may be millions."""
-
-    def __init__(self, count: int) -> None:
-        self.number = count
-
-    def __len__(self) -> int:
-        return self.number
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        found = range(self.number)[index]
-        return tuple(map(str, found)) if isinstance(index, slice) else str(found)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, Numbers):
-            return self.number == other.number
-        return isinstance(other, tuple) and len(other) == self.number and all(map(operator.eq, self, other))
-
-    def __hash__(self) -> int:
-        return hash(("Numbers", self.number))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,15 +99,15 @@ def make_identities(source: Identities) -> Dataset:
     return Dataset(SYNTHETIC, Numbers(source.classes), *parts, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def load_identities(source: Identities | None) -> Dataset:
-    """The data set of `source`.
+def load_identities(request: Request) -> Dataset:
+    """The data set of `request`, whose options are classes, dim and spread.
 
     Raises:
-        Refused: a command that works on images asks, and so has none.
+        Refused: a command that works on images asks, and so gives no options.
     """
-    if source is None:
-        raise Refused("--dataset", f"{SYNTHETIC} has no images", "use it with train, and eval of such a run")
-    return make_identities(source)
+    if not request.options:
+        raise Refused("dataset", f"{SYNTHETIC} has no images", "use it with train, and eval of such a run")
+    return make_identities(Identities(**request.options, seed=request.seed))
 
 
 def normals(seed: int, purpose: int, index: Tensor, count: int) -> Tensor:

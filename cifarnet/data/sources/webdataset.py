@@ -129,17 +129,17 @@ def find_shards(pattern: Path | None) -> list[Path]:
     """
     if pattern is None:
         raise Refused(
-            "--data-dir", "webdataset needs it", "name a folder of .tar files or a pattern 'shards-{000..099}.tar'"
+            "data_dir", "webdataset needs it", "name a folder of .tar files or a pattern 'shards-{000..099}.tar'"
         )
     try:
         from webdataset.shardlists import expand_urls
     except ImportError as error:
         raise Refused(
-            "--dataset webdataset", "the webdataset package is not installed", 'pip install "cifarnet[webdataset]"'
+            "`dataset=webdataset`", "the webdataset package is not installed", 'pip install "cifarnet[webdataset]"'
         ) from error
     text = str(pattern)
     if re.match(r"pipe:|\w+:/|-$", text) or "::" in text:
-        raise Refused("--data-dir", f"{printable(text)} is not on this machine", "name .tar files that are")
+        raise Refused("data_dir", f"{printable(text)} is not on this machine", "name .tar files that are")
     try:
         paths = sorted(pattern.glob("*.tar")) if pattern.is_dir() else [Path(name) for name in expand_urls(text)]
     except (OSError, ValueError) as error:
@@ -184,7 +184,7 @@ def divide(paths: list[Path], shard_of: np.ndarray, labels: np.ndarray) -> tuple
         train = ~test
     for part, chosen in (("training", train), ("test", test)):
         if not chosen.any():
-            raise Refused("webdataset", f"there are no {part} images", "see --dataset webdataset in the README")
+            raise Refused("webdataset", f"there are no {part} images", "see `dataset=webdataset` in the README")
     return torch.from_numpy(train.nonzero()[0]), torch.from_numpy(test.nonzero()[0])
 
 

@@ -1,0 +1,16 @@
+"""What stands above a figure."""
+
+from cifarnet.core.config import TrainConfig
+from cifarnet.data import DATASETS
+from cifarnet.models import ARCHS
+
+
+def title_of(config: TrainConfig, split: str = "") -> str:
+    """The model, the loss and the data set as people write them, with the split where one is named."""
+    arch = ARCHS[config.arch].title if config.arch in ARCHS else config.arch
+    return f"{arch} · {config.loss} · {dataset_title(config.dataset)}" + (f" {split}" if split else "")
+
+
+def dataset_title(dataset: str) -> str:
+    """The name of a data set as people write it."""
+    return DATASETS[dataset].title if dataset in DATASETS else dataset

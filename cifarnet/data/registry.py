@@ -1,0 +1,88 @@
+"""The data sets: one row each. Importing the table does not import torch; a set's file is loaded on first use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+from cifarnet.core.config import SYNTHETIC, TrainConfig
+from cifarnet.core.errors import Refused
+from cifarnet.data.request import Progress, Request
+
+if TYPE_CHECKING:
+    from cifarnet.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Source:
+    """A row: the "module:function" that reads the set, and its name in titles.
+
+    options: fields of the configuration that this set alone takes; from_files: it is read from files of the user's, which
+    may take a while the first time.
+    """
+
+    loader: str
+    title: str
+    options: tuple[str, ...] = ()
+    from_files: bool = False
+
+
+SOURCES = "cifarnet.data.sources"
+DATASETS: dict[str, Source] = {
+    "cifar10": Source(f"{SOURCES}.cifar:load_cifar10", "CIFAR-10"),
+    "cifar100": Source(f"{SOURCES}.cifar:load_cifar100", "CIFAR-100", options=("coarse",)),
+    "digits": Source(f"{SOURCES}.digits:load_digits", "digits"),
+    "folder": Source(f"{SOURCES}.folder:load_folder", "image folder", from_files=True),
+    "webdataset": Source(f"{SOURCES}.webdataset:load_shards", "webdataset", from_files=True),
+    SYNTHETIC: Source(f"{SOURCES}.synthetic:load_identities", SYNTHETIC, options=("classes", "dim", "spread")),
+}
+
+
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    image_size: int = 32,
+    seed: int = 0,
+    download: bool = True,
+    progress: Progress | None = None,
+    **options: Any,
+) -> "Dataset":
+    """Load a data set, into memory where it fits.
+
+    Args:
+        name: a key of `DATASETS`.
+        data_dir: where to look before the user's cache; the folder itself for `folder`; a folder or a pattern for
+            `webdataset`.
+        image_size: height and width in pixels; images of another size are resized with antialiasing.
+        seed: of a set that is made up.
+        download: fetch CIFAR from its official address when it is not on this machine.
+        progress: called with (done so far, in all) during a download and the first reading of an image set.
+        options: those of the set's row: coarse (CIFAR-100's 20 superclasses); classes, dim, spread.
+
+    Returns:
+        both splits as uint8 images (of synthetic-identities as fp32 features) and int64 labels, with the mean and standard
+        deviation of the training split.
+
+    Raises:
+        Refused: unknown name, data missing, damaged or unreadable, an option that the set does not have.
+        Failed: a download was cut short.
+    """
+    if name not in DATASETS:
+        raise Refused("dataset", f"there is no {name!r}", f"choose one of {', '.join(DATASETS)}")
+    for option, value in options.items():
+        if value and option not in DATASETS[name].options:
+            raise Refused(option, f"{name} has no such option", "leave it out")
+    if image_size < 1:
+        raise Refused("image_size", f"{image_size} is not a number of pixels", "give 1 or more")
+    folder = Path(data_dir) if data_dir is not None else None
+    reader: Callable[[Request], Dataset] = resolve_name(DATASETS[name].loader)
+    return reader(Request(folder, image_size, seed, download, progress, options))
+
+
+def load_options(config: TrainConfig, name: str | None = None) -> dict[str, Any]:
+    """The keywords of `load` that `config` decides, for its own data set or for that of `name`."""
+    row = DATASETS.get(name or config.dataset)
+    own = {option: getattr(config, option) for option in row.options} if row else {}
+    return {"image_size": config.image_size, "seed": config.seed, **own}
