@@ -1,11 +1,13 @@
 """`cifarnet eval`: a trained model and a split -> every score, the class table, the confusion matrix."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results, write_rows
 from cifarnet.core.errors import Failed, Refused
 
@@ -67,7 +69,7 @@ def evaluate(
     drawn = None
     if not few:
         drawn = figure or path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
-        title = f"{info.config.arch} · {info.config.loss} · {name} {split}"
+        title = title_of(replace(info.config, dataset=name), split)
         draw_confusion(document, drawn, title, asked=figure is not None)
         if csv is not None:
             write_classes(csv, document)
