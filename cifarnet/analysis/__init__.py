@@ -1,1 +1,1 @@
-"""What is read from a trained model: features, embeddings, complexity, statistics, figures and the report."""
+"""Read from a trained model: features, embeddings, complexity, statistics, figures and the report."""

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, MACs, FLOPs, memory, and time on request.
+"""The cost of a model: parameters, MACs, FLOPs, memory, and time on request.
 
 Counting convention: a multiply-accumulate (MAC) is counted for each weight of a convolution or matrix product at each
 output, biases not; 1 MAC = 2 FLOPs (torch.utils.flop_counter). Whatever has no formula there (BatchNorm, ReLU, pooling,
@@ -215,6 +215,7 @@ def measure_time(
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(batch, 3, config.image_size, config.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
+    # Not torch.utils.benchmark: it does not wait for mps, and of a slow model it may take a single pass.
     times: list[float] = []
     with torch.inference_mode(), autocast(device, precision):
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Whether two models differ by more than chance, on the same images."""
+"""Paired tests of two models on the same images."""
 
 from dataclasses import dataclass
 
@@ -25,16 +25,10 @@ def mcnemar(first_right: Tensor, second_right: Tensor) -> Paired:
     Args:
         first_right, second_right: bool [N], image by image.
     """
+    from scipy.stats import binomtest
+
     first, second = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
     both = int((first_right & second_right).sum())
-    return Paired(both, first, second, len(first_right) - both - first - second, binomial_p(first, second))
-
-
-def binomial_p(one: int, other: int) -> float:
-    """Two-sided exact p of `one` against `other` under equal chances, in whole numbers up to the last division."""
-    count = one + other
-    term, tail = 1, 0
-    for k in range(min(one, other) + 1):
-        tail += term
-        term = term * (count - k) // (k + 1)
-    return min(1.0, 2 * tail / 2**count)
+    apart = first + second
+    p = float(binomtest(first, apart).pvalue) if apart else 1.0
+    return Paired(both, first, second, len(first_right) - both - apart, p)

@@ -1,12 +1,14 @@
 """`cifarnet eval`: a trained model and a split -> every score, the class table, the confusion matrix."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results, write_rows
 from cifarnet.core.errors import Failed
 
@@ -60,7 +62,7 @@ def evaluate(
     document, config, drawn = found.document, found.config, None
     if found.logits is not None and found.labels is not None:
         drawn = figure or found.checkpoint.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
-        title = f"{config.arch} · {config.loss} · {document['dataset']} {split}"
+        title = title_of(replace(config, dataset=document["dataset"]), split)
         draw_confusion(document, drawn, title, asked=figure is not None)
         if csv is not None:
             write_classes(csv, document)

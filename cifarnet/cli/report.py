@@ -72,7 +72,7 @@ def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> 
 
 
 def data_of(result: "Result") -> tuple[str, bool, str | None]:
-    """What two runs must share to be compared image by image."""
+    """The data of a run: two runs of the same are compared image by image."""
     config = result.config
     return config.dataset, config.coarse, config.data_dir if config.dataset in ("folder", "webdataset") else None
 

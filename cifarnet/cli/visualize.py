@@ -3,40 +3,20 @@
 To add a figure of a run's images: a file in analysis/plots that draws it, and one function below `@figure`.
 """
 
-import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cifarnet.analysis.plots.titles import dataset_title, title_of
 from cifarnet.cli import figures
 from cifarnet.cli.common import messages, printable
+from cifarnet.cli.figure_command import DataOut, Numbers, Seed, Title, View, figure
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 
-if TYPE_CHECKING:
-    from cifarnet.analysis.features import Embeddings
-    from cifarnet.cli.inputs import Opened
-
 app = typer.Typer(help="Draw a figure of a run; each prints the path it wrote.", no_args_is_help=True)
-
-Run = Annotated[
-    Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)
-]
-Out = Annotated[Path | None, typer.Option(help="PNG, SVG or PDF by its suffix (default: beside the checkpoint).")]
-DataOut = Annotated[Path | None, typer.Option(help="Also write the numbers behind the figure (.json or .npz).")]
-DataDir = Annotated[str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")]
-Title = Annotated[str | None, typer.Option(help="What stands above (default: model, loss, data set).")]
-Split = Annotated[str, typer.Option(help="test, train, or val (what the run held out).")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the choice of images and the projection.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Samples = Annotated[int, typer.Option(min=0, help="Images, as many of each class (0: all of the split).")]
-
-Numbers = Mapping[str, Any]  # behind a figure, by name
-Draw = Callable[..., Numbers]
 
 
 @app.command()
@@ -75,71 +55,7 @@ def curves(
     print(target)
 
 
-@dataclass(frozen=True)
-class View:
-    """A run's model with images of a split, its outputs for these, and where the figure goes under which title."""
-
-    opened: "Opened"
-    outputs: "Embeddings"
-    split: str
-    seed: int
-    path: Path
-    title: str | None
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of the classes."""
-        return self.opened.info.classes
-
-    @property
-    def heading(self) -> str:
-        """The title that was asked for, else model, loss, data set and split."""
-        return self.title or title_of(self.opened.info.config, self.split)
-
-
-def figure(samples: int | None, file: str = "") -> Callable[[Draw], Draw]:
-    """Makes `cifarnet visualize NAME` of a function: its docstring is the help, its parameters are options of its own.
-
-    The function is given a `View` first; it draws the figure and returns the numbers behind it.
-
-    Args:
-        samples: default of --samples; None for all images of the split, without --samples and --seed.
-        file: the file's name where --out gives none, with options in braces (default: the function's name).
-    """
-
-    def register(draw: Draw) -> Draw:
-        def command(
-            run: Run = None,
-            samples: Samples = samples or 0,
-            split: Split = "test",
-            seed: Seed = TrainConfig.seed,
-            data_dir: DataDir = None,
-            device: Device = "auto",
-            out: Out = None,
-            title: Title = None,
-            data_out: DataOut = None,
-            **own: Any,
-        ) -> None:
-            from cifarnet.cli import inputs
-
-            target = figures.destination(out, inputs.need_checkpoint(run), (file or draw.__name__).format(**own))
-            figures.check_numbers_path(data_out)
-            opened = inputs.open_model(run, data_dir, split, samples, seed, device)
-            view = View(opened, inputs.embed_images(opened), split, seed, target, title)
-            figures.write_numbers(data_out, draw(view, **own))
-            print(target)
-
-        unused = {"own"} if samples is not None else {"own", "samples", "seed"}
-        first, *others = (p for name, p in inspect.signature(command).parameters.items() if name not in unused)
-        _, *options = inspect.signature(draw).parameters.values()
-        command.__signature__ = inspect.Signature([first, *options, *others])  # type: ignore[attr-defined]
-        app.command(draw.__name__, help=draw.__doc__)(command)
-        return draw
-
-    return register
-
-
-@figure(samples=None)
+@figure(app, samples=None)
 def confusion(view: View) -> Numbers:
     """The confusion matrix, in percent of each true class."""
     from cifarnet.analysis.plots import confusion as picture
@@ -150,7 +66,7 @@ def confusion(view: View) -> Numbers:
     return {"counts": matrix, "percent": picture.numbers(matrix)}
 
 
-@figure(samples=100)
+@figure(app, samples=100)
 def grid(view: View) -> Numbers:
     """Images with what the model takes them for: green frame right, red frame wrong."""
     from cifarnet.analysis.plots import grid as picture
@@ -219,7 +135,7 @@ Metric = Annotated[
 ]
 
 
-@figure(samples=500, file="{method}")
+@figure(app, samples=500, file="{method}")
 def umap(view: View, method: Method = "umap", neighbors: Neighbors = 6, metric: Metric = "auto") -> Numbers:
     """Features in the plane: which classes lie together, which apart."""
     from cifarnet.analysis.embedding import METHODS, project
@@ -241,7 +157,7 @@ Project = Annotated[bool, typer.Option("--project", help="Split the last layer o
 Dims = Annotated[int, typer.Option(min=2, max=3, help="With --project: 2 for a circle, 3 for a globe.")]
 
 
-@figure(samples=500)
+@figure(app, samples=500)
 def sphere(view: View, project: Project = False, dims: Dims = 3) -> Numbers:
     """Features and class prototypes on the circle or the globe (train with --embed-dim 2 or 3, or use --project)."""
     from cifarnet.analysis.embedding import on_sphere
@@ -255,7 +171,7 @@ def sphere(view: View, project: Project = False, dims: Dims = 3) -> Numbers:
     return {"features": drawn.features, "prototypes": drawn.prototypes, "labels": labels, "lost": drawn.lost}
 
 
-@figure(samples=0)
+@figure(app, samples=0)
 def angles(view: View) -> Numbers:
     """What a margin does: angles to the own and the nearest other prototype, prototype cosines, feature lengths."""
     from cifarnet.analysis.embedding import measure_angles

@@ -20,7 +20,7 @@ import torch
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.signals import StopRequest
-from cifarnet.data import load
+from cifarnet.data import load, load_options
 from cifarnet.engine.loop import Watcher, run_epoch
 from cifarnet.engine.setup import build_run
 from cifarnet.engine.train_state import TrainState

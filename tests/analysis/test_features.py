@@ -79,7 +79,7 @@ def probed_field(model, name, size, unit):
     for module in model.backbone.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)  # all paths count
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.BatchNorm2d) and module.affine:
             torch.nn.init.ones_(module.weight)
     images = torch.rand(24, 3, size, size, requires_grad=True)
     maps, _ = record(model, images)

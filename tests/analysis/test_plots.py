@@ -10,7 +10,9 @@ from sklearn.metrics import confusion_matrix
 from cifarnet.analysis.embedding import Sphere, measure_angles
 from cifarnet.analysis.features import FeatureMap
 from cifarnet.analysis.plots import angles, animation, confusion, curves, embedding, featuremaps, grid, sphere, style
+from cifarnet.analysis.plots.titles import title_of
 from cifarnet.analysis.receptive_field import ReceptiveField
+from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import Split
 
@@ -66,6 +68,12 @@ def test_names_that_look_like_markup(tmp_path, suffix):
     names = ("$\\frac$", "[red]x[/]", "</text>", "{}%s", "x" * 300)
     confusion.draw(torch.eye(5).long(), names, tmp_path / f"c{suffix}", "$\\bad$")
     assert (tmp_path / f"c{suffix}").stat().st_size > 1000
+
+
+def test_titles_are_as_people_write_them():
+    assert title_of(TrainConfig(arch="resnet50", loss="arcface")) == "ResNet-50 · arcface · CIFAR-10"
+    assert title_of(TrainConfig(arch="plainnet18", dataset="cifar100"), "val") == "PlainNet-18 · ce · CIFAR-100 val"
+    assert title_of(TrainConfig(arch="speednet", dataset="digits"), "test") == "speednet · ce · digits test"
 
 
 def test_other_formats_are_refused(tmp_path):

@@ -45,6 +45,14 @@ def test_figures_are_written_where_they_say(cli, runs, tmp_path):
     assert (code, out) == (0, f"{tmp_path / 's.svg'}\n") and (tmp_path / "s.svg").read_text().startswith("<?xml")
 
 
+def test_a_figure_is_the_same_whichever_command_draws_it(cli, runs, tmp_path):
+    assert cli("visualize", "curves", runs / "ce", "--out", "curves.png")[0] == 0
+    assert (tmp_path / "curves.png").read_bytes() == (runs / "ce" / "curves.png").read_bytes()
+    assert cli("visualize", "confusion", runs / "ce", "--out", "seen.png")[0] == 0
+    assert cli("eval", runs / "ce", "--figure", "scored.png")[0] == 0
+    assert (tmp_path / "seen.png").read_bytes() == (tmp_path / "scored.png").read_bytes()
+
+
 def test_confusion_numbers_against_scikit_learn(cli, runs, tmp_path):
     code, _, _ = cli("visualize", "confusion", runs / "ce", "--data-out", tmp_path / "c.json")
     model, info = load_model(runs / "ce" / "last.safetensors")

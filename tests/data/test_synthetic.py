@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_refused(cli, arguments, message):
 
 
 def test_images_do_not_take_their_options(cli):
-    assert "--classes: digits has its own" in cli("train", "--dataset", "digits", "--classes", "5")[2]
+    assert "--classes: digits has no such option" in cli("train", "--dataset", "digits", "--classes", "5")[2]
     assert "--arch: identity does not fit" in cli("train", "--dataset", "digits", "--arch", "identity")[2]
 
 

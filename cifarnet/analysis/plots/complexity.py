@@ -7,6 +7,7 @@ from typing import Any
 from cifarnet.analysis.plots.style import PAGE, drawing, plain_powers
 
 FAMILIES = {"baseline": "#bd1f01", "resnet": "#3f90da", "plainnet": "#ffa90e", "speednet": "#832db6"}
+OTHER = "#717581"
 PANELS = {"parameters (millions)": "parameters", "GMACs an image (1 MAC = 2 FLOPs)": "macs_per_image"}
 
 
@@ -23,7 +24,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
         ):
             unit = 1e6 if key == "parameters" else 1e9
             names, values = [row["arch"] for row in rows], [row[key] / unit for row in rows]
-            colours = [FAMILIES[name.rstrip("0123456789")] for name in names]
+            colours = [FAMILIES.get(name.rstrip("0123456789"), OTHER) for name in names]
             bars = axes.barh(names, values, color=colours, height=0.7)
             axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=2, fontsize=6.5)
             axes.set_xscale("log")

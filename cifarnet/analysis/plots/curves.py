@@ -65,7 +65,7 @@ def draw(records_by_name: Mapping[str, Records], path: Path, title: str = "") ->
 
 
 def numbers(records_by_name: Mapping[str, Records]) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """What is drawn: run -> metric -> {epoch, value}; accuracies in percent."""
+    """The numbers that are drawn: run -> metric -> {epoch, value}; accuracies in percent."""
     series: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name, records in records_by_name.items():
         run = {}
@@ -107,5 +107,5 @@ def fill_panel(axes: Any, panel: str, series: Mapping[str, Mapping[str, Mapping[
 
 
 def word(metric: str) -> str:
-    """What the legend calls a metric."""
+    """The name of a metric in the legend."""
     return WORDS.get(metric) or WORDS[metric.split("_")[0]]

@@ -1,4 +1,4 @@
-"""What stands above a figure."""
+"""The titles of figures."""
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.data import DATASETS

@@ -30,7 +30,7 @@ COSTS = {
 
 
 def published_accuracy(config: TrainConfig) -> Accuracy | None:
-    """What the report has for the model of `config`, if anything: cross-entropy on CIFAR-10, its own stem."""
+    """The report's accuracy of the model of `config`, where it has one: cross-entropy on CIFAR-10, its own stem."""
     if config.dataset != "cifar10" or config.loss != "ce" or config.stem != "small" or config.embed_dim:
         return None
     if config.arch == "baseline":

@@ -1,4 +1,4 @@
-"""What a finished run left: configuration, scores, records; and runs that differ in their seed alone, together."""
+"""Finished runs: configuration, scores, records; and runs that differ in their seed alone, together."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -58,13 +58,13 @@ def read_result(path: Path) -> Result:
 
 
 def is_few(values: Any) -> bool:
-    """Whether it is the summary of a run on so many classes that little was measured (`evaluate.FewScores`)."""
+    """True for the summary of a run on so many classes that little was measured (`evaluate.FewScores`)."""
     test = values.get("test") if isinstance(values, dict) else None
     return isinstance(test, dict) and test.keys() == {"images", "loss", "accuracy"}
 
 
 def is_summary(values: Any) -> bool:
-    """Whether every value that a report uses is there, and is what it should be."""
+    """True where every value that a report uses is there, and is what it should be."""
     try:
         test = values["test"]
         names, confusion = [row["name"] for row in test["classes"]], test["confusion"]
@@ -83,7 +83,7 @@ def is_summary(values: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Group:
+class SeedGroup:
     """Runs of one configuration with different seeds."""
 
     name: str
@@ -102,7 +102,7 @@ class Group:
         return mean(values), stdev(values) if len(values) > 1 else None
 
 
-def group(results: Sequence[Result]) -> list[Group]:
+def group(results: Sequence[Result]) -> list[SeedGroup]:
     """Results by configuration, in the order given; a group of several is named without the running number."""
     found: dict[str, list[Result]] = {}
     for result in results:
@@ -111,7 +111,7 @@ def group(results: Sequence[Result]) -> list[Group]:
     for runs in found.values():
         config = runs[0].config
         name = runs[0].name if len(runs) == 1 else f"{config.arch}-{config.loss}-{config.dataset} ({len(runs)} runs)"
-        groups.append(Group(name, runs))
+        groups.append(SeedGroup(name, runs))
     return groups
 
 

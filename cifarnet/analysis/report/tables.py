@@ -8,7 +8,7 @@ from cifarnet.analysis.complexity import measure
 from cifarnet.analysis.plots import confusion, curves
 from cifarnet.analysis.report.document import Block, Heading, Paragraph, Picture, Table
 from cifarnet.analysis.report.published import COSTS, published_accuracy
-from cifarnet.analysis.report.results import SCORES, Group, Result, group
+from cifarnet.analysis.report.results import SCORES, Result, SeedGroup, group
 from cifarnet.analysis.significance import Paired
 from cifarnet.core.config import TrainConfig
 
@@ -49,7 +49,7 @@ COSTS_NOTE = (
 )
 
 
-def scores_table(groups: Sequence[Group]) -> Table:
+def scores_table(groups: Sequence[SeedGroup]) -> Table:
     """A row a configuration, as Table 3.2."""
     rows = [[one.name, *(spread(one.score(name)) for name in SCORES)] for one in groups]
     return Table(["run", *HEADS], rows)
@@ -63,7 +63,7 @@ def spread(score: tuple[float, float | None] | None) -> str:
     return f"{100 * value:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
 
 
-def published_rows(groups: Sequence[Group]) -> list[list[str]]:
+def published_rows(groups: Sequence[SeedGroup]) -> list[list[str]]:
     """Runs for which the report has an accuracy."""
     rows = []
     for one in groups:
@@ -91,7 +91,7 @@ def pairs_table(pairs: Sequence[Pair]) -> Table:
     return Table(["first / second", "both right", "only first", "only second", "neither", "p"], rows)
 
 
-def costs_table(groups: Sequence[Group]) -> Table:
+def costs_table(groups: Sequence[SeedGroup]) -> Table:
     """A row a configuration: parameters and MACs, with Table 3.9 beside them."""
     rows = []
     for one in groups:
@@ -109,12 +109,12 @@ def costs_table(groups: Sequence[Group]) -> Table:
 
 
 def comparable(config: TrainConfig, classes: int) -> bool:
-    """Whether the model is one of Table 3.9's: ten classes, 32 pixels, its stem, a linear head on the features."""
+    """True for a model of Table 3.9: ten classes, 32 pixels, its stem, a linear head on the features."""
     plain = config.embed_dim == 0 and config.loss in ("ce", "focal")
     return plain and classes == 10 and config.image_size == 32 and config.stem == "small"
 
 
-def training_blocks(groups: Sequence[Group], pictures: Path) -> list[Block]:
+def training_blocks(groups: Sequence[SeedGroup], pictures: Path) -> list[Block]:
     """How the runs were trained where they differ, and their curves."""
     names = [
         item.name for item in dataclasses.fields(TrainConfig) if item.name not in ("data_dir", "device", "workers")
@@ -138,7 +138,7 @@ def word(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-def confusion_blocks(groups: Sequence[Group], pictures: Path) -> list[Block]:
+def confusion_blocks(groups: Sequence[SeedGroup], pictures: Path) -> list[Block]:
     """A matrix a configuration (the first seed's)."""
     blocks: list[Block] = []
     for number, one in enumerate(groups, start=1):
