@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cifarnet.analysis.features import Embeddings
 from cifarnet.core.errors import Refused
-from cifarnet.losses.heads import LinearHead, MarginHead
 from cifarnet.models.classifier import Classifier
 
 METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}  # and their names in titles
@@ -79,13 +78,13 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
         Refused: an unknown method, or fewer points than `neighbors` + 1 (or than two).
     """
     if method not in METHODS:
-        raise Refused("--method", f"'{method}' is not known", f"choose from {', '.join(METHODS)}")
+        raise Refused("method", f"'{method}' is not known", f"choose from {', '.join(METHODS)}")
     needed = 2 if method == "pca" else neighbors + 1
     if len(features) < needed:
         raise Refused(
-            "--samples",
+            "samples",
             f"{len(features)} points are too few for {neighbors} neighbours",
-            f"take {needed} or more, or fewer --neighbors",
+            f"take {needed} or more, or fewer `neighbors`",
         )
     points = features.double().numpy()
     if method == "pca":
@@ -140,7 +139,7 @@ def split_last_layer(features: Tensor, weight: Tensor, size: int) -> Sphere:
     """
     u, s, v = torch.linalg.svd(weight.double(), full_matrices=False)
     if size > len(s):
-        raise Refused("--project", f"the weights have rank {len(s)} at most", f"use --dims {len(s)}")
+        raise Refused("project", f"the weights have rank {len(s)} at most", f"use `dims={len(s)}`")
     lost = float((s[size:] ** 2).sum() / (s**2).sum().clamp_min(1e-300))
     return Sphere((features.double() @ v[:size].T).float(), (u[:, :size] * s[:size]).float(), lost)
 
@@ -159,15 +158,12 @@ def on_sphere(model: Classifier, images: Embeddings, dims: int = 0) -> tuple[Sph
     size = images.features.shape[1]
     if dims == 0:
         if size not in (2, 3):
-            fix = "add --project, or train with --embed-dim 3"
+            fix = "add `project`, or train with `embed_dim=3`"
             raise Refused("visualize sphere", f"the features have {size} dimensions", fix)
         return Sphere(images.features, prototypes), ""
-    # What multiplies the features: unit prototypes under a margin loss, the weights themselves otherwise.
-    weight = prototypes if isinstance(head, MarginHead) else head.weight.detach().float().cpu()
+    weight, bias = (part.cpu() for part in head.decision())
     sphere = split_last_layer(images.features, weight, dims)
-    logits = sphere.features @ sphere.prototypes.T
-    if isinstance(head, LinearHead):
-        logits = logits + head.bias.detach().float().cpu()
+    logits = sphere.features @ sphere.prototypes.T + bias
     before = (images.predictions == images.labels).double().mean().item()
     after = (logits.argmax(dim=1) == images.labels).double().mean().item()
     return sphere, (

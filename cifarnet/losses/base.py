@@ -76,6 +76,11 @@ class Head(nn.Module):
         """The class weights on the unit sphere [C, D], those of `classes`."""
         raise NotImplementedError
 
+    def decision(self) -> tuple[Tensor, Tensor]:
+        """W [C, D] and b [C], fp32: a feature z is taken for the class with the largest W z + b."""
+        unit = self.prototypes()
+        return unit, torch.zeros(len(unit), device=unit.device)
+
     def taken_from(self, tensors: Mapping[str, Tensor], loss: str) -> dict[str, Tensor]:
         """Of the state dict of another head, one of `loss`, the tensors that make sense in this one."""
         return dict(tensors)

@@ -178,6 +178,10 @@ class LinearHead(Head):
         with full_precision(features.device):
             return F.linear(features.to(working), self.weight.to(working), self.bias.to(working))
 
+    def decision(self) -> tuple[Tensor, Tensor]:
+        """W [C, D] and b [C], fp32."""
+        return self.weight.detach().float(), self.bias.detach().float()
+
     def prototypes(self) -> Tensor:
         """The rows of W on the unit sphere [C, D]."""
         return normalize(self.weight.detach().float())[0]

@@ -101,7 +101,7 @@ def save(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Failed(str(path.parent), f"cannot be made ({error.strerror})", "choose another --out") from error
+        raise Failed(str(path.parent), f"cannot be made ({error.strerror})", "choose another `out`") from error
     write_file(path, buffer.getvalue())
 
 
