@@ -48,7 +48,7 @@ def featuremaps(
     from cifarnet.analysis.plots.titles import title_of
     from cifarnet.data.images.decode import ImageError, find_images
     from cifarnet.models.checkpoint import load_model
-    from cifarnet.storage.run_folder import default_checkpoint
+    from cifarnet.storage.find_checkpoint import default_checkpoint
 
     files = find_images(images, recursive)
     path, note = default_checkpoint(checkpoint)

@@ -14,7 +14,7 @@ from cifarnet.losses.registry import LOSSES, Constant, flag_constants
 # Arguments of the library's calls that are options of the commands, besides the configuration's fields.
 ARGUMENTS = {
     "animate", "backend", "channels", "checkpoint", "config", "crop", "csv", "data_out", "download", "figure", "grad_cam", "layer",
-    "dims", "method", "metric", "neighbors", "out", "overwrite", "predictions", "project", "recipe", "recursive", "resume", "init_from", "run", "samples", "split",
+    "dims", "method", "metric", "neighbors", "out", "overwrite", "predictions", "project", "recipe", "recursive", "resume", "init_from", "samples", "split",
 }  # fmt: skip
 SPOKEN = {item.name for item in dataclasses.fields(TrainConfig)} | ARGUMENTS | set(flag_constants())
 QUOTED = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")

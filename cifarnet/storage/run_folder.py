@@ -1,7 +1,6 @@
 """The run folder: its files, its name, its lock, and how a checkpoint is found in it."""
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -9,16 +8,18 @@ import re
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.storage.atomic import sweep_temporaries, write_file
+from cifarnet.storage.lock import file_lock
 from cifarnet.storage.sharded_file import existing, files_of
 
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
-PACKAGED = Path(__file__).parents[1] / "weights" / "baseline-plus.safetensors"  # used where there is no run
 
 
 def next_folder(config: TrainConfig) -> Path:
@@ -51,8 +52,8 @@ class RunFolder:
         self.config, self.metrics = path / "config.json", path / "metrics.jsonl"
         self.last, self.best = path / "last.safetensors", path / "best.safetensors"
         self.state, self.summary = path / "state.safetensors", path / "summary.json"
-        self.predictions = path / "predictions.csv"
-        self._lock: IO[str] | None = None
+        self.predictions, self.job = path / "predictions.csv", path / ".job"
+        self._lock: FileLock | None = None
         self._log_is_behind = False
 
     def own_files(self) -> list[Path]:
@@ -69,11 +70,12 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = file_lock(self.path / ".lock")
+            lock.acquire(timeout=0)
+            self._lock = lock
             sweep_temporaries(self.path)
             tempfile.TemporaryFile(dir=self.path).close()  # an old lock may be writable in a folder that is not
-        except BlockingIOError as error:
+        except Timeout as error:
             raise Refused(
                 str(self.path), "another process is training there", "wait for it, or choose another `out`"
             ) from error
@@ -86,21 +88,22 @@ class RunFolder:
             return
         if error is not None and not self.own_files():  # refused before any work: leave no empty folder behind
             with contextlib.suppress(OSError):
+                self.job.unlink(missing_ok=True)
                 (self.path / ".lock").unlink()
                 self.path.rmdir()
-        self._lock.close()
+        self._lock.release()
 
     def claim(self, job: str) -> None:
-        """Writes into the lock, which this process holds, who trains here (see `distributed.job`)."""
-        if self._lock is not None:
-            self._lock.truncate(0)
-            self._lock.write(job)
-            self._lock.flush()
+        """Writes down who trains here (see `distributed.job`); this process holds the lock."""
+        if job:
+            write_file(self.job, job.encode())
+        else:
+            self.job.unlink(missing_ok=True)
 
     def is_of(self, job: str) -> bool:
-        """Whether the last run in this folder was begun by `job`."""
+        """Was the last run in this folder begun by `job`?"""
         try:
-            return bool(job) and (self.path / ".lock").read_text() == job
+            return bool(job) and self.job.read_text() == job
         except OSError:
             return False
 
@@ -186,40 +189,6 @@ def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
         ways = "`resume` to continue it, or `overwrite` to start again" if existing(folder.state) else "`overwrite`"
         raise Refused(str(out), "already holds a run", f"add {ways}")
     return folder
-
-
-def find_checkpoint(name: str | Path | None) -> Path | None:
-    """The checkpoint that `name` means: a file, or a run folder's best (else last); None: that of runs/latest, if any.
-
-    Raises:
-        Refused: nothing is there, or the folder has no checkpoint.
-    """
-    if name is None:
-        if not LATEST.exists():
-            return None
-        name = LATEST
-    path = Path(name)
-    if not path.is_dir():
-        if path.exists():
-            return path
-        raise Refused(str(name), "there is no such run or checkpoint", "name a run folder or a .safetensors file")
-    folder = RunFolder(path)
-    for candidate in (folder.best, folder.last):
-        if found := existing(candidate):
-            return found
-    raise Refused(str(name), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
-
-
-def default_checkpoint(name: str | Path | None) -> tuple[Path, str]:
-    """The checkpoint that a command uses, and what to tell the user of the choice where it was not his.
-
-    Raises:
-        Refused: as `find_checkpoint`.
-    """
-    path = find_checkpoint(name)
-    if path is None:
-        return PACKAGED, "using the small baseline model that ships with cifarnet (no run in runs/latest)"
-    return path, "" if name is not None else f"using {path}"
 
 
 def read_json(path: Path, fix: str) -> Any:
