@@ -44,23 +44,11 @@ def complexity(
     if every and "arch" in given:
         raise Refused("--all", "takes every architecture", "drop --arch")
     configs, classes = chosen_configs(arch, every, checkpoint, image_size, stem)
-    from cifarnet.analysis.complexity import measure
-
-    console = messages()
-    counted = []
-    for config in configs:
-        try:
-            counted.append(measure(config, classes, batch))
-        except Refused as error:
-            if not every:
-                raise
-            console.print(f"left out: {error}", markup=False)
-    baseline = measure(TrainConfig(arch="baseline"), classes, 1)
-    times = []
-    if measured:
-        known = [config for config in configs if config.arch in {cost.arch for cost in counted}]
-        times = [time_of(config, classes, batch, device, precision) for config in known]
-    rows = [documented(cost, baseline, times[index] if times else None) for index, cost in enumerate(counted)]
+    costs = count(configs, classes, batch, skip=every)
+    (baseline,) = count([TrainConfig(arch="baseline")], classes, 1)
+    times = [time_of(config, classes, batch, device, precision) if measured else None for config, _ in costs]
+    counted = [cost for _, cost in costs]
+    rows = [documented(cost, baseline[1], timing) for cost, timing in zip(counted, times, strict=True)]
     if figure is not None:
         from cifarnet.analysis.plots import complexity as picture
 
@@ -88,6 +76,27 @@ def chosen_configs(
     assert path is not None
     _, info = load_model(path)
     return [info.config], len(info.classes)
+
+
+def count(
+    configs: list[TrainConfig], classes: int, batch: int, skip: bool = False
+) -> list[tuple[TrainConfig, "Complexity"]]:
+    """Each model with its cost; with `skip` one that cannot be is named on stderr and left out.
+
+    Raises:
+        Refused: a model that cannot be, without `skip`.
+    """
+    from cifarnet.analysis.complexity import measure
+
+    counted = []
+    for config in configs:
+        try:
+            counted.append((config, measure(config, classes, batch)))
+        except Refused as error:
+            if not skip:
+                raise
+            messages().print(f"left out: {error}", markup=False)
+    return counted
 
 
 def time_of(config: TrainConfig, classes: int, batch: int, device: str, precision: str) -> "Timing":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ def featuremaps(
 ) -> None:
     """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM."""
     from cifarnet.analysis.plots.titles import title_of
-    from cifarnet.data.images.decode import ImageError, find_images
+    from cifarnet.data.images.decode import find_images
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
@@ -59,27 +59,37 @@ def featuremaps(
         raise Refused("--class", "names the class of --grad-cam", "add --grad-cam")
     if out.is_file():
         raise Refused(str(out), "is a file", "name a folder with --out")
-    console = messages()
     if note:
-        console.print(note)
+        messages().print(note)
     figures = ImageFigures(model, info, layer or [], channels, crop, grad_cam, target, title or title_of(info.config))
-    documents, bad, folders = [], 0, set[Path]()
+    documents = draw_all(figures, files, out, quiet=json_output)
+    if json_output:
+        print_json({"checkpoint": str(path), "images": documents})
+    if bad := len(files) - len(documents):
+        raise Failed("featuremaps", f"{bad} of {len(files)} files could not be used", "see the lines above")
+
+
+def draw_all(figures: "ImageFigures", files: Sequence[Path], out: Path, quiet: bool) -> list[dict[str, Any]]:
+    """Draws each image into its folder in `out` and prints the paths, unless `quiet`; one that is no image is named.
+
+    Returns:
+        the file and the figures of each image that was drawn, as plain JSON values.
+    """
+    from cifarnet.data.images.decode import ImageError
+
+    documents, folders = [], set[Path]()
     for file in files:
         folder = free_folder(out / (file.stem or "image"), folders)
         try:
-            done = figures.draw(file, folder)
+            done = [str(figure) for figure in figures.draw(file, folder)]
         except ImageError as error:
-            console.print(f"error: {error}", markup=False)
-            bad += 1
+            messages().print(f"error: {error}", markup=False)
             continue
-        documents.append({"image": str(file), "figures": [str(figure) for figure in done]})
-        if not json_output:
+        documents.append({"image": str(file), "figures": done})
+        if not quiet:
             for figure in done:
-                print(printable(str(figure)))
-    if json_output:
-        print_json({"checkpoint": str(path), "images": documents})
-    if bad:
-        raise Failed("featuremaps", f"{bad} of {len(files)} files could not be used", "see the lines above")
+                print(printable(figure))
+    return documents
 
 
 def free_folder(wanted: Path, taken: set[Path]) -> Path:
