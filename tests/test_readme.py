@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-import pytest
-
+import cifarnet
 from cifarnet.cli import app
 from cifarnet.engine.recipes import RECIPES
 from cifarnet.losses import LOSSES
@@ -13,12 +12,16 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_examples_run(code):
+def test_examples_run(tmp_path, monkeypatch, capsys):
+    """One after the other, in an empty folder with the picture that they name."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(code, names)
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(code, names)
     assert names["loss"].item() > 0 and names["head"].weight.grad.any()
-    assert names["probabilities"].shape == (8, 10)
+    assert names["probabilities"].shape == (8, 10) and names["embedding"].shape == (1, 64)
+    assert float(capsys.readouterr().out.split()[-1]) == cifarnet.evaluate(names["run"])["accuracy"]
 
 
 def test_every_loss_recipe_and_command_is_named():

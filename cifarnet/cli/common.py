@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cifarnet.cli.options import spoken_error
+from cifarnet.cli.options import spoken, spoken_error
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import CifarnetError, printable
 from cifarnet.core.signals import Stopped, stoppable
@@ -104,7 +104,7 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A Python warning as one line on stderr, without the source line that it came from."""
-    print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+    print(f"warning: {printable(spoken(' '.join(str(message).split())))}", file=sys.stderr)
 
 
 def _drop_output() -> None:

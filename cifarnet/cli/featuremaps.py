@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_json, printable
+from cifarnet.cli.options import spoken
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.models import find_arch
 
@@ -83,7 +84,7 @@ def draw_all(figures: "ImageFigures", files: Sequence[Path], out: Path, quiet: b
         try:
             done = [str(figure) for figure in figures.draw(file, folder)]
         except ImageError as error:
-            messages().print(f"error: {error}", markup=False)
+            messages().print(f"error: {spoken(str(error))}", markup=False)
             continue
         documents.append({"image": str(file), "figures": done})
         if not quiet:

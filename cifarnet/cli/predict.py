@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_json, printable, results
+from cifarnet.cli.options import spoken
 from cifarnet.core.errors import Failed
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def predict(
         for warning in prediction.warnings:
             console.print(f"warning: {printable(warning)}", markup=False)
         if prediction.error:
-            console.print(f"error: {prediction.error}", markup=False)
+            console.print(f"error: {spoken(prediction.error)}", markup=False)
     good = [prediction for prediction in predictions if prediction.error is None]
     if csv is not None:
         write_csv(csv, good)

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cifarnet.cli.options import spoken
 from cifarnet.cli.progress import load_with_progress
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
@@ -114,7 +115,7 @@ class TerminalWatcher(Watcher):
 
     def warn(self, message: str) -> None:
         """Prints a warning."""
-        self.console.print(f"[yellow]warning:[/] {message}")
+        self.console.print(f"[yellow]warning:[/] {spoken(message)}")
 
     def finish(self, run: TrainState, folder: RunFolder, summary: dict[str, Any]) -> None:
         """Draws the run's figures."""

@@ -111,7 +111,7 @@ def test_nothing_is_lost_where_the_rank_is_there():
 def test_sphere_needs_few_dimensions():
     model = build_model(TrainConfig(arch="baseline"), 10)
     images = Embeddings(torch.randn(20, 64), torch.randn(20, 10), torch.arange(20) % 10)
-    with pytest.raises(Refused, match="64 dimensions; add --project, or train with --embed-dim 3"):
+    with pytest.raises(Refused, match="64 dimensions; add `project`, or train with `embed_dim=3`"):
         on_sphere(model, images)
     sphere, note = on_sphere(model, images, dims=3)
     assert sphere.features.shape == (20, 3) and sphere.prototypes.shape == (10, 3)
