@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,13 @@ from cifarnet.cli.options import flag, given_constants, loss_flags, spoken
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
+from cifarnet.data.registry import DATASETS
 from cifarnet.engine.recipes import RECIPES, recipe_values
+from cifarnet.losses import LOSSES
+from cifarnet.models.registry import ARCHS
+
+# Tables whose rows are the values of an option: its help names them.
+ROWS: dict[str, Mapping[str, Any]] = {"arch": ARCHS, "loss": LOSSES, "dataset": DATASETS}
 
 
 def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -25,7 +31,7 @@ def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
             continue
         choices = item.metadata["bounds"].choices
         option = typer.Option(
-            help=spoken(item.metadata["help"]),
+            help=spoken(item.metadata["help"]) + (f": {', '.join(ROWS[item.name])}" if item.name in ROWS else ""),
             rich_help_panel=item.metadata["group"],
             show_default=item.default is not None,
             metavar="|".join(choices) if choices else None,

@@ -25,9 +25,7 @@ LOSS_FIELDS_0_1 = ("scale", "margin", "h", "t_alpha", "easy_margin", "gamma", "l
 class TrainConfig:
     """Everything that decides what a run computes. The defaults are the report's protocol."""
 
-    arch: str = option(
-        "resnet18", "baseline, speednet, resnet18|34|50|101|152, plainnet18|34|50 (no skip connections)", group="Model"
-    )
+    arch: str = option("resnet18", "the network (a plainnet has no skip connections)", group="Model")
     stem: str = option(
         "small",
         "first layers of a ResNet: small (3x3, then max-pool), cifar (3x3, no pool), imagenet (7x7 stride 2)",
@@ -41,7 +39,7 @@ class TrainConfig:
         "none", "bn puts Linear + BatchNorm between backbone and head", group="Model", choices=("none", "bn")
     )
 
-    loss: str = option("ce", "ce, focal, sphereface, cosface, arcface, curricularface, adaface, magface", group="Loss")
+    loss: str = option("ce", "the loss", group="Loss")
     # A fresh one each: `option` makes it a default factory.
     loss_options: dict = option(  # noqa: RUF009
         dict, "constants of the loss, by name; what is not named keeps the original authors' value", group="Loss"
@@ -55,9 +53,7 @@ class TrainConfig:
     )  # fmt: skip
     frozen_head: bool = option(False, "keep the class prototypes random, as the report's code did", group="Loss")
 
-    dataset: str = option(
-        "cifar10", "cifar10, cifar100, digits, folder, webdataset (tar shards), synthetic-identities", group="Data"
-    )
+    dataset: str = option("cifar10", "the data set (webdataset: tar shards)", group="Data")
     data_dir: str | None = option(
         None,
         "where the data is: a folder, or a pattern of tar shards (default: the user's cache)",

@@ -1,12 +1,17 @@
-"""Images and labels: sources, checks, augmentation and the loader."""
+"""Images and labels: sources, checks, augmentation and the loader. The table of data sets is here without torch."""
 
-from cifarnet.data.dataset import AnySplit, Dataset, Split, hold_out
-from cifarnet.data.images.streamed import StreamedSplit
-from cifarnet.data.loader import Loader
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from cifarnet.data.registry import DATASETS, load, load_options
 from cifarnet.data.request import cache_folder
-from cifarnet.data.sources.origin import pixels_of
-from cifarnet.data.sources.synthetic import FeatureSplit, Identities
+
+if TYPE_CHECKING:
+    from cifarnet.data.dataset import AnySplit, Dataset, Split, hold_out
+    from cifarnet.data.images.streamed import StreamedSplit
+    from cifarnet.data.loader import Loader
+    from cifarnet.data.sources.origin import pixels_of
+    from cifarnet.data.sources.synthetic import FeatureSplit, Identities
 
 __all__ = [
     "DATASETS",
@@ -23,3 +28,14 @@ __all__ = [
     "load_options",
     "pixels_of",
 ]
+
+_HOME = dict.fromkeys(("AnySplit", "Dataset", "Split", "hold_out"), "cifarnet.data.dataset")
+_HOME |= {"StreamedSplit": "cifarnet.data.images.streamed", "Loader": "cifarnet.data.loader"}
+_HOME |= dict.fromkeys(("FeatureSplit", "Identities"), "cifarnet.data.sources.synthetic")
+_HOME |= {"pixels_of": "cifarnet.data.sources.origin"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
