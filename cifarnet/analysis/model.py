@@ -22,7 +22,7 @@ from cifarnet.storage.find_checkpoint import PACKAGED, default_checkpoint
 
 
 class Model:
-    """What `cifarnet.load` returns.
+    """A trained network with its classes and its normalisation; `cifarnet.load` returns it.
 
     Images are paths, PIL images, uint8 arrays [H, W, 3], tensors [3, H, W] or [N, 3, H, W] (uint8, or float in [0, 1]),
     a list of single ones, or a folder of image files. They are resized and normalised as `cifarnet predict` does.

@@ -1,4 +1,4 @@
-"""What all commands share: results on stdout, messages on stderr, errors in one line with their exit code."""
+"""Shared by all commands: results on stdout, messages on stderr, errors in one line with their exit code."""
 
 import contextlib
 import csv

@@ -37,7 +37,7 @@ def complexity(
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """What a model costs: parameters, MACs and FLOPs (1 MAC = 2 FLOPs), memory, and the ratio to the baseline CNN."""
+    """The costs of a model: parameters, MACs and FLOPs (1 MAC = 2 FLOPs), memory, and the ratio to the baseline CNN."""
     given = given_options(context)
     if checkpoint is not None and given & {"arch", "every", "stem", "image_size"}:
         raise Refused("--checkpoint", "says itself what the model is", "drop --arch, --all, --stem and --image-size")

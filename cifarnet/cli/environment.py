@@ -1,4 +1,4 @@
-"""What a bug report needs first: versions, devices, the head's backend and why, where the data is, room on the disk."""
+"""The facts that a bug report needs first: versions, devices, the head's backend and why, where the data is, room on the disk."""
 
 import importlib.metadata
 import os
@@ -87,7 +87,7 @@ def devices() -> dict[str, Any]:
 
 
 def backend() -> dict[str, Any]:
-    """What `--backend auto` runs the margin head on, why, and what the extension was built for ({}: not built)."""
+    """The backend that `--backend auto` chooses, why, and the extension's build ({}: not built)."""
     device = pick_device("auto").type
     built, asked = kernels.build_info(), os.environ.get("CIFARNET_BACKEND", "")
     with warnings.catch_warnings(record=True) as caught:
@@ -122,7 +122,7 @@ def data(data_dir: Path | None) -> dict[str, Any]:
 
 
 def folder_state(path: Path) -> str:
-    """Whether the folder is there and can be written."""
+    """Is the folder there, and can it be written?"""
     place = existing(path)
     usable = place.is_dir() and os.access(place, os.W_OK)
     if place == path.absolute():
@@ -151,7 +151,7 @@ def runs() -> dict[str, Any]:
 
 
 def problems(found: dict[str, Any]) -> list[str]:
-    """What of all this is likely to be in the way, with what to do."""
+    """The facts that are likely to be in the way, each with its remedy."""
     listed = [f"{name} is missing: reinstall cifarnet" for name, text in found["versions"].items() if text == "missing"]
     if found["backend"]["auto"] is None or "not used" in found["backend"]["why"]:
         listed.append(found["backend"]["why"])

@@ -1,4 +1,4 @@
-"""What the commands that draw share: opening a model with images of its data, and passing these through it."""
+"""Shared by the commands that draw: opening a model with images of its data, and passing these through it."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +38,7 @@ class Opened:
 
     @property
     def angular(self) -> bool:
-        """Whether the loss compares angles."""
+        """Does the loss compare angles?"""
         return LOSSES[self.info.config.loss].angular
 
 

@@ -173,7 +173,7 @@ def sphere(view: View, project: Project = False, dims: Dims = 3) -> Numbers:
 
 @figure(app, samples=0)
 def angles(view: View) -> Numbers:
-    """What a margin does: angles to the own and the nearest other prototype, prototype cosines, feature lengths."""
+    """The work of a margin: angles to the own and the nearest other prototype, prototype cosines, feature lengths."""
     from cifarnet.analysis.embedding import measure_angles
     from cifarnet.analysis.plots import angles as picture
 

@@ -52,7 +52,7 @@ def _pick_for_rank(name: str, ranks: Ranks, present: list[str]) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What to call the device in a message: the GPU's product name, or the CPU with its thread count."""
+    """The device's name in a message: the GPU's product name, or the CPU with its thread count."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
@@ -62,7 +62,7 @@ def device_name(device: torch.device) -> str:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 arithmetic is native on the device and faster there than fp32.
+    """Is bf16 arithmetic native on the device, and faster there than fp32?
 
     On a CPU that takes matrix units (AMX) or an AMD core. An Intel core with AVX512-BF16 alone is slower in bf16: a
     ResNet-18 step at 131 images a second, 148 in fp32; with AMX 395 and 215, on an AMD EPYC 310 and 185.
@@ -75,7 +75,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def probe_cpu(name: str) -> bool:
-    """What torch knows of the processor; False where this torch has no such probe."""
+    """A fact about the processor, as torch sees it; False where this torch has no such probe."""
     probe = getattr(torch.cpu, name, None)
     return probe is not None and bool(probe())
 

@@ -91,7 +91,7 @@ class Ranks:
             self.sum(torch.zeros(()))
 
     def gather(self, work: Callable[[], T], named: bool = True) -> list[T]:
-        """What `work` returns on each of all ranks, in their order; small values that pickle. No collective inside it.
+        """The results of `work` on all ranks, in their order; small values that pickle. No collective inside it.
 
         Raises:
             Refused, Failed: `work` did on some rank; every rank then raises the error of the lowest such rank. It names
@@ -137,7 +137,7 @@ class Ranks:
             self.gather(lambda: None)
 
     def of_first(self, work: Callable[[], T]) -> T:
-        """What `work` returns on the first rank, on all ranks; only there is it called. Raises as `gather`."""
+        """The result of `work` on the first rank, on all ranks; only there is it called. Raises as `gather`."""
         results = self.gather(lambda: work() if self.first else None, named=False)
         return results[0]  # type: ignore[return-value]
 
@@ -173,7 +173,7 @@ def restarts() -> int:
 
 
 def may_restart() -> bool:
-    """Whether torchrun was told to start the processes again after a fault (--max-restarts)."""
+    """Was torchrun told to start the processes again after a fault (--max-restarts)?"""
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
 
 

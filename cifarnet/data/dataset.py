@@ -15,7 +15,7 @@ CHUNK = 4096  # images looked at together: 12 MB of 32x32 pixels, whatever the s
 
 
 class AnySplit(Protocol):
-    """What the loader needs of a split: in memory (`Split`) or on disk (`streamed.StreamedSplit`)."""
+    """A split as the loader takes it: in memory (`Split`) or on disk (`streamed.StreamedSplit`)."""
 
     @property
     def labels(self) -> Tensor: ...

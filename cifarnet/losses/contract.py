@@ -1,4 +1,4 @@
-"""What every head asks of its input, on every backend and device."""
+"""The demands of every head on its input, on every backend and device."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -50,5 +50,5 @@ def full_precision(device: torch.device) -> AbstractContextManager:
 
 
 def working_type(features: Tensor) -> torch.dtype:
-    """What a head computes in: float64 of float64 features, else float32."""
+    """The type that a head computes in: float64 of float64 features, else float32."""
     return torch.float64 if features.dtype == torch.float64 else torch.float32

@@ -28,7 +28,7 @@ FORMAT = "cifarnet-1"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint says of its model: everything needed to rebuild it and to use it on an image.
+    """The text of a checkpoint about its model: everything needed to rebuild it and to use it on an image.
 
     mean, std: per channel, of pixels in [0, 1]; epoch: epochs trained; metrics: of that epoch; backend: what ran the head.
     """

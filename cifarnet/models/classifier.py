@@ -35,7 +35,7 @@ class Classifier(nn.Module):
 
 
 def build_neck(kind: str, in_features: int, embed_dim: int) -> nn.Module:
-    """What stands between backbone [B, D] and head [B, E]: nothing, a linear map without bias, or Linear + BatchNorm.
+    """The module between backbone [B, D] and head [B, E]: nothing, a linear map without bias, or Linear + BatchNorm.
 
     With `embed_dim` 2 or 3 the last layer is split in two (D -> E without bias, E -> C), so that features can be drawn.
     """

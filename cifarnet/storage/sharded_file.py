@@ -35,7 +35,7 @@ class Rows:
     start: int
 
     def name(self, whole: str) -> str:
-        """What they are called in a file."""
+        """Their name in a file."""
         return f"{whole}[{self.start}:{self.start + len(self.tensor)}]"
 
 

@@ -91,7 +91,7 @@ def augment(policy: str, images: Tensor, draws: Tensor, scale: Tensor, shift: Te
 def choices(
     policy: str, draws: Tensor, cutout: int, device: torch.device
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """What the draws come to, on `device` in one copy; what is off is neither worked out nor sent.
+    """The choices that the draws stand for, on `device` in one copy; what is off is neither worked out nor sent.
 
     Returns:
         top, left and flip, [B, 1] each, unless the policy is none; blends [B, 18] and hue [B, 1] of `report`; cutout's
@@ -197,7 +197,7 @@ def jitter_draws(draws: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def jitter_plan(order: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """What `jitter_` needs: three blends before the hue and three after it, of which each image uses three.
+    """The plan that `jitter_` follows: three blends before the hue and three after it, of which each image uses three.
 
     Brightness, contrast and saturation all are `f * image + (1 - f) * other`, where other is black, the mean grey or
     the grey image: with coefficients for (image, grey image, mean grey) one step serves all three, and (1, 0, 0) does

@@ -1,4 +1,4 @@
-"""What is remembered of images between two starts: that they can be read, their sums, and their pixels where these fit.
+"""The memory of images between two starts: that they can be read, their sums, and their pixels where these fit.
 
 A second start decodes nothing; after a change it decodes the images that are new. An image is known by its key, a
 hash of its name, size and time of change: the index holds no names, so nothing in it can point anywhere.
@@ -30,7 +30,7 @@ STAMP = "images"
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """What is known of N images.
+    """The facts known of N images.
 
     Args:
         keys: int64 [N].
@@ -43,7 +43,7 @@ class Index:
     pixels: Tensor
 
     def covers(self, keys: Tensor, in_memory: bool) -> bool:
-        """Whether these are the images, in this order."""
+        """Are these the images, in this order?"""
         return torch.equal(self.keys, keys) and (not in_memory or len(self.pixels) == len(keys))
 
 
@@ -141,7 +141,7 @@ def read_index(path: Path, size: int) -> Index | None:
 def complete(
     known: Index | None, whole: StreamedSplit, keys: Tensor, in_memory: bool, progress: Progress | None
 ) -> tuple[Index, Tensor, list[Unreadable]]:
-    """What is known of `whole`, put into its order, and the rest decoded; which images can be read, and why the others not."""
+    """The facts known of `whole`, put into its order, and the rest decoded; which images can be read, and why the others not."""
     size, count = whole.image_size, len(whole)
     sums = torch.zeros(count, 6, dtype=torch.int64)
     pixels = torch.empty(count if in_memory else 0, 3, size, size, dtype=torch.uint8)

@@ -72,7 +72,7 @@ class StreamedSplit:
     def decode(
         self, indices: Iterable[Tensor], workers: int, collate: Callable[[list[Any]], Any] | None = None
     ) -> Iterator[Any]:
-        """What `collate` (by default `stack`) makes, in the worker, of each tensor of indices."""
+        """The result of `collate` (by default `stack`), run in the worker, for each tensor of indices."""
         loader = DataLoader(
             Decoder(self.source, self.image_size),
             batch_sampler=map(Tensor.tolist, indices),  # type: ignore[arg-type]  # lazily: an epoch of Python integers is large
@@ -88,7 +88,7 @@ class StreamedSplit:
 
 
 class Decoder(TorchDataset):
-    """What runs in a worker: an image's pixels, or (name, why) as a value, since an exception would lose its type."""
+    """Runs in a worker: an image's pixels, or (name, why) as a value, since an exception would lose its type."""
 
     def __init__(self, source: Source, image_size: int) -> None:
         self.source, self.image_size = source, image_size

@@ -19,7 +19,7 @@ SLACK = 1 << 20  # bytes that an archive may hold beyond its named files: header
 
 @dataclass(frozen=True)
 class Archive:
-    """What is published about an archive.
+    """An archive as it was published.
 
     Args:
         url: the official address.

@@ -46,7 +46,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def pixels_of(data: Dataset) -> str:
-    """What a figure measured on CIFAR-10 must say of its pixels; of another set its name.
+    """The words that a figure measured on CIFAR-10 owes its pixels; of another set its name.
 
     "exact" only where the training images have the published contrast to the last digit and no image is known to be substituted.
     """

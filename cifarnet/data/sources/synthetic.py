@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Identities:
-    """What decides every feature: number of classes, D, angular spread in degrees, seed."""
+    """Everything that decides a feature: number of classes, D, angular spread in degrees, seed."""
 
     classes: int
     dim: int

@@ -48,7 +48,7 @@ class Shard:
 
 @dataclass
 class Sample:
-    """What has been seen of one key: the image's name, offset and size, and the label."""
+    """The members of one key so far: the image's name, offset and size, and the label."""
 
     key: str
     image: tuple[str, int, int] | None = None
@@ -95,7 +95,7 @@ def read_shard(path: Path, count: int = 1, number: int = 0, progress: Progress |
 
 
 def fits(arrays: dict[str, Any], size: int) -> bool:
-    """Whether arrays from the cache could be those of a file of `size` bytes."""
+    """Could arrays from the cache be those of a file of `size` bytes?"""
     offsets, sizes, labels, called = (arrays[name] for name in SHAPES)
     if called.shape != (len(offsets), NAME_WIDTH) or not len(offsets) == len(sizes) == len(labels) > 0:
         return False

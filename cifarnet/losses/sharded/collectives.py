@@ -1,4 +1,4 @@
-"""What the ranks that share a head tell each other: samples, log-sums, gradients. Alone, nothing is sent."""
+"""The exchange between ranks that share a head: samples, log-sums, gradients. Alone, nothing is sent."""
 
 from dataclasses import dataclass
 
