@@ -103,16 +103,16 @@ def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tu
     """The recipe, the values it sets, and those that the command line put in their place."""
     values = merged(recipe_values(recipe, config.loss), FEATURE_VALUES if config.dataset == SYNTHETIC else {})
     here, changed = spelled(values, config), spelled(given, config)
-    set_here = " ".join(f"{name} {value}" for name, value in here.items() if name not in changed)
-    rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}"), ("sets", set_here)]
-    rows += [("changed", " ".join(f"{name} {value}" for name, value in changed.items()))]
+    rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}")]
+    rows += [("sets", " ".join(text for text in here if text not in changed)), ("changed", " ".join(changed))]
     return [(name, text) for name, text in rows if text]
 
 
-def spelled(values: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
-    """Flags with the values that `config` has of them."""
-    flags = {flag(name): getattr(config, name) for name in values if name != "loss_options"}
-    return flags | {flag(name): config.loss_options.get(name) for name in values.get("loss_options", {})}
+def spelled(values: dict[str, Any], config: TrainConfig) -> list[str]:
+    """The options named in `values`, with the values that `config` has of them."""
+    found = [f"{flag(name)} {getattr(config, name)}" for name in values if name != "loss_options"]
+    constants = {name: config.loss_options.get(name) for name in values.get("loss_options", {})}
+    return found + [spoken(f"`{name}={value}`") for name, value in constants.items()]
 
 
 def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainConfig:

@@ -41,7 +41,7 @@ class TrainConfig:
 
     loss: str = option("ce", "the loss", group="Loss")
     # A fresh one each: `option` makes it a default factory.
-    loss_options: dict = option(  # noqa: RUF009
+    loss_options: dict[str, Any] = option(  # noqa: RUF009
         dict, "constants of the loss, by name; what is not named keeps the original authors' value", group="Loss"
     )
     head_parallel: bool = option(

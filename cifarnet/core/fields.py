@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import Field, dataclass, field
-from typing import Any
+from typing import Any, get_origin
 
 from cifarnet.core.errors import Refused
 
@@ -51,7 +51,7 @@ def option(
 
 def check_type(item: Field, value: Any, source: str) -> None:
     """Refuses a value of another type than the field's, naming `source`; an integer may stand for a float."""
-    allowed: Any = item.type
+    allowed: Any = dict if get_origin(item.type) is dict else item.type
     number_for_flag = isinstance(value, bool) and allowed is not bool
     integer_for_float = isinstance(value, int) and allowed in (float, float | None)
     if number_for_flag or not (integer_for_float or isinstance(value, allowed)):
