@@ -23,7 +23,7 @@ using torch::autograd::tensor_list;
 TORCH_LIBRARY(cifarnet, library) {
   library.def(
       "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
-      "float h, float t_alpha, bool easy, bool training) "
+      "float[] constants, bool training) "
       "-> (Tensor loss, Tensor state, Tensor statistics, Tensor cosines)");
   library.def(
       "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
@@ -33,13 +33,13 @@ TORCH_LIBRARY(cifarnet, library) {
 namespace {
 
 Forward call_forward(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
-                     int64_t loss, double scale, double margin, double h, double t_alpha, bool easy, bool training) {
+                     int64_t loss, double scale, double margin, at::ArrayRef<double> constants, bool training) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("cifarnet::margin_loss", "")
-          .typed<Forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double, double, double,
-                         double, bool, bool)>();
-  return op.call(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
+          .typed<Forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double, double,
+                         at::ArrayRef<double>, bool)>();
+  return op.call(features, weight, labels, state, loss, scale, margin, constants, training);
 }
 
 Backward call_backward(const Tensor& grad, const Tensor& features, const Tensor& weight, const Tensor& labels,
@@ -54,17 +54,17 @@ Backward call_backward(const Tensor& grad, const Tensor& features, const Tensor&
 struct MarginLoss : torch::autograd::Function<MarginLoss> {
   static tensor_list forward(AutogradContext* context, const Tensor& features, const Tensor& weight,
                              const Tensor& labels, const Tensor& state, int64_t loss, double scale, double margin,
-                             double h, double t_alpha, bool easy, bool training) {
+                             at::ArrayRef<double> constants, bool training) {
     at::AutoDispatchBelowADInplaceOrView below;
     auto [value, next, statistics, cosines] =
-        call_forward(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
+        call_forward(features, weight, labels, state, loss, scale, margin, constants, training);
     context->save_for_backward({features, weight, labels, statistics, cosines});
     context->set_materialize_grads(false);
     return {value, next, statistics, cosines};
   }
 
   static tensor_list backward(AutogradContext* context, const tensor_list& grads) {
-    tensor_list result(11);
+    tensor_list result(9);
     if (!grads[0].defined()) return result;
     TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled(), "the margin kernels have no second derivative; ",
                                 "use backend='torch' for it");
@@ -79,12 +79,12 @@ struct MarginLoss : torch::autograd::Function<MarginLoss> {
 };
 
 Forward margin_loss_autograd(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
-                             int64_t loss, double scale, double margin, double h, double t_alpha, bool easy,
+                             int64_t loss, double scale, double margin, at::ArrayRef<double> constants,
                              bool training) {
   const auto dual = [](const Tensor& tensor) { return tensor._fw_grad(/*level=*/0).defined(); };
   TORCH_CHECK_NOT_IMPLEMENTED(!dual(features) && !dual(weight), "the margin kernels have no forward-mode derivative; ",
                               "use backend='torch' for it");
-  auto out = MarginLoss::apply(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training);
+  auto out = MarginLoss::apply(features, weight, labels, state, loss, scale, margin, constants, training);
   // Only the loss has a derivative. (mark_non_differentiable would say so too, and compiled autograd does not know it.)
   return {out[0], out[1].detach(), out[2].detach(), out[3].detach()};
 }

@@ -145,9 +145,8 @@ std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& option
 }  // namespace
 
 Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
-                    const at::Tensor& state, int64_t loss_number, double scale, double margin, double h, double t_alpha,
-                    bool easy, bool training) {
-  const Options options = make_options(loss_number, scale, margin, h, t_alpha, easy);
+                    const at::Tensor& state, int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool training) {
+  const Options options = make_options(loss_number, scale, margin, constants);
   check_inputs(features, weight, labels, state, options);
   const CpuBatch batch(features, weight, labels, keeps_cosines(features, weight));
   check_labels(batch);

@@ -41,10 +41,19 @@ std::vector<std::string> names_of(List<Each...>) {
 }
 inline std::vector<std::string> loss_names() { return names_of(Losses()); }
 
-inline Options make_options(int64_t loss, double scale, double margin, double h, double t_alpha, bool easy) {
+template <typename... Each>
+std::vector<int64_t> constants_of(List<Each...>) {
+  return {int64_t(Each::kConstants)...};
+}
+
+inline Options make_options(int64_t loss, double scale, double margin, at::ArrayRef<double> constants) {
   TORCH_CHECK_VALUE(loss >= 0 && loss < Losses::kCount, "there is no loss number ", loss, ": there are ", Losses::kCount);
-  return {int(loss), float(scale),   float(margin), float(std::cos(margin)), float(std::sin(margin)),
-          float(h),  float(t_alpha), easy};
+  const int64_t wanted = constants_of(Losses())[loss], given = int64_t(constants.size());
+  TORCH_CHECK_VALUE(given == wanted && wanted <= kMostConstants, loss_names()[loss], " has ", wanted,
+                    " constants besides scale and margin, not ", given);
+  Options options{int(loss), float(scale), float(margin), float(std::cos(margin)), float(std::sin(margin)), {}};
+  std::copy(constants.begin(), constants.end(), options.constants);
+  return options;
 }
 
 // A batch and its prototypes, contiguous.

@@ -75,8 +75,8 @@ void many_forward(const CudaBatch& batch, ManyForward in, const Tensor& kept, co
 }
 
 Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
-                     int64_t loss_number, double scale, double margin, double h, double t_alpha, bool easy, bool training) {
-  const Options options = make_options(loss_number, scale, margin, h, t_alpha, easy);
+                     int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool training) {
+  const Options options = make_options(loss_number, scale, margin, constants);
   check_inputs(features, weight, labels, state, options);
   const DeviceGuard guard(features.device());
   const CudaBatch batch(features, weight, labels, keeps_cosines(features, weight));

@@ -27,11 +27,14 @@ constexpr float kNormCeiling = 3e38f;  // a norm too large for a float counts as
 constexpr float kCosineLimit = 1.0f - 1e-7f;  // beyond it value and derivative are those at the limit
 constexpr float kPi = 3.14159265358979f;
 
-// The loss's number and its constants; the margin's cosine and sine are taken once a call.
+constexpr int kMostConstants = 4;
+
+// The loss's number, scale and margin, and its other constants in the order of its row; a loss's enum names their places. The
+// margin's cosine and sine are taken once a call.
 struct Options {
   int loss;
-  float scale, margin, cos_margin, sin_margin, h, t_alpha;
-  bool easy;
+  float scale, margin, cos_margin, sin_margin;
+  float constants[kMostConstants];
 };
 
 // What a margin sees of a sample: c_y, clamped; sin(theta_y), positive; |z|.
@@ -82,6 +85,7 @@ MARGIN_FN Angular angular(float cosine, float sine, float margin, float cos_m, f
 // of what is observed of each sample.
 struct Margin {
   static constexpr int kState = 0;               // numbers of running state
+  static constexpr int kConstants = 0;           // constants besides scale and margin
   static constexpr bool kShapesNegatives = false;  // whether shaped() changes a cosine
   MARGIN_FN float observed(float cosine, float) { return clamp_cosine(cosine); }
   MARGIN_FN void next_state(const Options&, float, float, const float*, float*) {}
@@ -96,9 +100,11 @@ struct CosFace : Margin {
 
 struct ArcFace : Margin {
   static constexpr const char* kName = "arcface";
+  enum { kEasy, kConstants };
   MARGIN_FN void aim(const Options& options, const Angle& angle, const float*, Target& target) {
     const Angular moved =
-        angular(angle.cosine, angle.sine, options.margin, options.cos_margin, options.sin_margin, options.easy);
+        angular(angle.cosine, angle.sine, options.margin, options.cos_margin, options.sin_margin,
+                options.constants[kEasy] != 0.0f);
     target.psi = moved.psi;
     target.slope = moved.slope;
   }
@@ -153,9 +159,11 @@ struct AdaFace : Margin {
   static constexpr const char* kName = "adaface";
   static constexpr int kState = 2;  // the running mean and standard deviation of the norms
   static constexpr float kClipEps = 1e-3f, kMaxNorm = 100.0f;
+  enum { kH, kRate, kConstants };  // h, t_alpha
   MARGIN_FN void aim(const Options& options, const Angle& angle, const float* state, Target& target) {
     const float bounded = observed(angle.cosine, angle.norm);
-    const float push = options.margin * clamp(options.h * (bounded - state[0]) / (state[1] + kClipEps), -1.0f, 1.0f);
+    const float quality = options.constants[kH] * (bounded - state[0]) / (state[1] + kClipEps);
+    const float push = options.margin * clamp(quality, -1.0f, 1.0f);
     const float theta = acosf(angle.cosine) - push;
     const bool inside = theta >= kClipEps && theta <= kPi - kClipEps;
     const float clipped = clamp(theta, kClipEps, kPi - kClipEps);
@@ -164,8 +172,9 @@ struct AdaFace : Margin {
   }
   MARGIN_FN float observed(float, float norm) { return clamp(norm, kClipEps, kMaxNorm); }
   MARGIN_FN void next_state(const Options& options, float mean, float std, const float* state, float* next) {
-    next[0] = options.t_alpha * mean + (1.0f - options.t_alpha) * state[0];
-    next[1] = options.t_alpha * std + (1.0f - options.t_alpha) * state[1];
+    const float rate = options.constants[kRate];
+    next[0] = rate * mean + (1.0f - rate) * state[0];
+    next[1] = rate * std + (1.0f - rate) * state[1];
   }
 };
 

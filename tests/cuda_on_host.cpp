@@ -7,7 +7,7 @@
 TORCH_LIBRARY(cifarnet_on_host, library) {
   library.def(
       "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
-      "float h, float t_alpha, bool easy, bool training) -> (Tensor, Tensor, Tensor, Tensor)");
+      "float[] constants, bool training) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
       "bool want_features, bool want_weight) -> (Tensor, Tensor)");

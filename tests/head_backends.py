@@ -36,8 +36,7 @@ def evaluate(request):
             z, w, y, state = (x.cuda() for x in (z, w, y, state))
         z, w = z.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
         function = margin_loss if backend == "torch" else kernels.margin_loss
-        constants["easy_margin"] = constants.pop("easy", False)
-        options = MarginOptions(loss, {**LOSSES[loss].defaults, **constants})
+        options = options_of(loss, constants)
         value, new, _ = function(z, w, y, options, state, training)
         gradients = torch.autograd.grad(value, (z, w), torch.tensor(upstream, device=z.device))
         return tuple(x.detach().cpu() for x in (value, new, *gradients))
@@ -46,10 +45,18 @@ def evaluate(request):
     extension.keep_cosines(kept)
 
 
+def options_of(loss, constants):
+    """MarginOptions without a check, of constants as the reference names them: `easy` is easy_margin, and s and m may be superfluous."""
+    given = {"easy_margin" if name == "easy" else name: value for name, value in constants.items()}
+    row = {name: given.get(name, default) for name, default in LOSSES[loss].defaults.items()}
+    return MarginOptions(loss, {**row, **{name: given[name] for name in ("scale", "margin") if name in given}})
+
+
 def run_on_host(on_host, loss, z, w, y, state, training, upstream, most_kept, **constants):
     on_host.keep_cosines(most_kept)
-    constants = {"h": 0.333, "t_alpha": 0.01, "easy": False, **constants}
-    numbers = [float(constants[name]) for name in ("scale", "margin", "h", "t_alpha")]
+    options = options_of(loss, constants)
     number = on_host.losses().index(loss)
-    value, new, rows, cosines = on_host.margin_loss(z, w, y, state, number, *numbers, constants["easy"], training)
+    value, new, rows, cosines = on_host.margin_loss(
+        z, w, y, state, number, options.scale, options.margin, options.others, training
+    )
     return value, new, *on_host.margin_loss_backward(torch.tensor(upstream), z, w, y, rows, cosines, True, True)

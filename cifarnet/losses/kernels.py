@@ -151,9 +151,7 @@ def margin_loss(
         loss_number(options.loss),
         options.scale,
         options.margin,
-        options.constants.get("h", 0.333),
-        options.constants.get("t_alpha", 0.01),
-        bool(options.constants.get("easy_margin", False)),
+        options.others,
         training,
     )
     return loss, new_state, rows
@@ -227,7 +225,7 @@ def _register_fakes() -> None:
     """Output shapes for torch.compile; the cosines come back for backward unless there are too many of them."""
 
     @torch.library.register_fake("cifarnet::margin_loss")
-    def loss(features, weight, labels, state, loss, scale, margin, h, t_alpha, easy, training):  # type: ignore[no-untyped-def]
+    def loss(features, weight, labels, state, loss, scale, margin, constants, training):  # type: ignore[no-untyped-def]
         samples, classes = features.shape[0], weight.shape[0]
         kept = samples if samples * classes <= _extension.kept_cosines() else 0
         new = features.new_empty

@@ -28,6 +28,11 @@ class MarginOptions:
         """m: radians for arcface and its kin, a cosine for cosface, sphereface's multiplier; 0 where it follows the norm."""
         return self.constants.get("margin", 0.0)
 
+    @property
+    def others(self) -> list[float]:
+        """All constants but scale and margin, in the order of the row, as the kernels take them."""
+        return [float(value) for name, value in self.constants.items() if name not in ("scale", "margin")]
+
     def __str__(self) -> str:
         return ", ".join([self.loss, *(f"{name}={value}" for name, value in self.constants.items())])
 

@@ -243,4 +243,4 @@ def test_a_loss_number_that_is_none_is_refused(batch):
     z, y = batch
     for number in (-1, 6, 99):
         with pytest.raises(ValueError, match=f"there is no loss number {number}"):
-            torch.ops.cifarnet.margin_loss(z, z[:C], y, torch.empty(0), number, 64.0, 0.5, 0.3, 0.01, False, True)
+            torch.ops.cifarnet.margin_loss(z, z[:C], y, torch.empty(0), number, 64.0, 0.5, [0.0], True)

@@ -5,10 +5,11 @@ import math
 
 import pytest
 import torch
+from head_backends import options_of
 from margin_reference import ORIGINAL, STATE, reference
 
-from cifarnet.core.config import MarginOptions
 from cifarnet.losses import LOSSES, kernels
+from cifarnet.losses.options import margin_options
 
 EXTENSION = pytest.importorskip("cifarnet._C", reason="the extension is not built")
 kernels.resolve("cpu", "cpu")  # loads it, or says why not
@@ -54,7 +55,7 @@ def sample(loss, n, d, c, device="cpu", dtype=torch.float32, weight_dtype=torch.
 def compiled(loss, features, weight, labels, state, training=True, **constants):
     """Loss, new state and both gradients from the kernels."""
     constants = {**ORIGINAL[loss], **constants}
-    options = MarginOptions(loss, easy_margin=constants.pop("easy", False), **constants)
+    options = options_of(loss, constants)
     z, w = features.detach().requires_grad_(), weight.detach().requires_grad_()
     value, new, _ = kernels.margin_loss(z, w, labels, options, state, training)
     return value, new, *torch.autograd.grad(value * 1.5, (z, w))
@@ -202,7 +203,7 @@ def test_only_the_gradient_that_is_asked_for(regime, wanted):
     EXTENSION.keep_cosines(kept)
     z, w, y, state = sample("magface", n, d, c)
     (z if wanted == "features" else w).requires_grad_()
-    (kernels.margin_loss(z, w, y, MarginOptions("magface"), state, True)[0] * 1.5).backward()
+    (kernels.margin_loss(z, w, y, margin_options("magface"), state, True)[0] * 1.5).backward()
     both = compiled("magface", z, w, y, state)
     got, other = (z.grad, w.grad) if wanted == "features" else (w.grad, z.grad)
     assert other is None
@@ -211,8 +212,7 @@ def test_only_the_gradient_that_is_asked_for(regime, wanted):
 
 def test_the_rows_hold_what_sharding_needs():
     z, w, y, state = sample("cosface", 9, 16, 200)
-    options = (0, 64.0, 0.35, 0.0, 0.0, False, True)
-    _, _, rows, _ = torch.ops.cifarnet.margin_loss(z, w, y, state, *options)
+    _, _, rows, _ = torch.ops.cifarnet.margin_loss(z, w, y, state, kernels.loss_number("cosface"), 64.0, 0.35, [], True)
     norm, cosine, highest, log_others = rows[:, :4].T
     unit = torch.nn.functional.normalize
     truth = unit(z.double()) @ unit(w.double()).T
@@ -229,7 +229,7 @@ def test_what_is_refused():
     z, w, y, state = sample("arcface", 6, 8, 4)
 
     def run(z, w, y, state=state, loss="arcface"):
-        return kernels.margin_loss(z, w, y, MarginOptions(loss), state, True)
+        return kernels.margin_loss(z, w, y, margin_options(loss), state, True)
 
     with pytest.raises(IndexError, match=r"label 4 of sample 2 is out of range: there are 4 classes"):
         run(z, w, torch.tensor([0, 1, 4, 0, 0, 0]))
@@ -259,12 +259,20 @@ def test_every_angular_loss_has_its_kernels():
 def test_an_unknown_loss_number_is_an_error(number, device):
     z, w, y, state = sample("arcface", 6, 8, 4, device)
     with pytest.raises(ValueError, match=f"there is no loss number {number}"):
-        torch.ops.cifarnet.margin_loss(z, w, y, state, number, 64.0, 0.5, 0.3, 0.01, False, True)
+        torch.ops.cifarnet.margin_loss(z, w, y, state, number, 64.0, 0.5, [0.0], True)
+
+
+@pytest.mark.parametrize("constants", [[], [0.3, 0.01, 0.0]])
+def test_another_number_of_constants_is_an_error(constants):
+    """A row of LOSSES and the loss in C++ must have the same ones."""
+    z, w, y, state = sample("adaface", 6, 8, 4)
+    with pytest.raises(ValueError, match=f"adaface has 2 constants besides scale and margin, not {len(constants)}"):
+        torch.ops.cifarnet.margin_loss(z, w, y, state, kernels.loss_number("adaface"), 64.0, 0.4, constants, True)
 
 
 def test_a_second_derivative_is_refused():
     z, w, y, state = sample("arcface", 6, 8, 4)
     z.requires_grad_()
-    loss, *_ = kernels.margin_loss(z, w, y, MarginOptions("arcface"), state, True)
+    loss, *_ = kernels.margin_loss(z, w, y, margin_options("arcface"), state, True)
     with pytest.raises(NotImplementedError, match="no second derivative"):
         torch.autograd.grad(loss, z, create_graph=True)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from head_backends import options_of
 from margin_reference import ORIGINAL
 from torch import nn
 
@@ -15,10 +16,19 @@ kernels.resolve("cpu", "cpu")
 def arguments(loss, n=12, d=20, c=7):
     torch.manual_seed(0)
     head = MarginHead(d, c, loss)
-    constants = {"h": 0.333, "t_alpha": 0.01, **ORIGINAL[loss]}
-    numbers = [float(constants[name]) for name in ("scale", "margin", "h", "t_alpha")]
+    options = options_of(loss, ORIGINAL[loss])
     features = torch.randn(n, d, requires_grad=True)
-    return features, head.weight, torch.randint(c, (n,)), head.state, kernels.loss_number(loss), *numbers, False, True
+    return (
+        features,
+        head.weight,
+        torch.randint(c, (n,)),
+        head.state,
+        kernels.loss_number(loss),
+        options.scale,
+        options.margin,
+        options.others,
+        True,
+    )
 
 
 @pytest.mark.parametrize("loss", ["arcface", "adaface"])

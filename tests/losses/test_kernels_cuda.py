@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import INCLUDES, ROOT
+from head_backends import options_of
 from margin_reference import ORIGINAL
 from test_kernels import EXTENSION, TOLERANCE, error, expected, sample
 from torch.utils.cpp_extension import CUDA_HOME
@@ -38,11 +39,21 @@ def test_cuda_compiles_and_does_not_spill(tmp_path):
     assert len(fixed) == 10 and all(0 < int(size) <= 16 << 10 for size in fixed)
 
 
+OTHERS = {loss: options_of(loss, ORIGINAL[loss]).others for loss in ORIGINAL}
+
+
 def run(on_host, loss, features, weight, labels, state, training=True, **constants):
-    constants = {"h": 0.333, "t_alpha": 0.01, "easy": False, **ORIGINAL[loss], **constants}
-    options = [constants[name] for name in ("scale", "margin", "h", "t_alpha", "easy")]
+    options = options_of(loss, {**ORIGINAL[loss], **constants})
     value, new, rows, cosines = on_host.margin_loss(
-        features, weight, labels, state, on_host.losses().index(loss), *options, training
+        features,
+        weight,
+        labels,
+        state,
+        on_host.losses().index(loss),
+        options.scale,
+        options.margin,
+        options.others,
+        training,
     )
     grad = torch.tensor(1.5)
     return value, new, *on_host.margin_loss_backward(grad, features, weight, labels, rows, cosines, True, True)
@@ -141,7 +152,7 @@ def test_the_largest_other_cosine_is_handed_out(on_host, loss, regime):
     n, d, c, kept = REGIMES[regime]
     on_host.keep_cosines(kept)
     z, w, y, state = sample(loss, n, d, c)
-    rows = on_host.margin_loss(z, w, y, state, on_host.losses().index(loss), 64.0, 4.0, 0.3, 0.01, False, True)[2]
+    rows = on_host.margin_loss(z, w, y, state, on_host.losses().index(loss), 64.0, 4.0, OTHERS[loss], True)[2]
     unit = torch.nn.functional.normalize
     cosine = unit(z.double()) @ unit(w.double()).T
     own = torch.nn.functional.one_hot(y, c).bool()
@@ -184,7 +195,7 @@ def test_the_losses_are_the_same_on_both_devices(on_host):
 def test_an_unknown_loss_number_is_an_error_on_the_host(on_host, number):
     z, w, y, state = sample("arcface", 5, 8, 4)
     with pytest.raises(ValueError, match=f"there is no loss number {number}"):
-        on_host.margin_loss(z, w, y, state, number, 64.0, 0.5, 0.3, 0.01, False, True)
+        on_host.margin_loss(z, w, y, state, number, 64.0, 0.5, [0.0], True)
 
 
 def test_a_stateless_loss_takes_no_kernel_for_its_state(on_host):
@@ -193,6 +204,6 @@ def test_a_stateless_loss_takes_no_kernel_for_its_state(on_host):
     for loss in ("arcface", "adaface"):
         z, w, y, state = sample(loss, 5, 8, 70)
         before = on_host.launches()
-        on_host.margin_loss(z, w, y, state, on_host.losses().index(loss), 64.0, 0.5, 0.3, 0.01, False, True)
+        on_host.margin_loss(z, w, y, state, on_host.losses().index(loss), 64.0, 0.5, OTHERS[loss], True)
         counts[loss] = on_host.launches() - before
     assert counts == {"arcface": 5, "adaface": 6}  # normalise twice, targets, sums, loss; and the state
