@@ -1,7 +1,7 @@
 """Images as people have them: paths, PIL images, arrays, tensors, or lists of these -> pixels in a model's size."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,15 +77,3 @@ def _from_tensor(image: Tensor, size: int, crop: bool) -> Tensor:
     elif image.dtype != torch.uint8:
         raise Refused("images", f"a tensor of {image.dtype}", "give uint8, or float in [0, 1]")
     return fit(Image.fromarray(image.permute(1, 2, 0).numpy()), size, crop)
-
-
-def normalized_batch(images: Iterable[Tensor], mean: Tensor, std: Tensor) -> Tensor:
-    """Pixels [3, H, W], uint8 or float in [0, 1], as a model wants them: float32 [N, 3, H, W] on the device of `mean`.
-
-    Args:
-        mean, std: [1, 3, 1, 1], of pixels in [0, 1].
-    """
-    scaled = [
-        image.to(mean.device).float() / 255 if image.dtype == torch.uint8 else image.to(mean.device) for image in images
-    ]
-    return (torch.stack(scaled) - mean) / std

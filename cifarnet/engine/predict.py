@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.errors import printable
+from cifarnet.data.dataset import normalize
 from cifarnet.data.images.decode import ImageError
 from cifarnet.engine.evaluate import embed_batches
-from cifarnet.engine.pixels import normalized_batch, read_pixels
+from cifarnet.engine.pixels import read_pixels
 from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
 
@@ -64,7 +65,6 @@ def read_batches(
     images: Iterable[Any], info: ModelInfo, device: torch.device, crop: bool = False
 ) -> Iterator[tuple[Tensor, list[Prediction]]]:
     """Batches of normalised images [n, 3, H, W], each with the predictions to fill in, those of unusable files too."""
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (info.mean, info.std))
     pending, size = iter(images), info.config.image_size
     while chunk := list(islice(pending, BATCH)):
         usable, predictions = [], []
@@ -75,10 +75,9 @@ def read_batches(
             except ImageError as error:
                 predictions.append(Prediction(name, error=str(error)))
                 continue
-            usable.append(pixels)
+            usable.append(normalize(pixels.to(device), info.mean, info.std))
             predictions.append(Prediction(name, warnings=warnings))
-        batch = normalized_batch(usable, mean, std) if usable else torch.empty(0, 3, size, size, device=device)
-        yield batch, predictions
+        yield torch.stack(usable) if usable else torch.empty(0, 3, size, size, device=device), predictions
 
 
 def ranked(prediction: Prediction, row: list[float], classes: Sequence[str], top: int | None) -> Prediction:
