@@ -95,7 +95,7 @@ def refusal(root: Path) -> str:
 
 
 def test_no_folder_and_no_classes(root, tmp_path):
-    with pytest.raises(Refused, match="--data-dir"):
+    with pytest.raises(Refused, match=r"^data_dir: an image folder needs it"):
         load("folder")
     assert "No such file" in refusal(tmp_path / "nowhere") and "train/<class>/" in refusal(tmp_path / "nowhere")
     (tmp_path / "flat" / "train").mkdir(parents=True)
