@@ -1,6 +1,5 @@
 """What several test files share."""
 
-import fcntl
 import hashlib
 import multiprocessing
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import Phase, settings
 from torch.utils.cpp_extension import include_paths
 
@@ -45,8 +45,7 @@ def on_host():
     folder = ROOT / "build"
     folder.mkdir(exist_ok=True)
     library = folder / f"cuda_on_host-{digest[:16]}.so"
-    with open(folder / "cuda_on_host.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / "cuda_on_host.lock"):
         if not library.exists():
             for old in folder.glob("cuda_on_host-*.so"):
                 old.unlink()

@@ -1,7 +1,6 @@
 """The run folder: its files, its name, its lock, and how a checkpoint is found in it."""
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -9,11 +8,14 @@ import re
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.storage.atomic import sweep_temporaries, write_file
+from cifarnet.storage.lock import NO_LOCKS, file_lock
 from cifarnet.storage.sharded_file import existing, files_of
 
 RUNS = Path("runs")
@@ -52,7 +54,8 @@ class RunFolder:
         self.last, self.best = path / "last.safetensors", path / "best.safetensors"
         self.state, self.summary = path / "state.safetensors", path / "summary.json"
         self.predictions = path / "predictions.csv"
-        self._lock: IO[str] | None = None
+        self._job = path / ".job"
+        self._lock: FileLock | None = None
         self._log_is_behind = False
 
     def own_files(self) -> list[Path]:
@@ -69,16 +72,20 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = file_lock(self.path / ".lock")
+            self._lock.acquire(timeout=0)
             sweep_temporaries(self.path)
             tempfile.TemporaryFile(dir=self.path).close()  # an old lock may be writable in a folder that is not
-        except BlockingIOError as error:
+        except Timeout as error:
             raise Refused(
-                str(self.path), "another process is training there", "wait for it, or choose another --out"
+                str(self.path), "another process is training there", "wait for it, or choose another `out`"
             ) from error
         except OSError as error:
-            raise Refused(str(self.path), f"cannot be written ({error.strerror})", "choose another --out") from error
+            if error.errno in NO_LOCKS:
+                why, fix = "its file system has no locks", "choose another `out`, on a disk of this machine"
+            else:
+                why, fix = f"cannot be written ({error.strerror})", "choose another `out`"
+            raise Refused(str(self.path), why, fix) from error
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -86,21 +93,26 @@ class RunFolder:
             return
         if error is not None and not self.own_files():  # refused before any work: leave no empty folder behind
             with contextlib.suppress(OSError):
+                self._job.unlink(missing_ok=True)
                 (self.path / ".lock").unlink()
                 self.path.rmdir()
-        self._lock.close()
+        self._lock.release()
 
     def claim(self, job: str) -> None:
-        """Writes into the lock, which this process holds, who trains here (see `distributed.job`)."""
-        if self._lock is not None:
-            self._lock.truncate(0)
-            self._lock.write(job)
-            self._lock.flush()
+        """Notes beside the lock, which this process holds, who trains here (see `distributed.job`).
+
+        Raises:
+            Failed: the note cannot be written.
+        """
+        if job:
+            write_file(self._job, job.encode())
+        else:
+            self._job.unlink(missing_ok=True)
 
     def is_of(self, job: str) -> bool:
-        """Whether the last run in this folder was begun by `job`."""
+        """True where the last run in this folder was begun by `job`."""
         try:
-            return bool(job) and (self.path / ".lock").read_text() == job
+            return bool(job) and self._job.read_text() == job
         except OSError:
             return False
 

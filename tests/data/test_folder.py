@@ -1,5 +1,7 @@
 """Image folders: what is found, what is refused, and streaming."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -369,3 +371,11 @@ def test_strange_file_names(root):
 def test_a_link_into_nothing_is_named(root):
     (root / "train" / "one" / "link.png").symlink_to("nowhere.png")
     assert "one/link.png (there is no such file)" in refusal(root)
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(root, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert len(load("folder", root).train) == 24

@@ -5,7 +5,6 @@ version or locked away counts as absent, and the work is done again.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import time
@@ -16,12 +15,14 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
+from filelock import Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data.request import Progress, cache_folder
 from cifarnet.storage.atomic import TEMPORARY, write_file
+from cifarnet.storage.lock import file_lock
 from cifarnet.storage.safetensors_header import read_metadata
 
 FORMAT, VERSION = "cifarnet-index", f"1, Pillow {PIL.__version__}"  # another decoder may round pixels otherwise
@@ -91,11 +92,11 @@ def held(path: Path, progress: Progress | None = None) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = stack.enter_context(open(path.with_suffix(".lock"), "a"))
+            lock = file_lock(path.with_suffix(".lock"))
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                stack.enter_context(lock.acquire(timeout=0))
+            except Timeout:
                 if progress:
                     progress(0, 1)  # so that it is seen that something goes on
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                stack.enter_context(lock.acquire())
         yield

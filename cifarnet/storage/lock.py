@@ -1,0 +1,26 @@
+"""Locks on files between processes, by filelock."""
+
+import contextlib
+import errno
+import stat
+from pathlib import Path
+
+from filelock import FileLock
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of a file system that has none
+
+
+def file_lock(path: Path) -> FileLock:
+    """A lock on the plain file `path`, not taken yet. It is free again when its holder ends, however that ends.
+
+    `acquire(timeout=0)` raises filelock.Timeout where another process holds it, and OSError where the file cannot be
+    opened or its file system has no locks. What the file holds is not kept.
+
+    Raises:
+        OSError: `path` is a link or another thing that is not a plain file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, f"{path.name} is not a plain file", str(path))
+    # The fallback is a file whose mere presence is the lock: it would outlive a killed process.
+    return FileLock(path, thread_local=False, fallback_to_soft=False)
