@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read with suspicion: it may come from a stranger."""
+"""The header of a safetensors file, which may come from a stranger: nothing in it is taken on trust."""
 
 import json
 import stat
@@ -31,7 +31,7 @@ def check_metadata(path: Path, metadata: Any, format_name: str, kind: str) -> di
             "use a checkpoint that cifarnet train wrote",
         )  # fmt: skip
     if metadata.get("kind") != kind:
-        fix = "to start from its weights use --init-from" if kind == "state" else "use last.safetensors of that run"
+        fix = "to start from its weights use `init_from`" if kind == "state" else "use last.safetensors of that run"
         raise Refused(str(path), f"is a {metadata.get('kind')} file, not a {kind} file", fix)
     if not all(isinstance(value, str) for value in metadata.values()):
         raise Refused(str(path), "its metadata is not text", "take another checkpoint")
@@ -39,7 +39,12 @@ def check_metadata(path: Path, metadata: Any, format_name: str, kind: str) -> di
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header, its length checked against the file's before it is read, its keys against repetition."""
+    """The JSON header, its length checked against the file's before it is read, its keys against repetition.
+
+    Raises:
+        Refused: no such file, a pickle, or a header that is cut short, too long or broken.
+    """
+    # Not safetensors.safe_open: of a key that stands twice it takes one in silence, and its errors name no way out.
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -62,7 +62,9 @@ def read_arrays(path: Path, stamp: str, shapes: dict[str, tuple[torch.dtype, int
 
 
 def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
-    """Keep int64 and uint8 arrays; where they cannot be written a warning says so, and the work goes on without."""
+    """Keeps int64 and uint8 arrays; where they cannot be written a warning says so, and the work goes on without."""
+    # Not safetensors.numpy.save, which copies each array, of gigabytes here, and keeps an order of its own: the checksum
+    # in the header must be that of the bytes as they will lie in the file, before any is written.
     header: dict[str, object] = {}
     checksum, offset, pieces = hashlib.blake2b(), 0, []
     for name, array in arrays.items():
