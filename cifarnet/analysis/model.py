@@ -18,7 +18,7 @@ from cifarnet.engine.pixels import is_batch, one_by_one
 from cifarnet.engine.predict import Prediction, predict_images, read_batches
 from cifarnet.models.checkpoint import ModelInfo, load_model
 from cifarnet.models.classifier import Classifier
-from cifarnet.storage.run_folder import PACKAGED, default_checkpoint
+from cifarnet.storage.find_checkpoint import PACKAGED, default_checkpoint
 
 
 class Model:

@@ -82,7 +82,7 @@ def chosen_configs(
         names = list(ARCHS) if every else [arch]
         return [TrainConfig(arch=name, stem=stem, image_size=image_size).check() for name in names], CLASSES
     from cifarnet.models.checkpoint import load_model
-    from cifarnet.storage.run_folder import find_checkpoint
+    from cifarnet.storage.find_checkpoint import find_checkpoint
 
     path = find_checkpoint(checkpoint)
     assert path is not None

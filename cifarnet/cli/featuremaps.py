@@ -42,7 +42,7 @@ def featuremaps(
     """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM."""
     from cifarnet.data.images.decode import ImageError, find_images
     from cifarnet.models.checkpoint import load_model
-    from cifarnet.storage.run_folder import default_checkpoint
+    from cifarnet.storage.find_checkpoint import default_checkpoint
 
     files = find_images(images, recursive)
     path, note = default_checkpoint(checkpoint)

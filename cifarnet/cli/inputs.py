@@ -17,7 +17,7 @@ from cifarnet.engine.open_split import open_split
 from cifarnet.losses import LOSSES
 from cifarnet.models.checkpoint import ModelInfo, load_model
 from cifarnet.models.classifier import Classifier
-from cifarnet.storage.run_folder import find_checkpoint
+from cifarnet.storage.find_checkpoint import find_checkpoint
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def predict(
     from cifarnet.data.images.decode import find_images
     from cifarnet.engine.predict import predict_images
     from cifarnet.models.checkpoint import load_model
-    from cifarnet.storage.run_folder import default_checkpoint
+    from cifarnet.storage.find_checkpoint import default_checkpoint
 
     target = pick_device(device)
     files = find_images(images, recursive)

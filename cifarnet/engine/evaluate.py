@@ -16,7 +16,7 @@ from cifarnet.engine.metrics import coarse_score, score
 from cifarnet.engine.open_split import open_split
 from cifarnet.models.checkpoint import load_model
 from cifarnet.models.classifier import Classifier
-from cifarnet.storage.run_folder import find_checkpoint
+from cifarnet.storage.find_checkpoint import find_checkpoint
 
 MANY_CLASSES = 1000  # of more, `only_coarse` may say that only loss and accuracy are measured
 

@@ -16,7 +16,8 @@ from cifarnet.data import Dataset, Split, StreamedSplit
 from cifarnet.engine.resume import check_same_run, load_config
 from cifarnet.engine.setup import build_run, resolve_execution, wrap_ddp
 from cifarnet.engine.train_state import TrainState
-from cifarnet.storage.run_folder import RunFolder, find_checkpoint, next_folder, open_run
+from cifarnet.storage.find_checkpoint import find_checkpoint
+from cifarnet.storage.run_folder import RunFolder, next_folder, open_run
 from cifarnet.storage.sharded_file import existing
 
 CHUNK = 4096  # images hashed together

@@ -27,7 +27,7 @@ def write_file(path: Path, *data: bytes | memoryview) -> None:
         raise Failed(
             str(path),
             f"cannot be written ({error.strerror})",
-            "the previous file is kept; free some space or move --out",
+            "the previous file is kept; free some space or move `out`",
         ) from error
     finally:  # after the rename there is none
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The run folder: its files, its name, its lock, and how a checkpoint is found in it."""
+"""The run folder: its files, its name and its lock."""
 
 import contextlib
 import itertools
@@ -20,7 +20,6 @@ from cifarnet.storage.sharded_file import existing, files_of
 
 RUNS = Path("runs")
 LATEST = RUNS / "latest"
-PACKAGED = Path(__file__).parents[1] / "weights" / "baseline-plus.safetensors"  # used where there is no run
 
 
 def next_folder(config: TrainConfig) -> Path:
@@ -40,7 +39,7 @@ def next_folder(config: TrainConfig) -> Path:
             continue
         except OSError as error:
             raise Refused(
-                str(RUNS), f"cannot be written ({error.strerror})", "choose another folder with --out"
+                str(RUNS), f"cannot be written ({error.strerror})", "choose another folder with `out`"
             ) from error
     raise AssertionError  # count() has no end
 
@@ -117,7 +116,7 @@ class RunFolder:
             return False
 
     def clear(self) -> None:
-        """Removes what an earlier run left (and nothing else), for --overwrite."""
+        """Removes what an earlier run left (and nothing else), for `overwrite`."""
         for path in self.own_files():
             path.unlink()
 
@@ -185,53 +184,19 @@ def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
     """
     folder = RunFolder(out)
     if out.is_file():
-        fix = f"to start from its weights use --init-from {out}" if resume else "choose another --out"
+        fix = f"to start from its weights use `init_from={out}`" if resume else "choose another `out`"
         raise Refused(str(out), "is a file, not a run folder", fix)
     if resume and not existing(folder.state):
         if existing(folder.last):
-            fix = f"to start from its weights use --init-from {existing(folder.last)}"
+            fix = f"to start from its weights use `init_from={existing(folder.last)}`"
             raise Refused(str(out), "has weights but no training state to resume", fix)
         if folder.own_files():  # killed before its first checkpoint
-            raise Refused(str(out), "has no training state to resume yet", "use --overwrite to start again")
-        raise Refused(str(out), "there is no run to resume", "leave --resume out to start one")
+            raise Refused(str(out), "has no training state to resume yet", "use `overwrite` to start again")
+        raise Refused(str(out), "there is no run to resume", "leave `resume` out to start one")
     if folder.own_files() and not (resume or overwrite):
-        ways = "--resume to continue it, or --overwrite to start again" if existing(folder.state) else "--overwrite"
+        ways = "`resume` to continue it, or `overwrite` to start again" if existing(folder.state) else "`overwrite`"
         raise Refused(str(out), "already holds a run", f"add {ways}")
     return folder
-
-
-def find_checkpoint(name: str | Path | None) -> Path | None:
-    """The checkpoint that `name` means: a file, or a run folder's best (else last); None: that of runs/latest, if any.
-
-    Raises:
-        Refused: nothing is there, or the folder has no checkpoint.
-    """
-    if name is None:
-        if not LATEST.exists():
-            return None
-        name = LATEST
-    path = Path(name)
-    if not path.is_dir():
-        if path.exists():
-            return path
-        raise Refused(str(name), "there is no such run or checkpoint", "name a run folder or a .safetensors file")
-    folder = RunFolder(path)
-    for candidate in (folder.best, folder.last):
-        if found := existing(candidate):
-            return found
-    raise Refused(str(name), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
-
-
-def default_checkpoint(name: str | Path | None) -> tuple[Path, str]:
-    """The checkpoint that a command uses, and what to tell the user of the choice where it was not his.
-
-    Raises:
-        Refused: as `find_checkpoint`.
-    """
-    path = find_checkpoint(name)
-    if path is None:
-        return PACKAGED, "using the small baseline model that ships with cifarnet (no run in runs/latest)"
-    return path, "" if name is not None else f"using {path}"
 
 
 def read_json(path: Path, fix: str) -> Any:

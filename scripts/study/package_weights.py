@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from cifarnet.models.checkpoint import load_model, save_model
-from cifarnet.storage.run_folder import PACKAGED, RunFolder
+from cifarnet.storage.find_checkpoint import PACKAGED
+from cifarnet.storage.run_folder import RunFolder
 
 
 def main(run: Path, data: str) -> None:

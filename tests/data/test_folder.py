@@ -188,7 +188,7 @@ def all_images(split) -> torch.Tensor:
 
 
 def same(one, other) -> bool:
-    """Whether two data sets are the same in every number."""
+    """True where two data sets are the same in every number."""
     pairs = ((one.train, other.train), (one.test, other.test))
     return (one.classes, one.mean, one.std) == (other.classes, other.mean, other.std) and all(
         torch.equal(a.labels, b.labels) and torch.equal(all_images(a), all_images(b)) for a, b in pairs
@@ -196,7 +196,7 @@ def same(one, other) -> bool:
 
 
 def fresh(root: Path, monkeypatch, tmp_path_factory):
-    """What a start without any index gives."""
+    """The data set as a start without any index gives it."""
     with monkeypatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("empty")))
         return load("folder", root)

@@ -18,7 +18,8 @@ from cifarnet.engine.launch import prepare
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.models.checkpoint import load_model
 from cifarnet.storage import sharded_file as tensor_set
-from cifarnet.storage.run_folder import RunFolder, find_checkpoint
+from cifarnet.storage.find_checkpoint import find_checkpoint
+from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.sharded_file import TensorSet, existing, files_of, write_set
 
 DENSE = TrainConfig(

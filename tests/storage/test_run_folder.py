@@ -13,12 +13,12 @@ from filelock import Timeout
 
 from cifarnet.core.errors import Refused
 from cifarnet.storage.lock import file_lock
-from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.run_folder import RunFolder, open_run
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.run_folder import RunFolder, open_run
 with RunFolder(Path(sys.argv[1])) as folder:
     folder.claim("theirs")
     print("held", flush=True)
@@ -123,3 +123,16 @@ def test_the_job_is_not_written_through_a_link(tmp_path):
 def test_a_held_lock_is_refused_at_once(holder, tmp_path):
     with pytest.raises(Timeout):
         file_lock(tmp_path / "run" / ".lock").acquire(timeout=0)
+
+
+def test_refusals_name_the_arguments(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(Refused, match="leave `resume` out"):
+        open_run(run, resume=True, overwrite=False)
+    (run / "config.json").touch()
+    with pytest.raises(Refused, match="add `overwrite`"):
+        open_run(run, resume=False, overwrite=False)
+    (run / "last.safetensors").touch()
+    with pytest.raises(Refused, match=f"use `init_from={run / 'last.safetensors'}`"):
+        open_run(run, resume=True, overwrite=False)
