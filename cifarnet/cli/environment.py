@@ -123,21 +123,21 @@ def data(data_dir: Path | None) -> dict[str, Any]:
 
 def folder_state(path: Path) -> str:
     """Is the folder there, and can it be written?"""
-    place = existing(path)
+    place = nearest_present(path)
     usable = place.is_dir() and os.access(place, os.W_OK)
     if place == path.absolute():
         return "writable" if usable else "not writable"
     return "not there yet" if usable else "not there, and cannot be made"
 
 
-def existing(path: Path) -> Path:
+def nearest_present(path: Path) -> Path:
     """`path`, or the nearest folder above that is there."""
     return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
 
 
 def free_bytes(path: Path) -> int:
     """Room for a file in `path`, in bytes."""
-    return shutil.disk_usage(existing(path)).free
+    return shutil.disk_usage(nearest_present(path)).free
 
 
 def runs() -> dict[str, Any]:

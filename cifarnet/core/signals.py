@@ -7,11 +7,25 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE = 20.0  # seconds in which ranks must have stopped together; torchrun kills after 30
+
+
+@contextlib.contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGTERM and Ctrl-C call `handler` here; in another thread than the main one, where none may be set, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 class StopRequest:
@@ -25,40 +39,16 @@ class StopRequest:
     def __init__(self, together: bool = False) -> None:
         self.number: int | None = None
         self.together = together
-        self._before: dict[int, object] = {}
-        self._over = threading.Event()
-        self._wakeup: int | None = None  # the write end of a pipe that hears of signals
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._receive)
-            if self.together:
-                self._watch()
+        self._held.enter_context(handled_by(self._receive))
+        if self.together and threading.current_thread() is threading.main_thread():
+            self._held.enter_context(end_if_stuck())
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._over.set()
-        if self._wakeup is not None:
-            signal.set_wakeup_fd(-1)
-            os.close(self._wakeup)
-
-    def _watch(self) -> None:
-        """Hears of a signal while the main thread is held up outside Python, where no handler runs."""
-        reader, self._wakeup = os.pipe()
-        os.set_blocking(self._wakeup, False)
-        signal.set_wakeup_fd(self._wakeup)
-
-        def end_if_stuck() -> None:
-            with open(reader, "rb", buffering=0) as signals:
-                while (byte := signals.read(1)) and byte[0] not in SIGNALS:  # SIGCHLD, of a worker that ended
-                    pass
-                if byte and not self._over.wait(GRACE):
-                    os._exit(128 + byte[0])
-
-        threading.Thread(target=end_if_stuck, daemon=True).start()
+        self._held.close()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and not self.together:
@@ -66,6 +56,30 @@ class StopRequest:
                 os.write(2, b"\x1b[?25h\n")  # the progress bar hid the cursor
             os._exit(128 + number)
         self.number = self.number or number
+
+
+@contextlib.contextmanager
+def end_if_stuck() -> Iterator[None]:
+    """The process ends GRACE seconds after a signal, even while the main thread is outside Python, where no handler runs."""
+    over = threading.Event()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+
+    def watch() -> None:
+        with open(reader, "rb", buffering=0) as signals:
+            while (byte := signals.read(1)) and byte[0] not in SIGNALS:  # SIGCHLD, of a worker that ended
+                pass
+            if byte and not over.wait(GRACE):
+                os._exit(128 + byte[0])
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(-1)
+        os.close(writer)
 
 
 class Stopped(BaseException):
@@ -83,15 +97,8 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+    with handled_by(stop):
         yield
-        return
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def ignore_signals(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The checkpoint that a command uses: a file, a run folder's, the latest run's, or the one in the package."""
+"""The checkpoint that a name stands for."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ from cifarnet.core.errors import Refused
 from cifarnet.storage.run_folder import LATEST, RunFolder
 from cifarnet.storage.sharded_file import existing
 
-PACKAGED = Path(__file__).parents[1] / "weights" / "baseline-plus.safetensors"  # used where there is no run
+# The model that ships with the package, used where there is no run.
+PACKAGED = Path(__file__).parents[1] / "weights" / "baseline-plus.safetensors"
 
 
 def find_checkpoint(name: str | Path | None) -> Path | None:
@@ -32,7 +33,7 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
 
 
 def default_checkpoint(name: str | Path | None) -> tuple[Path, str]:
-    """The checkpoint that a command uses, and what to tell the user of the choice where it was not his.
+    """The checkpoint that a command uses, and a note for the user where he did not name it (else "").
 
     Raises:
         Refused: as `find_checkpoint`.

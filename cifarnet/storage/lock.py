@@ -1,23 +1,26 @@
-"""Only one process at a time: a lock on a plain file, which ends with the process that holds it."""
+"""Locks on files between processes, by filelock."""
 
 import contextlib
-import os
+import errno
 import stat
 from pathlib import Path
 
 from filelock import FileLock
 
-from cifarnet.core.errors import Refused
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of a file system that has none
 
 
 def file_lock(path: Path) -> FileLock:
-    """The lock on the file `path`, not yet taken; `acquire(timeout=0)` raises `filelock.Timeout` where another holds it.
+    """A lock on the plain file `path`, not taken yet. It is free again when its holder ends, however that ends.
+
+    `acquire(timeout=0)` raises filelock.Timeout where another process holds it, and OSError where the file cannot be
+    opened or its file system has no locks. What the file holds is not kept.
 
     Raises:
-        Refused: something else than a plain file of its own is there: it is neither followed nor written to.
+        OSError: `path` is a link or another thing that is not a plain file.
     """
     with contextlib.suppress(FileNotFoundError):
-        found = os.lstat(path)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            raise Refused(str(path), "is not a plain file of its own, so that it is no lock", "remove it")
-    return FileLock(path, thread_local=False)
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, f"{path.name} is not a plain file", str(path))
+    # The fallback is a file whose mere presence is the lock: it would outlive a killed process.
+    return FileLock(path, thread_local=False, fallback_to_soft=False)

@@ -1,4 +1,4 @@
-"""The run folder: its files, its name, its lock, and how a checkpoint is found in it."""
+"""The run folder: its files, its name and its lock."""
 
 import contextlib
 import itertools
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.storage.atomic import sweep_temporaries, write_file
-from cifarnet.storage.lock import file_lock
+from cifarnet.storage.lock import NO_LOCKS, file_lock
 from cifarnet.storage.sharded_file import existing, files_of
 
 RUNS = Path("runs")
@@ -52,7 +52,8 @@ class RunFolder:
         self.config, self.metrics = path / "config.json", path / "metrics.jsonl"
         self.last, self.best = path / "last.safetensors", path / "best.safetensors"
         self.state, self.summary = path / "state.safetensors", path / "summary.json"
-        self.predictions, self.job = path / "predictions.csv", path / ".job"
+        self.predictions = path / "predictions.csv"
+        self._job = path / ".job"
         self._lock: FileLock | None = None
         self._log_is_behind = False
 
@@ -70,9 +71,8 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = file_lock(self.path / ".lock")
-            lock.acquire(timeout=0)
-            self._lock = lock
+            self._lock = file_lock(self.path / ".lock")
+            self._lock.acquire(timeout=0)
             sweep_temporaries(self.path)
             tempfile.TemporaryFile(dir=self.path).close()  # an old lock may be writable in a folder that is not
         except Timeout as error:
@@ -80,7 +80,11 @@ class RunFolder:
                 str(self.path), "another process is training there", "wait for it, or choose another `out`"
             ) from error
         except OSError as error:
-            raise Refused(str(self.path), f"cannot be written ({error.strerror})", "choose another `out`") from error
+            if error.errno in NO_LOCKS:
+                why, fix = "its file system has no locks", "choose another `out`, on a disk of this machine"
+            else:
+                why, fix = f"cannot be written ({error.strerror})", "choose another `out`"
+            raise Refused(str(self.path), why, fix) from error
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -88,27 +92,31 @@ class RunFolder:
             return
         if error is not None and not self.own_files():  # refused before any work: leave no empty folder behind
             with contextlib.suppress(OSError):
-                self.job.unlink(missing_ok=True)
+                self._job.unlink(missing_ok=True)
                 (self.path / ".lock").unlink()
                 self.path.rmdir()
         self._lock.release()
 
     def claim(self, job: str) -> None:
-        """Writes down who trains here (see `distributed.job`); this process holds the lock."""
+        """Notes beside the lock, which this process holds, who trains here (see `distributed.job`).
+
+        Raises:
+            Failed: the note cannot be written.
+        """
         if job:
-            write_file(self.job, job.encode())
+            write_file(self._job, job.encode())
         else:
-            self.job.unlink(missing_ok=True)
+            self._job.unlink(missing_ok=True)
 
     def is_of(self, job: str) -> bool:
-        """Was the last run in this folder begun by `job`?"""
+        """True where the last run in this folder was begun by `job`."""
         try:
-            return bool(job) and self.job.read_text() == job
+            return bool(job) and self._job.read_text() == job
         except OSError:
             return False
 
     def clear(self) -> None:
-        """Removes what an earlier run left (and nothing else), for --overwrite."""
+        """Removes what an earlier run left (and nothing else), for `overwrite`."""
         for path in self.own_files():
             path.unlink()
 

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read with suspicion: it may come from a stranger."""
+"""The header of a safetensors file, which may come from a stranger: nothing in it is taken on trust."""
 
 import json
 import stat
@@ -39,7 +39,12 @@ def check_metadata(path: Path, metadata: Any, format_name: str, kind: str) -> di
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header, its length checked against the file's before it is read, its keys against repetition."""
+    """The JSON header, its length checked against the file's before it is read, its keys against repetition.
+
+    Raises:
+        Refused: no such file, a pickle, or a header that is cut short, too long or broken.
+    """
+    # Not safetensors.safe_open: of a key that stands twice it takes one in silence, and its errors name no way out.
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -35,7 +35,7 @@ class Rows:
     start: int
 
     def name(self, whole: str) -> str:
-        """Their name in a file."""
+        """The name of these rows of tensor `whole` in a file."""
         return f"{whole}[{self.start}:{self.start + len(self.tensor)}]"
 
 
@@ -50,7 +50,7 @@ def existing(path: Path) -> Path | None:
 
 
 def metadata_of(path: Path, format_name: str, kind: str) -> dict[str, str]:
-    """The metadata of a single file or of a set's index. Raises Refused as `header.read_metadata`."""
+    """The metadata of a single file or of a set's index. Raises Refused as `read_metadata`."""
     if path.name.endswith(INDEX):
         return check_metadata(path, _read_index(path)["metadata"], format_name, kind)
     return read_metadata(path, format_name, kind)

@@ -1,5 +1,7 @@
 """Image folders: what is found, what is refused, and streaming."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -95,7 +97,7 @@ def refusal(root: Path) -> str:
 
 
 def test_no_folder_and_no_classes(root, tmp_path):
-    with pytest.raises(Refused, match="--data-dir"):
+    with pytest.raises(Refused, match=r"^data_dir: an image folder needs it"):
         load("folder")
     assert "No such file" in refusal(tmp_path / "nowhere") and "train/<class>/" in refusal(tmp_path / "nowhere")
     (tmp_path / "flat" / "train").mkdir(parents=True)
@@ -186,7 +188,7 @@ def all_images(split) -> torch.Tensor:
 
 
 def same(one, other) -> bool:
-    """Whether two data sets are the same in every number."""
+    """True where two data sets are the same in every number."""
     pairs = ((one.train, other.train), (one.test, other.test))
     return (one.classes, one.mean, one.std) == (other.classes, other.mean, other.std) and all(
         torch.equal(a.labels, b.labels) and torch.equal(all_images(a), all_images(b)) for a, b in pairs
@@ -194,7 +196,7 @@ def same(one, other) -> bool:
 
 
 def fresh(root: Path, monkeypatch, tmp_path_factory):
-    """What a start without any index gives."""
+    """The data set as a start without any index gives it."""
     with monkeypatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("empty")))
         return load("folder", root)
@@ -369,3 +371,11 @@ def test_strange_file_names(root):
 def test_a_link_into_nothing_is_named(root):
     (root / "train" / "one" / "link.png").symlink_to("nowhere.png")
     assert "one/link.png (there is no such file)" in refusal(root)
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(root, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert len(load("folder", root).train) == 24

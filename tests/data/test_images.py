@@ -53,7 +53,7 @@ def test_missing_empty_folder_pipe_and_device(tmp_path):
     os.mkfifo(pipe)  # opening one blocks until someone writes: it must not be opened
     assert reason(tmp_path / "none.png") == f"{tmp_path}/none.png: there is no such file"
     assert reason(empty).endswith("is empty")
-    assert "--recursive" in reason(tmp_path)
+    assert "`recursive`" in reason(tmp_path)
     assert "pipe" in reason(pipe)
     assert "device" in reason("/dev/null")
     assert "cannot be read" in reason(empty / "below.png")

@@ -334,7 +334,7 @@ def test_only_plain_members_are_read_and_nothing_is_written(tmp_path, monkeypatc
 
 
 def test_patterns_that_are_refused(tmp_path, monkeypatch):
-    assert "--data-dir: webdataset needs it" in refusal(None)
+    assert "data_dir: webdataset needs it" in refusal(None)
     assert "no .tar files in it" in refusal(tmp_path)
     for path in (tmp_path / "a.tar", Path("pipeline/a.tar")):
         assert "there is no such file" in refusal(path)

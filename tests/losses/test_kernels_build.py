@@ -48,7 +48,7 @@ def test_built_for_another_torch(monkeypatch, tmp_path):
         assert kernels.resolve("auto", "cpu") == "torch"
         assert kernels.resolve("auto", "cpu") == "torch"
     assert len(caught) == 1
-    with pytest.raises(Refused, match=r"^--backend: it is built for torch 2\.1\.0") as refused:
+    with pytest.raises(Refused, match=r"^backend: it is built for torch 2\.1\.0") as refused:
         kernels.resolve("cpu", "cpu")
     assert refused.value.exit_code == 2
     assert kernels._extension is None
@@ -102,7 +102,7 @@ def newface(monkeypatch):
     """A loss in pure torch, a copy of CosFace, that the extension does not have."""
     pytest.importorskip("cifarnet._C", reason="the extension is not built")
     monkeypatch.setitem(LOSSES, "newface", LOSSES["cosface"])
-    monkeypatch.setitem(margins.TARGETS, "newface", margins.cosface)
+    monkeypatch.setitem(margins.MARGINS, "newface", margins.MARGINS["cosface"])
     return "newface"
 
 

@@ -90,7 +90,7 @@ def test_neck_and_embedding(neck):
 
 @pytest.mark.parametrize(
     ("arch", "size", "option"),
-    [("resnet19", 32, "--arch"), ("baseline", 64, "--image-size"), ("resnet18", 16, "--image")],
+    [("resnet19", 32, "^arch: "), ("baseline", 64, "^image_size: "), ("resnet18", 16, "^image_size: ")],
 )
 def test_what_cannot_be_built_is_refused(arch, size, option):
     with pytest.raises(Refused, match=option):

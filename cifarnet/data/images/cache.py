@@ -62,7 +62,9 @@ def read_arrays(path: Path, stamp: str, shapes: dict[str, tuple[torch.dtype, int
 
 
 def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
-    """Keep int64 and uint8 arrays; where they cannot be written a warning says so, and the work goes on without."""
+    """Keeps int64 and uint8 arrays; where they cannot be written a warning says so, and the work goes on without."""
+    # Not safetensors.numpy.save, which copies each array, of gigabytes here, and keeps an order of its own: the checksum
+    # in the header must be that of the bytes as they will lie in the file, before any is written.
     header: dict[str, object] = {}
     checksum, offset, pieces = hashlib.blake2b(), 0, []
     for name, array in arrays.items():
@@ -90,14 +92,13 @@ def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
 def held(path: Path, progress: Progress | None = None) -> Iterator[None]:
     """Only one process at a time is in here with the same `path`; the others wait. Where no lock can be had, nobody waits."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, Refused):
+        with contextlib.suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = file_lock(path.with_suffix(".lock"))
             try:
-                lock.acquire(timeout=0)
+                stack.enter_context(lock.acquire(timeout=0))
             except Timeout:
                 if progress:
                     progress(0, 1)  # so that it is seen that something goes on
-                lock.acquire()
-            stack.callback(lock.release)
+                stack.enter_context(lock.acquire())
         yield

@@ -1,4 +1,4 @@
-"""The memory of images between two starts: that they can be read, their sums, and their pixels where these fit.
+"""An index of images, kept between two starts: that they can be read, their sums, and their pixels where these fit.
 
 A second start decodes nothing; after a change it decodes the images that are new. An image is known by its key, a
 hash of its name, size and time of change: the index holds no names, so nothing in it can point anywhere.
@@ -8,14 +8,14 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cifarnet.core.errors import Refused
-from cifarnet.data.dataset import Channels, Dataset, Split, statistics_of_sums
+from cifarnet.data.dataset import AnySplit, Channels, Dataset, Split, statistics_of_sums
 from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arrays
 from cifarnet.data.images.decode import printable
 from cifarnet.data.images.streamed import StreamedSplit, Unreadable, cores, stack
@@ -30,7 +30,7 @@ STAMP = "images"
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The facts known of N images.
+    """N images that can be read.
 
     Args:
         keys: int64 [N].
@@ -43,23 +43,13 @@ class Index:
     pixels: Tensor
 
     def covers(self, keys: Tensor, in_memory: bool) -> bool:
-        """Are these the images, in this order?"""
+        """True where these are the images, in this order."""
         return torch.equal(self.keys, keys) and (not in_memory or len(self.pixels) == len(keys))
 
 
-def indexed_dataset(
-    name: str,
-    classes: tuple[str, ...],
-    whole: StreamedSplit,
-    keys: np.ndarray,
-    train: Tensor,
-    test: Tensor,
-    subject: str,
-    progress: Progress | None = None,
-) -> Dataset:
-    """A data set of images on the disk: in memory where they fit, else streamed.
-
-    Images that the index does not know yet are decoded once. Of several processes that start together one does that.
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The images of a data set on the disk, listed and not yet opened.
 
     Args:
         name, classes: of the data set.
@@ -67,21 +57,55 @@ def indexed_dataset(
         keys: int64 [N], what each is known by.
         train, test: int64, which images belong to a split.
         subject: what the index is about: the real path.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    whole: StreamedSplit
+    keys: np.ndarray
+    train: Tensor
+    test: Tensor
+    subject: str
+
+
+class Decoded(NamedTuple):
+    """n images after decoding, k of which can be read. Numpy arrays, as in `stack`.
+
+    Args:
+        pixels: uint8 [k, 3, H, W], or [0, 3, H, W] where they are not kept.
+        readable: bool [n].
+        sums: int64 [k, 6], as in `Index`.
+        errors: the n - k others.
+    """
+
+    pixels: np.ndarray
+    readable: np.ndarray
+    sums: np.ndarray
+    errors: list[Unreadable]
+
+
+def indexed_dataset(listing: Listing, progress: Progress | None = None) -> Dataset:
+    """A data set of images on the disk: in memory where they fit, else streamed.
+
+    Images that the index does not know yet are decoded once. Of several processes that start together one does that.
+
+    Args:
         progress: told how many of the unknown images are decoded.
 
     Raises:
         Refused: images that cannot be read, by name.
     """
-    size = whole.image_size
+    whole, size = listing.whole, listing.whole.image_size
     in_memory = len(whole) * 3 * size**2 <= MEMORY
-    index = look_through(whole, torch.from_numpy(keys), arrays_path(f"{STAMP}/{size}/{subject}"), in_memory, progress)
-    mean, std = statistics(index.sums[train], size)
-    if in_memory:
-        whole = Split(index.pixels, whole.labels)  # type: ignore[assignment]
-    return Dataset(name, classes, part_of(whole, train), part_of(whole, test), mean, std)
+    path = arrays_path(f"{STAMP}/{size}/{listing.subject}")
+    index = look_through(whole, torch.from_numpy(listing.keys), path, in_memory, progress)
+    mean, std = statistics(index.sums[listing.train], size)
+    images: AnySplit = Split(index.pixels, whole.labels) if in_memory else whole
+    train, test = part_of(images, listing.train), part_of(images, listing.test)
+    return Dataset(listing.name, listing.classes, train, test, mean, std)
 
 
-def part_of(whole: Any, indices: Tensor) -> Any:
+def part_of(whole: AnySplit, indices: Tensor) -> AnySplit:
     """The split at `indices`; a run of neighbours in memory is not copied."""
     first, last = int(indices[0]), int(indices[-1]) + 1
     if isinstance(whole, Split) and last - first == len(indices):
@@ -141,7 +165,7 @@ def read_index(path: Path, size: int) -> Index | None:
 def complete(
     known: Index | None, whole: StreamedSplit, keys: Tensor, in_memory: bool, progress: Progress | None
 ) -> tuple[Index, Tensor, list[Unreadable]]:
-    """The facts known of `whole`, put into its order, and the rest decoded; which images can be read, and why the others not."""
+    """The index of `whole`, with the images that `known` lacks decoded; bool [N], which can be read; why the others cannot."""
     size, count = whole.image_size, len(whole)
     sums = torch.zeros(count, 6, dtype=torch.int64)
     pixels = torch.empty(count if in_memory else 0, 3, size, size, dtype=torch.uint8)
@@ -157,36 +181,36 @@ def complete(
 
     errors: list[Unreadable] = []
     missing = (~readable).nonzero().flatten()
-    for index, images, fine, found, wrong in decode_all(whole, missing, in_memory, progress):
-        good = index[fine]
+    for index, found in decode_all(whole, missing, in_memory, progress):
+        good = index[torch.from_numpy(found.readable)]
         readable[good] = True
-        sums[good] = found
+        sums[good] = torch.from_numpy(found.sums)
         if in_memory and len(good):
-            pixels[good] = images
-        errors += wrong
+            pixels[good] = torch.from_numpy(found.pixels)
+        errors += found.errors
     return Index(keys, sums, pixels), readable, errors
 
 
-def decode_all(whole: StreamedSplit, indices: Tensor, keep: bool, progress: Progress | None) -> Iterator[Any]:
-    """(indices, pixels of the readable if kept, which are readable, their sums, errors), a piece at a time."""
+def decode_all(
+    whole: StreamedSplit, indices: Tensor, keep: bool, progress: Progress | None
+) -> Iterator[tuple[Tensor, Decoded]]:
+    """The images at `indices`, a piece at a time: int64 [n], and these images; pixels only where they are to be kept."""
     pieces, done = indices.split(PIECE), 0
     workers = cores() if len(indices) > 8 * PIECE else 0
     decoded = whole.decode(pieces, workers, functools.partial(sum_up, keep=keep)) if len(indices) else ()
-    for index, (images, fine, sums, errors) in zip(pieces, decoded, strict=False):
+    for index, found in zip(pieces, decoded, strict=False):
         done += len(index)
         if progress:
             progress(done, len(indices))
-        yield index, torch.from_numpy(images), torch.from_numpy(fine), torch.from_numpy(sums), errors
+        yield index, found
 
 
-def sum_up(
-    items: list[np.ndarray | Unreadable], keep: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Unreadable]]:
-    """As `stack`, with the images' sums; in a worker, so that images which are not kept need not come through its pipe."""
-    images, fine, errors = stack(items)
+def sum_up(items: list[np.ndarray | Unreadable], keep: bool) -> Decoded:
+    """Images stacked, with their sums; in a worker, so that those which are not kept need not come through its pipe."""
+    images, readable, errors = stack(items)
     first = images.sum((2, 3), dtype=np.int64)
     second = np.square(images, dtype=np.uint32).sum((2, 3), dtype=np.int64)
-    return images if keep else images[:0], fine, np.concatenate([first, second], axis=1), errors
+    return Decoded(images if keep else images[:0], readable, np.concatenate([first, second], axis=1), errors)
 
 
 def names(items: list[str]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.images.decode import is_image_name, printable, read_image
-from cifarnet.data.images.index import indexed_dataset, names
+from cifarnet.data.images.index import Listing, indexed_dataset, names
 from cifarnet.data.images.streamed import StreamedSplit, hash_arrays
 from cifarnet.data.request import Request
 
@@ -40,10 +40,8 @@ def load_folder(request: Request) -> Dataset:
     whole = StreamedSplit(files, torch.from_numpy(files.folder_of % len(classes)).long(), request.image_size)
     trained = int((files.folder_of < len(classes)).sum())
     train, test = torch.arange(len(files)).tensor_split([trained])
-    subject = os.path.realpath(root)
-    return indexed_dataset(
-        "folder", tuple(map(printable, classes)), whole, keys, train, test, subject, request.progress
-    )
+    listing = Listing("folder", tuple(map(printable, classes)), whole, keys, train, test, os.path.realpath(root))
+    return indexed_dataset(listing, request.progress)
 
 
 @dataclass(frozen=True, eq=False)

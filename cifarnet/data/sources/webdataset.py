@@ -19,7 +19,7 @@ from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.images.cache import arrays_path, held
 from cifarnet.data.images.decode import ImageError, describe, printable, read_image_bytes
-from cifarnet.data.images.index import indexed_dataset, names
+from cifarnet.data.images.index import Listing, indexed_dataset, names
 from cifarnet.data.images.streamed import StreamedSplit, hash_arrays
 from cifarnet.data.request import Request
 from cifarnet.data.sources.tar_index import Shard, open_shard, read_shard
@@ -53,7 +53,8 @@ def load_shards(request: Request) -> Dataset:
     check_labels(members, labels, classes, train)
     whole = StreamedSplit(members, torch.from_numpy(labels), request.image_size)
     subject = "\0".join(os.path.realpath(path) for path in paths)
-    return indexed_dataset("webdataset", classes, whole, keys, train, test, subject, request.progress)
+    listing = Listing("webdataset", classes, whole, keys, train, test, subject)
+    return indexed_dataset(listing, request.progress)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,138 @@
+"""A run folder belongs to one process, as long as that process lives and no longer."""
+
+import errno
+import fcntl
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from filelock import Timeout
+
+from cifarnet.core.errors import Refused
+from cifarnet.storage.lock import file_lock
+from cifarnet.storage.run_folder import RunFolder, open_run
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cifarnet.storage.run_folder import RunFolder, open_run
+with RunFolder(Path(sys.argv[1])) as folder:
+    folder.claim("theirs")
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds tmp_path/run."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "run"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def refused(path) -> str:
+    with pytest.raises(Refused) as raised, RunFolder(path):
+        pass
+    return str(raised.value)
+
+
+def free(path) -> bool:
+    """Tried from a process of its own: within one the lock could be counted instead of taken."""
+    code = "import sys; from cifarnet.storage.lock import file_lock; file_lock(__import__('pathlib').Path(sys.argv[1])).acquire(timeout=0)"
+    return subprocess.run([sys.executable, "-c", code, path / ".lock"], stderr=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_second_process_is_refused_and_changes_nothing(holder, tmp_path):
+    assert "another process is training there" in refused(tmp_path / "run")
+    assert RunFolder(tmp_path / "run").is_of("theirs")
+
+
+def test_a_killed_holder_leaves_the_folder_free(holder, tmp_path):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with RunFolder(tmp_path / "run") as folder:
+        assert folder.is_of("theirs") and not folder.is_of("mine")
+
+
+def test_the_job_is_that_of_the_last_claim(tmp_path):
+    with RunFolder(tmp_path / "run") as folder:
+        folder.claim("a longer name")
+        folder.claim("mine")
+        assert folder.is_of("mine") and not folder.is_of("")
+    with RunFolder(tmp_path / "run") as folder:
+        assert folder.is_of("mine")
+        folder.claim("")
+        assert not folder.is_of("mine") and not folder.is_of("")
+
+
+def test_a_worker_process_that_ends_does_not_free_it(tmp_path):
+    """Workers of a DataLoader are forked while the run is held."""
+    with RunFolder(tmp_path / "run"):
+        worker = multiprocessing.get_context("fork").Process(target=sys.exit)
+        worker.start()
+        worker.join()
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert not free(tmp_path / "run")
+    assert free(tmp_path / "run")
+
+
+def test_a_refusal_inside_leaves_no_empty_folder(tmp_path):
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path / "run") as folder:
+        folder.claim("mine")
+        raise ZeroDivisionError
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_said_in_one_line(tmp_path, monkeypatch, number):
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = refused(tmp_path / "run")
+    assert "its file system has no locks" in message and "`out`" in message and "\n" not in message
+
+
+def test_the_lock_is_a_plain_file_and_no_link_is_followed(tmp_path):
+    (tmp_path / "other").write_text("keep")
+    for make in (os.mkdir, os.mkfifo, lambda path: os.symlink(tmp_path / "other", path)):
+        place = tmp_path / make.__name__.strip("<>")
+        place.mkdir()
+        make(place / ".lock")
+        assert ".lock is not a plain file" in refused(place)
+    assert (tmp_path / "other").read_text() == "keep"
+
+
+def test_the_job_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "other").write_text("keep")
+    with RunFolder(tmp_path / "run") as folder:
+        (tmp_path / "run" / ".job").symlink_to(tmp_path / "other")
+        folder.claim("mine")
+        assert folder.is_of("mine")
+    assert (tmp_path / "other").read_text() == "keep"
+
+
+def test_a_held_lock_is_refused_at_once(holder, tmp_path):
+    with pytest.raises(Timeout):
+        file_lock(tmp_path / "run" / ".lock").acquire(timeout=0)
+
+
+def test_refusals_name_the_arguments(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(Refused, match="leave `resume` out"):
+        open_run(run, resume=True, overwrite=False)
+    (run / "config.json").touch()
+    with pytest.raises(Refused, match="add `overwrite`"):
+        open_run(run, resume=False, overwrite=False)
+    (run / "last.safetensors").touch()
+    with pytest.raises(Refused, match=f"use `init_from={run / 'last.safetensors'}`"):
+        open_run(run, resume=True, overwrite=False)
