@@ -10,7 +10,7 @@ from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.autoaugment import _apply_op
 
 from cifarnet.data import load
-from cifarnet.data.augment import autoaugment
+from cifarnet.data.augment import autoaugment, colour_jitter
 from cifarnet.data.augment import batch as augment
 
 IDENTITY = torch.ones(3, 1), torch.zeros(3, 1)  # scale and shift that leave [0, 1]
@@ -28,7 +28,7 @@ def noise(count: int, size: int = 32) -> Tensor:
 
 def jittered(images: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     x = images.float().div(255)
-    augment.jitter_(x.flatten(2), *augment.jitter_plan(order, factors))
+    colour_jitter.jitter_(x.flatten(2), *colour_jitter.jitter_plan(order, factors))
     return x
 
 
@@ -62,7 +62,7 @@ def test_hue_of_real_colours_survives_its_whole_range():
     corners = torch.tensor(list(itertools.product([0.0, 0.5, 1.0], repeat=3)))
     for shift in (-1 / 6, -0.1, -0.05, 0.0, 0.05, 0.1, 1 / 6):
         x = corners.T.reshape(1, 3, -1).clone()
-        augment.hue_(x, torch.tensor([[shift]]))
+        colour_jitter.hue_(x, torch.tensor([[shift]]))
         theirs = tvf.adjust_hue(corners.T.reshape(3, 1, -1), shift)
         torch.testing.assert_close(x.view(3, 1, -1), theirs, rtol=0, atol=2e-6)
 
@@ -85,7 +85,7 @@ def test_draws_cover_their_ranges():
             torch.bincount(edge.long().flatten()) / 1e5, torch.full((9,), 1 / 9), rtol=0, atol=5e-3
         )
     assert abs(flip.mean() - 0.5) < 5e-3
-    blends, hue = augment.jitter_draws(draws)
+    blends, hue = colour_jitter.jitter_draws(draws)
     assert -0.1 <= hue.min() < -0.099 and 0.099 < hue.max() <= 0.1
     own = blends.view(-1, 6, 3)[:, :, 0]
     used = own[own != 1]
@@ -97,7 +97,7 @@ def test_draws_cover_their_ranges():
     )
     nearly_one = torch.full((1, 8), 1 - 2**-24)
     assert augment.crop_flip_draws(nearly_one)[0].item() == 8
-    assert torch.isfinite(augment.jitter_draws(nearly_one)[0]).all()
+    assert torch.isfinite(colour_jitter.jitter_draws(nearly_one)[0]).all()
 
 
 def test_each_choice_has_a_number_of_its_own():
@@ -105,7 +105,7 @@ def test_each_choice_has_a_number_of_its_own():
 
     def choices(draws: Tensor) -> list[float]:
         top, left, flip = augment.crop_flip_draws(draws)
-        blends, hue = augment.jitter_draws(draws)
+        blends, hue = colour_jitter.jitter_draws(draws)
         order = int((blends.view(6, 3)[:3, 0] != 1).sum())  # how many ops come before the hue
         own, grey, mean = blends.view(6, 3).unbind(1)
         light, strong, rich = own[(own != 1) & (grey == 0) & (mean == 0)], mean.sum(), grey.sum()
@@ -180,7 +180,7 @@ def test_report_policy_is_crop_flip_jitter_then_normalise():
     scale, shift = torch.tensor([[2.0], [3.0], [4.0]]), torch.tensor([[-1.0], [-2.0], [0.5]])
     ours = augment.augment("report", images, draws, scale, shift)
     top, left, flip = augment.crop_flip_draws(draws)
-    order = augment.ORDERS[(draws[:, 3] * 24).long()]
+    order = colour_jitter.ORDERS[(draws[:, 3] * 24).long()]
     low, width = torch.tensor([0.8, 0.8, 0.8, -0.1]), torch.tensor([0.4, 0.4, 0.4, 0.2])
     for i in range(200):
         x = tvf.crop(tvf.pad(images[i], 4), int(top[i]), int(left[i]), 32, 32)
