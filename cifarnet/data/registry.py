@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused
-from cifarnet.data.request import Progress, Request
+from cifarnet.data.request import ProgressCallback, Request
 
 if TYPE_CHECKING:
     from cifarnet.data.dataset import Dataset
@@ -46,7 +46,7 @@ def load(
     image_size: int = 32,
     seed: int = 0,
     download: bool = True,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **options: Any,
 ) -> "Dataset":
     """Load a data set, into memory where it fits.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 # (done so far, in all): bytes of a download, images that are read for the first time
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Request:
     image_size: int = 32
     seed: int = 0
     download: bool = True
-    progress: Progress | None = None
+    progress: ProgressCallback | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cifarnet.core.errors import Failed, Refused
-from cifarnet.data.request import Progress, cache_folder
+from cifarnet.data.request import ProgressCallback, cache_folder
 from cifarnet.storage.atomic import TEMPORARY, write_file
 from cifarnet.storage.lock import file_lock
 from cifarnet.storage.safetensors_header import read_metadata
@@ -89,7 +89,7 @@ def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
 
 
 @contextlib.contextmanager
-def held(path: Path, progress: Progress | None = None) -> Iterator[None]:
+def held(path: Path, progress: ProgressCallback | None = None) -> Iterator[None]:
     """Only one process at a time is in here with the same `path`; the others wait. Where no lock can be had, nobody waits."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):

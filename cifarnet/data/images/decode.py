@@ -98,10 +98,8 @@ def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -
         with open_plain_file(path) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on metadata
             image, remarks = decode(name, file)
-    except ImageError:
-        raise
     except OSError as error:
-        raise ImageError(name, describe(error)) from error
+        raise ImageError(name, why_unreadable(error)) from error
     return fit(image, size, crop), remarks
 
 
@@ -122,7 +120,7 @@ def read_image_bytes(name: str, data: bytes, size: int) -> Tensor:
         try:
             return fit(decode(name, io.BytesIO(data))[0], size)
         except OSError as error:
-            raise ImageError(name, describe(error)) from error
+            raise ImageError(name, why_unreadable(error)) from error
 
 
 def fit(image: Image.Image, size: int, crop: bool = False) -> Tensor:
@@ -151,7 +149,8 @@ def open_plain_file(path: str | os.PathLike[str]) -> BinaryIO:
     return open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
 
 
-def describe(error: OSError) -> str:
+def why_unreadable(error: OSError) -> str:
+    """The reason for a message: "there is no such file", or the system's own words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     return f"cannot be read ({error.strerror or error})"

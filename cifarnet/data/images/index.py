@@ -19,7 +19,7 @@ from cifarnet.data.dataset import AnySplit, Channels, Dataset, Split, statistics
 from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arrays
 from cifarnet.data.images.decode import printable
 from cifarnet.data.images.streamed import StreamedSplit, Unreadable, cores, stack
-from cifarnet.data.request import Progress
+from cifarnet.data.request import ProgressCallback
 
 MEMORY = 4 << 30  # bytes of pixels, both splits together, above which a set is streamed
 NAMED = 5  # files named in a message; of more, the number is given
@@ -84,7 +84,7 @@ class Decoded(NamedTuple):
     errors: list[Unreadable]
 
 
-def indexed_dataset(listing: Listing, progress: Progress | None = None) -> Dataset:
+def indexed_dataset(listing: Listing, progress: ProgressCallback | None = None) -> Dataset:
     """A data set of images on the disk: in memory where they fit, else streamed.
 
     Images that the index does not know yet are decoded once. Of several processes that start together one does that.
@@ -120,7 +120,7 @@ def statistics(sums: Tensor, size: int) -> tuple[Channels, Channels]:
 
 
 def look_through(
-    whole: StreamedSplit, keys: Tensor, path: Path, in_memory: bool, progress: Progress | None = None
+    whole: StreamedSplit, keys: Tensor, path: Path, in_memory: bool, progress: ProgressCallback | None = None
 ) -> Index:
     """The index of exactly these images: from the cache, and by decoding those that are not in it.
 
@@ -163,7 +163,7 @@ def read_index(path: Path, size: int) -> Index | None:
 
 
 def complete(
-    known: Index | None, whole: StreamedSplit, keys: Tensor, in_memory: bool, progress: Progress | None
+    known: Index | None, whole: StreamedSplit, keys: Tensor, in_memory: bool, progress: ProgressCallback | None
 ) -> tuple[Index, Tensor, list[Unreadable]]:
     """The index of `whole`, with the images that `known` lacks decoded; bool [N], which can be read; why the others cannot."""
     size, count = whole.image_size, len(whole)
@@ -192,7 +192,7 @@ def complete(
 
 
 def decode_all(
-    whole: StreamedSplit, indices: Tensor, keep: bool, progress: Progress | None
+    whole: StreamedSplit, indices: Tensor, keep: bool, progress: ProgressCallback | None
 ) -> Iterator[tuple[Tensor, Decoded]]:
     """The images at `indices`, a piece at a time: int64 [n], and these images; pixels only where they are to be kept."""
     pieces, done = indices.split(PIECE), 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifarnet.core.errors import Failed, Refused
-from cifarnet.data.request import Progress, cache_folder
+from cifarnet.data.request import ProgressCallback, cache_folder
 from cifarnet.data.sources.download import download
 from cifarnet.storage.atomic import sync_folder
 
@@ -82,7 +82,7 @@ def read(path: Path, archive: Archive) -> dict[str, bytes]:
 
 
 def obtain(
-    archive: Archive, title: str, looked_in: list[Path], allowed: bool = True, progress: Progress | None = None
+    archive: Archive, title: str, looked_in: list[Path], allowed: bool = True, progress: ProgressCallback | None = None
 ) -> None:
     """Download the archive, verify it, and leave its named files in the cache (`<cache>/<archive.folder>/`).
 

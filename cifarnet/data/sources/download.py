@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from cifarnet.core.errors import Failed
-from cifarnet.data.request import Progress
+from cifarnet.data.request import ProgressCallback
 from cifarnet.storage.atomic import sync_folder
 
 TIMEOUT = 30  # seconds without a byte
@@ -21,7 +21,7 @@ STALE = 24 * 3600  # seconds after which a temporary file is an orphan of a kill
 
 
 def download(
-    url: str, size: int, folder: Path, check: Callable[[Path], None], progress: Progress | None = None
+    url: str, size: int, folder: Path, check: Callable[[Path], None], progress: ProgressCallback | None = None
 ) -> Path:
     """Fetch `url` into `folder`; the file has its name only once it is whole, checked and on the disk.
 
@@ -59,7 +59,7 @@ def download(
     return folder / name
 
 
-def fetch(url: str, size: int, file: IO[bytes], progress: Progress | None) -> None:
+def fetch(url: str, size: int, file: IO[bytes], progress: ProgressCallback | None) -> None:
     """Copy the address to `file`, no more than the published size."""
     done = 0
     try:

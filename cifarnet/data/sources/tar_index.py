@@ -15,8 +15,8 @@ import torch
 
 from cifarnet.core.errors import Refused
 from cifarnet.data.images.cache import arrays_path, read_arrays, write_arrays
-from cifarnet.data.images.decode import SUFFIXES, describe, printable
-from cifarnet.data.request import Progress
+from cifarnet.data.images.decode import SUFFIXES, printable, why_unreadable
+from cifarnet.data.request import ProgressCallback
 
 MAX_IMAGE = 256 << 20  # bytes of an image file
 MAX_LABEL = 1 << 20  # bytes of a .cls or .json, and of a header that tarfile reads whole
@@ -66,7 +66,7 @@ def open_shard(path: Path) -> tuple[int, str]:
     return file, f"{status.st_size} {status.st_mtime_ns}"
 
 
-def read_shard(path: Path, count: int = 1, number: int = 0, progress: Progress | None = None) -> Shard:
+def read_shard(path: Path, count: int = 1, number: int = 0, progress: ProgressCallback | None = None) -> Shard:
     """The samples of a shard, from the user's cache, or listed now and kept there.
 
     Args:
@@ -78,7 +78,7 @@ def read_shard(path: Path, count: int = 1, number: int = 0, progress: Progress |
     try:
         file, stamp = open_shard(path)
     except OSError as error:
-        raise Refused(printable(path), describe(error), "name .tar files") from error
+        raise Refused(printable(path), why_unreadable(error), "name .tar files") from error
     place = arrays_path(f"shard/{os.path.realpath(path)}")
     with os.fdopen(file, "rb") as stream:
         size = os.fstat(file).st_size

@@ -18,7 +18,7 @@ from torch import Tensor
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.images.cache import arrays_path, held
-from cifarnet.data.images.decode import ImageError, describe, printable, read_image_bytes
+from cifarnet.data.images.decode import ImageError, printable, read_image_bytes, why_unreadable
 from cifarnet.data.images.index import Listing, indexed_dataset, names
 from cifarnet.data.images.streamed import StreamedSplit, hash_arrays
 from cifarnet.data.request import Request
@@ -93,7 +93,7 @@ class Members:
             finally:
                 os.close(file)
         except OSError as error:
-            raise ImageError(printable(shard.path), describe(error)) from error
+            raise ImageError(printable(shard.path), why_unreadable(error)) from error
         return read_image_bytes(self.name(index), data, size)
 
     def take(self, indices: np.ndarray) -> "Members":
@@ -161,7 +161,7 @@ def words_of(path: Path) -> set[str]:
 
 
 def divide(paths: list[Path], shard_of: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Which images are the training set and which the test set, int64 each, in order.
+    """The numbers of the training images and of the test images, int64 each, in order.
 
     Raises:
         Refused: one of them would be empty.
