@@ -2,12 +2,13 @@
 
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarnet.cli.common import messages, printable
 from cifarnet.core.errors import CifarnetError, Refused
+from cifarnet.data.registry import DATASETS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,10 +72,11 @@ def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> 
     return pairs
 
 
-def data_of(result: "Result") -> tuple[str, bool, str | None]:
+def data_of(result: "Result") -> tuple[str, tuple[Any, ...], str | None]:
     """The data of a run: two runs of the same are compared image by image."""
-    config = result.config
-    return config.dataset, config.coarse, config.data_dir if config.dataset in ("folder", "webdataset") else None
+    config, row = result.config, DATASETS.get(result.config.dataset)
+    options = tuple(getattr(config, name) for name in row.options) if row else ()
+    return config.dataset, options, config.data_dir if row and row.from_files else None
 
 
 def right_images(result: "Result", data_dir: str | None, device: str) -> "Tensor | str":
