@@ -68,11 +68,6 @@ def layer_nodes(modules: Mapping[str, nn.Module], paths: Mapping[Node, str]) -> 
     return found
 
 
-def normalize_image(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """An image uint8 [3, H, W] as the model wants it: float32, mean and std per channel of pixels in [0, 1]."""
-    return (image.float() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-
-
 @torch.no_grad()
 def feature_maps(model: Classifier, image: Tensor, layers: Sequence[str]) -> list[FeatureMap]:
     """The maps of one normalised image [3, H, W], layer by layer, on the CPU in fp32.

@@ -122,15 +122,16 @@ class ImageFigures:
         Raises:
             ImageError: the file is no image.
         """
-        from cifarnet.analysis.features import feature_maps, normalize_image
+        from cifarnet.analysis.features import feature_maps
         from cifarnet.analysis.plots import featuremaps as picture
         from cifarnet.data.images.decode import read_image
+        from cifarnet.data.images.normalize import normalize
 
         image, warnings = read_image(file, self.info.config.image_size, crop=self.crop)
         for warning in warnings:
             messages().print(f"warning: {printable(warning)}", markup=False)
         row, name = find_arch(self.info.config.arch), printable(file.name)
-        pixels = normalize_image(image, self.info.mean, self.info.std)
+        pixels = normalize(image, self.info.mean, self.info.std)
         maps = feature_maps(self.model, pixels, self.layers or row.feature_layers)
         title = f"{self.title} · {name}"
         done = [picture.draw_overview(image, maps, folder / "overview.png", title)]

@@ -1,7 +1,7 @@
 """Images as people have them: paths, PIL images, arrays, tensors, or lists of these -> pixels in a model's size."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cifarnet.core.errors import Refused
 from cifarnet.data.images.decode import find_images, fit, read_image, upright_rgb
+from cifarnet.data.images.normalize import normalize
 
 KINDS = "a path, a PIL image, a uint8 array [H, W, 3], a tensor [3, H, W] or [N, 3, H, W], or a list of these"
 
@@ -79,13 +80,8 @@ def _from_tensor(image: Tensor, size: int, crop: bool) -> Tensor:
     return fit(Image.fromarray(image.permute(1, 2, 0).numpy()), size, crop)
 
 
-def normalized_batch(images: Iterable[Tensor], mean: Tensor, std: Tensor) -> Tensor:
-    """Pixels [3, H, W], uint8 or float in [0, 1], as a model wants them: float32 [N, 3, H, W] on the device of `mean`.
-
-    Args:
-        mean, std: [1, 3, 1, 1], of pixels in [0, 1].
-    """
-    scaled = [
-        image.to(mean.device).float() / 255 if image.dtype == torch.uint8 else image.to(mean.device) for image in images
-    ]
-    return (torch.stack(scaled) - mean) / std
+def normalized_batch(
+    images: Sequence[Tensor], mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> Tensor:
+    """Pixels [3, H, W], uint8 or float in [0, 1], as a model wants them: float32 [N, 3, H, W] on the device."""
+    return torch.stack([normalize(image, mean, std) for image in images]).to(device)

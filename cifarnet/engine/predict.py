@@ -64,7 +64,6 @@ def read_batches(
     images: Iterable[Any], info: ModelInfo, device: torch.device, crop: bool = False
 ) -> Iterator[tuple[Tensor, list[Prediction]]]:
     """Batches of normalised images [n, 3, H, W], each with the predictions to fill in, those of unusable files too."""
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (info.mean, info.std))
     pending, size = iter(images), info.config.image_size
     while chunk := list(islice(pending, BATCH)):
         usable, predictions = [], []
@@ -77,7 +76,9 @@ def read_batches(
                 continue
             usable.append(pixels)
             predictions.append(Prediction(name, warnings=warnings))
-        batch = normalized_batch(usable, mean, std) if usable else torch.empty(0, 3, size, size, device=device)
+        batch = torch.empty(0, 3, size, size, device=device)
+        if usable:
+            batch = normalized_batch(usable, info.mean, info.std, device)
         yield batch, predictions
 
 

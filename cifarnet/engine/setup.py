@@ -16,6 +16,7 @@ from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.data.dataset import Channels
+from cifarnet.data.images.normalize import normalize
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.optim import build_optimizer
 from cifarnet.engine.step import BatchLoss, compiled
@@ -122,8 +123,7 @@ def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:
     """Up to FIT_IMAGES images from all over a training split, normalised, float32 [N, 3, H, W] on the CPU."""
     count = min(len(split), FIT_IMAGES)
     images = next(iter(split.batches([torch.arange(count) * len(split) // count]))).cpu()
-    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
-    return (images / 255 - shift) / scale
+    return normalize(images, mean, std)
 
 
 def check_ranks(run: TrainState) -> None:

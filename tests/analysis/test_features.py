@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifarnet.analysis.features import embed, feature_maps, grad_cam, normalize_image, record, upsample
+from cifarnet.analysis.features import embed, feature_maps, grad_cam, record, upsample
 from cifarnet.analysis.receptive_field import ReceptiveField
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.data.images.normalize import normalize
 from cifarnet.models import ARCHS
 from cifarnet.models.classifier import build_model
 
@@ -166,7 +167,7 @@ def test_upsampled_heat_ends_at_one():
 
 def test_normalized_as_stated():
     image = torch.tensor([0, 128, 255], dtype=torch.uint8).view(3, 1, 1).expand(3, 2, 2)
-    out = normalize_image(image, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    out = normalize(image, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
     expected = [(0 - 0.1) / 0.5, (128 / 255 - 0.2) / 0.25, (1 - 0.3) / 2]
     torch.testing.assert_close(out[:, 0, 0], torch.tensor(expected))
 
