@@ -124,8 +124,8 @@ class ImageFigures:
         """
         from cifarnet.analysis.features import feature_maps
         from cifarnet.analysis.plots import featuremaps as picture
-        from cifarnet.data.dataset import normalize
         from cifarnet.data.images.decode import read_image
+        from cifarnet.data.images.normalize import normalize
 
         image, warnings = read_image(file, self.info.config.image_size, crop=self.crop)
         for warning in warnings:

@@ -118,23 +118,6 @@ def statistics_of_sums(total: int, firsts: list[int], seconds: list[int]) -> tup
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Pixels as a network takes them: `(x - mean) / std` of x in [0, 1].
-
-    The loader, which augments as well, does the same by one multiply-add; the two differ by rounding alone.
-
-    Args:
-        images: [..., 3, H, W], uint8, or float with values in [0, 1].
-        mean, std: of each channel (R, G, B), of pixels in [0, 1].
-
-    Returns:
-        float32 of the same shape, on the same device.
-    """
-    pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    centre, width = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
-    return (pixels - centre) / width
-
-
 def hold_out(split: AnySplit, fraction: float, seed: int) -> tuple[AnySplit, AnySplit]:
     """Split off `fraction` of each class for validation.
 

@@ -1,7 +1,7 @@
 """Images as people have them: paths, PIL images, arrays, tensors, or lists of these -> pixels in a model's size."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cifarnet.core.errors import Refused
 from cifarnet.data.images.decode import find_images, fit, read_image, upright_rgb
+from cifarnet.data.images.normalize import normalize
 
 KINDS = "a path, a PIL image, a uint8 array [H, W, 3], a tensor [3, H, W] or [N, 3, H, W], or a list of these"
 
@@ -77,3 +78,10 @@ def _from_tensor(image: Tensor, size: int, crop: bool) -> Tensor:
     elif image.dtype != torch.uint8:
         raise Refused("images", f"a tensor of {image.dtype}", "give uint8, or float in [0, 1]")
     return fit(Image.fromarray(image.permute(1, 2, 0).numpy()), size, crop)
+
+
+def normalized_batch(
+    images: Sequence[Tensor], mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> Tensor:
+    """Pixels [3, H, W], uint8 or float in [0, 1], as a model wants them: float32 [N, 3, H, W] on the device."""
+    return torch.stack([normalize(image, mean, std) for image in images]).to(device)

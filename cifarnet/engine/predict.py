@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.errors import printable
-from cifarnet.data.dataset import normalize
 from cifarnet.data.images.decode import ImageError
 from cifarnet.engine.evaluate import embed_batches
-from cifarnet.engine.pixels import read_pixels
+from cifarnet.engine.pixels import normalized_batch, read_pixels
 from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
 
@@ -75,9 +74,12 @@ def read_batches(
             except ImageError as error:
                 predictions.append(Prediction(name, error=str(error)))
                 continue
-            usable.append(normalize(pixels.to(device), info.mean, info.std))
+            usable.append(pixels)
             predictions.append(Prediction(name, warnings=warnings))
-        yield torch.stack(usable) if usable else torch.empty(0, 3, size, size, device=device), predictions
+        batch = torch.empty(0, 3, size, size, device=device)
+        if usable:
+            batch = normalized_batch(usable, info.mean, info.std, device)
+        yield batch, predictions
 
 
 def ranked(prediction: Prediction, row: list[float], classes: Sequence[str], top: int | None) -> Prediction:

@@ -15,7 +15,8 @@ from cifarnet.core.devices import keep_freed_memory, pick_device, pick_precision
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
-from cifarnet.data.dataset import Channels, normalize
+from cifarnet.data.dataset import Channels
+from cifarnet.data.images.normalize import normalize
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.optim import build_optimizer
 from cifarnet.engine.step import BatchLoss, compiled

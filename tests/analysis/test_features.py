@@ -8,6 +8,7 @@ from cifarnet.analysis.features import embed, feature_maps, grad_cam, record, up
 from cifarnet.analysis.receptive_field import ReceptiveField
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.data.images.normalize import normalize
 from cifarnet.models import ARCHS
 from cifarnet.models.classifier import build_model
 
@@ -162,6 +163,13 @@ def test_upsampled_heat_ends_at_one():
     large = upsample(heat, 8)
     assert large.shape == (8, 8) and large.max() == 1 and large[0, 7] == 1 and large[7, 0] == 0
     assert upsample(torch.zeros(2, 2), 8).max() == 0
+
+
+def test_normalized_as_stated():
+    image = torch.tensor([0, 128, 255], dtype=torch.uint8).view(3, 1, 1).expand(3, 2, 2)
+    out = normalize(image, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    expected = [(0 - 0.1) / 0.5, (128 / 255 - 0.2) / 0.25, (1 - 0.3) / 2]
+    torch.testing.assert_close(out[:, 0, 0], torch.tensor(expected))
 
 
 @pytest.mark.parametrize("loss", ["ce", "cosface"])
