@@ -14,6 +14,6 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
     (The loader's batches come to the same numbers by one multiply-add, within its augmentation.)
     """
-    pixels = images.float() / 255 if images.dtype == torch.uint8 else images
+    pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     shift, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
     return (pixels - shift) / scale
