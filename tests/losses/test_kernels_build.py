@@ -120,7 +120,7 @@ def test_a_loss_without_kernels_runs_in_pure_torch(newface):
 
 
 def test_a_loss_without_kernels_is_refused_by_a_named_backend(newface):
-    with pytest.raises(Refused, match=r"^--backend: it has no loss 'newface'.*use --backend torch") as refused:
+    with pytest.raises(Refused, match=r"^backend: it has no loss 'newface'.*use `backend=torch`") as refused:
         kernels.resolve("cpu", "cpu", loss=newface)
     assert "\n" not in str(refused.value)
     with pytest.raises(Refused, match="it has no loss 'newface'"):
