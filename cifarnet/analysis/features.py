@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
-from torchvision.models.feature_extraction import NodePathTracer
 
 from cifarnet.analysis.receptive_field import ReceptiveField, receptive_fields
-from cifarnet.core.devices import autocast
 from cifarnet.core.errors import Refused
+from cifarnet.engine.evaluate import embed_batches
 from cifarnet.models.classifier import Classifier
 
 
@@ -33,6 +32,9 @@ def record(model: Classifier, images: Tensor) -> tuple[dict[str, FeatureMap], Te
     Their values have the batch in front: [B, channels, H, W]. A module's name is its path in the backbone (stages.0.1);
     a function that the backbone itself calls is named with its count (relu1, max_pool1).
     """
+    # Here, since it imports all of torchvision's networks, which takes more than a second.
+    from torchvision.models.feature_extraction import NodePathTracer
+
     backbone = model.backbone
     tracer = NodePathTracer()  # what torchvision's create_feature_extractor names layers by
     run = Interpreter(backbone, garbage_collect_values=False, graph=tracer.trace(backbone))
@@ -141,11 +143,8 @@ def embed(
     model: Classifier, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str
 ) -> Embeddings:
     """Features and logits of all batches (images normalised, labels) in one pass, the model in evaluation mode."""
-    model.eval()
     features, logits, labels = [], [], []
-    for images, targets in batches:
-        with autocast(device, precision):
-            embedded = model.features(images)
+    for embedded, targets in embed_batches(model, batches, device, precision):
         features.append(embedded.float())
         logits.append(model.head.logits(embedded).float())
         labels.append(targets)

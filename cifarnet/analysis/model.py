@@ -14,7 +14,7 @@ from cifarnet.core.devices import pick_device
 from cifarnet.core.errors import Refused
 from cifarnet.data.images.decode import ImageError
 from cifarnet.engine.evaluate import embed_batches
-from cifarnet.engine.pixels import is_batch, one_by_one
+from cifarnet.engine.pixels import KINDS, is_batch, one_by_one
 from cifarnet.engine.predict import Prediction, predict_images, read_batches
 from cifarnet.models.checkpoint import ModelInfo, load_model
 from cifarnet.models.classifier import Classifier
@@ -72,12 +72,12 @@ class Model:
 
     def embed(self, images: Any) -> Tensor:
         """Embeddings on the unit sphere, [N, E], float32 on the CPU (N = 1 for one image). Raises as `predict`."""
-        return F.normalize(torch.cat(list(self._features(images))).float(), dim=1).cpu()
+        return F.normalize(self._features(images).float(), dim=1).cpu()
 
     @torch.inference_mode()
     def logits(self, images: Any) -> Tensor:
         """Logits without margin [N, C], float32 on the CPU (N = 1 for one image). Raises as `predict`."""
-        return torch.cat([self.classifier.head.logits(features) for features in self._features(images)]).float().cpu()
+        return self.classifier.head.logits(self._features(images)).float().cpu()
 
     @torch.no_grad()
     def features(self, images: Any, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -90,6 +90,8 @@ class Model:
             Refused: an unknown layer; the message lists those that are there. Else as `predict`.
         """
         batches = [batch for batch, _ in self._batches(images)]
+        if not batches:
+            raise Refused("images", "there are none", f"give {KINDS}")
         maps, _ = record(self.classifier.eval(), torch.cat(batches))
         unknown = [name for name in layers or () if name not in maps]
         if unknown:
@@ -97,9 +99,11 @@ class Model:
         chosen = {name: maps[name].values.float().cpu() for name in layers or maps}
         return chosen if is_batch(images) else {name: values[0] for name, values in chosen.items()}
 
-    def _features(self, images: Any) -> Iterator[Tensor]:
-        for features, _ in embed_batches(self.classifier, self._batches(images), self.device, "fp32"):
-            yield features
+    def _features(self, images: Any) -> Tensor:
+        """[N, E] on the model's device; of no images at all [0, E]."""
+        embedded = embed_batches(self.classifier, self._batches(images), self.device, "fp32")
+        none = torch.empty(0, self.classifier.head.weight.shape[1], device=self.device)
+        return torch.cat([none, *(features for features, _ in embedded)])
 
     def _batches(self, images: Any) -> Iterator[tuple[Tensor, list[Prediction]]]:
         for batch, predictions in read_batches(one_by_one(images), self.info, self.device):

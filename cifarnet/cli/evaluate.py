@@ -10,7 +10,7 @@ import typer
 
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results, write_rows
-from cifarnet.core.errors import Failed
+from cifarnet.core.errors import Failed, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,30 +44,31 @@ def evaluate(
 ) -> None:
     """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
     from cifarnet.cli.progress import load_shown
-    from cifarnet.engine.evaluate import evaluate_run
+    from cifarnet.engine.evaluate import measure, open_for_evaluation
 
-    with messages().status(f"evaluating {run or 'the latest run'} on {dataset or 'its data'}"):
-        found = evaluate_run(
-            run,
-            dataset=dataset,
-            data_dir=data_dir,
-            split=split,
-            tta=tta,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-            details=bool(csv or predictions or figure),
-            load=partial(load_shown, messages()),
-        )
-    document, config, drawn = found.document, found.config, None
+    opened = open_for_evaluation(
+        run,
+        tta=tta,
+        details=bool(csv or predictions or figure),
+        dataset=dataset,
+        data_dir=data_dir,
+        split=split,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        load=partial(load_shown, messages()),
+    )
+    with messages().status(f"evaluating {printable(opened.path)} on {len(opened.loader.split):,} samples"):
+        found = measure(opened, tta)
+    document, drawn = found.document, None
     if found.logits is not None and found.labels is not None:
-        drawn = figure or found.checkpoint.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
-        title = title_of(replace(config, dataset=document["dataset"]), split)
+        drawn = figure or opened.path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
+        title = title_of(replace(opened.info.config, dataset=opened.dataset), split)
         draw_confusion(document, drawn, title, asked=figure is not None)
         if csv is not None:
             write_classes(csv, document)
         if predictions is not None:
-            write_predictions(predictions, found.logits, found.labels, found.classes)
+            write_predictions(predictions, found.logits, found.labels, opened.info.classes)
     print_json(document) if json_output else print_scores(document, drawn)
 
 

@@ -14,7 +14,7 @@ from cifarnet.core.config import TrainConfig
 
 if TYPE_CHECKING:
     from cifarnet.analysis.features import Embeddings
-    from cifarnet.cli.inputs import Opened
+    from cifarnet.engine.open_split import Opened
 
 Run = Annotated[
     Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)
@@ -83,7 +83,7 @@ def figure(app: typer.Typer, samples: int | None, file: str = "") -> Callable[[D
 
             target = figures.destination(out, inputs.need_checkpoint(run), (file or draw.__name__).format(**own))
             figures.check_numbers_path(data_out)
-            opened = inputs.open_model(run, data_dir, split, samples, seed, device)
+            opened = inputs.open_samples(run, data_dir, split, samples, seed, device)
             view = View(opened, inputs.embed_images(opened), split, seed, target, title)
             figures.write_numbers(data_out, draw(view, **own))
             print(target)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cifarnet.core.errors import Refused
 from cifarnet.storage.atomic import write_file
 
@@ -40,6 +38,8 @@ def write_numbers(path: Path | None, numbers: Mapping[str, Any]) -> None:
     if path.suffix == ".json":
         data = (json.dumps(plain(numbers)) + "\n").encode()
     else:
+        import numpy as np
+
         buffer = io.BytesIO()
         arrays: Any = {name: np.asarray(value) for name, value in flat(numbers)}
         np.savez_compressed(buffer, **arrays)

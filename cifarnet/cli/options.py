@@ -12,10 +12,13 @@ from cifarnet.core.errors import Refused
 from cifarnet.losses.registry import LOSSES, Constant, flag_constants
 
 # Arguments of the library's calls that are options of the commands, besides the configuration's fields.
+# fmt: off
 ARGUMENTS = {
-    "animate", "backend", "channels", "checkpoint", "config", "crop", "csv", "data_out", "download", "figure", "grad_cam", "layer",
-    "dims", "method", "metric", "neighbors", "out", "overwrite", "predictions", "project", "recipe", "recursive", "resume", "init_from", "samples", "split",
-}  # fmt: skip
+    "animate", "channels", "checkpoint", "config", "crop", "csv", "data_out", "dims", "figure", "grad_cam",
+    "init_from", "layer", "method", "metric", "neighbors", "out", "overwrite", "predictions", "project", "recipe",
+    "recursive", "resume", "samples", "split",
+}
+# fmt: on
 SPOKEN = {item.name for item in dataclasses.fields(TrainConfig)} | ARGUMENTS | set(flag_constants())
 QUOTED = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")
 
@@ -82,12 +85,16 @@ def given_constants(parameters: dict[str, Any], given: set[str]) -> dict[str, An
     """The loss's constants that stand on the command line, as flags and as --loss-option NAME=VALUE.
 
     Raises:
-        Refused: a --loss-option without a name and a value.
+        Refused: a --loss-option without a name and a value, or of a name that no loss has.
     """
     constants = {name: number_or_text(parameters[name]) for name in flag_constants() if name in given}
     for text in parameters["loss_option"]:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise Refused("--loss-option", f"'{text}' is not NAME=VALUE", "for example --loss-option scale=30")
-        constants[name.replace("-", "_")] = number_or_text(value)
+        name = name.replace("-", "_")
+        if name not in all_constants():
+            known = ", ".join(sorted(all_constants()))
+            raise Refused(f"--loss-option {name}", "no loss has such a constant", f"the losses have {known}")
+        constants[name] = number_or_text(value)
     return constants

@@ -81,10 +81,10 @@ def data_of(result: "Result") -> tuple[str, tuple[Any, ...], str | None]:
 
 def right_images(result: "Result", data_dir: str | None, device: str) -> "Tensor | str":
     """Which test images the run's checkpoint gets right (bool [N]), or why that cannot be known."""
-    from cifarnet.cli.inputs import embed_images, open_model
+    from cifarnet.cli.inputs import embed_images, open_samples
 
     try:
-        images = embed_images(open_model(result.path, data_dir, "test", 0, 0, device))
+        images = embed_images(open_samples(result.path, data_dir, "test", 0, 0, device))
     except CifarnetError as error:
         messages().print(f"warning: {printable(str(error))}", markup=False)
         return error.why

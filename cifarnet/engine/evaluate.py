@@ -1,6 +1,6 @@
 """The loop over batches that everything but training uses, and the scores of a trained model on a split."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +11,8 @@ from torch import Tensor
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.devices import autocast
 from cifarnet.core.errors import Refused
-from cifarnet.data import Dataset, load
 from cifarnet.engine.metrics import coarse_score, score
-from cifarnet.engine.open_split import open_split
+from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.models.checkpoint import load_model
 from cifarnet.models.classifier import Classifier
 from cifarnet.storage.find_checkpoint import find_checkpoint
@@ -89,22 +88,57 @@ def only_coarse(config: TrainConfig, classes: int) -> bool:
     return classes > MANY_CLASSES and (config.dataset == SYNTHETIC or config.head_parallel)
 
 
+def open_for_evaluation(
+    run: str | Path | None = None, *, tta: bool = False, details: bool = False, **options: Any
+) -> Opened:
+    """A trained model with the split that it is measured on.
+
+    Args:
+        run: a run folder or a checkpoint; None: the latest run.
+        tta: each image's logits will be averaged with its mirror image's.
+        details: logits are needed, so that a model of which only loss and accuracy are measured is refused.
+        options: as `open_split`.
+
+    Raises:
+        Refused: no such run, more is asked for than is measured; else as `open_split`.
+    """
+    path = find_checkpoint(run)
+    if path is None:
+        raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
+    model, info = load_model(path, of_features=True)
+    if tta and info.config.dataset == SYNTHETIC:
+        raise Refused("tta", f"{SYNTHETIC} has no images to mirror", "leave it out")
+    if only_coarse(info.config, len(info.classes)) and (details or tta):
+        fix = "leave `csv`, `predictions`, `figure` and `tta` out"
+        raise Refused("eval", f"of {len(info.classes):,} classes only loss and accuracy are measured", fix)
+    return open_split(path, model, info, **options)
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """A trained model on a split: `document`, plain JSON values (see `Scores`), and what it was made from.
+    """What was measured: `document`, plain JSON values (see `Scores`), and the outputs behind it.
 
     logits [N, C] and labels [N], on the device; None where only loss and accuracy are measured.
     """
 
-    checkpoint: Path
-    config: TrainConfig
-    classes: Sequence[str]
     document: dict[str, Any]
     logits: Tensor | None = None
     labels: Tensor | None = None
 
 
-def evaluate_run(
+def measure(opened: Opened, tta: bool = False) -> Evaluation:
+    """Measures an opened model; `tta`: each image's logits are averaged with its mirror image's."""
+    model, info, device, precision = opened.model, opened.info, opened.device, opened.precision
+    document: dict[str, Any] = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": opened.split}
+    document |= {"precision": precision, "tta": tta}
+    if only_coarse(info.config, len(info.classes)):
+        scores = coarse_score(*measure_batches(model, opened.loader.epoch(0), device, precision))
+        return Evaluation(document | scores.to_dict())
+    logits, labels = collect_logits(model, opened.loader.epoch(0), device, precision, tta)
+    return Evaluation(document | score(logits, labels, info.classes).to_dict(), logits, labels)
+
+
+def evaluate(
     run: str | Path | None = None,
     *,
     dataset: str | None = None,
@@ -114,51 +148,17 @@ def evaluate_run(
     batch_size: int = 500,
     device: str = "auto",
     precision: str | None = None,
-    details: bool = False,
-    load: Callable[..., Dataset] = load,
-) -> Evaluation:
-    """Measures a trained model on a split.
+) -> dict[str, Any]:
+    """The metrics of a trained model, as `cifarnet eval --json` prints them.
 
     Args:
         run: a run folder or a checkpoint; None: the latest run.
         tta: average each image's logits with its mirror image's.
-        details: logits are needed, so that a model of which only loss and accuracy are measured is refused.
-        dataset, data_dir, split, batch_size, device, precision, load: as `open_split`.
+        dataset, data_dir, split, batch_size, device, precision: as `open_split`.
 
     Raises:
         Refused: no such run, a broken checkpoint, data that is missing or is not the model's.
     """
-    path = find_checkpoint(run)
-    if path is None:
-        raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
-    model, info = load_model(path, of_features=True)
-    coarse = only_coarse(info.config, len(info.classes))
-    if tta and info.config.dataset == SYNTHETIC:
-        raise Refused("tta", f"{SYNTHETIC} has no images to mirror", "leave it out")
-    if coarse and (details or tta):
-        fix = "leave `csv`, `predictions`, `figure` and `tta` out"
-        raise Refused("eval", f"of {len(info.classes):,} classes only loss and accuracy are measured", fix)
-    loader, target, chosen = open_split(
-        info,
-        split,
-        dataset=dataset,
-        data_dir=data_dir,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        load=load,
-    )
-    document: dict[str, Any] = {"checkpoint": str(path), "dataset": dataset or info.config.dataset, "split": split}
-    document |= {"precision": chosen, "tta": tta}
-    model = model.to(target)
-    if coarse:
-        scores = coarse_score(*measure_batches(model, loader.epoch(0), target, chosen))
-        return Evaluation(path, info.config, info.classes, document | scores.to_dict())
-    logits, labels = collect_logits(model, loader.epoch(0), target, chosen, tta)
-    document |= score(logits, labels, info.classes).to_dict()
-    return Evaluation(path, info.config, info.classes, document, logits, labels)
-
-
-def evaluate(run: str | Path | None = None, **options: Any) -> dict[str, Any]:
-    """The metrics of a trained model, as `cifarnet eval --json` prints them. Arguments and errors as `evaluate_run`."""
-    return evaluate_run(run, **options).document
+    where: dict[str, Any] = {"dataset": dataset, "data_dir": data_dir, "split": split}
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device, "precision": precision}
+    return measure(open_for_evaluation(run, tta=tta, **where, **how), tta).document

@@ -1,6 +1,7 @@
 """The one call that trains: configuration -> run folder. The command line, the scripts and a notebook make it alike."""
 
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from cifarnet.core.config import TrainConfig
@@ -32,7 +33,7 @@ def fit(
     Args:
         config: everything that decides what is computed.
         out: the run's folder; None makes the next free runs/<arch>-<loss>-<dataset>-<n>.
-        resume: go on with the run in `out`.
+        resume: go on with the run in `out`, under the configuration that it was begun with (epochs may be more).
         overwrite: start again in a folder that holds a run.
         init_from: a checkpoint or run whose weights to start from.
         dataset: the data, already loaded; None loads what `config` names.
@@ -56,8 +57,10 @@ def fit(
         if not ranks.first:
             watcher = Watcher()
         wanted = Path(out) if out is not None else None
-        path, resume = ranks.of_first(lambda: take_folder(held, config, wanted, resume, overwrite))
+        path, resume, precision = ranks.of_first(lambda: take_folder(held, config, wanted, resume, overwrite))
         folder = RunFolder(path)
+        if config.precision == "auto":
+            config = replace(config, precision=precision)
         run, warnings = prepare(
             config,
             ranks,

@@ -25,23 +25,33 @@ CHUNK = 4096  # images hashed together
 
 def take_folder(
     held: ExitStack, config: TrainConfig, out: Path | None, resume: bool, overwrite: bool
-) -> tuple[Path, bool]:
-    """Holds the run's folder as long as `held` lasts; returns its path, and whether to resume the run in it.
+) -> tuple[Path, bool, str]:
+    """Holds the run's folder as long as `held` lasts.
 
     After a restart by torchrun the same command goes on with the run that it began.
+
+    Returns:
+        its path, whether to resume the run in it, and the precision: for `precision=auto` of a run that is resumed what it
+        came to when the run was begun.
+
+    Raises:
+        Refused: the folder cannot be taken, or the run in it was begun under another configuration.
     """
+    if out is None and resume:
+        raise Refused("resume", "needs the run's folder", "name it with `out`")
     if out is None and may_restart():
         raise Refused("out", "torchrun --max-restarts needs it, to find the run again", "name the run's folder")
     folder = RunFolder(out or next_folder(config))
     if restarts() and folder.is_of(job()):
         resume = existing(folder.state) is not None
         overwrite = not resume
-        if resume:
-            saved = load_config(folder.state)  # which may say what `precision=auto` came to
-            same = saved.precision if config.precision == "auto" else config.precision
-            check_same_run(saved, replace(config, precision=same))
     held.enter_context(open_run(folder.path, resume=resume, overwrite=overwrite)).claim(job())
-    return folder.path, resume
+    if not resume:
+        return folder.path, resume, config.precision
+    saved = load_config(folder.state)
+    precision = saved.precision if config.precision == "auto" else config.precision
+    check_same_run(saved, replace(config, precision=precision))
+    return folder.path, resume, precision
 
 
 def prepare(

@@ -20,9 +20,8 @@ from cifarnet.engine.validate import evaluate_epoch, is_best, summarise
 from cifarnet.models.checkpoint import save_model
 from cifarnet.storage.run_folder import RunFolder
 
-STOP_INTERVAL = (
-    10  # steps between two questions to the other ranks whether to stop, where asking would hold up the GPUs
-)
+# Steps between two questions to the other ranks whether to stop, where asking would hold up the GPUs.
+STOP_INTERVAL = 10
 
 
 class Watcher:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 CALIBRATION_BINS = 15
@@ -134,6 +133,9 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
 
 def ranking_scores(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
     """One-vs-rest macro AUROC and average precision, over the classes that have both positives and negatives."""
+    # Here, since it takes most of a second to import, and `predict` measures nothing.
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     auroc, auprc = [], []
     for index in range(probabilities.shape[1]):
         positive = labels == index

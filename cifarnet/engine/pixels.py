@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cifarnet.core.errors import Refused
-from cifarnet.data.images.decode import find_images, fit, read_image, upright_rgb
+from cifarnet.data.images.decode import ImageError, find_images, fit, read_image, upright_rgb
 from cifarnet.data.images.normalize import normalize
 
 KINDS = "a path, a PIL image, a uint8 array [H, W, 3], a tensor [3, H, W] or [N, 3, H, W], or a list of these"
@@ -50,25 +50,41 @@ def read_pixels(image: Any, size: int, crop: bool = False) -> tuple[Tensor, list
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, size, crop=crop)
     if isinstance(image, Image.Image):
-        rgb, remarks = upright_rgb("the image", image)
-        return fit(rgb, size, crop), remarks
+        return _from_pil(image, size, crop)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise Refused(
                 "images", f"an array of {image.dtype} {list(image.shape)}", "give uint8 [H, W, 3], or a tensor"
             )
+        check_size(image.shape[:2])
         return fit(Image.fromarray(image), size, crop), []
     if isinstance(image, Tensor):
         return _from_tensor(image, size, crop), []
     raise Refused("images", f"an object of type {type(image).__name__} is no image", f"give {KINDS}")
 
 
+def check_size(sides: Sequence[int]) -> None:
+    """Refuses an image without a pixel."""
+    if 0 in sides:
+        raise Refused("images", f"an image of {' x '.join(map(str, sides))} pixels", "give one that has some")
+
+
+def _from_pil(image: Image.Image, size: int, crop: bool) -> tuple[Tensor, list[str]]:
+    check_size(image.size)
+    try:
+        rgb, remarks = upright_rgb("the image", image)
+    except OSError as error:  # PIL reads the pixels of a file when they are first asked for
+        raise ImageError("the image", f"is truncated or damaged ({error})") from error
+    return fit(rgb, size, crop), remarks
+
+
 def _from_tensor(image: Tensor, size: int, crop: bool) -> Tensor:
     if image.ndim != 3 or image.shape[0] != 3:
         raise Refused("images", f"a tensor {list(image.shape)}", "give [3, H, W] or [N, 3, H, W], RGB")
+    check_size(image.shape[1:])
     image = image.detach().cpu()
     if image.is_floating_point():
-        low, high = image.aminmax() if image.numel() else (0.0, 0.0)
+        low, high = image.aminmax()
         if not (low >= 0 and high <= 1):  # NaN is not inside either
             why = f"a float tensor with values from {float(low):.3g} to {float(high):.3g}"
             raise Refused("images", why, "give pixels in [0, 1] (normalisation lives inside), or uint8")

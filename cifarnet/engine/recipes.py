@@ -6,7 +6,6 @@ from typing import Any
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.losses import LOSSES
-from cifarnet.losses.auto_scale import ADDED_MARGINS
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,9 @@ def recipe_values(name: str, loss: str | None = None) -> dict[str, Any]:
         raise Refused("recipe", f"'{name}' is not known", f"choose from {', '.join(RECIPES)}")
     values = RECIPES[name].values
     loss = loss or values.get("loss", TrainConfig.loss)
-    constants = LOSSES[loss].defaults if loss in LOSSES else {}
-    useless = {"scale"} - constants.keys()
-    if loss not in ADDED_MARGINS:  # SphereFace's m multiplies the angle: it stays its authors'
-        useless.add("margin")
-    if loss != "ce":
-        useless.add("label_smoothing")
+    useless = {constant for row in LOSSES.values() for constant in row.constants}
+    if loss in LOSSES:
+        useless -= LOSSES[loss].constants.keys()
+        if not LOSSES[loss].adds:  # SphereFace's m multiplies the angle: it stays its authors'
+            useless.add("margin")
     return {key: value for key, value in values.items() if key not in useless}

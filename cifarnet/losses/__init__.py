@@ -1,6 +1,7 @@
 """The losses and their heads. Importing the table does not import torch; the heads load on first use.
 
-Adding a margin loss: a class in margins.py, its case in csrc/margin_math.h, a row in registry.py, a row in tests/losses/test_losses.py.
+Adding a margin loss: a class in margins.py, a row in registry.py, a struct and its name in the list of csrc/margin_math.h, a row
+in tests/losses/test_losses.py.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -6,10 +6,9 @@ Face recognition's s = 64 and m = 0.5 were tuned for 10^4 to 10^7 classes. C is 
 import math
 
 from cifarnet.losses.options import MarginOptions
+from cifarnet.losses.registry import LOSSES
 
 CONFIDENCE = 0.99  # P, the probability that the target of a well placed feature shall reach
-ANGULAR_MARGINS = ("arcface", "curricularface", "adaface")  # their m is an angle; cosface's is a cosine
-ADDED_MARGINS = ("cosface", *ANGULAR_MARGINS)  # SphereFace's m multiplies the angle
 
 
 def least_scale(num_classes: int, probability: float = CONFIDENCE) -> float:
@@ -46,11 +45,11 @@ def widest_margin(loss: str, num_classes: int, features: int) -> float:
     On the circle cosface's is 1 - cos(2 pi / C), 0.19 for C = 10; with D >= C - 1 it is C / (C-1) (arXiv 1801.09414, eq. 8).
     """
     angle = widest_angle(num_classes, features)
-    return angle if loss in ANGULAR_MARGINS else 1 - math.cos(angle)
+    return angle if LOSSES[loss].adds == "angle" else 1 - math.cos(angle)
 
 
 def fitting_scale(num_classes: int) -> float:
-    """Twice the least scale: P is then reached at half the ideal gap between own and other cosines. 12.3 for C = 10."""
+    """Twice the least scale: P is then reached at half the ideal gap between own and other cosines. 12.2 for C = 10."""
     return round(2 * least_scale(num_classes), 1)
 
 
@@ -62,7 +61,7 @@ def gentle_margin(loss: str, num_classes: int) -> float:
     of held-out images with m = 0.5 and at 80% with 0.2 (docs/recipes.md).
     """
     part = math.log(num_classes) / fitting_scale(num_classes)
-    return math.asin(part) if loss in ANGULAR_MARGINS else part
+    return math.asin(part) if LOSSES[loss].adds == "angle" else part
 
 
 def fitting_margin(loss: str, default: float, num_classes: int, features: int) -> float:
@@ -70,7 +69,7 @@ def fitting_margin(loss: str, default: float, num_classes: int, features: int) -
 
     SphereFace's multiplier and MagFace's range stay the authors'.
     """
-    if loss not in ADDED_MARGINS:
+    if not LOSSES[loss].adds:
         return default
     fitting = min(gentle_margin(loss, num_classes), widest_margin(loss, num_classes, features) / 2)
     return min(default, round(fitting, 3))
@@ -85,7 +84,7 @@ def misfits(options: MarginOptions, num_classes: int, features: int) -> list[str
             f"s = {options.scale:g} is below {least:.1f}, the least at which {num_classes} classes can reach "
             f"p = {CONFIDENCE} (CosFace eq. 6)"
         )
-    if options.loss in ADDED_MARGINS:
+    if LOSSES[options.loss].adds:
         widest = widest_margin(options.loss, num_classes, features)
         if options.margin > widest:
             notes.append(

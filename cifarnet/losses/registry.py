@@ -31,6 +31,7 @@ class Loss:
 
     state: names of the numbers that the loss remembers between steps; initial_state: their first values.
     angular: its logits come from angles, without bias, so that MarginHead runs it.
+    adds: to what a fixed margin m is added, "angle" or "cosine"; "" where there is none, or m does something else.
     """
 
     source: str
@@ -38,6 +39,7 @@ class Loss:
     state: tuple[str, ...] = ()
     initial_state: tuple[float, ...] = ()
     angular: bool = True
+    adds: str = ""
 
     @property
     def defaults(self) -> dict[str, float | bool]:
@@ -70,7 +72,7 @@ LOSSES: dict[str, Loss] = {
         angular=False,
     ),
     "sphereface": Loss("arXiv 1704.08063", {"margin": _margin(4, Bounds(choices=(1, 2, 3, 4, 5)))}, ("steps",), (0.0,)),
-    "cosface": Loss("arXiv 1801.09414", {"scale": _scale(64.0), "margin": _margin(0.35)}),
+    "cosface": Loss("arXiv 1801.09414", {"scale": _scale(64.0), "margin": _margin(0.35)}, adds="cosine"),
     "arcface": Loss(
         "arXiv 1801.07698",
         {
@@ -78,8 +80,11 @@ LOSSES: dict[str, Loss] = {
             "margin": _margin(0.5),
             "easy_margin": Constant(False, "ArcFace: the margin only where the target cosine is positive", flag=True),
         },
+        adds="angle",
     ),
-    "curricularface": Loss("arXiv 2004.00288", {"scale": _scale(64.0), "margin": _margin(0.5)}, ("t",), (0.0,)),
+    "curricularface": Loss(
+        "arXiv 2004.00288", {"scale": _scale(64.0), "margin": _margin(0.5)}, ("t",), (0.0,), adds="angle"
+    ),
     "adaface": Loss(
         "arXiv 2204.00964",
         {
@@ -90,6 +95,7 @@ LOSSES: dict[str, Loss] = {
         },
         ("norm_mean", "norm_std"),
         (20.0, 100.0),
+        adds="angle",
     ),
     "magface": Loss("arXiv 2103.06627", {"scale": _scale(64.0)}),
 }

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix
 
 from cifarnet.analysis.embedding import project
 from cifarnet.cli import run
-from cifarnet.cli.inputs import embed_images, open_model
+from cifarnet.cli.inputs import embed_images, open_samples
 from cifarnet.data import load
 from cifarnet.models import ARCHS
 from cifarnet.models.checkpoint import load_model
@@ -111,7 +111,7 @@ def test_umap_is_seeded(cli, runs, tmp_path):
     code, _, err = cli("visualize", "umap", runs / "arc", "--samples", 40, "--seed", 3, "--data-out", "u.npz")
     assert code == 0 and "umap of 40 points, cosine" in err
     assert np.load(tmp_path / "u.npz")["points"].shape == (40, 2)
-    features = embed_images(open_model(runs / "arc", None, "test", 40, 3, "cpu")).features
+    features = embed_images(open_samples(runs / "arc", None, "test", 40, 3, "cpu")).features
     first, again = (project(features, "umap", metric="cosine", seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
