@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import math
@@ -23,6 +24,7 @@ from cifarnet.core.signals import Stopped, stoppable
 if TYPE_CHECKING:
     from rich.console import Console
 
+NO_MEMORY = "memory: the device has not enough for this; try a smaller --batch-size or --precision bf16"
 LONGEST = 2000  # characters of an error: a name in a hostile file may be as long as the file
 PATIENCE = 10.0  # seconds in which torchrun ends the other processes of a machine when its first one has failed
 
@@ -97,7 +99,8 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
         return 141
     except OSError as error:
         _drop_output()
-        return _report(f"{error.filename or 'system'}: {error.strerror or error}", 1, debug)
+        known = f"{error.filename or 'system'}: {error.strerror or error}"
+        return _report(NO_MEMORY if error.errno == errno.ENOMEM else known, 1, debug)
     except Exception as error:
         return _report(*_describe(error), debug)
 
@@ -124,7 +127,7 @@ def _describe(error: Exception) -> tuple[str, int]:
         return "interrupted", 130
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return "memory: the device has not enough for this; try a smaller --batch-size or --precision bf16", 1
+        return NO_MEMORY, 1
     return f"internal: {type(error).__name__}: {text[:300]}; this is a bug, run again with --debug to see where", 1
 
 

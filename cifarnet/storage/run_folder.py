@@ -90,12 +90,15 @@ class RunFolder:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._lock is None:
             return
-        if error is not None and not self.own_files():  # refused before any work: leave no empty folder behind
-            with contextlib.suppress(OSError):
-                self._job.unlink(missing_ok=True)
-                (self.path / ".lock").unlink()
-                self.path.rmdir()
-        self._lock.release()
+        try:
+            # Tidying up must not hide what went wrong: without memory the folder cannot even be listed.
+            with contextlib.suppress(OSError, MemoryError):
+                if error is not None and not self.own_files():  # refused before any work: leave no empty folder behind
+                    self._job.unlink(missing_ok=True)
+                    (self.path / ".lock").unlink()
+                    self.path.rmdir()
+        finally:
+            self._lock.release()
 
     def claim(self, job: str) -> None:
         """Notes beside the lock, which this process holds, who trains here (see `distributed.job`).

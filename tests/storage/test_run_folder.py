@@ -136,3 +136,18 @@ def test_refusals_name_the_arguments(tmp_path):
     (run / "last.safetensors").touch()
     with pytest.raises(Refused, match=f"use `init_from={run / 'last.safetensors'}`"):
         open_run(run, resume=True, overwrite=False)
+
+
+@pytest.mark.parametrize("trouble", [OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError()])
+def test_tidying_up_hides_no_error(tmp_path, monkeypatch, trouble):
+    """Out of memory, the folder cannot be listed either; the lock is given back all the same."""
+
+    def fail(self):
+        raise trouble
+
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RuntimeError, match="not enough memory"), folder:
+        monkeypatch.setattr(RunFolder, "own_files", fail)
+        raise RuntimeError("not enough memory")
+    with RunFolder(tmp_path / "run"):
+        pass
