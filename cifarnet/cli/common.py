@@ -100,7 +100,7 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
     except OSError as error:
         _drop_output()
         known = f"{error.filename or 'system'}: {error.strerror or error}"
-        return _report(NO_MEMORY if error.errno == errno.ENOMEM else known, 1, debug)
+        return _report(NO_MEMORY if _memory_ran_out(error) else known, 1, debug)
     except Exception as error:
         return _report(*_describe(error), debug)
 
@@ -126,9 +126,33 @@ def _describe(error: Exception) -> tuple[str, int]:
     if type(error).__name__ == "Abort":
         return "interrupted", 130
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+    if _memory_ran_out(error):
         return NO_MEMORY, 1
     return f"internal: {type(error).__name__}: {text[:300]}; this is a bug, run again with --debug to see where", 1
+
+
+def _memory_ran_out(error: BaseException | None) -> bool:
+    """True where `error`, or one that it was raised while handling, says so: without memory tidying up fails as well.
+
+    Under a limit (`ulimit -v`) Python itself may lose a MemoryError, and says SystemError "without exception set".
+    """
+    while error is not None:
+        if isinstance(error, SystemError) and "without" in str(error) and _memory_is_limited():
+            return True
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        if "can't allocate memory" in str(error) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _memory_is_limited() -> bool:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _report(message: str, code: int, debug: bool) -> int:
