@@ -17,7 +17,7 @@ from cifarnet.data import cache_folder
 from cifarnet.data.request import Request
 from cifarnet.data.sources import cifar
 from cifarnet.losses import kernels
-from cifarnet.storage.run_folder import LATEST, RUNS
+from cifarnet.storage.runs import LATEST, RUNS
 
 PACKAGES = (
     "torch",

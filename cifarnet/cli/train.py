@@ -119,9 +119,10 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
     """The recipe's values, replaced by the file's, replaced by those given on the command line."""
     from_file: dict[str, Any] = {}
     if file is not None:
-        from cifarnet.storage.run_folder import read_json
+        from cifarnet.storage.run_files import read_json
+        from cifarnet.storage.run_folder import split_config
 
-        from_file = read_json(file, "name a JSON file of options")
+        from_file, _ = split_config(read_json(file, "name a JSON file of options"))
         TrainConfig.from_dict(from_file, str(file))
     asked = merged(from_file, given)
     values = recipe_values(recipe, asked.get("loss"))
@@ -132,10 +133,11 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
 
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:
     """The configuration that the run was saved with, with what may change taken from the command line, and its folder."""
-    from cifarnet.storage.run_folder import LATEST, open_run
+    from cifarnet.storage.run_folder import open_run
+    from cifarnet.storage.runs import newest_unfinished
 
-    folder = out or LATEST.resolve()
-    if out is None and not LATEST.exists():
+    folder = out or newest_unfinished()
+    if folder is None:
         raise Refused("resume", "there is no run yet", "name its folder with --out")
     from cifarnet.engine.resume import check_same_run, load_config
 

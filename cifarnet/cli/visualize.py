@@ -32,11 +32,15 @@ def curves(
 ) -> None:
     """Accuracy, loss, learning rate and gradient norms over the epochs; several runs in one figure."""
     from cifarnet.analysis.plots import curves as picture
-    from cifarnet.storage.run_folder import LATEST, RunFolder, read_metrics
+    from cifarnet.storage.run_files import read_metrics
+    from cifarnet.storage.run_folder import RunFolder
+    from cifarnet.storage.runs import latest
 
-    if not runs and not LATEST.exists():
+    newest = latest()
+    if not runs and newest is None:
         raise Refused("visualize", "there is no run yet (no runs/latest)", "train one, or name a run folder")
-    folders = [path.parent if path.is_file() else path for path in runs or [LATEST]]
+    chosen = runs or ([newest] if newest else [])
+    folders = [path.parent if path.is_file() else path for path in chosen]
     target = figures.destination(out, folders[0] / "x" if len(folders) == 1 else Path("x"), "curves")
     figures.check_numbers_path(data_out)
     records, titles = {}, []

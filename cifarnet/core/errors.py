@@ -25,6 +25,10 @@ class Failed(CifarnetError):
     exit_code = 1
 
 
+class Diverged(Failed):
+    """Training went to numbers that are not finite."""
+
+
 class Refused(CifarnetError):
     """The request was refused before any work was done (exit code 2)."""
 

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.signals import StopRequest
 from cifarnet.models.checkpoint import load_model
-from cifarnet.storage.run_folder import RunFolder, read_metrics
+from cifarnet.storage.run_files import read_metrics
+from cifarnet.storage.run_folder import RunFolder
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 # Small steps: training amplifies rounding (a ReLU that flips), and Adam turns the first gradient of a unit into a whole step.
