@@ -6,7 +6,7 @@ import warnings
 import typer
 
 from cifarnet import __version__
-from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, train, visualize
+from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, runs, train, visualize
 from cifarnet.cli.common import run_app, show_warning
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
@@ -25,6 +25,7 @@ app.command("complexity")(complexity.complexity)
 app.command("featuremaps")(featuremaps.featuremaps)
 app.add_typer(visualize.app, name="visualize")
 app.command("report")(report.report)
+app.command("runs")(runs.runs)
 app.command("doctor")(doctor.doctor)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results, write_rows
-from cifarnet.core.errors import Failed, printable
+from cifarnet.core.errors import Failed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,7 @@ def evaluate(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
+    from cifarnet.cli.headline import say_opened
     from cifarnet.cli.progress import load_shown
     from cifarnet.engine.evaluate import measure, open_for_evaluation
 
@@ -58,7 +59,8 @@ def evaluate(
         precision=precision,
         load=partial(load_shown, messages()),
     )
-    with messages().status(f"evaluating {printable(opened.path)} on {len(opened.loader.split):,} samples"):
+    say_opened(messages(), opened, named=run is not None)
+    with messages().status("evaluating"):
         found = measure(opened, tta)
     document, drawn = found.document, None
     if found.logits is not None and found.labels is not None:

@@ -47,12 +47,13 @@ def featuremaps(
 ) -> None:
     """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM."""
     from cifarnet.analysis.plots.titles import title_of
+    from cifarnet.cli.headline import say_model
     from cifarnet.data.images.decode import find_images
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
     files = find_images(images, recursive)
-    path, note = default_checkpoint(checkpoint)
+    path = default_checkpoint(checkpoint)
     model, info = load_model(path)
     if target is not None and target not in info.classes:
         raise Refused("--class", f"the model has no class '{target}'", f"choose from {', '.join(info.classes[:100])}")
@@ -60,8 +61,7 @@ def featuremaps(
         raise Refused("--class", "names the class of --grad-cam", "add --grad-cam")
     if out.is_file():
         raise Refused(str(out), "is a file", "name a folder with --out")
-    if note:
-        messages().print(note)
+    say_model(messages(), path, model, info, named=checkpoint is not None)
     figures = ImageFigures(model, info, layer or [], channels, crop, grad_cam, target, title or title_of(info.config))
     documents = draw_all(figures, files, out, quiet=json_output)
     if json_output:

@@ -30,6 +30,7 @@ def predict(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Name what is in pictures: class and probability of each, several files in one batch."""
+    from cifarnet.cli.headline import say_model
     from cifarnet.core.devices import pick_device
     from cifarnet.data.images.decode import find_images
     from cifarnet.engine.predict import predict_images
@@ -38,11 +39,10 @@ def predict(
 
     target = pick_device(device)
     files = find_images(images, recursive)
-    path, note = default_checkpoint(checkpoint)
+    path = default_checkpoint(checkpoint)
     model, info = load_model(path)
     console = messages()
-    if note:
-        console.print(note)
+    say_model(console, path, model, info, named=checkpoint is not None)
     predictions = list(predict_images(model, info, files, top=top, crop=crop, device=target))
     for prediction in predictions:
         for warning in prediction.warnings:

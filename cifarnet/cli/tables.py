@@ -1,12 +1,16 @@
 """Numbers -> Rich tables."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from cifarnet.core.errors import printable
+
+if TYPE_CHECKING:
+    from cifarnet.storage.runs import RunFacts
 
 
 def percent(value: float | None) -> str:
@@ -25,6 +29,27 @@ def summary_table(summary: dict[str, Any]) -> Table:
         table.add_row(name, value)
     table.add_row("run", Text(summary["run"]))
     table.add_row("checkpoint", Text(summary["checkpoint"]))
+    return table
+
+
+def runs_table(runs: "Sequence[RunFacts]") -> Table:
+    """A row a run."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("run", "recipe", "model", "loss", "data"):
+        table.add_column(name)
+    for name in ("seed", "accuracy", "epochs"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    table.add_column("started")
+    for facts in runs:
+        texts = (facts.name, facts.recipe or "–", facts.arch, facts.loss, facts.dataset, str(facts.seed))
+        figures = (
+            percent(facts.accuracy),
+            f"{facts.epochs_done}/{facts.epochs_asked}",
+            facts.state,
+            facts.started[:16],
+        )
+        table.add_row(*(Text(printable(text)) for text in (*texts, *figures)))
     return table
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import inspect
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +19,9 @@ from cifarnet.data.registry import DATASETS
 from cifarnet.engine.recipes import RECIPES, recipe_values
 from cifarnet.losses import LOSSES
 from cifarnet.models.registry import ARCHS
+
+if TYPE_CHECKING:
+    from cifarnet.cli.watcher import TerminalWatcher
 
 # Tables whose rows are the values of an option: its help names them.
 ROWS: dict[str, Mapping[str, Any]] = {"arch": ARCHS, "loss": LOSSES, "dataset": DATASETS}
@@ -63,6 +68,9 @@ def train(
         bool, typer.Option("--animate", help="Draw the sphere after each epoch and a GIF of it (--embed-dim 2 or 3).")
     ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, how long it takes here and what it writes.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the summary.")] = False,
     **options: Any,
 ) -> None:
@@ -88,7 +96,11 @@ def train(
     from cifarnet.engine.fit import fit
 
     watcher = TerminalWatcher(messages(quiet), [] if resume else headline(recipe, chosen, given), animate)
-    fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, watcher=watcher)
+    if dry_run:
+        rehearse_and_say(chosen, out, watcher, json_output, resume, overwrite=overwrite, init_from=init_from)
+        return
+    about = {"recipe": recipe, "command": shlex.join(["cifarnet", *sys.argv[1:]])}
+    fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, about=about, watcher=watcher)
     if not launched().first:
         return
     if json_output:
@@ -97,6 +109,27 @@ def train(
         from cifarnet.cli.tables import summary_table
 
         results().print(summary_table(watcher.summary))
+
+
+def rehearse_and_say(
+    config: TrainConfig, out: Path | None, watcher: "TerminalWatcher", as_json: bool, resume: bool, **start: Any
+) -> None:
+    """Carries out --dry-run: what would be trained on stderr, time and files on stdout."""
+    from cifarnet.cli.forecast import forecast_lines, forecast_of
+    from cifarnet.engine.rehearsal import rehearse
+    from cifarnet.storage.run_folder import RunFolder
+
+    if resume or launched().world > 1:
+        raise Refused("--dry-run", "is of a new run in one process", "leave --resume and torchrun out")
+    found = rehearse(config, lambda: watcher.load(config), out, **start)
+    watcher.announce(found.run, RunFolder(found.path))
+    for warning in found.warnings:
+        watcher.warn(warning)
+    if as_json:
+        print_json(forecast_of(found))
+        return
+    for name, text in forecast_lines(found):
+        results().print(f"{name:<8} {spoken(text)}", markup=False, soft_wrap=True)
 
 
 def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:

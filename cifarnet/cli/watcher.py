@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cifarnet.cli.headline import named_loss
 from cifarnet.cli.options import spoken
 from cifarnet.cli.progress import load_with_progress
 from cifarnet.core.config import TrainConfig
@@ -17,7 +18,6 @@ from cifarnet.data import Dataset
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.train_state import TrainState
 from cifarnet.losses.auto_scale import misfits
-from cifarnet.losses.options import MarginOptions
 from cifarnet.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -163,13 +163,6 @@ def describe(run: TrainState, folder: RunFolder, console: Console) -> None:
     if head.options is not None:
         for note in misfits(head.options, len(run.classes), head.weight.shape[1]):
             say(console, "note", note)
-
-
-def named_loss(options: MarginOptions) -> str:
-    """The loss with scale and margin, as far as it has them: SphereFace has no s, MagFace no m."""
-    letters = {"scale": "s", "margin": "m"}
-    has = [f"{letters[name]} = {options[name]:g}" for name in letters if name in options.constants]
-    return f"{options.loss} ({', '.join(has)})"
 
 
 def say(console: Console, name: str, text: str) -> None:

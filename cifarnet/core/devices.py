@@ -183,3 +183,11 @@ def measured_convolutions(device: torch.device, wanted: bool) -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark = before
+
+
+def finish(device: torch.device) -> None:
+    """Waits until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -11,6 +11,7 @@ from cifarnet.core.distributed import connect
 from cifarnet.core.errors import Diverged, Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
+from cifarnet.data.known_folders import remember_folder
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.launch import begin, prepare, take_folder
 from cifarnet.engine.loop import Watcher, train
@@ -78,6 +79,8 @@ def fit(
             state=folder.state if resume else None,
             init_from=source,
         )
+        if ranks.first and config.data_dir is not None:
+            remember_folder(config.data_dir)
         ranks.of_first(lambda: begin(run, folder, resume, about or {}))
         if ranks.first:
             for warning in warnings:

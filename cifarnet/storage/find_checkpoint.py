@@ -28,16 +28,13 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
     raise Refused(str(path), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
 
 
-def default_checkpoint(name: str | Path | None) -> tuple[Path, str]:
-    """The checkpoint that a command uses, and a note for the user where he did not name it (else "").
+def default_checkpoint(name: str | Path | None) -> Path:
+    """The checkpoint that `name` means; None: that of runs/latest, else the model that ships with the package.
 
     Raises:
         Refused: as `find_checkpoint`.
     """
-    path = find_checkpoint(name)
-    if path is None:
-        return PACKAGED, "using the small baseline model that ships with cifarnet (no run in runs/latest)"
-    return path, "" if name is not None else f"using {path}{newer_note(path)}"
+    return find_checkpoint(name) or PACKAGED
 
 
 def newer_note(path: Path) -> str:

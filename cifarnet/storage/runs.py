@@ -22,16 +22,21 @@ RUNS = Path("runs")
 LATEST = RUNS / "latest"  # a link to the newest run that has a checkpoint
 
 
+def next_name(config: TrainConfig, after: int = 0) -> Path:
+    """runs/<arch>-<loss>-<dataset>-<n> with the next n that is free, and larger than `after`."""
+    stem = f"{config.arch}-{config.loss}-{config.dataset}-"
+    taken = [int(found[1]) for path in RUNS.glob(f"{stem}*") if (found := re.fullmatch(r".*-(\d{1,9})", path.name))]
+    return RUNS / f"{stem}{max(*taken, after) + 1 if taken else after + 1}"
+
+
 def next_folder(config: TrainConfig) -> Path:
-    """Makes the next free runs/<arch>-<loss>-<dataset>-<n>; of two runs started at the same moment each gets its own.
+    """Makes the folder of that name; of two runs started at the same moment each gets its own.
 
     Raises:
         Refused: runs/ cannot be written.
     """
-    stem = f"{config.arch}-{config.loss}-{config.dataset}-"
-    taken = [int(found[1]) for path in RUNS.glob(f"{stem}*") if (found := re.fullmatch(r".*-(\d{1,9})", path.name))]
-    for number in itertools.count(max(taken, default=0) + 1):
-        path = RUNS / f"{stem}{number}"
+    for attempt in itertools.count():
+        path = next_name(config, attempt)
         try:
             path.mkdir(parents=True)
             return path
