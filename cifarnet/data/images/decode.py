@@ -82,20 +82,20 @@ def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -
         raise ImageError(name, why_unreadable(error)) from error
 
 
-def read_image_bytes(name: str, data: bytes, size: int) -> Tensor:
-    """The image that a file of these bytes would hold, as `read_image` gives it, without its warnings.
+def read_image_bytes(name: str, data: bytes, size: int) -> tuple[Tensor, list[str]]:
+    """The image that a file of these bytes would hold, as `read_image` gives it.
 
     Args:
         name: what the image is called in a message, fit for a terminal.
 
     Returns:
-        uint8 [3, size, size].
+        uint8 [3, size, size], and warnings fit for the user.
 
     Raises:
         ImageError: not an image, truncated, or too large.
     """
     try:
-        return decode(name, io.BytesIO(data), size)[0]
+        return decode(name, io.BytesIO(data), size)
     except OSError as error:
         raise ImageError(name, why_unreadable(error)) from error
 

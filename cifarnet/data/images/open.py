@@ -29,8 +29,12 @@ SIGNATURES = {
     b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP", b"BM": "BMP", b"GIF8": "GIF",
     b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
 }  # fmt: skip
-# How Pillow says that it lacks a kind, which may be a sound one.
-LACKING = ("unsupported", "not yet supported", "unknown pixel mode", "unknown data organization", "cannot handle")
+# How Pillow says that it lacks a kind, which may be a sound one; and what TIFFs it lists but mostly cannot unpack.
+LACKING = (
+    "unsupported", "not yet supported", "unknown pixel mode", "unknown data organization", "cannot handle",
+    "value for samples per pixel",
+)  # fmt: skip
+RARE = ("tiff_jpeg", "webp", "tiff_sgilog", "tiff_sgilog24", "tiff_thunderscan")
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what matters of its lines comes as an exception
 
@@ -88,7 +92,10 @@ def load_first(name: str, file: BinaryIO, weight: int, size: int) -> tuple[Image
             clear_where_equal(image, file, clear)
         remark = range_remark(image) if deep else None
     except Exception as error:
-        raise unreadable(name, image.format, error) from error
+        packed = image.info.get("compression")
+        lacking = image.format == "TIFF" and packed in RARE
+        why = OSError(f"unsupported compression {packed}") if lacking else error
+        raise unreadable(name, image.format, why) from error
     return image, [f"{name}: {remark}"] if remark else []
 
 
@@ -137,8 +144,9 @@ def unidentified(name: str, file: BinaryIO) -> ImageError:
 def unreadable(name: str, kind: str | None, error: Exception) -> Unreadable:
     """Damaged; or sound perhaps, but of a kind that Pillow lacks."""
     why = printable(str(error))
-    unlisted = kind == "TIFF" and isinstance(error.__cause__, KeyError)  # a number that no table of its reader holds
-    if kind is not None and (unlisted or any(words in why.lower() for words in LACKING)):
+    if kind == "TIFF" and isinstance(error.__cause__, KeyError) and why.isdigit():  # its table of compressions lacks it
+        why = f"unsupported compression {why}"
+    if kind is not None and any(words in why.lower() for words in LACKING):
         return Unreadable(name, f"this kind of {kind} cannot be read here ({why})", "save it as PNG or JPEG")
     return Unreadable(name, f"is truncated or damaged ({why})")
 
