@@ -63,9 +63,9 @@ class Files:
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, index: int, size: int) -> Tensor:
-        """Image `index` as uint8 [3, size, size]; raises ImageError."""
-        return read_image(os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index])), size)[0]
+    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
+        """Image `index` as uint8 [3, size, size], and remarks; raises ImageError."""
+        return read_image(os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index])), size)
 
     def take(self, indices: np.ndarray) -> "Files":
         """The files at `indices`."""

@@ -82,8 +82,8 @@ class Members:
         """`shard.tar/key.jpg`, fit for a terminal."""
         return printable(os.path.join(self.shards[self.shard_of[index]].path, os.fsdecode(self.names[index])))
 
-    def read(self, index: int, size: int) -> Tensor:
-        """Image `index` as uint8 [3, size, size]; raises ImageError, also where the tar is no longer what was listed."""
+    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
+        """Image `index` as uint8 [3, size, size], and remarks; raises ImageError, also where the tar is no longer what was listed."""
         shard = self.shards[self.shard_of[index]]
         try:
             file, stamp = open_shard(shard.path)
