@@ -40,7 +40,7 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (may stand anywhere)."),
 ) -> None:
-    if context.invoked_subcommand != "train" and launched().world > 1:
+    if context.invoked_subcommand not in ("train", "doctor") and launched().world > 1:
         raise Refused(
             "torchrun",
             f"only train runs in several processes, not {context.invoked_subcommand}",
