@@ -8,6 +8,7 @@ import typer
 from cifarnet import __version__
 from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, train, visualize
 from cifarnet.cli.common import run_app, show_warning
+from cifarnet.core.caches import house_libraries
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
 
@@ -56,4 +57,5 @@ def run(arguments: list[str]) -> int:
 def main() -> None:
     """The entry point of `cifarnet` and `python -m cifarnet`."""
     warnings.showwarning = show_warning
+    house_libraries()
     sys.exit(run(sys.argv[1:]))

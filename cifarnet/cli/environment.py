@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ PACKAGES = (
     "rich",
 )
 NOT_BUILT = "the compiled head is not built"
+NOT_USED = "the compiled head is not used"
 LOW_DISK = 2 << 30  # bytes: an archive of CIFAR and what is unpacked from it, and some checkpoints
 
 
@@ -89,23 +89,20 @@ def devices() -> dict[str, Any]:
 def backend() -> dict[str, Any]:
     """The backend that `--backend auto` chooses, why, and the extension's build ({}: not built)."""
     device = pick_device("auto").type
-    built, asked = kernels.build_info(), os.environ.get("CIFARNET_BACKEND", "")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    asked, built = os.environ.get("CIFARNET_BACKEND") or "auto", kernels.build_info()
+    if asked != "auto":
         try:
-            chosen = kernels._resolve("auto", device, torch.float32)  # resolve() would give its warning only once
+            chosen = kernels.resolve("auto", device)
         except CifarnetError as error:
             return {"auto": None, "why": str(error), "build": built}
-    told = [str(warning.message) for warning in caught if str(warning.message) != kernels.NOT_BUILT]
-    if asked and asked != "auto":
-        why = f"the environment variable CIFARNET_BACKEND says {asked}"
-    elif told:
-        why = told[0]
-    elif chosen == "torch":
-        why = f"the compiled head does not run on {device}" if built or device == "mps" else NOT_BUILT
-    else:
-        why = f"the compiled head is built for this torch and runs on {device}"
-    return {"auto": chosen, "why": why, "build": built}
+        return {"auto": chosen, "why": f"the environment variable CIFARNET_BACKEND says {asked}", "build": built}
+    if device not in ("cpu", "cuda"):
+        return {"auto": "torch", "why": f"the compiled head does not run on {device}", "build": built}
+    problem = kernels.obstacle(device)
+    if problem is None:
+        return {"auto": device, "why": f"the compiled head is built for this torch and runs on {device}", "build": built}
+    why = NOT_BUILT if problem == kernels.NOT_BUILT else f"{NOT_USED}: {problem}; {kernels.REBUILD}"
+    return {"auto": "torch", "why": why, "build": built}
 
 
 def data(data_dir: Path | None) -> dict[str, Any]:
@@ -153,7 +150,7 @@ def runs() -> dict[str, Any]:
 def problems(found: dict[str, Any]) -> list[str]:
     """The facts that are likely to be in the way, each with its remedy."""
     listed = [f"{name} is missing: reinstall cifarnet" for name, text in found["versions"].items() if text == "missing"]
-    if found["backend"]["auto"] is None or "not used" in found["backend"]["why"]:
+    if found["backend"]["auto"] is None or NOT_USED in found["backend"]["why"]:
         listed.append(found["backend"]["why"])
     if found["backend"]["why"] == NOT_BUILT:
         listed.append(kernels.NOT_BUILT)
