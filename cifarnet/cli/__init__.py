@@ -1,5 +1,6 @@
 """The command line: one file a subcommand, each of which parses, makes one call into the core, and renders the result."""
 
+import os
 import sys
 import warnings
 
@@ -41,6 +42,10 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (may stand anywhere)."),
 ) -> None:
+    try:
+        os.getcwd()
+    except OSError as error:  # torch could not be loaded
+        raise Refused("the current folder", "it is not there any more", "go to another") from error
     if context.invoked_subcommand not in ("train", "doctor") and launched().world > 1:
         raise Refused(
             "torchrun",
