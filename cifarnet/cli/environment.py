@@ -103,7 +103,11 @@ def backend() -> dict[str, Any]:
         return {"auto": "torch", "why": f"the compiled head does not run on {device}", "build": built}
     problem = kernels.obstacle(device)
     if problem is None:
-        return {"auto": device, "why": f"the compiled head is built for this torch and runs on {device}", "build": built}
+        return {
+            "auto": device,
+            "why": f"the compiled head is built for this torch and runs on {device}",
+            "build": built,
+        }
     why = NOT_BUILT if problem == kernels.NOT_BUILT else f"{NOT_USED}: {problem}; {kernels.REBUILD}"
     return {"auto": "torch", "why": why, "build": built}
 

@@ -81,7 +81,10 @@ def test_data_and_runs(doctor, tmp_path):
 
 def test_data_that_is_not_there_is_a_problem(doctor, tmp_path):
     """Each with what to do; a damaged file too. CIFAR-100 alone is not missed."""
-    absent, nowhere = "CIFAR-10 and CIFAR-100 not found: train downloads", "--data-dir nowhere: there is no such folder; name"
+    absent, nowhere = (
+        "CIFAR-10 and CIFAR-100 not found: train downloads",
+        "--data-dir nowhere: there is no such folder; name",
+    )
     (problem,) = doctor()["problems"]
     assert problem.startswith(absent) and "--data-dir" in problem and "--dataset digits" in problem
     first, second = doctor("--data-dir", "nowhere")["problems"]
