@@ -1,5 +1,6 @@
 """The command line: one file a subcommand, each of which parses, makes one call into the core, and renders the result."""
 
+import os
 import sys
 import warnings
 
@@ -8,6 +9,7 @@ import typer
 from cifarnet import __version__
 from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, runs, train, visualize
 from cifarnet.cli.common import run_app, show_warning
+from cifarnet.core.caches import house_libraries
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
 
@@ -41,7 +43,11 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (may stand anywhere)."),
 ) -> None:
-    if context.invoked_subcommand != "train" and launched().world > 1:
+    try:
+        os.getcwd()
+    except OSError as error:  # torch could not be loaded
+        raise Refused("the current folder", "it is not there any more", "go to another") from error
+    if context.invoked_subcommand not in ("train", "doctor") and launched().world > 1:
         raise Refused(
             "torchrun",
             f"only train runs in several processes, not {context.invoked_subcommand}",
@@ -57,4 +63,5 @@ def run(arguments: list[str]) -> int:
 def main() -> None:
     """The entry point of `cifarnet` and `python -m cifarnet`."""
     warnings.showwarning = show_warning
+    house_libraries()
     sys.exit(run(sys.argv[1:]))

@@ -19,6 +19,7 @@ import typer
 from cifarnet.cli.options import spoken, spoken_error
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import CifarnetError, printable
+from cifarnet.core.launcher import local_number
 from cifarnet.core.signals import Stopped, stoppable
 
 if TYPE_CHECKING:
@@ -158,11 +159,10 @@ def _memory_is_limited() -> bool:
 def _report(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    ranks = launched()
-    if ranks.local > 0:
+    if local_number() > 0:
         # What all ranks of a machine have to say is said by its first; this one's own fault, after a while.
         time.sleep(PATIENCE)
-        message = f"rank {ranks.rank}: {message}"
+        message = f"rank {launched().rank}: {message}"
     with contextlib.suppress(BrokenPipeError):
         print(f"error: {printable(message[:LONGEST])}", file=sys.stderr, flush=True)
     return code

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from cifarnet.core.errors import Failed
-from cifarnet.data.request import cache_folder
+from cifarnet.core.caches import cache_folder
 from cifarnet.storage.atomic import write_file
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.distributed import Ranks, job, may_restart, restarts
+from cifarnet.core.distributed import Ranks
 from cifarnet.core.errors import Refused
+from cifarnet.core.launcher import job, may_restart, restarts
 from cifarnet.data import Dataset
 from cifarnet.data.identity import identify
 from cifarnet.engine.resume import check_same_run, load_config

@@ -90,6 +90,7 @@ def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.
     device = pick_device(config.device, ranks)
     precision = pick_precision(config.precision, device)
     check_model(config)
+    kernels.asked(config.backend)  # a wrong word is refused also where no margin head reads it
     plain = not LOSSES[config.loss].angular or config.head_parallel
     backend = "torch" if plain else kernels.resolve(config.backend, device.type, loss=config.loss)
     return device, precision, backend

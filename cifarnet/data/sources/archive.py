@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
+from cifarnet.core.caches import NAME_ONE, cache_folder
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.plain_file import open_plain
-from cifarnet.data.request import ProgressCallback, cache_folder
+from cifarnet.data.request import ProgressCallback
 from cifarnet.data.sources.download import download
 from cifarnet.storage.atomic import move_folder, write_file
 
@@ -115,11 +116,7 @@ def writable(cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache).close()
     except OSError as error:
-        raise Refused(
-            f"cache folder {cache}",
-            f"cannot be written ({error.strerror})",
-            "set the environment variable XDG_CACHE_HOME to a folder that can",
-        ) from error
+        raise Refused(f"cache folder {cache}", f"cannot be written ({error.strerror})", NAME_ONE) from error
     return cache
 
 
