@@ -10,7 +10,7 @@ import typer
 
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results, write_rows
-from cifarnet.core.errors import Failed, printable
+from cifarnet.core.errors import Failed, plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ def evaluate(
         precision=precision,
         load=partial(load_shown, messages()),
     )
-    with messages().status(f"evaluating {printable(opened.path)} on {len(opened.loader.split):,} samples"):
+    with messages().status(f"evaluating {opened.path} on {plural(len(opened.loader.split), 'sample')}"):
         found = measure(opened, tta)
     document, drawn = found.document, None
     if found.logits is not None and found.labels is not None:
@@ -69,7 +69,12 @@ def evaluate(
             write_classes(csv, document)
         if predictions is not None:
             write_predictions(predictions, found.logits, found.labels, opened.info.classes)
-    print_json(document) if json_output else print_scores(document, drawn)
+    if json_output:
+        print_json(document)
+        return
+    from cifarnet.cli.tables import print_scores
+
+    print_scores(results(), document, str(drawn or ""))
 
 
 def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> None:
@@ -81,22 +86,7 @@ def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: boo
     except Failed as error:  # beside a checkpoint on a medium that cannot be written: the scores are good all the same
         if asked:
             raise
-        messages().print(f"[yellow]warning:[/] {error}")
-
-
-def print_scores(document: dict[str, Any], figure: Path | None) -> None:
-    """The tables of an evaluation, on stdout; without a figure (many classes) the few scores alone."""
-    from cifarnet.cli import tables
-
-    console = results()
-    for name, value in tables.score_rows(document):
-        console.print(f"[dim]{name:<32}[/]{value}")
-    if figure is None:
-        return
-    console.print(tables.class_table(document))
-    if len(document["classes"]) <= 20:
-        console.print(tables.confusion_table(document))
-    console.print(f"[dim]{'confusion matrix':<32}[/]{figure}", soft_wrap=True)
+        messages().remark("warning", str(error))
 
 
 def write_classes(path: Path, scores: dict[str, Any]) -> None:

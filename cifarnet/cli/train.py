@@ -94,9 +94,9 @@ def train(
     if json_output:
         print_json(watcher.summary)
     else:
-        from cifarnet.cli.tables import summary_table
+        from cifarnet.cli.tables import print_summary
 
-        results().print(summary_table(watcher.summary))
+        print_summary(results(), watcher.summary)
 
 
 def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:
