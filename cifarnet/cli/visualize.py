@@ -146,7 +146,7 @@ def umap(view: View, method: Method = "umap", neighbors: Neighbors = 6, metric: 
     note = " (its import compiles for some seconds)" if method == "umap" else ""
     messages().say(f"{method} of {plural(count, 'point')}, {chosen} metric{note}")
     points = project(found.features, method, metric=chosen, neighbors=neighbors, seed=view.seed)
-    detail = f"{METHODS[method]} of {count} {view.split} images, {chosen}"
+    detail = f"{METHODS[method]} of {plural(count, f'{view.split} image')}, {chosen}"
     detail += f", {neighbors} neighbours" if method == "umap" else ""
     heading = f"{view.title or title_of(view.opened.info.config)}\n{detail}"
     picture.draw(points, found.labels.numpy(), view.classes, view.path, heading)

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.errors import Failed, Refused, plural
 from cifarnet.data.request import ProgressCallback, cache_folder
 from cifarnet.data.sources.download import download
 from cifarnet.storage.atomic import sync_folder
@@ -44,7 +44,7 @@ def check(path: Path, archive: Archive) -> None:
     """Refuse an archive that is not the published one, byte for byte."""
     size = path.stat().st_size
     if size != archive.size:
-        raise Refused(str(path), f"it has {size:,} bytes, not {archive.size:,}", f"fetch {archive.url} again")
+        raise Refused(str(path), f"it has {plural(size, 'byte')}, not {archive.size:,}", f"fetch {archive.url} again")
     for algorithm, expected in (("md5", archive.md5), ("sha256", archive.sha256)):
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, algorithm).hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.data.dataset import Dataset, Split, make_dataset, resize_all
 from cifarnet.data.request import Request, cache_folder
 from cifarnet.data.sources import archive
@@ -165,7 +165,7 @@ def read_file(path: Path, size: int) -> bytes:
     try:
         actual = path.stat().st_size
         if actual != size:
-            raise Refused(str(path), f"it has {actual:,} bytes, not {size:,}", "unpack the archive again")
+            raise Refused(str(path), f"it has {plural(actual, 'byte')}, not {size:,}", "unpack the archive again")
         return path.read_bytes()
     except OSError as error:
         raise Refused(str(path), f"cannot be read ({error.strerror})") from error
