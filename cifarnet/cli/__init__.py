@@ -9,6 +9,7 @@ import typer
 from cifarnet import __version__
 from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, runs, train, visualize
 from cifarnet.cli.common import run_app, show_warning
+from cifarnet.cli.streams import drop_output, guard_streams
 from cifarnet.core.caches import house_libraries
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
@@ -62,6 +63,9 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """The entry point of `cifarnet` and `python -m cifarnet`."""
+    guard_streams()
     warnings.showwarning = show_warning
     house_libraries()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    drop_output()
+    sys.exit(code)

@@ -1,15 +1,12 @@
 """Shared by all commands: results on stdout, messages on stderr, errors in one line with their exit code."""
 
-import contextlib
 import csv
 import errno
 import io
 import json
 import math
-import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,36 +14,42 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cifarnet.cli.options import spoken, spoken_error
+from cifarnet.cli.streams import drop_output, write_message, write_traceback
 from cifarnet.core.distributed import launched
-from cifarnet.core.errors import CifarnetError, printable
+from cifarnet.core.errors import CifarnetError
 from cifarnet.core.launcher import local_number
 from cifarnet.core.signals import Stopped, stoppable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from cifarnet.cli.terminal import Terminal
 
 NO_MEMORY = "memory: the device has not enough for this; try a smaller --batch-size or --precision bf16"
 LONGEST = 2000  # characters of an error: a name in a hostile file may be as long as the file
 PATIENCE = 10.0  # seconds in which torchrun ends the other processes of a machine when its first one has failed
 
 
-def messages(quiet: bool = False) -> "Console":
+def messages(quiet: bool = False) -> "Terminal":
     """The console of progress and messages: stderr, plain where it is no terminal or NO_COLOR is set."""
-    from rich.console import Console
+    from cifarnet.cli import terminal
 
-    return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return terminal.messages(quiet)
 
 
-def results() -> "Console":
-    """The console of results: stdout. Into a pipe or a file lines are as long as they need to be."""
-    from rich.console import Console
+def results() -> "Terminal":
+    """The console of results: stdout. Into a pipe or a file lines are as long as they need to be, or as COLUMNS says."""
+    from cifarnet.cli import terminal
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    return terminal.results()
+
+
+def print_path(path: str | Path) -> None:
+    """A path that was written, on stdout: one line however long it is, so that it can be copied."""
+    results().say(path, soft_wrap=True)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout; a value that is not finite becomes null, since JSON has no word for it."""
-    print(json.dumps(_finite(document), indent=2))
+    """One JSON document on stdout, in ASCII; a value that is not finite becomes null, since JSON has no word for it."""
+    print(json.dumps(_finite(document), indent=2).replace("\x7f", "\\u007f"))
 
 
 def _finite(value: Any) -> Any:
@@ -80,8 +83,6 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
 
     2: refused before any work, 1: failed during work, 130 and 143: stopped by Ctrl-C and SIGTERM.
     """
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (None where the caller closed it: `>&-`)
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -93,14 +94,13 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
         return _report(spoken_error(error.what, error.why, error.fix), error.exit_code, debug)
     except Stopped as stop:
         return _report(str(stop), stop.exit_code, debug)
-    except SystemExit as end:  # how the parser ends where the reader of our output went away
-        return end.code if isinstance(end.code, int) else 0
-    except BrokenPipeError:  # the reader of our output went away (`| head`): nothing is wrong
-        _drop_output()
+    except (BrokenPipeError, SystemExit):  # the reader of our output went away (`| head`); the parser exits at that
+        drop_output()
         return 141
     except OSError as error:
-        _drop_output()
         known = f"{error.filename or 'system'}: {error.strerror or error}"
+        if why := drop_output():
+            known = f"stdout: cannot be written ({why}); send the results elsewhere"
         return _report(NO_MEMORY if _memory_ran_out(error) else known, 1, debug)
     except Exception as error:
         return _report(*_describe(error), debug)
@@ -108,15 +108,7 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A Python warning as one line on stderr, without the source line that it came from."""
-    print(f"warning: {printable(spoken(' '.join(str(message).split())))}", file=sys.stderr)
-
-
-def _drop_output() -> None:
-    """Sends what stdout does not take nowhere: Python would try again at its end, and fail aloud."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    write_message(f"warning: {spoken(' '.join(str(message).split()))}")
 
 
 def _describe(error: Exception) -> tuple[str, int]:
@@ -158,11 +150,10 @@ def _memory_is_limited() -> bool:
 
 def _report(message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
+        write_traceback()
     if local_number() > 0:
         # What all ranks of a machine have to say is said by its first; this one's own fault, after a while.
         time.sleep(PATIENCE)
         message = f"rank {launched().rank}: {message}"
-    with contextlib.suppress(BrokenPipeError):
-        print(f"error: {printable(message[:LONGEST])}", file=sys.stderr, flush=True)
+    write_message(f"error: {message[:LONGEST]}")
     return code

@@ -13,6 +13,7 @@ from cifarnet.models import ARCHS
 
 if TYPE_CHECKING:
     from cifarnet.analysis.complexity import Complexity, Timing
+    from cifarnet.cli.terminal import Terminal
 
 CLASSES = 10  # of a model that comes from no checkpoint
 
@@ -57,9 +58,12 @@ def complexity(
         names = [name for name, value in rows[0].items() if not isinstance(value, (dict, tuple, list))]
         write_rows(csv, names, [[row[name] for name in names] for row in rows])
     if json_output:
-        print_json({"mac": "1 MAC = 2 FLOPs", "models": rows})
+        against = {"arch": "baseline", "image_size": baseline[1].image_size, "classes": classes}
+        print_json({"mac": "1 MAC = 2 FLOPs", "ratios_to": against, "models": rows})
         return
-    print_tables(counted, rows, layers, figure)
+    print_tables(results(), counted, rows, baseline[1], layers)
+    if figure is not None:
+        results().say("figure  ", figure, soft_wrap=True)
 
 
 def chosen_configs(
@@ -95,7 +99,7 @@ def count(
         except Refused as error:
             if not skip:
                 raise
-            messages().print(f"left out: {error}", markup=False)
+            messages().say(f"left out: {error}")
     return counted
 
 
@@ -115,22 +119,29 @@ def documented(cost: "Complexity", baseline: "Complexity", timing: "Timing | Non
     return values if timing is None else values | {"time": dataclasses.asdict(timing)}
 
 
-def print_tables(counted: list["Complexity"], rows: list[dict[str, Any]], layers: bool, figure: Path | None) -> None:
-    """The table of models, the layers where they are asked for, and what was not counted."""
+def print_tables(
+    console: "Terminal",
+    costs: list["Complexity"],
+    rows: list[dict[str, Any]],
+    baseline: "Complexity",
+    layers: bool,
+) -> None:
+    """The table of models; with `layers` the layers too, and the operators that are not counted."""
     from cifarnet.cli import cost_tables
+    from cifarnet.core.errors import plural
 
-    console = results()
-    console.print(cost_tables.model_table(rows))
+    console.print(cost_tables.model_table(rows, baseline))
     if "time" in rows[0]:
+        console.print()
         console.print(cost_tables.time_table(rows))
-    if layers:
-        for cost in counted:
-            console.print(cost_tables.layer_table(cost))
-    calls: dict[str, int] = {}
-    for cost in counted:
-        for name, count in cost.uncounted.items():
-            calls[name] = max(calls.get(name, 0), count)
-    listed = ", ".join(f"{name} ({count})" for name, count in calls.items())
-    console.print(f"[dim]uncounted (calls): {listed}[/]", soft_wrap=True)
-    if figure is not None:
-        console.print(f"figure  {figure}", markup=False, soft_wrap=True)
+    without = cost_tables.uncounted(costs)
+    if not layers:
+        kinds = f"{plural(len(without), 'kind')} of operators"
+        console.say((f"not counted: {kinds} without a FLOP formula, which --layers lists", "dim"))
+        return
+    for cost in costs:
+        console.print()
+        console.print(cost_tables.layer_table(cost))
+    console.print()
+    listed = ", ".join(f"{name} ({count})" for name, count in without.items())
+    console.say((f"without a FLOP formula, not counted (calls): {listed}", "dim"))

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import print_json, printable
+from cifarnet.cli.common import print_json, results
+from cifarnet.cli.options import spoken
+from cifarnet.core.errors import plural
 
 
 def doctor(
@@ -19,10 +21,12 @@ def doctor(
     if json_output:
         print_json(found)
         return
+    from cifarnet.cli.table import Facts
+
+    console = results()
     for title, lines in sections(found):
-        print(title)
-        for name, text in lines:
-            print(f"  {name:<14}  {printable(text)}".rstrip())
+        console.say(title)
+        console.print(Facts([(name, spoken(text)) for name, text in lines], indent=2, width=14, style=""))
 
 
 def sections(found: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -35,7 +39,10 @@ def sections(found: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     latest = f", the newest {runs['latest']}" if runs["latest"] else ""
     return [
         ("versions", list(found["versions"].items())),
-        ("devices", [*listed, ("auto", f"{devices['device']}, {devices['precision']}, {devices['cores']} cores")]),
+        (
+            "devices",
+            [*listed, ("auto", f"{devices['device']}, {devices['precision']}, {plural(devices['cores'], 'core')}")],
+        ),
         ("margin head", [("auto", f"{backend['auto']}: {backend['why']}"), ("built for", built)]),
         ("data", [*(("folder", f"{path}: {state}") for path, state in data["folders"].items()), *data["sets"].items()]),
         ("storage", [*free, ("runs", f"{runs['count']} in {runs['folder']}{latest}")]),

@@ -71,7 +71,12 @@ def evaluate(
             write_classes(csv, document)
         if predictions is not None:
             write_predictions(predictions, found.logits, found.labels, opened.info.classes)
-    print_json(document) if json_output else print_scores(document, drawn)
+    if json_output:
+        print_json(document)
+        return
+    from cifarnet.cli.tables import print_scores
+
+    print_scores(results(), document, str(drawn or ""))
 
 
 def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> None:
@@ -83,22 +88,7 @@ def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: boo
     except Failed as error:  # beside a checkpoint on a medium that cannot be written: the scores are good all the same
         if asked:
             raise
-        messages().print(f"[yellow]warning:[/] {error}")
-
-
-def print_scores(document: dict[str, Any], figure: Path | None) -> None:
-    """The tables of an evaluation, on stdout; without a figure (many classes) the few scores alone."""
-    from cifarnet.cli import tables
-
-    console = results()
-    for name, value in tables.score_rows(document):
-        console.print(f"[dim]{name:<32}[/]{value}")
-    if figure is None:
-        return
-    console.print(tables.class_table(document))
-    if len(document["classes"]) <= 20:
-        console.print(tables.confusion_table(document))
-    console.print(f"[dim]{'confusion matrix':<32}[/]{figure}", soft_wrap=True)
+        messages().remark("warning", str(error))
 
 
 def write_classes(path: Path, scores: dict[str, Any]) -> None:

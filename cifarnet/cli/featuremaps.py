@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import messages, print_json, printable
+from cifarnet.cli.common import messages, print_json, print_path
 from cifarnet.cli.options import spoken
-from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.errors import Failed, Refused, plural, printable
 from cifarnet.models import find_arch
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def featuremaps(
     if json_output:
         print_json({"checkpoint": str(path), "images": documents})
     if bad := len(files) - len(documents):
-        raise Failed("featuremaps", f"{bad} of {len(files)} files could not be used", "see the lines above")
+        raise Failed("featuremaps", f"{bad} of {plural(len(files), 'file')} could not be used", "see the lines above")
 
 
 def draw_all(figures: "ImageFigures", files: Sequence[Path], out: Path, quiet: bool) -> list[dict[str, Any]]:
@@ -84,12 +84,12 @@ def draw_all(figures: "ImageFigures", files: Sequence[Path], out: Path, quiet: b
         try:
             done = [str(figure) for figure in figures.draw(file, folder)]
         except ImageError as error:
-            messages().print(f"error: {spoken(str(error))}", markup=False)
+            messages().remark("error", spoken(str(error)))
             continue
         documents.append({"image": str(file), "figures": done})
         if not quiet:
             for figure in done:
-                print(printable(figure))
+                print_path(figure)
     return documents
 
 
@@ -129,7 +129,7 @@ class ImageFigures:
 
         image, warnings = read_image(file, self.info.config.image_size, crop=self.crop)
         for warning in warnings:
-            messages().print(f"warning: {printable(warning)}", markup=False)
+            messages().remark("warning", warning)
         row, name = find_arch(self.info.config.arch), printable(file.name)
         pixels = normalize(image, self.info.mean, self.info.std)
         maps = feature_maps(self.model, pixels, self.layers or row.feature_layers)

@@ -10,6 +10,7 @@ import typer
 
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli import figures
+from cifarnet.cli.common import print_path
 from cifarnet.core.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def figure(app: typer.Typer, samples: int | None, file: str = "") -> Callable[[D
             opened = inputs.open_samples(run, data_dir, split, samples, seed, device)
             view = View(opened, inputs.embed_images(opened), split, seed, target, title)
             figures.write_numbers(data_out, draw(view, **own))
-            print(target)
+            print_path(target)
 
         unused = {"own"} if samples is not None else {"own", "samples", "seed"}
         first, *others = (p for name, p in inspect.signature(command).parameters.items() if name not in unused)

@@ -7,7 +7,7 @@ from cifarnet.losses.options import MarginOptions
 from cifarnet.storage.find_checkpoint import PACKAGED, newer_note
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from cifarnet.cli.terminal import Terminal
 
     from cifarnet.engine.open_split import Opened
     from cifarnet.models.checkpoint import ModelInfo
@@ -45,18 +45,18 @@ def name_of(path: Path) -> str:
 OWN = ("best", "last", "best.safetensors.index", "last.safetensors.index")  # stems of a run's checkpoints
 
 
-def say_model(console: "Console", path: Path, model: "Classifier", info: "ModelInfo", named: bool) -> None:
+def say_model(console: "Terminal", path: Path, model: "Classifier", info: "ModelInfo", named: bool) -> None:
     """Says on stderr which model is used; where the user `named` none, also what became of a newer run."""
     note = "" if named or path == PACKAGED else newer_note(path)
-    console.print(head_line(path, model, info) + note, markup=False)
+    console.say(head_line(path, model, info) + note)
 
 
-def say_opened(console: "Console", opened: "Opened", named: bool) -> None:
+def say_opened(console: "Terminal", opened: "Opened", named: bool) -> None:
     """As `say_model`, with data set, split and number of images, and whether these are those of the training."""
     count = len(opened.loader.split)
     kind = "samples" if opened.info.config.arch == "identity" else "images"
     shown = f"{opened.dataset} {opened.split}, {count:,} {kind if count != 1 else kind[:-1]}"
     note = "" if named else newer_note(opened.path)
-    console.print(head_line(opened.path, opened.model, opened.info, shown) + note, markup=False)
+    console.say(head_line(opened.path, opened.model, opened.info, shown) + note)
     if opened.as_in_training is False:
-        console.print(f"note: these are not the {opened.split} images that the run was trained with", markup=False)
+        console.say(f"note: these are not the {opened.split} images that the run was trained with")

@@ -10,7 +10,7 @@ from cifarnet.analysis.features import Embeddings, embed
 from cifarnet.cli.common import messages
 from cifarnet.cli.headline import say_opened
 from cifarnet.cli.progress import load_shown
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.data import Loader
 from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.models.checkpoint import load_model
@@ -53,5 +53,5 @@ def open_samples(run: Path | None, data_dir: str | None, split: str, samples: in
 
 def embed_images(opened: Opened) -> Embeddings:
     """Features, logits and labels of the images, with a line on stderr while it lasts."""
-    with messages().status(f"{len(opened.loader.split):,} images through {opened.info.config.arch}"):
+    with messages().status(f"{plural(len(opened.loader.split), 'image')} through {opened.info.config.arch}"):
         return embed(opened.model, opened.loader.epoch(0), opened.device, opened.precision)

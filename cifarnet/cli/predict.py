@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import messages, print_json, printable, results
+from cifarnet.cli.common import messages, print_json, results
 from cifarnet.cli.options import spoken
-from cifarnet.core.errors import Failed
+from cifarnet.core.errors import Failed, plural
 
 if TYPE_CHECKING:
     from cifarnet.engine.predict import Prediction
@@ -46,9 +46,9 @@ def predict(
     predictions = list(predict_images(model, info, files, top=top, crop=crop, device=target))
     for prediction in predictions:
         for warning in prediction.warnings:
-            console.print(f"warning: {printable(warning)}", markup=False)
+            console.remark("warning", warning)
         if prediction.error:
-            console.print(f"error: {spoken(prediction.error)}", markup=False)
+            console.remark("error", spoken(prediction.error))
     good = [prediction for prediction in predictions if prediction.error is None]
     if csv is not None:
         write_csv(csv, good)
@@ -60,7 +60,7 @@ def predict(
         results().print(prediction_table([asdict(prediction) for prediction in good]))
     bad = len(predictions) - len(good)
     if bad:
-        raise Failed("predict", f"{bad} of {len(predictions)} files could not be used", "see the lines above")
+        raise Failed("predict", f"{bad} of {plural(len(predictions), 'file')} could not be used", "see the lines above")
 
 
 def write_csv(path: Path, predictions: list["Prediction"]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import messages, printable
+from cifarnet.cli.common import messages, print_path
 from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.data.registry import DATASETS
 
@@ -44,12 +44,12 @@ def report(
     results = [read_result(path) for path in {path.resolve(): path for path in runs}.values()]
     for result in results:
         for warning in result.warnings:
-            messages().print(f"warning: {printable(warning)}", markup=False)
+            messages().remark("warning", warning)
     pairs = paired_tests(results, data_dir, device) if test else []
     pictures = out.parent / f"{out.stem}_files"
     blocks = build(results, pairs, pictures, note)
     write_file(out, render(title, blocks, out).encode())
-    print(out)
+    print_path(out)
 
 
 def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> list["Pair"]:
@@ -86,6 +86,6 @@ def right_images(result: "Result", data_dir: str | None, device: str) -> "Tensor
     try:
         images = embed_images(open_samples(result.path, data_dir, "test", 0, 0, device))
     except CifarnetError as error:
-        messages().print(f"warning: {printable(str(error))}", markup=False)
+        messages().remark("warning", str(error))
         return error.why
     return images.predictions == images.labels

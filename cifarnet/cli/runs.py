@@ -22,10 +22,10 @@ def runs(
     none_yet = folder == RUNS and not folder.exists()
     listed, warnings = ([], []) if none_yet else list_runs(folder)
     for warning in warnings:
-        messages().print(f"warning: {warning}", markup=False)
+        messages().remark("warning", warning)
     if json_output:
         print_json([asdict(facts) for facts in listed])
     elif listed:
         results().print(runs_table(listed))
     else:
-        messages().print(f"no runs in {folder}: cifarnet train begins one", markup=False)
+        messages().say(f"no runs in {folder}: cifarnet train begins one")

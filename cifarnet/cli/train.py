@@ -106,9 +106,9 @@ def train(
     if json_output:
         print_json(watcher.summary)
     else:
-        from cifarnet.cli.tables import summary_table
+        from cifarnet.cli.tables import print_summary
 
-        results().print(summary_table(watcher.summary))
+        print_summary(results(), watcher.summary)
 
 
 def rehearse_and_say(
@@ -129,7 +129,7 @@ def rehearse_and_say(
         print_json(forecast_of(found))
         return
     for name, text in forecast_lines(found):
-        results().print(f"{name:<8} {spoken(text)}", markup=False, soft_wrap=True)
+        results().say(f"{name:<8} {spoken(text)}")
 
 
 def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:

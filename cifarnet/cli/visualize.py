@@ -11,10 +11,10 @@ import typer
 
 from cifarnet.analysis.plots.titles import dataset_title, title_of
 from cifarnet.cli import figures
-from cifarnet.cli.common import messages, printable
+from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataOut, Numbers, Seed, Title, View, figure
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 
 app = typer.Typer(help="Draw a figure of a run; each prints the path it wrote.", no_args_is_help=True)
 
@@ -50,13 +50,13 @@ def curves(
         name = folder.resolve().name
         records[str(folder) if name in records else name], warnings = read_metrics(RunFolder(folder).metrics)
         for warning in warnings:
-            messages().print(f"warning: {printable(warning)}", markup=False)
+            messages().remark("warning", warning)
         if RunFolder(folder).config.exists():
             titles.append(title_of(RunFolder(folder).read_config()))
     heading = title if title is not None else (titles[0] if len(set(titles)) == 1 else "")
     picture.draw(records, target, heading)
     figures.write_numbers(data_out, picture.numbers(records))
-    print(target)
+    print_path(target)
 
 
 @figure(app, samples=None)
@@ -108,7 +108,7 @@ def samples(
     heading = title or f"{dataset_title(dataset)}, {split} images"
     picture.draw_samples(chosen, data.classes, target, heading)
     figures.write_numbers(data_out, {"indices": chosen.indices})
-    print(target)
+    print_path(target)
 
 
 def known_method(value: str) -> str:
@@ -148,9 +148,9 @@ def umap(view: View, method: Method = "umap", neighbors: Neighbors = 6, metric: 
     found, count = view.outputs, len(view.outputs.labels)
     chosen = metric if metric != "auto" else ("cosine" if view.opened.angular else "euclidean")
     note = " (its import compiles for some seconds)" if method == "umap" else ""
-    messages().print(f"{method} of {count} points, {chosen} metric{note}")
+    messages().say(f"{method} of {plural(count, 'point')}, {chosen} metric{note}")
     points = project(found.features, method, metric=chosen, neighbors=neighbors, seed=view.seed)
-    detail = f"{METHODS[method]} of {count} {view.split} images, {chosen}"
+    detail = f"{METHODS[method]} of {plural(count, f'{view.split} image')}, {chosen}"
     detail += f", {neighbors} neighbours" if method == "umap" else ""
     heading = f"{view.title or title_of(view.opened.info.config)}\n{detail}"
     picture.draw(points, found.labels.numpy(), view.classes, view.path, heading)
@@ -170,7 +170,7 @@ def sphere(view: View, project: Project = False, dims: Dims = 3) -> Numbers:
     labels = view.outputs.labels
     drawn, note = on_sphere(view.opened.model, view.outputs, dims if project else 0)
     if note:
-        messages().print(note)
+        messages().say(note)
     picture.draw(drawn, labels.numpy(), view.classes, view.path, view.heading)
     return {"features": drawn.features, "prototypes": drawn.prototypes, "labels": labels, "lost": drawn.lost}
 

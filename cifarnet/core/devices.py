@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.errors import Failed, Refused, plural
 from cifarnet.core.plain_file import read_text
 
 
@@ -46,7 +46,7 @@ def _pick_for_rank(name: str, ranks: Ranks, present: list[str]) -> torch.device:
     if name == "cpu" or (name == "auto" and not gpus):
         return torch.device("cpu")
     if ranks.local >= gpus:
-        wanted = f"this is rank number {ranks.local + 1} of its machine, which has {gpus} GPUs"
+        wanted = f"this is rank number {ranks.local + 1} of its machine, which has {plural(gpus, 'GPU')}"
         raise Refused("device", wanted, "give torchrun a smaller --nproc-per-node, or use `device=cpu`")
     torch.cuda.set_device(ranks.local)
     return torch.device("cuda", ranks.local)

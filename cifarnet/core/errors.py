@@ -1,6 +1,10 @@
 """The errors a user sees: one line each, `what: why; what to do`, and the exit code that goes with it."""
 
 import os
+import re
+
+# Letters to Python and nothing to the eye: they hide in a name, or make two names look alike.
+INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]")
 
 
 class CifarnetError(Exception):
@@ -44,5 +48,23 @@ class Interrupted(CifarnetError):
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    """`text` or a file's name with control characters, line ends and undecodable bytes escaped: fit for a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fsdecode(text))
+    """`text` or a file's name, fit for a terminal.
+
+    Escaped are control characters (C0, C1), line ends, characters of no width or that turn the direction of writing, lone
+    surrogates and undecodable bytes; the rest stays as it is. What is fit already stays the same.
+    """
+    text = os.fsdecode(text)
+    if text.isprintable() and not INVISIBLE.search(text):
+        return text
+    return "".join(c.encode("unicode_escape").decode() if hidden(c) else c for c in text)
+
+
+def hidden(character: str) -> bool:
+    """True for a character that does something else than being seen."""
+    return not character.isprintable() or bool(INVISIBLE.match(character))
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 epoch", "1,797 images", "10 classes": a number of things."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"

@@ -8,8 +8,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from cifarnet.core.errors import Failed
 from cifarnet.core.caches import cache_folder
+from cifarnet.core.errors import Failed
 from cifarnet.storage.atomic import write_file
 
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cifarnet.core.config import IDENTITY, TrainConfig
 from cifarnet.core.devices import keep_freed_memory, pick_device, pick_precision
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.data.dataset import Channels
 from cifarnet.data.identity import identify
@@ -141,7 +141,7 @@ def check_ranks(run: TrainState) -> None:
         fits = [size for size in range(smallest, config.batch_size) if not 1 < images % size < smallest]
         raise Refused(
             "batch_size",
-            f"{config.batch_size} leaves a batch of {least} images for {ranks.world} ranks, fewer than two for each",
+            f"{config.batch_size} leaves a batch of {plural(least, 'image')} for {ranks.world} ranks, fewer than two for each",
             f"choose another, for example {fits[-1]}, or fewer ranks" if fits else "use fewer ranks",
         )
 

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.core.plain_file import check_within, read_text
 from cifarnet.storage.atomic import write_file
 from cifarnet.storage.safetensors_header import MAX_HEADER, check_metadata, read_header, read_metadata
@@ -160,7 +160,7 @@ class TensorSet:
             rows = entry["shape"][0] if entry["shape"] else 1
             piece = Piece(path.with_name(name), key, start or 0, rows if stop is None else stop)
             if piece.stop - piece.start != rows:
-                raise self._refused(f"{key} has {rows} rows")
+                raise self._refused(f"{key} has {plural(rows, 'row')}")
             pieces.setdefault(whole, []).append((piece, entry))
         self.tensors = {whole: self._joined(whole, found) for whole, found in pieces.items()}
 

@@ -11,7 +11,7 @@ from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
 from cifarnet.core.caches import NAME_ONE, cache_folder
-from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.errors import Failed, Refused, plural
 from cifarnet.core.plain_file import open_plain
 from cifarnet.data.request import ProgressCallback
 from cifarnet.data.sources.download import download
@@ -47,7 +47,7 @@ def check(file: BufferedReader | BufferedRandom, path: Path, archive: Archive) -
     """Refuse an archive, open from its start, that is not the published one, byte for byte."""
     size = os.fstat(file.fileno()).st_size
     if size != archive.size:
-        raise Refused(str(path), f"it has {size:,} bytes, not {archive.size:,}", f"fetch {archive.url} again")
+        raise Refused(str(path), f"it has {plural(size, 'byte')}, not {archive.size:,}", f"fetch {archive.url} again")
     for algorithm, expected in (("md5", archive.md5), ("sha256", archive.sha256)):
         file.seek(0)
         actual = hashlib.file_digest(file, algorithm).hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.core.plain_file import open_plain
 from cifarnet.data.dataset import Dataset, Split, make_dataset, resize_all
 from cifarnet.data.request import Request, cache_folder
@@ -168,7 +168,7 @@ def read_file(path: Path, size: int) -> bytes:
             actual = os.fstat(file.fileno()).st_size
             if actual == size:
                 return file.read(size)
-        raise Refused(str(path), f"it has {actual:,} bytes, not {size:,}", "unpack the archive again")
+        raise Refused(str(path), f"it has {plural(actual, 'byte')}, not {size:,}", "unpack the archive again")
     except OSError as error:
         raise Refused(str(path), f"cannot be read ({error.strerror})") from error
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.core.plain_file import read_text
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.images.cache import arrays_path, held
@@ -152,7 +152,7 @@ def find_shards(pattern: Path | None) -> list[Path]:
         raise Refused(printable(text), "no .tar files in it", "name a folder of shards or a pattern with braces")
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        why = f"{len(missing):,} of {len(paths):,} shards are not there: {names(missing)}"
+        why = f"{len(missing):,} of {plural(len(paths), 'shard')} are not there: {names(missing)}"
         fix = "name a folder of .tar files, or a pattern with braces that names those which are there"
         raise Refused(printable(text), "there is no such file" if missing == [text] else why, fix)
     return paths
