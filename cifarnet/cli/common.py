@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cifarnet.cli.options import spoken, spoken_error
+from cifarnet.cli.options import how_to_go_on, spoken, spoken_error
 from cifarnet.core.distributed import launched
-from cifarnet.core.errors import CifarnetError, printable
+from cifarnet.core.errors import CifarnetError, Interrupted, printable
 from cifarnet.core.signals import Stopped, stoppable
 
 if TYPE_CHECKING:
@@ -88,10 +88,12 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
             code = app(args=arguments, prog_name="cifarnet", standalone_mode=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except Interrupted as stop:
+        return _report(how_to_go_on(stop), stop.exit_code, debug, "")
     except CifarnetError as error:
         return _report(spoken_error(error.what, error.why, error.fix), error.exit_code, debug)
     except Stopped as stop:
-        return _report(str(stop), stop.exit_code, debug)
+        return _report(str(stop), stop.exit_code, debug, "")
     except SystemExit as end:  # how the parser ends where the reader of our output went away
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:  # the reader of our output went away (`| head`): nothing is wrong
@@ -100,7 +102,8 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
     except OSError as error:
         _drop_output()
         known = f"{error.filename or 'system'}: {error.strerror or error}"
-        return _report(NO_MEMORY if _memory_ran_out(error) else known, 1, debug)
+        code = 2 if error.errno == errno.ENAMETOOLONG else 1
+        return _report(NO_MEMORY if _memory_ran_out(error) else known, code, debug)
     except Exception as error:
         return _report(*_describe(error), debug)
 
@@ -155,7 +158,7 @@ def _memory_is_limited() -> bool:
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
-def _report(message: str, code: int, debug: bool) -> int:
+def _report(message: str, code: int, debug: bool, kind: str = "error: ") -> int:
     if debug:
         traceback.print_exc()
     ranks = launched()
@@ -164,5 +167,5 @@ def _report(message: str, code: int, debug: bool) -> int:
         time.sleep(PATIENCE)
         message = f"rank {ranks.rank}: {message}"
     with contextlib.suppress(BrokenPipeError):
-        print(f"error: {printable(message[:LONGEST])}", file=sys.stderr, flush=True)
+        print(f"{kind}{printable(message[:LONGEST])}", file=sys.stderr, flush=True)
     return code

@@ -23,9 +23,9 @@ CAM_SIDE = 224  # pixels at which an image is shown under its heat map
 
 def featuremaps(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
-    checkpoint: Annotated[
+    run: Annotated[
         Path | None,
-        typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package)."),
+        typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
     layer: Annotated[
         list[str] | None, typer.Option(help="A layer to draw; may be given again (default: each stage).")
@@ -45,14 +45,19 @@ def featuremaps(
     title: Annotated[str | None, typer.Option(help="What stands above (default: model, loss, data set).")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM."""
+    """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM.
+
+    Examples:
+        cifarnet featuremaps photo.jpg
+        cifarnet featuremaps photo.jpg --grad-cam --run runs/latest --out maps
+    """
     from cifarnet.analysis.plots.titles import title_of
     from cifarnet.data.images.decode import find_images
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
     files = find_images(images, recursive)
-    path, note = default_checkpoint(checkpoint)
+    path, note = default_checkpoint(run)
     model, info = load_model(path)
     if target is not None and target not in info.classes:
         raise Refused("--class", f"the model has no class '{target}'", f"choose from {', '.join(info.classes[:100])}")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
-    checkpoint: Annotated[
+    run: Annotated[
         Path | None,
-        typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package)."),
+        typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
@@ -29,7 +29,12 @@ def predict(
     csv: Annotated[Path | None, typer.Option(help="Also write a line an image to this file.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Name what is in pictures: class and probability of each, several files in one batch."""
+    """Name what is in pictures: class and probability of each, several files in one batch.
+
+    Examples:
+        cifarnet predict photo.jpg
+        cifarnet predict photos --recursive --run runs/latest --csv classes.csv
+    """
     from cifarnet.core.devices import pick_device
     from cifarnet.data.images.decode import find_images
     from cifarnet.engine.predict import predict_images
@@ -38,7 +43,7 @@ def predict(
 
     target = pick_device(device)
     files = find_images(images, recursive)
-    path, note = default_checkpoint(checkpoint)
+    path, note = default_checkpoint(run)
     model, info = load_model(path)
     console = messages()
     if note:

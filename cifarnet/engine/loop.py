@@ -101,12 +101,7 @@ def run_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopRe
             raise_if_not_finite(run)
             run.save(folder.state)
         if stopped:
-            raise Interrupted(
-                stopped,
-                "training",
-                f"stopped by signal {stopped} in epoch {progress.epoch + 1}, step {progress.step}",
-                f"go on with: cifarnet train --resume --out {folder.path}",
-            )
+            raise Interrupted(stopped, folder.path, progress.epoch + 1, progress.step)
     raise_if_not_finite(run)  # waits for the device: the epoch takes until then
     progress.seconds = before + time.perf_counter() - started
 

@@ -176,7 +176,8 @@ class RunFolder:
             link.symlink_to(os.path.relpath(self.path.resolve(), RUNS.resolve()))
             os.replace(link, LATEST)
         except OSError:
-            link.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # runs may be a file
+                link.unlink()
 
 
 def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
