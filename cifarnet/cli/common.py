@@ -93,7 +93,7 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
     except CifarnetError as error:
         return _report(spoken_error(error.what, error.why, error.fix), error.exit_code, debug)
     except Stopped as stop:
-        return _report(str(stop), stop.exit_code, debug, "")
+        return _report(str(stop).replace("SIGINT", "Ctrl-C"), stop.exit_code, debug, "")
     except SystemExit as end:  # how the parser ends where the reader of our output went away
         return end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:  # the reader of our output went away (`| head`): nothing is wrong

@@ -44,7 +44,7 @@ def evaluate(
     """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion.
 
     Examples:
-        cifarnet eval                                    # the newest run, on its test images
+        cifarnet eval                                   # the newest run
         cifarnet eval runs/latest --tta --csv classes.csv
     """
     from cifarnet.cli.progress import load_shown

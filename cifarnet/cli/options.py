@@ -61,7 +61,7 @@ def how_to_go_on(stop: Interrupted) -> str:
     """The line after Ctrl-C or SIGTERM in a training: what is saved, and the command that goes on."""
     by = "Ctrl-C" if stop.by == "SIGINT" else stop.by
     command = f"cifarnet train --resume --out {shlex.quote(str(stop.folder))}"
-    return f"stopped by {by} in epoch {stop.epoch}, step {stop.step}; all of it is saved, go on with: {command}"
+    return f"stopped by {by} in epoch {stop.epoch}, step {stop.step}; everything is saved, go on with: {command}"
 
 
 def all_constants() -> set[str]:

@@ -102,7 +102,8 @@ def train(
         cifarnet train --resume                                     # the newest run
     """
     named = given_options(context)
-    given = {name: context.params[name] for name in named if name in TrainConfig.__dataclass_fields__}
+    fields = TrainConfig.__dataclass_fields__
+    given = {name: value for name, value in context.params.items() if name in named and name in fields}
     if constants := given_constants(context.params, named):
         given["loss_options"] = constants
     if resume and (overwrite or init_from or config or "recipe" in named):

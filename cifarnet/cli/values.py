@@ -1,6 +1,7 @@
 """The values that options take by name: in whatever case, completed on Tab, and the nearest of them to a wrong one."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,6 @@ def completion_of(name: str) -> Callable[[str], list[str]] | None:
 def runs_here(incomplete: str) -> list[str]:
     """Run folders in runs/, and in the folder that is being typed; without loading what reads them."""
     places = [Path("runs")]
-    if (typed := Path(incomplete).parent) != places[0]:
+    if (typed := Path(os.path.dirname(incomplete))) != places[0]:
         places.append(typed)
     return [str(path.parent) for place in places for path in sorted(place.glob("*/config.json"))]

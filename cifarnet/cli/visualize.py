@@ -126,7 +126,7 @@ def samples(
     data = load_shown(messages(), dataset, data_dir, image_size=image_size)
     part = data.train if split == "train" else data.test
     chosen = picture.choose_samples(part, len(data.classes), each, seed)
-    heading = title or f"{dataset_title(dataset)}, {split} images"
+    heading = title or f"{dataset_title(dataset)} {split}"
     picture.draw_samples(chosen, data.classes, target, heading)
     figures.write_numbers(data_out, {"indices": chosen.indices})
     print(target)
@@ -145,7 +145,7 @@ def umap(view: View, method: Method = "umap", neighbors: Neighbors = 6, metric: 
 
     Examples:
         cifarnet visualize umap
-        cifarnet visualize umap runs/latest --method tsne --neighbors 30 --samples 1000
+        cifarnet visualize umap runs/latest --method tsne --neighbors 30
     """
     from cifarnet.analysis.embedding import METHODS, project
     from cifarnet.analysis.plots import embedding as picture
