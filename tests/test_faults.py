@@ -316,7 +316,7 @@ def test_without_a_network(tmp_path):
     environment = {**ENVIRONMENT, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     line = ["unshare", "-rn", *command("train", "--dataset", "cifar10", "--out", "run")]
     done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    words = (str(tmp_path / "cache"), "download failed", "curl -LO https://")
+    words = (str(tmp_path / "cache"), "download failed", "curl -LO https://", "--dataset digits needs no download")
     one_line((done.returncode, done.stdout, done.stderr), 2, *words)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results, write_rows
+from cifarnet.cli.run_option import Run
 from cifarnet.core.errors import Failed
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)
-    ] = None,
+    run: Run = None,
     dataset: Annotated[
         str | None, typer.Option(help="cifar10, cifar100, digits, folder, webdataset (default: the run's).")
     ] = None,
@@ -42,7 +41,12 @@ def evaluate(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
+    """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion.
+
+    Examples:
+        cifarnet eval                                   # the newest run
+        cifarnet eval runs/latest --tta --csv classes.csv
+    """
     from cifarnet.cli.headline import say_opened
     from cifarnet.cli.progress import load_shown
     from cifarnet.engine.evaluate import measure, open_for_evaluation

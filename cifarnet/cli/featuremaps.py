@@ -23,9 +23,9 @@ CAM_SIDE = 224  # pixels at which an image is shown under its heat map
 
 def featuremaps(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
-    checkpoint: Annotated[
+    run: Annotated[
         Path | None,
-        typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package)."),
+        typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
     layer: Annotated[
         list[str] | None, typer.Option(help="A layer to draw; may be given again (default: each stage).")
@@ -45,7 +45,12 @@ def featuremaps(
     title: Annotated[str | None, typer.Option(help="What stands above (default: model, loss, data set).")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM."""
+    """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM.
+
+    Examples:
+        cifarnet featuremaps photo.jpg
+        cifarnet featuremaps photo.jpg --grad-cam --run runs/latest --out maps
+    """
     from cifarnet.analysis.plots.titles import title_of
     from cifarnet.cli.headline import say_model
     from cifarnet.data.images.decode import find_images
@@ -53,7 +58,7 @@ def featuremaps(
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
     files = find_images(images, recursive)
-    path = default_checkpoint(checkpoint)
+    path = default_checkpoint(run)
     model, info = load_model(path)
     if target is not None and target not in info.classes:
         raise Refused("--class", f"the model has no class '{target}'", f"choose from {', '.join(info.classes[:100])}")
@@ -61,7 +66,7 @@ def featuremaps(
         raise Refused("--class", "names the class of --grad-cam", "add --grad-cam")
     if out.is_file():
         raise Refused(str(out), "is a file", "name a folder with --out")
-    say_model(messages(), path, model, info, named=checkpoint is not None)
+    say_model(messages(), path, model, info, named=run is not None)
     figures = ImageFigures(model, info, layer or [], channels, crop, grad_cam, target, title or title_of(info.config))
     documents = draw_all(figures, files, out, quiet=json_output)
     if json_output:

@@ -8,7 +8,6 @@ from cifarnet.storage.find_checkpoint import PACKAGED, newer_note
 
 if TYPE_CHECKING:
     from cifarnet.cli.terminal import Terminal
-
     from cifarnet.engine.open_split import Opened
     from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
-    checkpoint: Annotated[
+    run: Annotated[
         Path | None,
-        typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package)."),
+        typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
@@ -29,7 +29,12 @@ def predict(
     csv: Annotated[Path | None, typer.Option(help="Also write a line an image to this file.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Name what is in pictures: class and probability of each, several files in one batch."""
+    """Name what is in pictures: class and probability of each, several files in one batch.
+
+    Examples:
+        cifarnet predict photo.jpg
+        cifarnet predict photos --recursive --run runs/latest --csv classes.csv
+    """
     from cifarnet.cli.headline import say_model
     from cifarnet.core.devices import pick_device
     from cifarnet.data.images.decode import find_images
@@ -39,10 +44,10 @@ def predict(
 
     target = pick_device(device)
     files = find_images(images, recursive)
-    path = default_checkpoint(checkpoint)
+    path = default_checkpoint(run)
     model, info = load_model(path)
     console = messages()
-    say_model(console, path, model, info, named=checkpoint is not None)
+    say_model(console, path, model, info, named=run is not None)
     predictions = list(predict_images(model, info, files, top=top, crop=crop, device=target))
     for prediction in predictions:
         for warning in prediction.warnings:

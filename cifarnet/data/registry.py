@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.core.known import unknown
 from cifarnet.data.request import ProgressCallback, Request
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def load(
         Failed: a download was cut short.
     """
     if name not in DATASETS:
-        raise Refused("dataset", f"there is no {name!r}", f"choose one of {', '.join(DATASETS)}")
+        raise unknown("dataset", name, DATASETS)
     for option, value in options.items():
         if value and option not in DATASETS[name].options:
             raise Refused(option, f"{name} has no such option", "leave it out")

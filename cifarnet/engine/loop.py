@@ -103,19 +103,8 @@ def heeding(batches: Iterable[T], run: TrainState, folder: RunFolder, stop: Stop
     """The batches of an evaluation, until a signal comes. Raises Interrupted; the state was saved before."""
     for number, batch in enumerate(batches):
         if stopped := agreed_stop(run, stop, number):
-            raise interrupted(run, folder, stopped)
+            raise Interrupted(stopped, folder.path, run.progress.epoch + 1, run.progress.step)
         yield batch
-
-
-def interrupted(run: TrainState, folder: RunFolder, number: int) -> Interrupted:
-    """The error for a training that signal `number` ended, once its state is saved."""
-    progress = run.progress
-    return Interrupted(
-        number,
-        "training",
-        f"stopped by signal {number} in epoch {progress.epoch + 1}, step {progress.step}",
-        f"go on with: cifarnet train --resume --out {folder.path}",
-    )
 
 
 def run_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopRequest) -> None:
@@ -134,7 +123,7 @@ def run_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopRe
             raise_if_not_finite(run)
             save_state(run, folder)
         if stopped:
-            raise interrupted(run, folder, stopped)
+            raise Interrupted(stopped, folder.path, progress.epoch + 1, progress.step)
     raise_if_not_finite(run)  # waits for the device: the epoch takes until then
     progress.seconds = before + time.perf_counter() - started
 

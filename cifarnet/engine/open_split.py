@@ -10,6 +10,7 @@ from torch import Tensor
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import pick_device, pick_precision, precision_here
 from cifarnet.core.errors import Refused
+from cifarnet.core.known import unknown
 from cifarnet.data import DATASETS, AnySplit, Dataset, Loader, hold_out, load, load_options
 from cifarnet.data.identity import identify_split, parse_identity
 from cifarnet.data.known_folders import is_known, remember_folder
@@ -72,7 +73,7 @@ def open_split(
     """
     config, name = info.config, dataset or info.config.dataset
     if split not in SPLITS:
-        raise Refused("split", f"'{split}' is not known", f"choose from {', '.join(SPLITS)}")
+        raise unknown("split", split, SPLITS)
     if split == "val" and config.val_fraction == 0:
         raise Refused("split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)

@@ -180,7 +180,7 @@ def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     fixed = {item.name for item in fields(TrainConfig) if not item.metadata["resume"]} - {"loss_options"}
     was, now = ({name: getattr(config, name) for name in fixed} | config.loss_options for config in (saved, asked))
     differ = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-    changed = [f"`{name}` {was.get(name)} -> {now.get(name)}" for name in differ]
+    changed = [_difference(name, was.get(name), now.get(name)) for name in differ]
     if changed:
         raise Refused(
             "resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run"
@@ -189,6 +189,11 @@ def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
         raise Refused(
             "epochs", f"the run was started for {saved.epochs}, {asked.epochs} is fewer", "ask for as many or more"
         )
+
+
+def _difference(name: str, was: Any, now: Any) -> str:
+    flag = isinstance(was, bool) or isinstance(now, bool)  # named in both states: --normalize -> --no-normalize
+    return f"`{name}={bool(was)}` -> `{name}={bool(now)}`" if flag else f"`{name}` {was} -> {now}"
 
 
 def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -97,6 +97,7 @@ def obtain(
     """
     where = " or ".join(map(str, looked_in))
     fetch = f"`curl -LO {archive.url}` where there is a network, and name the folder it is in with `data_dir`"
+    fetch += "; `dataset=digits` needs no download"
     if not allowed:
         raise Refused(title, f"not in {where}", f"fetch it with {fetch}")
     cache = writable(cache_folder())
