@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results, write_rows
+from cifarnet.cli.figures import Overwrite
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.models import ARCHS
+from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from cifarnet.analysis.complexity import Complexity, Timing
@@ -36,6 +38,7 @@ def complexity(
     precision: Annotated[str, typer.Option(help="Of --time: auto, fp32 or bf16.", metavar="auto|fp32|bf16")] = "auto",
     figure: Annotated[Path | None, typer.Option(help="Draw the models (PNG, SVG or PDF).")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
+    overwrite: Overwrite = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """The costs of a model: parameters, MACs and FLOPs (1 MAC = 2 FLOPs), memory, and the ratio to the baseline CNN.
@@ -50,6 +53,7 @@ def complexity(
         raise Refused("--run", "says itself what the model is", "drop --arch, --all, --stem and --image-size")
     if every and "arch" in given:
         raise Refused("--all", "takes every architecture", "drop --arch")
+    figure, csv = (check_output(path, overwrite) if path else None for path in (figure, csv))
     configs, classes = chosen_configs(arch, every, run, image_size, stem)
     costs = count(configs, classes, batch, skip=every)
     (baseline,) = count([TrainConfig(arch="baseline")], classes, 1)

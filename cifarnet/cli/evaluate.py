@@ -10,8 +10,10 @@ import typer
 
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results, write_rows
+from cifarnet.cli.figures import Overwrite, destination
 from cifarnet.cli.run_option import Run
 from cifarnet.core.errors import Failed
+from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +41,7 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Write label, prediction and probabilities of each image (CSV).")
     ] = None,
+    overwrite: Overwrite = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion.
@@ -51,6 +54,8 @@ def evaluate(
     from cifarnet.cli.progress import load_shown
     from cifarnet.engine.evaluate import measure, open_for_evaluation
 
+    csv, predictions = (check_output(path, overwrite) if path else None for path in (csv, predictions))
+    asked = destination(figure, Path("x"), "", overwrite) if figure else None
     opened = open_for_evaluation(
         run,
         tta=tta,
@@ -68,7 +73,8 @@ def evaluate(
         found = measure(opened, tta)
     document, drawn = found.document, None
     if found.logits is not None and found.labels is not None:
-        drawn = figure or opened.path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
+        name = "confusion" if split == "test" else f"confusion-{split}"
+        drawn = asked or destination(None, opened.path, name, overwrite)
         title = title_of(replace(opened.info.config, dataset=opened.dataset), split)
         draw_confusion(document, drawn, title, asked=figure is not None)
         if csv is not None:

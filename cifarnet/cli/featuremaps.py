@@ -1,5 +1,6 @@
 """`cifarnet featuremaps IMAGE`: an image -> what each layer makes of it, and Grad-CAM on request."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_json, print_path
+from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
 from cifarnet.core.errors import Failed, Refused, plural, printable
 from cifarnet.models import find_arch
@@ -42,6 +44,7 @@ def featuremaps(
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
     out: Annotated[Path, typer.Option(help="Folder; each image gets one of its own inside.")] = Path("featuremaps"),
+    overwrite: Overwrite = False,
     title: Annotated[str | None, typer.Option(help="What stands above (default: model, loss, data set).")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -68,15 +71,19 @@ def featuremaps(
         raise Refused(str(out), "is a file", "name a folder with --out")
     say_model(messages(), path, model, info, named=run is not None)
     figures = ImageFigures(model, info, layer or [], channels, crop, grad_cam, target, title or title_of(info.config))
-    documents = draw_all(figures, files, out, quiet=json_output)
+    documents = draw_all(figures, files, out, overwrite, quiet=json_output)
     if json_output:
         print_json({"checkpoint": str(path), "images": documents})
     if bad := len(files) - len(documents):
         raise Failed("featuremaps", f"{bad} of {plural(len(files), 'file')} could not be used", "see the lines above")
 
 
-def draw_all(figures: "ImageFigures", files: Sequence[Path], out: Path, quiet: bool) -> list[dict[str, Any]]:
+def draw_all(
+    figures: "ImageFigures", files: Sequence[Path], out: Path, overwrite: bool, quiet: bool
+) -> list[dict[str, Any]]:
     """Draws each image into its folder in `out` and prints the paths, unless `quiet`; one that is no image is named.
+
+    A folder that is there already is used with `overwrite` only, else one with a number.
 
     Returns:
         the file and the figures of each image that was drawn, as plain JSON values.
@@ -85,7 +92,7 @@ def draw_all(figures: "ImageFigures", files: Sequence[Path], out: Path, quiet: b
 
     documents, folders = [], set[Path]()
     for file in files:
-        folder = free_folder(out / (file.stem or "image"), folders)
+        folder = free_folder(out / (file.stem or "image"), folders, overwrite)
         try:
             done = [str(figure) for figure in figures.draw(file, folder)]
         except ImageError as error:
@@ -98,10 +105,10 @@ def draw_all(figures: "ImageFigures", files: Sequence[Path], out: Path, quiet: b
     return documents
 
 
-def free_folder(wanted: Path, taken: set[Path]) -> Path:
-    """`wanted`, with a number where another image of this call has that name already."""
+def free_folder(wanted: Path, taken: set[Path], overwrite: bool) -> Path:
+    """`wanted`, with a number where another image of this call, or without `overwrite` of an earlier one, has that name."""
     folder, count = wanted, 1
-    while folder in taken:
+    while folder in taken or (not overwrite and os.path.lexists(folder)):
         count += 1
         folder = wanted.with_name(f"{wanted.name}-{count}")
     taken.add(folder)

@@ -77,12 +77,14 @@ def figure(app: typer.Typer, samples: int | None, file: str = "") -> Callable[[D
             out: Out = None,
             title: Title = None,
             data_out: DataOut = None,
+            overwrite: figures.Overwrite = False,
             **own: Any,
         ) -> None:
             from cifarnet.cli import inputs
 
-            target = figures.destination(out, inputs.need_checkpoint(run), (file or draw.__name__).format(**own))
-            figures.check_numbers_path(data_out)
+            name = (file or draw.__name__).format(**own)
+            target = figures.destination(out, inputs.need_checkpoint(run), name, overwrite)
+            data_out = figures.numbers_path(data_out, overwrite)
             opened = inputs.open_samples(run, data_dir, split, samples, seed, device)
             view = View(opened, inputs.embed_images(opened), split, seed, target, title)
             figures.write_numbers(data_out, draw(view, **own))

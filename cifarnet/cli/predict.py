@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_json, results
+from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
 from cifarnet.core.errors import Failed, plural
+from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from cifarnet.engine.predict import Prediction
@@ -27,6 +29,7 @@ def predict(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     csv: Annotated[Path | None, typer.Option(help="Also write a line an image to this file.")] = None,
+    overwrite: Overwrite = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Name what is in pictures: class and probability of each, several files in one batch.
@@ -43,6 +46,7 @@ def predict(
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
     target = pick_device(device)
+    csv = check_output(csv, overwrite) if csv is not None else None
     files = find_images(images, recursive)
     path = default_checkpoint(run)
     model, info = load_model(path)

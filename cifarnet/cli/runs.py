@@ -15,7 +15,12 @@ def runs(
     ] = Path("runs"),
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """List the runs in a folder, the oldest first: recipe, model, loss, data, accuracy, epochs, state."""
+    """List the runs in a folder, the oldest first: recipe, model, loss, data, accuracy, epochs, state.
+
+    Examples:
+        cifarnet runs
+        cifarnet runs experiments --json
+    """
     from cifarnet.cli.tables import runs_table
     from cifarnet.storage.runs import RUNS, list_runs
 

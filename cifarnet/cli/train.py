@@ -29,7 +29,7 @@ ROWS: dict[str, Mapping[str, Any]] = {"arch": ARCHS, "loss": LOSSES, "dataset": 
 # What --help shows, in this order; all others have a panel of their own, which --help-all shows.
 BASIC = (
     "arch", "loss", "dataset", "data_dir", "recipe", "epochs", "batch_size", "lr", "seed", "device", "out", "resume",
-    "help_all",
+    "dry_run", "help_all",
 )  # fmt: skip
 MORE = "More of the run"
 
@@ -71,7 +71,7 @@ def train(
         Path | None, typer.Option(help="The run's folder (default: runs/<arch>-<loss>-<dataset>-<n>).")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out (default: runs/latest).")
+        bool, typer.Option("--resume", help="Go on with the run in --out (default: the newest).")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start again in a folder that holds a run.", rich_help_panel=MORE)

@@ -33,6 +33,7 @@ def curves(
     ] = None,
     title: Title = None,
     data_out: DataOut = None,
+    overwrite: figures.Overwrite = False,
 ) -> None:
     """Accuracy, loss, learning rate and gradient norms over the epochs; several runs in one figure.
 
@@ -50,8 +51,8 @@ def curves(
         raise Refused("visualize", "there is no run yet (no runs/latest)", "train one, or name a run folder")
     chosen = runs or ([newest] if newest else [])
     folders = [path.parent if path.is_file() else path for path in chosen]
-    target = figures.destination(out, folders[0] / "x" if len(folders) == 1 else Path("x"), "curves")
-    figures.check_numbers_path(data_out)
+    target = figures.destination(out, folders[0] / "x" if len(folders) == 1 else Path("x"), "curves", overwrite)
+    data_out = figures.numbers_path(data_out, overwrite)
     records, titles = {}, []
     for folder in folders:
         if not folder.is_dir():
@@ -110,9 +111,10 @@ def samples(
         int, typer.Option(min=8, max=1024, help="Side of the images, pixels.")
     ] = TrainConfig.image_size,
     seed: Seed = TrainConfig.seed,
-    out: Annotated[Path, typer.Option(help="PNG, SVG or PDF.")] = Path("samples.png"),
+    out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF (default: samples.png).")] = None,
     title: Title = None,
     data_out: DataOut = None,
+    overwrite: figures.Overwrite = False,
 ) -> None:
     """Some images of each class of a data set.
 
@@ -123,8 +125,8 @@ def samples(
     from cifarnet.analysis.plots import grid as picture
     from cifarnet.cli.progress import load_shown
 
-    target = figures.destination(out, Path("x"), "samples")
-    figures.check_numbers_path(data_out)
+    target = figures.destination(out, Path("x"), "samples", overwrite)
+    data_out = figures.numbers_path(data_out, overwrite)
     if split not in ("train", "test"):
         raise Refused("--split", f"'{split}' is not known", "choose train or test")
     data = load_shown(messages(), dataset, data_dir, image_size=image_size)
