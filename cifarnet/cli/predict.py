@@ -36,7 +36,7 @@ def predict(
 
     Examples:
         cifarnet predict photo.jpg
-        cifarnet predict photos --recursive --run runs/latest --csv classes.csv
+        cifarnet predict photos --recursive --run runs/latest --csv photos.csv
     """
     from cifarnet.cli.headline import say_model
     from cifarnet.core.devices import pick_device
