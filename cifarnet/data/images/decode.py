@@ -149,6 +149,8 @@ def shown(name: str, image: Image.Image, weight: int, first: Square, size: int, 
                 break
             load(image)
             frame = square_of(name, image, size, crop)
+        except MemoryError:
+            raise
         except Exception:  # there are no more, or this one is broken
             break
     return first, 1
