@@ -4,7 +4,6 @@ The launcher is torchrun, the collectives are torch.distributed's. Everything he
 torch is imported inside, since the command line asks for the rank before it needs torch.
 """
 
-import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
