@@ -25,7 +25,7 @@ def complexity(
     arch: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHS)}.")] = TrainConfig.arch,
     every: Annotated[bool, typer.Option("--all", help="Every architecture.")] = False,
     run: Annotated[Path | None, typer.Option("--run", help="The model of a run folder or checkpoint.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a pass.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=65_536, help="Images in a pass.")] = 1,
     image_size: Annotated[
         int, typer.Option(min=8, max=1024, help="Side of the square input, pixels.")
     ] = TrainConfig.image_size,

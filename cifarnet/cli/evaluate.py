@@ -29,7 +29,7 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="test, train, or val (what the run held out).")] = "test",
     tta: Annotated[bool, typer.Option("--tta", help="Average each image's logits with its mirror image's.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 500,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images a forward pass.")] = 500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[
         str | None, typer.Option(help="auto, fp32, bf16 (default: the run's, or auto if slower here).")

@@ -22,7 +22,7 @@ def predict(
         Path | None,
         typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    top: Annotated[int, typer.Option(min=1, max=10**7, help="How many classes to name.")] = 3,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
     crop: Annotated[
         bool, typer.Option("--crop", help="Cut a centred square out of the image (default: squeeze it).")

@@ -29,7 +29,18 @@ LIBRARY = [path for path in sorted(PACKAGE.rglob("*.py")) if "cli" not in path.r
 # Arguments of calls in Python that no command has as an option.
 PYTHON_ONLY = {"images", "layers", "num_classes", "frozen"}
 # Things that are no argument at all.
-THINGS = {"training", "webdataset", "visualize", "eval", "config", "curves", "images", "report"}
+THINGS = {
+    "MASTER_PORT",
+    "diverged",
+    "training",
+    "webdataset",
+    "visualize",
+    "eval",
+    "config",
+    "curves",
+    "images",
+    "report",
+}
 
 
 def parameters(command) -> set[str]:
