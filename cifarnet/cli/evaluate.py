@@ -1,6 +1,7 @@
 """`cifarnet eval`: a trained model and a split -> every score, the class table, the confusion matrix."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.analysis.plots.titles import title_of
-from cifarnet.cli.common import messages, print_json, results, write_rows
-from cifarnet.core.errors import Failed, printable
+from cifarnet.cli.common import messages, print_json, results
+from cifarnet.cli.csv_file import write_rows
+from cifarnet.cli.figures import spared
+from cifarnet.core.errors import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +67,8 @@ def evaluate(
     if found.logits is not None and found.labels is not None:
         drawn = figure or opened.path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
         title = title_of(replace(opened.info.config, dataset=opened.dataset), split)
-        draw_confusion(document, drawn, title, asked=figure is not None)
+        if not draw_confusion(document, drawn, title, asked=figure is not None):
+            drawn = None
         if csv is not None:
             write_classes(csv, document)
         if predictions is not None:
@@ -72,31 +76,38 @@ def evaluate(
     print_json(document) if json_output else print_scores(document, drawn)
 
 
-def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> None:
-    """Draws the confusion matrix; where the user did not name the file, one that cannot be written is only warned of."""
-    from cifarnet.analysis.plots import confusion
+def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> bool:
+    """Draws the confusion matrix; True where it is there. One whose file the user did not name is only warned of."""
 
-    try:
+    def warn(text: str) -> None:
+        messages().print(f"warning: {printable(text)}", markup=False)
+
+    # Beside a checkpoint on a medium that cannot be written the scores are good all the same.
+    with nullcontext() if asked else spared(path.name, warn):
+        from cifarnet.analysis.plots import confusion
+
         confusion.draw(scores["confusion"], [row["name"] for row in scores["classes"]], path, title=title)
-    except Failed as error:  # beside a checkpoint on a medium that cannot be written: the scores are good all the same
-        if asked:
-            raise
-        messages().print(f"[yellow]warning:[/] {error}")
+        return True
+    return False
 
 
 def print_scores(document: dict[str, Any], figure: Path | None) -> None:
-    """The tables of an evaluation, on stdout; without a figure (many classes) the few scores alone."""
+    """The tables of an evaluation, on stdout; of many classes the few scores alone."""
+    from rich.text import Text
+
     from cifarnet.cli import tables
 
     console = results()
     for name, value in tables.score_rows(document):
         console.print(f"[dim]{name:<32}[/]{value}")
-    if figure is None:
+    if "confusion" not in document:
         return
     console.print(tables.class_table(document))
     if len(document["classes"]) <= 20:
-        console.print(tables.confusion_table(document))
-    console.print(f"[dim]{'confusion matrix':<32}[/]{figure}", soft_wrap=True)
+        for table in tables.confusion_tables(document, console.width):
+            console.print(table)
+    if figure is not None:
+        console.print(Text.assemble((f"{'confusion matrix':<32}", "dim"), printable(figure)), soft_wrap=True)
 
 
 def write_classes(path: Path, scores: dict[str, Any]) -> None:

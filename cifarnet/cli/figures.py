@@ -1,12 +1,13 @@
 """Where figures go, and the numbers behind them: shared by the commands that draw, without torch."""
 
+import contextlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.storage.atomic import write_file
 
 
@@ -19,6 +20,17 @@ def destination(out: Path | None, checkpoint: Path, name: str) -> Path:
     from cifarnet.analysis.plots.style import check_path
 
     return check_path(out or checkpoint.parent / f"{name}.png")
+
+
+@contextlib.contextmanager
+def spared(name: str, warn: Callable[[str], object]) -> Iterator[None]:
+    """Draws a figure that is no more than an extra: whatever goes wrong is warned of, and costs nothing else."""
+    try:
+        yield
+    except CifarnetError as error:
+        warn(f"{name} is not drawn: {error}")
+    except Exception as error:
+        warn(f"{name} is not drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def check_numbers_path(path: Path | None) -> None:

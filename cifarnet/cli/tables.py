@@ -3,10 +3,13 @@
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
 from cifarnet.core.errors import printable
+
+CELL, ROW_NAME = 5, 16  # characters of a cell of the confusion matrix, and at most of the name before a row
 
 
 def percent(value: float | None) -> str:
@@ -58,26 +61,38 @@ def class_table(scores: dict[str, Any]) -> Table:
     return table
 
 
-def confusion_table(scores: dict[str, Any]) -> Table:
-    """The row-normalised confusion matrix in percent: rows the true class, columns the predicted one."""
-    names = [row["name"] for row in scores["classes"]]
-    table = Table(
-        box=box.SIMPLE_HEAD, title="true class ↓, predicted →, % of the row", title_style="dim", padding=(0, 1)
-    )
-    table.add_column("")
-    for name in names:
-        table.add_column(Text(printable(name)[:5]), justify="right", no_wrap=True)
-    for index, (name, row) in enumerate(zip(names, scores["confusion"], strict=True)):
+def confusion_tables(scores: dict[str, Any], width: int) -> list[Table]:
+    """The row-normalised confusion matrix in percent: rows the true class, columns the predicted one.
+
+    As many tables, one below the other, as it takes for all digits to stand in `width` characters.
+    """
+    names = [printable(row["name"]) for row in scores["classes"]]
+    column = min(ROW_NAME, max(map(cell_len, names)))
+    at_once = max(1, (width - column - 2) // (CELL + 1))
+    return [
+        confusion_part(scores["confusion"], names, range(start, min(start + at_once, len(names))))
+        for start in range(0, len(names), at_once)
+    ]
+
+
+def confusion_part(counts: list[list[int]], names: list[str], columns: range) -> Table:
+    """Some of the columns of the confusion matrix."""
+    title = "true class ↓, predicted →, % of the row" if columns.start == 0 else ""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_style="dim", padding=0)
+    table.add_column("", no_wrap=True, overflow="ellipsis", max_width=ROW_NAME)
+    for predicted in columns:
+        head = Text(set_cell_size(names[predicted], CELL).rstrip())
+        table.add_column(head, justify="right", no_wrap=True, min_width=CELL)
+    for index, (name, row) in enumerate(zip(names, counts, strict=True)):
         total = max(sum(row), 1)
-        cells = [_cell(count / total, column == index) for column, count in enumerate(row)]
-        table.add_row(Text(printable(name)), *cells)
+        table.add_row(Text(name), *(_cell(row[column] / total, column == index) for column in columns))
     return table
 
 
 def _cell(part: float, diagonal: bool) -> str:
     if part == 0:
         return "[dim]·[/]"
-    text = f"{100 * part:.1f}"
+    text = f"{100 * part:.1f}".replace("100.0", "100")
     return f"[bold green]{text}[/]" if diagonal else (f"[red]{text}[/]" if part >= 0.05 else text)
 
 

@@ -1,6 +1,7 @@
 """Training on the terminal: what is about to run, a bar that moves, a line an epoch, the figures at the end."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -8,11 +9,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cifarnet.cli.figures import spared
 from cifarnet.cli.options import spoken
 from cifarnet.cli.progress import load_with_progress
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
-from cifarnet.core.errors import CifarnetError, printable
+from cifarnet.core.errors import printable
 from cifarnet.data import Dataset
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.train_state import TrainState
@@ -38,6 +40,7 @@ class TerminalWatcher(Watcher):
         self.console, self.headline, self.animate = console, headline or [], animate
         self.frames: SphereFrames | None = None
         self.summary: dict[str, Any] = {}
+        self.said: set[str] = set()
         self.looked = time.monotonic()
         columns = (
             TextColumn("{task.description}"),
@@ -57,9 +60,10 @@ class TerminalWatcher(Watcher):
         """Prints what is about to run, and prepares the table."""
         self.announce(run, folder)
         if self.animate:
-            from cifarnet.cli.animate import SphereFrames
+            with spared("the film", self.warn):
+                from cifarnet.cli.animate import SphereFrames
 
-            self.frames = SphereFrames(run, folder.path)
+                self.frames = SphereFrames(run, folder.path)
         self.task = self.bar.add_task("training", total=run.all_steps, completed=run.step, now="")
         names = ["epoch", "lr", "train loss", "train acc"]
         names += ["val loss", "val acc"] if run.validation else []
@@ -111,35 +115,44 @@ class TerminalWatcher(Watcher):
         cells += [f"{record['images_per_second']:,.0f}", f"{record['seconds']:.1f} s"]
         self.console.print(" ".join(f"{cell:>10}" for cell in cells))
         if self.frames is not None:
-            self.frames.add(record["epoch"])
+            with spared("a frame", self.warn_once):
+                self.frames.add(record["epoch"])
 
     def warn(self, message: str) -> None:
         """Prints a warning."""
-        self.console.print(f"[yellow]warning:[/] {spoken(message)}")
+        self.console.print(Text.assemble(("warning:", "yellow"), f" {printable(spoken(message))}"))
+
+    def warn_once(self, message: str) -> None:
+        """Prints a warning that would come each epoch."""
+        if message not in self.said:
+            self.said.add(message)
+            self.warn(message)
 
     def finish(self, run: TrainState, folder: RunFolder, summary: dict[str, Any]) -> None:
         """Draws the run's figures."""
         self.summary = summary
-        if self.frames is not None and (film := self.frames.finish()):
-            self.console.print(f"[bold]film[/]     {film}", soft_wrap=True)
-        draw_figures(run, summary, folder, self.console)
+        with spared("the film", self.warn):
+            if self.frames is not None and (film := self.frames.finish()):
+                self.console.print(f"[bold]film[/]     {film}", soft_wrap=True)
+        draw_figures(run, summary, folder, self.warn)
 
 
-def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, console: Console) -> None:
-    """curves.png and confusion.png in the run's folder; a figure that cannot be written is only warned of."""
-    from cifarnet.analysis.plots import confusion, curves
+def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, warn: Callable[[str], None]) -> None:
+    """curves.png and confusion.png in the run's folder; one that cannot be drawn is only warned of."""
     from cifarnet.analysis.plots.titles import title_of
 
     config = run.config
-    try:
-        if run.progress.history:
+    if run.progress.history:
+        with spared("curves.png", warn):
+            from cifarnet.analysis.plots import curves
+
             curves.draw({folder.path.name: run.progress.history}, folder.path / "curves.png", title_of(config))
-        if "confusion" in summary["test"]:
-            confusion.draw(
-                summary["test"]["confusion"], run.classes, folder.path / "confusion.png", title_of(config, "test")
-            )
-    except CifarnetError as error:
-        console.print(f"[yellow]warning:[/] {error}")
+    if "confusion" in summary["test"]:
+        with spared("confusion.png", warn):
+            from cifarnet.analysis.plots import confusion
+
+            matrix, title = summary["test"]["confusion"], title_of(config, "test")
+            confusion.draw(matrix, run.classes, folder.path / "confusion.png", title)
 
 
 def describe(run: TrainState, folder: RunFolder, console: Console) -> None:

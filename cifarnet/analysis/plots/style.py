@@ -95,7 +95,7 @@ def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Fi
 @contextmanager
 def our_style() -> Iterator[None]:
     """Our style alone holds here, whatever the user's says; and matplotlib says nothing of its own on stderr."""
-    defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    defaults: dict[Any, Any] = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     with matplotlib.rc_context({**defaults, **STYLE}), quiet_log(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # said by `warn_of_missing_glyphs`
         yield

@@ -41,7 +41,7 @@ def shorten(name: str, length: int) -> str:
 
 def fit(artist: Text, room: float) -> None:
     """Shortens each line of a text to `room` points."""
-    size, weight = artist.get_fontsize(), artist.get_fontweight()
+    size, weight = float(artist.get_fontsize()), artist.get_fontweight()
     artist.set_text("\n".join(cut(line, HINTED * room, size, weight) for line in artist.get_text().split("\n")))
 
 
