@@ -1,5 +1,6 @@
 """`cifarnet report RUN...`: finished runs -> the report's tables and figures as one document."""
 
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, printable
+from cifarnet.cli.options import spoken
 from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.data.registry import DATASETS
 
@@ -33,20 +35,23 @@ def report(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> None:
     """Put runs side by side: scores, published numbers, paired tests, costs, curves, confusion matrices."""
-    from cifarnet.analysis.report import build, read_result, render
+    from cifarnet.analysis.report import build, read_results, render
     from cifarnet.analysis.report.document import renderer
     from cifarnet.storage.atomic import write_file
 
     renderer(out)  # a suffix that is no format is refused before any work
     if out.is_dir():
         raise Refused(str(out), "is a folder", "name a file")
-    # The same folder named twice (runs/latest and its own name) is one run, not two seeds.
-    results = [read_result(path) for path in {path.resolve(): path for path in runs}.values()]
-    for result in results:
-        for warning in result.warnings:
-            messages().print(f"warning: {printable(warning)}", markup=False)
+    results, left_out = read_results(runs)
+    if len(left_out) == 1 and not results:
+        raise left_out[0]
+    notes = [f"left out: {spoken(str(error))}" for error in left_out]
+    for note_of_run in [*notes, *(warning for result in results for warning in result.warnings)]:
+        messages().print(f"warning: {printable(note_of_run)}", markup=False)
+    if not results:
+        raise Refused("report", f"none of {len(left_out)} runs can be reported", "see the lines above")
     pairs = paired_tests(results, data_dir, device) if test else []
-    pictures = out.parent / f"{out.stem}_files"
+    pictures = out.parent / (re.sub(r"[^\w.-]", "_", out.stem) + "_files")  # a name that LaTeX can read too
     blocks = build(results, pairs, pictures, note)
     write_file(out, render(title, blocks, out).encode())
     print(out)
@@ -59,7 +64,11 @@ def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> 
     right: dict[Path, Tensor | str] = {}
     pairs: list[Pair] = []
     for first, second in combinations(results, 2):
-        if data_of(first) != data_of(second):
+        recorded = first.digest and second.digest
+        if not (recorded and first.digest == second.digest) and data_of(first) != data_of(second):
+            continue
+        if recorded and first.digest != second.digest:
+            pairs.append((first.name, second.name, "their data differ"))
             continue
         for result in (first, second):
             if result.path not in right:

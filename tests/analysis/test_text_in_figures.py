@@ -1,4 +1,4 @@
-"""Names and titles that look like markup, formulas or control codes: through every figure and every format of a report."""
+"""Names and titles that look like markup, formulas or control codes, through every figure."""
 
 import warnings
 import xml.etree.ElementTree as ElementTree
