@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import given_options, messages, print_json, results, write_rows
+from cifarnet.cli.common import given_options, messages, print_json, results
+from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figures import Overwrite
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused

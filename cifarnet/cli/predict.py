@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_json, results
+from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
 from cifarnet.core.errors import Failed, plural
@@ -80,6 +81,4 @@ def write_csv(path: Path, predictions: list["Prediction"]) -> None:
     for prediction in predictions:
         pairs = zip(prediction.classes, prediction.probabilities, strict=True)
         rows.append([prediction.file, *(cell for pair in pairs for cell in pair)])
-    from cifarnet.cli.common import write_rows
-
     write_rows(path, header, rows)
