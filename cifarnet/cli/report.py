@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of finished runs.", show_default=False)] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN", help="Folders of finished runs.", show_default=False)
+    ] = None,
     out: Annotated[Path, typer.Option(help="report.md, .html (one file, pictures inside) or .tex.")] = Path(
         "report.md"
     ),

@@ -10,8 +10,10 @@ import typer
 from cifarnet.core.errors import Refused
 
 HELP = "A run folder or checkpoint (default: runs/latest)."
-Run = Annotated[Path | None, typer.Argument(help=HELP, show_default=False)]
-Runs = Annotated[list[Path] | None, typer.Argument(help="Run folders (default: runs/latest).", show_default=False)]
+Run = Annotated[Path | None, typer.Argument(metavar="RUN", help=HELP, show_default=False)]
+Runs = Annotated[
+    list[Path] | None, typer.Argument(metavar="RUN", help="Run folders (default: runs/latest).", show_default=False)
+]
 OnlyOption = Annotated[Path | None, typer.Option("--run", help=HELP, show_default=False)]
 
 
