@@ -24,7 +24,10 @@ CAM_SIDE = 224  # pixels at which an image is shown under its heat map
 
 
 def featuremaps(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="Image files, or folders with --recursive.", show_default=False),
+    ],
     run: Annotated[
         Path | None,
         typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),

@@ -24,7 +24,9 @@ DEFAULT = Path("report.md")
 
 
 def report(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of finished runs.", show_default=False)] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN", help="Folders of finished runs.", show_default=False)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="A file in .md, .html (one file, pictures inside) or .tex (default: report.md)."),
