@@ -98,8 +98,6 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
         return 141
     except OSError as error:
         known = f"{error.filename or 'system'}: {error.strerror or error}"
-        if why := drop_output():
-            known = f"stdout: cannot be written ({why}); send the results elsewhere"
         return _report(NO_MEMORY if _memory_ran_out(error) else known, 1, debug)
     except Exception as error:
         return _report(*_describe(error), debug)
