@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cifarnet.analysis.features import Embeddings
 from cifarnet.core.errors import Refused, plural
+from cifarnet.core.known import unknown
 from cifarnet.models.classifier import Classifier
 
 METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}  # and their names in titles
@@ -78,7 +79,7 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
         Refused: an unknown method, or fewer points than `neighbors` + 1 (or than two).
     """
     if method not in METHODS:
-        raise Refused("method", f"'{method}' is not known", f"choose from {', '.join(METHODS)}")
+        raise unknown("method", method, METHODS)
     needed = 2 if method == "pca" else neighbors + 1
     if len(features) < needed:
         raise Refused(

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cifarnet.cli.options import spoken, spoken_error
+from cifarnet.cli.options import how_to_go_on, spoken, spoken_error
 from cifarnet.cli.streams import drop_output, write_message, write_traceback
 from cifarnet.core.distributed import launched
-from cifarnet.core.errors import CifarnetError
+from cifarnet.core.errors import CifarnetError, Interrupted
+from cifarnet.core.launcher import local_number
 from cifarnet.core.signals import Stopped, stoppable
 
 if TYPE_CHECKING:
@@ -89,16 +90,22 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
             code = app(args=arguments, prog_name="cifarnet", standalone_mode=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except Interrupted as stop:
+        return _report(how_to_go_on(stop), stop.exit_code, debug, "")
     except CifarnetError as error:
         return _report(spoken_error(error.what, error.why, error.fix), error.exit_code, debug)
     except Stopped as stop:
-        return _report(str(stop), stop.exit_code, debug)
-    except (BrokenPipeError, SystemExit):  # the reader of our output went away (`| head`); the parser exits at that
+        return _report(str(stop).replace("SIGINT", "Ctrl-C"), stop.exit_code, debug, "")
+    except SystemExit as end:  # of the parser: after completion, and where the reader of our output went away
+        drop_output()
+        return 141 if isinstance(end.__context__, BrokenPipeError) else end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:  # the reader of our output went away (`| head`): nothing is wrong
         drop_output()
         return 141
     except OSError as error:
         known = f"{error.filename or 'system'}: {error.strerror or error}"
-        return _report(NO_MEMORY if _memory_ran_out(error) else known, 1, debug)
+        code = 2 if error.errno == errno.ENAMETOOLONG else 1
+        return _report(NO_MEMORY if _memory_ran_out(error) else known, code, debug)
     except Exception as error:
         return _report(*_describe(error), debug)
 
@@ -145,13 +152,12 @@ def _memory_is_limited() -> bool:
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
-def _report(message: str, code: int, debug: bool) -> int:
+def _report(message: str, code: int, debug: bool, kind: str = "error: ") -> int:
     if debug:
         write_traceback()
-    ranks = launched()
-    if ranks.local > 0:
+    if local_number() > 0:
         # What all ranks of a machine have to say is said by its first; this one's own fault, after a while.
         time.sleep(PATIENCE)
-        message = f"rank {ranks.rank}: {message}"
-    write_message(f"error: {message[:LONGEST]}")
+        message = f"rank {launched().rank}: {message}"
+    write_message(f"{kind}{message[:LONGEST]}")
     return code

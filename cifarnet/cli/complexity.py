@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results, write_rows
+from cifarnet.cli.figures import Overwrite
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.models import ARCHS
+from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from cifarnet.analysis.complexity import Complexity, Timing
@@ -22,7 +24,7 @@ def complexity(
     context: typer.Context,
     arch: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHS)}.")] = TrainConfig.arch,
     every: Annotated[bool, typer.Option("--all", help="Every architecture.")] = False,
-    checkpoint: Annotated[Path | None, typer.Option(help="The model of a run folder or checkpoint.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="The model of a run folder or checkpoint.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images in a pass.")] = 1,
     image_size: Annotated[
         int, typer.Option(min=8, max=1024, help="Side of the square input, pixels.")
@@ -36,15 +38,23 @@ def complexity(
     precision: Annotated[str, typer.Option(help="Of --time: auto, fp32 or bf16.", metavar="auto|fp32|bf16")] = "auto",
     figure: Annotated[Path | None, typer.Option(help="Draw the models (PNG, SVG or PDF).")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
+    overwrite: Overwrite = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """The costs of a model: parameters, MACs and FLOPs (1 MAC = 2 FLOPs), memory, and the ratio to the baseline CNN."""
+    """The costs of a model: parameters, MACs and FLOPs (1 MAC = 2 FLOPs), memory, and the ratio to the baseline CNN.
+
+    Examples:
+        cifarnet complexity --arch resnet50
+        cifarnet complexity --all --csv costs.csv
+        cifarnet complexity --run runs/latest --time
+    """
     given = given_options(context)
-    if checkpoint is not None and given & {"arch", "every", "stem", "image_size"}:
-        raise Refused("--checkpoint", "says itself what the model is", "drop --arch, --all, --stem and --image-size")
+    if run is not None and given & {"arch", "every", "stem", "image_size"}:
+        raise Refused("--run", "says itself what the model is", "drop --arch, --all, --stem and --image-size")
     if every and "arch" in given:
         raise Refused("--all", "takes every architecture", "drop --arch")
-    configs, classes = chosen_configs(arch, every, checkpoint, image_size, stem)
+    figure, csv = (check_output(path, overwrite) if path else None for path in (figure, csv))
+    configs, classes = chosen_configs(arch, every, run, image_size, stem)
     costs = count(configs, classes, batch, skip=every)
     (baseline,) = count([TrainConfig(arch="baseline")], classes, 1)
     times = [time_of(config, classes, batch, device, precision) if measured else None for config, _ in costs]
@@ -67,16 +77,16 @@ def complexity(
 
 
 def chosen_configs(
-    arch: str, every: bool, checkpoint: Path | None, image_size: int, stem: str
+    arch: str, every: bool, run: Path | None, image_size: int, stem: str
 ) -> tuple[list[TrainConfig], int]:
     """The models to count, and their number of classes."""
-    if checkpoint is None:
+    if run is None:
         names = list(ARCHS) if every else [arch]
         return [TrainConfig(arch=name, stem=stem, image_size=image_size).check() for name in names], CLASSES
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import find_checkpoint
 
-    path = find_checkpoint(checkpoint)
+    path = find_checkpoint(run)
     assert path is not None
     _, info = load_model(path)
     return [info.config], len(info.classes)

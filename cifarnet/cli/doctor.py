@@ -17,7 +17,12 @@ def doctor(
     data_dir: Annotated[Path | None, typer.Option(help="Also look for CIFAR here.", show_default=False)] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Say what is installed, which devices and backend are used and why, where the data is, and what is in the way."""
+    """Say what is installed, which devices and backend are used and why, where the data is, and what is in the way.
+
+    Examples:
+        cifarnet doctor
+        cifarnet doctor --json --data-dir data
+    """
     from cifarnet.cli.environment import examine
 
     found = examine(data_dir)

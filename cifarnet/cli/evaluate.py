@@ -10,16 +10,17 @@ import typer
 
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results, write_rows
-from cifarnet.core.errors import Failed, plural
+from cifarnet.cli.figures import Overwrite, destination
+from cifarnet.cli.run_option import Run
+from cifarnet.core.errors import Failed
+from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def evaluate(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)
-    ] = None,
+    run: Run = None,
     dataset: Annotated[
         str | None, typer.Option(help="cifar10, cifar100, digits, folder, webdataset (default: the run's).")
     ] = None,
@@ -40,12 +41,21 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Write label, prediction and probabilities of each image (CSV).")
     ] = None,
+    overwrite: Overwrite = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
+    """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion.
+
+    Examples:
+        cifarnet eval                                   # the newest run
+        cifarnet eval runs/latest --tta --csv classes.csv
+    """
+    from cifarnet.cli.headline import say_opened
     from cifarnet.cli.progress import load_shown
     from cifarnet.engine.evaluate import measure, open_for_evaluation
 
+    csv, predictions = (check_output(path, overwrite) if path else None for path in (csv, predictions))
+    asked = destination(figure, Path("x"), "", overwrite) if figure else None
     opened = open_for_evaluation(
         run,
         tta=tta,
@@ -58,11 +68,13 @@ def evaluate(
         precision=precision,
         load=partial(load_shown, messages()),
     )
-    with messages().status(f"evaluating {opened.path} on {plural(len(opened.loader.split), 'sample')}"):
+    say_opened(messages(), opened, named=run is not None)
+    with messages().status("evaluating"):
         found = measure(opened, tta)
     document, drawn = found.document, None
     if found.logits is not None and found.labels is not None:
-        drawn = figure or opened.path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
+        name = "confusion" if split == "test" else f"confusion-{split}"
+        drawn = asked or destination(None, opened.path, name, overwrite)
         title = title_of(replace(opened.info.config, dataset=opened.dataset), split)
         draw_confusion(document, drawn, title, asked=figure is not None)
         if csv is not None:

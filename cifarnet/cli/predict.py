@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_json, results
+from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
 from cifarnet.core.errors import Failed, plural
+from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from cifarnet.engine.predict import Prediction
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
-    checkpoint: Annotated[
+    run: Annotated[
         Path | None,
-        typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package)."),
+        typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
@@ -27,9 +29,16 @@ def predict(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     csv: Annotated[Path | None, typer.Option(help="Also write a line an image to this file.")] = None,
+    overwrite: Overwrite = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Name what is in pictures: class and probability of each, several files in one batch."""
+    """Name what is in pictures: class and probability of each, several files in one batch.
+
+    Examples:
+        cifarnet predict photo.jpg
+        cifarnet predict photos --recursive --run runs/latest --csv classes.csv
+    """
+    from cifarnet.cli.headline import say_model
     from cifarnet.core.devices import pick_device
     from cifarnet.data.images.decode import find_images
     from cifarnet.engine.predict import predict_images
@@ -37,12 +46,12 @@ def predict(
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
     target = pick_device(device)
+    csv = check_output(csv, overwrite) if csv is not None else None
     files = find_images(images, recursive)
-    path, note = default_checkpoint(checkpoint)
+    path = default_checkpoint(run)
     model, info = load_model(path)
     console = messages()
-    if note:
-        console.say(note)
+    say_model(console, path, model, info, named=run is not None)
     predictions = list(predict_images(model, info, files, top=top, crop=crop, device=target))
     for prediction in predictions:
         for warning in prediction.warnings:

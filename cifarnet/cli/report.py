@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", show_default=False)],
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of finished runs.", show_default=False)] = None,
     out: Annotated[Path, typer.Option(help="report.md, .html (one file, pictures inside) or .tex.")] = Path(
         "report.md"
     ),
@@ -32,11 +32,18 @@ def report(
     ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> None:
-    """Put runs side by side: scores, published numbers, paired tests, costs, curves, confusion matrices."""
+    """Put runs side by side: scores, published numbers, paired tests, costs, curves, confusion matrices.
+
+    Examples:
+        cifarnet report runs/latest
+        cifarnet report runs/* --out report.html
+    """
     from cifarnet.analysis.report import build, read_result, render
     from cifarnet.analysis.report.document import renderer
     from cifarnet.storage.atomic import write_file
 
+    if not runs:
+        raise Refused("report", "no run is named", "for example: cifarnet report runs/latest")
     renderer(out)  # a suffix that is no format is refused before any work
     if out.is_dir():
         raise Refused(str(out), "is a folder", "name a file")

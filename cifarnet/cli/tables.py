@@ -1,6 +1,7 @@
 """Scores and predictions -> tables."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Cell, Terminal
@@ -8,6 +9,9 @@ from cifarnet.core.errors import plural
 
 MATRIX_CLASSES = 20  # of more the confusion matrix is no screen but a picture
 LEFT_OUT = "the confusion matrix does not fit here: see the picture, or --json"
+
+if TYPE_CHECKING:
+    from cifarnet.storage.runs import RunFacts
 
 
 def percent(value: float | None) -> str:
@@ -21,6 +25,19 @@ def print_summary(console: Terminal, summary: dict[str, Any]) -> None:
     console.say((f"{summary['arch']} · {summary['loss']} · {summary['dataset']} · {epochs}", "bold"))
     rows = [*score_rows(summary["test"]), ("run", summary["run"]), ("checkpoint", summary["checkpoint"])]
     console.print(Facts(rows))
+
+
+def runs_table(runs: "Sequence[RunFacts]") -> Table:
+    """A row a run."""
+    columns = [Column("run", number=False), Column("recipe", 5, number=False), Column("model", 2, number=False)]
+    columns += [Column("loss", 3, number=False), Column("data", 4, number=False), Column("seed", 6), Column("accuracy")]
+    columns += [Column("epochs", 1), Column("state", number=False), Column("started", 7)]
+    rows = []
+    for facts in runs:
+        epochs, started = f"{facts.epochs_done}/{facts.epochs_asked}", facts.started[:16].replace("T", " ")
+        rows.append([facts.name, facts.recipe or "–", facts.arch, facts.loss, facts.dataset, str(facts.seed)])
+        rows[-1] += [percent(facts.accuracy), epochs, facts.state, started]
+    return Table(columns, rows)
 
 
 def score_rows(scores: dict[str, Any]) -> list[tuple[str, Cell]]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from cifarnet.cli.headline import named_loss
 from cifarnet.cli.options import spoken
 from cifarnet.cli.progress import load_with_progress
 from cifarnet.cli.table import Column, Facts, Lines
@@ -16,7 +17,6 @@ from cifarnet.data import Dataset
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.train_state import TrainState
 from cifarnet.losses.auto_scale import misfits
-from cifarnet.losses.options import MarginOptions
 from cifarnet.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -188,13 +188,6 @@ def describe(run: TrainState, folder: RunFolder, console: Terminal) -> None:
     if head.options is not None:
         for note in misfits(head.options, len(run.classes), head.weight.shape[1]):
             say(console, "note", note)
-
-
-def named_loss(options: MarginOptions) -> str:
-    """The loss with scale and margin, as far as it has them: SphereFace has no s, MagFace no m."""
-    letters = {"scale": "s", "margin": "m"}
-    has = [f"{letters[name]} = {options[name]:g}" for name in letters if name in options.constants]
-    return f"{options.loss} ({', '.join(has)})"
 
 
 def say(console: Terminal, name: str, text: str) -> None:

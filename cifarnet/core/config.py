@@ -95,7 +95,7 @@ class TrainConfig:
         0.0, "part of the training set held out to choose `best`; 0 keeps no best", group="Data", low=0, high=0.9
     )
 
-    epochs: int = option(250, "passes over the training set", group="Optimisation", low=0, resume=True)
+    epochs: int = option(250, "passes over the training set", group="Optimisation", low=1, resume=True)
     batch_size: int = option(256, "images a step", group="Optimisation", low=1)
     optimizer: str = option(
         "adamw",

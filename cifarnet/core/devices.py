@@ -11,6 +11,7 @@ import torch
 
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Failed, Refused, plural
+from cifarnet.core.plain_file import read_text
 
 
 def available_devices() -> list[str]:
@@ -82,8 +83,8 @@ def probe_cpu(name: str) -> bool:
 
 def cpu_vendor() -> str:
     """GenuineIntel, AuthenticAMD … as Linux tells it; empty where it is not told."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        for line in lines:
+    with contextlib.suppress(OSError):
+        for line in read_text("/proc/cpuinfo").splitlines():
             if line.startswith("vendor_id"):
                 return line.partition(":")[2].strip()
     return ""
@@ -182,3 +183,11 @@ def measured_convolutions(device: torch.device, wanted: bool) -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark = before
+
+
+def finish(device: torch.device) -> None:
+    """Waits until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -2,6 +2,8 @@
 
 import os
 import re
+import signal
+from pathlib import Path
 
 # Letters to Python and nothing to the eye: they hide in a name, or make two names look alike.
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]")
@@ -29,6 +31,10 @@ class Failed(CifarnetError):
     exit_code = 1
 
 
+class Diverged(Failed):
+    """Training went to numbers that are not finite."""
+
+
 class Refused(CifarnetError):
     """The request was refused before any work was done (exit code 2)."""
 
@@ -36,11 +42,19 @@ class Refused(CifarnetError):
 
 
 class Interrupted(CifarnetError):
-    """A signal ended the work in good order (exit code 128 + signal number)."""
+    """A signal ended a training in good order: its state is saved (exit code 128 + signal number).
 
-    def __init__(self, signal_number: int, what: str, why: str, fix: str = "") -> None:
-        super().__init__(what, why, fix)
-        self.exit_code = 128 + signal_number
+    Args:
+        number: the signal's.
+        folder: the run's, where the state is.
+        epoch, step: how far it came: `step` steps of this epoch, which counts from 1.
+    """
+
+    def __init__(self, number: int, folder: Path, epoch: int, step: int) -> None:
+        self.by, self.folder, self.epoch, self.step = signal.Signals(number).name, folder, epoch, step
+        self.exit_code = 128 + number
+        why = f"stopped by {self.by} in epoch {epoch}, step {step}"
+        super().__init__("training", why, f"its state is saved in {folder}; go on with `resume`")
 
 
 def printable(text: str | os.PathLike[str]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import Field, dataclass, field
 from typing import Any, get_origin
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.known import unknown
 
 LARGEST = 2**53  # no number that is read from a file is as large
 
@@ -75,7 +76,7 @@ def check_number(name: str, value: Any, *, flag: bool, auto: bool) -> None:
 def check_bounds(name: str, value: Any, bounds: Bounds) -> None:
     """Refuses a value that is none of the choices or lies outside the bounds, naming the argument and its range."""
     if bounds.choices is not None and value not in bounds.choices:
-        raise Refused(name, f"'{value}' is not known", f"choose from {', '.join(map(str, bounds.choices))}")
+        raise unknown(name, value, map(str, bounds.choices))
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
     if not bounds.hold(value):

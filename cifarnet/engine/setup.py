@@ -16,6 +16,7 @@ from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused, plural
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.data.dataset import Channels
+from cifarnet.data.identity import identify
 from cifarnet.data.images.normalize import normalize
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.optim import build_optimizer
@@ -49,6 +50,7 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
     if config.val_fraction > 0:
         train, held_out = hold_out(dataset.train, config.val_fraction, config.seed)
         validation = loader(held_out, training=False)
+    data = identify(dataset.classes, train, dataset.test)
     if init_from is not None:
         copy_weights(model, init_from)
     elif fit_to := getattr(model.backbone, "fit_to", None):
@@ -57,6 +59,7 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
     run = TrainState(
         config=config,
         classes=dataset.classes,
+        data=data,
         device=device,
         precision=precision,
         backend=backend,
@@ -87,6 +90,7 @@ def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.
     device = pick_device(config.device, ranks)
     precision = pick_precision(config.precision, device)
     check_model(config)
+    kernels.asked(config.backend)  # a wrong word is refused also where no margin head reads it
     plain = not LOSSES[config.loss].angular or config.head_parallel
     backend = "torch" if plain else kernels.resolve(config.backend, device.type, loss=config.loss)
     return device, precision, backend

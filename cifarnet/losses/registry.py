@@ -6,6 +6,7 @@ from typing import Any
 
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import Bounds, check_bounds, check_number
+from cifarnet.core.known import unknown
 
 PI = 3.14159  # the widest angle that a margin may add
 
@@ -104,7 +105,7 @@ LOSSES: dict[str, Loss] = {
 def loss_row(loss: str) -> Loss:
     """The row of a loss. Raises Refused for an unknown name."""
     if loss not in LOSSES:
-        raise Refused("loss", f"'{loss}' is not known", f"choose from {', '.join(LOSSES)}")
+        raise unknown("loss", loss, LOSSES)
     return LOSSES[loss]
 
 

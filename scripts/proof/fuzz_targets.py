@@ -29,7 +29,8 @@ from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.resume import load_config
 from cifarnet.engine.setup import build_run
 from cifarnet.models.checkpoint import load_model
-from cifarnet.storage.run_folder import open_run, read_json, read_metrics
+from cifarnet.storage.run_files import read_json, read_metrics
+from cifarnet.storage.run_folder import open_run
 
 Case = Callable[[random.Random, Path], None]  # damages a file, writes it into the folder and reads it
 

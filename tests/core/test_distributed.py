@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.signals import StopRequest
 from cifarnet.models.checkpoint import load_model
-from cifarnet.storage.run_folder import RunFolder, read_metrics
+from cifarnet.storage.run_files import read_metrics
+from cifarnet.storage.run_folder import RunFolder
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 # Small steps: training amplifies rounding (a ReLU that flips), and Adam turns the first gradient of a unit into a whole step.
@@ -222,8 +223,8 @@ def test_sigterm_saves_once_and_ends_all(tmp_path, receiver):
         launch.signal(1, signal.SIGTERM)
     code, messages = launch.end(within=30)
     assert code != 0
-    (epoch, step) = re.findall(r"error: training: stopped by signal 15 in epoch (\d+), step (\d+); go on", messages)[0]
-    assert messages.count("error: training") == 1
+    (epoch, step) = re.findall(r"stopped by SIGTERM in epoch (\d+), step (\d+); everything is saved", messages)[0]
+    assert messages.count("go on with: cifarnet train --resume --out ") == 1
     progress = json.loads(read_state(tmp_path / "run" / "state.safetensors")[0]["progress"])
     assert (progress["epoch"] + 1, progress["step"]) == (int(epoch), int(step))
 

@@ -10,7 +10,8 @@ from typing import Any
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.engine.resume import is_number
-from cifarnet.storage.run_folder import RunFolder, read_json, read_metrics
+from cifarnet.storage.run_files import read_json, read_metrics
+from cifarnet.storage.run_folder import RunFolder
 
 SCORES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "auroc", "auprc", "ece")
 
@@ -47,7 +48,7 @@ def read_result(path: Path) -> Result:
         raise Refused(str(path), "there is no such run", "name a run folder")
     if not folder.summary.exists():
         raise Refused(str(path), "has no summary.json: the run has not ended", "finish it with cifarnet train --resume")
-    summary = read_json(folder.summary, "run cifarnet train again")
+    summary = read_json(folder.summary, "run cifarnet train again", within=folder.path)
     if is_few(summary):
         why = "of so many classes only loss and accuracy were measured"
         raise Refused(str(folder.summary), why, "name runs of 1,000 classes or fewer")
