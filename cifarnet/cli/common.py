@@ -81,16 +81,14 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
         return _report(spoken_error(error.what, error.why, error.fix), error.exit_code, debug)
     except Stopped as stop:
         return _report(str(stop).replace("SIGINT", "Ctrl-C"), stop.exit_code, debug, "")
-    except SystemExit as end:  # how the parser ends where the reader of our output went away
+    except SystemExit as end:  # of the parser: after completion, and where the reader of our output went away
         drop_output()
-        return end.code if isinstance(end.code, int) else 0
+        return 141 if isinstance(end.__context__, BrokenPipeError) else end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:  # the reader of our output went away (`| head`): nothing is wrong
         drop_output()
         return 141
     except OSError as error:
         known = f"{error.filename or 'system'}: {error.strerror or error}"
-        if why := drop_output():
-            known = f"stdout: cannot be written ({why}); send the results elsewhere"
         code = 2 if error.errno == errno.ENAMETOOLONG else 1
         return _report(NO_MEMORY if _memory_ran_out(error) else known, code, debug)
     except Exception as error:

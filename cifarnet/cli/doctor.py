@@ -1,13 +1,16 @@
 """`cifarnet doctor`: this machine -> what a bug report needs first."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarnet.cli.common import print_json, results
 from cifarnet.cli.options import spoken
 from cifarnet.core.errors import plural
+
+if TYPE_CHECKING:
+    from cifarnet.cli.terminal import Terminal
 
 
 def doctor(
@@ -26,9 +29,13 @@ def doctor(
     if json_output:
         print_json(found)
         return
+    show(results(), found)
+
+
+def show(console: "Terminal", found: dict[str, Any]) -> None:
+    """Prints what was found, section by section."""
     from cifarnet.cli.table import Facts
 
-    console = results()
     for title, lines in sections(found):
         console.say(title)
         console.print(Facts([(name, spoken(text)) for name, text in lines], indent=2, width=14, style=""))

@@ -4,9 +4,10 @@ import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
-from cifarnet.core.errors import printable
+from cifarnet.core.errors import Failed, printable
 
 # The program's own characters, for a terminal that lacks them.
 PLAIN = {
@@ -35,10 +36,40 @@ class Lossy:
         return getattr(self._stream, name)
 
 
+class Strict:
+    """A text stream whose failure is said in the user's words. A reader that went away is a BrokenPipeError as ever."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def write(self, text: str) -> int:
+        """Writes `text`. Raises Failed where that cannot be done."""
+        with self._in_words():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Hands on what was written. Raises Failed where that cannot be done."""
+        with self._in_words():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            why = f"cannot be written ({error.strerror or error})"
+            raise Failed(self._name, why, "send the results elsewhere") from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def guard_streams() -> None:
     """Makes sys.stdout and sys.stderr safe to write to; called once, when the program starts.
 
-    What a stream's encoding lacks is escaped. stderr drops what it cannot write; stdout raises OSError then.
+    What a stream's encoding lacks is escaped. stderr drops what it cannot write; stdout raises Failed then.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -52,6 +83,7 @@ def guard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    sys.stdout = cast(TextIO, Strict(sys.stdout, "stdout"))
     sys.stderr = cast(TextIO, Lossy(sys.stderr))
 
 
@@ -84,18 +116,10 @@ def write_traceback() -> None:
         write_message(line)
 
 
-def drop_output() -> str:
-    """Sends what stdout does not take nowhere: Python would try again at its end, and fail aloud.
-
-    Returns:
-        why stdout does not take it; "" where it does.
-    """
+def drop_output() -> None:
+    """Sends what stdout does not take nowhere: Python would try again at its end, and fail aloud."""
     try:
         sys.stdout.flush()
-    except ValueError:  # closed, with nothing left in it
-        return ""
-    except OSError as error:
+    except (OSError, Failed):
         with contextlib.suppress(OSError):  # no descriptor: not the program's real stdout
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return error.strerror or str(error)
-    return ""

@@ -22,8 +22,6 @@ def percent(value: float | None) -> str:
 def print_summary(console: Terminal, summary: dict[str, Any]) -> None:
     """The end of a training run."""
     epochs = plural(summary["epochs"], "epoch")
-    if console.is_terminal:
-        console.print()
     console.say((f"{summary['arch']} · {summary['loss']} · {summary['dataset']} · {epochs}", "bold"))
     rows = [*score_rows(summary["test"]), ("run", summary["run"]), ("checkpoint", summary["checkpoint"])]
     console.print(Facts(rows))

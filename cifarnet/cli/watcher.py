@@ -121,6 +121,8 @@ class TerminalWatcher(Watcher):
             if self.frames is not None and (film := self.frames.finish()):
                 self.console.say(("film     ", "bold"), film, soft_wrap=True)
         draw_figures(run, summary, folder, self.warn)
+        if self.console.is_terminal:
+            self.console.print()  # between the epochs and the summary
 
 
 def epoch_columns(epochs: int, validation: bool) -> list[Column]:
