@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,23 @@ def check_paths(context: Any, typed: Sequence[str]) -> None:
     for one in context.command.params:
         value = context.params.get(one.name)
         for path in value if isinstance(value, (list, tuple)) else [value]:
+            if path == Path() and is_empty(one, typed):
+                raise Refused(name_of(one), "is empty", "name a file or folder")
             if isinstance(path, Path) or (one.name == "data_dir" and path):
                 refuse_path(one, str(path), words)
+
+
+def is_empty(parameter: Any, typed: Sequence[str]) -> bool:
+    """Is this the empty text on the command line, which pathlib takes for the current folder?"""
+    if not parameter.opts[0].startswith("-"):
+        return "" in typed and "." not in typed
+    after = pairwise(typed)
+    return any(f"{name}=" in typed or (name, "") in after for name in parameter.opts)
+
+
+def name_of(parameter: Any) -> str:
+    """How the user knows a parameter: --out, or RUN."""
+    return str(parameter.opts[0]) if parameter.opts[0].startswith("-") else str(parameter.name).upper()
 
 
 def refuse_path(parameter: Any, path: str, addresses: dict[str, str]) -> None:
@@ -195,5 +211,5 @@ def refuse_path(parameter: Any, path: str, addresses: dict[str, str]) -> None:
         return
     raw = os.fsencode(path)
     if len(raw) > LONGEST_PATH or max(map(len, raw.split(b"/"))) > LONGEST_NAME:
-        name = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name.upper()
+        name = name_of(parameter)
         raise Refused(name, f"'{path[:40]}…' is too long", f"a name has at most {LONGEST_NAME} bytes")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from cifarnet.cli.figures import spared
+from cifarnet.cli.forecast import Forecast
 from cifarnet.cli.headline import named_loss
 from cifarnet.cli.options import spoken
 from cifarnet.cli.progress import load_with_progress
@@ -40,6 +41,7 @@ class TerminalWatcher(Watcher):
         self.frames: SphereFrames | None = None
         self.summary: dict[str, Any] = {}
         self.said: set[str] = set()
+        self.forecast = Forecast()
         self.looked = time.monotonic()
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -86,6 +88,8 @@ class TerminalWatcher(Watcher):
     def step(self, run: TrainState) -> None:
         """Moves the bar."""
         now, step = time.monotonic(), run.progress.step
+        if line := self.forecast.line(run, now):
+            self.warn(line)
         if self.bar.disable or (now - self.looked < REFRESH and step < run.steps):
             return
         self.looked = now
