@@ -46,6 +46,7 @@ def _options(
         os.getcwd()
     except OSError as error:  # torch could not be loaded
         raise Refused("the current folder", "it is not there any more", "go to another") from error
+    house_libraries()
     if context.invoked_subcommand not in ("train", "doctor") and launched().world > 1:
         raise Refused(
             "torchrun",
@@ -62,5 +63,4 @@ def run(arguments: list[str]) -> int:
 def main() -> None:
     """The entry point of `cifarnet` and `python -m cifarnet`."""
     warnings.showwarning = show_warning
-    house_libraries()
     sys.exit(run(sys.argv[1:]))

@@ -22,7 +22,7 @@ def numeric_options():
         for parameter in command.params:
             described = getattr(parameter, "type_descriptor", None)  # typer before 0.29: a click type
             kind = str(described.annotation) if described else type(parameter.type).__name__.lower()
-            if "int" in kind or "float" in kind or parameter.name in flag_constants() and "bool" not in kind:
+            if "int" in kind or "float" in kind or (parameter.name in flag_constants() and "bool" not in kind):
                 yield " ".join(path), parameter.opts[0]
 
 
