@@ -19,7 +19,8 @@ from cifarnet.core.errors import Refused
 
 ROOT = str(Path(cifarnet.__file__).parents[1])
 STRANGER = 54_321  # a user that no /etc/passwd knows
-TRAIN = "train --dataset digits --arch baseline --augment none --batch-size 500 --device cpu --epochs 1 -q".split()
+LINE = "train --dataset digits --arch baseline --augment none --batch-size 500 --device cpu --epochs 1 -q"
+TRAIN = LINE.split()
 BARE = {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
 
 
@@ -149,7 +150,7 @@ def test_a_read_only_machine(tmp_path):
 def test_no_temporary_folder_at_all(homeless, monkeypatch):
     """Not even shared memory: the one variable to set is named."""
     monkeypatch.setattr(caches, "can_be_written", lambda folder: False)
-    with pytest.raises(Refused, match="^temporary folder: there is none that can be written; set TMPDIR to a folder"):
+    with pytest.raises(Refused, match=r"^temporary folder: there is none that can be written; set TMPDIR to a folder"):
         house_libraries()
 
 
