@@ -45,3 +45,23 @@ def test_ctrl_c_within_the_imports(entry, module):
     line = [sys.executable, "-c", INTERRUPTED, module, entry, "train", "--help"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 130 and done.stdout == "" and done.stderr == "error: stopped by SIGINT\n"
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "class Finalized:\n    def __del__(self): os.kill(os.getpid(), signal.SIGINT); pass\nFinalized(); time.sleep(10)",
+        "try: os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException: raise AttributeError('half imported')",
+    ],
+)
+def test_a_signal_that_python_or_a_library_loses(lost):
+    """In a finalizer nothing can be raised; NumPy's import made an AttributeError of it."""
+    code = f"""
+import os, signal, sys, time
+from cifarnet.cli.common import run_app
+def app(**_):
+    exec({lost!r}, globals())
+sys.exit(run_app(app, []))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 130 and done.stderr == "error: stopped by SIGINT\n", done

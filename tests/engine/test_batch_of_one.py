@@ -13,7 +13,10 @@ SHAPES = [
     ({"arch": "baseline", "neck": "bn", "embed_dim": 2}, "use 2 or more, or `neck=none`"),
     ({"arch": "resnet18", "stem": "imagenet"}, "use 2 or more"),  # ends in maps of 1x1
     ({"arch": "resnet18", "image_size": 64, "progressive": 16}, "use 2 or more"),
-    ({"arch": "identity", "dataset": "synthetic-identities", "augment": "none", "neck": "bn", "embed_dim": 8}, "neck=none"),
+    (
+        {"arch": "identity", "dataset": "synthetic-identities", "augment": "none", "neck": "bn", "embed_dim": 8},
+        "neck=none",
+    ),
     ({"arch": "baseline"}, None),
     ({"arch": "resnet18", "image_size": 64}, None),
     ({"arch": "speednet"}, None),
