@@ -56,6 +56,7 @@ def _options(
         os.getcwd()
     except OSError as error:  # torch could not be loaded
         raise Refused("the current folder", "it is not there any more", "go to another") from error
+    house_libraries()
     if context.invoked_subcommand not in ("train", "doctor") and launched().world > 1:
         raise Refused(
             "torchrun",
@@ -73,7 +74,11 @@ def main() -> None:
     """The entry point of `cifarnet` and `python -m cifarnet`."""
     guard_streams()
     warnings.showwarning = show_warning
+<<<<<<< .merge_file_mfGPRU
     house_libraries()
     code = run(sys.argv[1:])
     drop_output()
     sys.exit(code)
+=======
+    sys.exit(run(sys.argv[1:]))
+>>>>>>> .merge_file_dCFLUy

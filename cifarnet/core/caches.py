@@ -58,21 +58,40 @@ def nearest_present(path: Path) -> Path:
 def can_be_written(folder: Path) -> bool:
     """Can files be put into the folder, which may have to be made?"""
     place = nearest_present(folder)
-    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    effective = os.access in os.supports_effective_ids
+    return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK, effective_ids=effective)
+
+
+def find_temporary() -> None:
+    """Takes shared memory for the temporary folder where no other can be written: torch cannot do without one.
+
+    Raises:
+        Refused: that cannot be written either.
+    """
+    named = [os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")]
+    if any(map(can_be_written, map(Path, filter(None, (*named, "/tmp", "/var/tmp", "/usr/tmp", "."))))):
+        return
+    if not can_be_written(SHARED_MEMORY):
+        raise Refused("temporary folder", "there is none that can be written", "set TMPDIR to a folder that can")
+    os.environ["TMPDIR"] = str(SHARED_MEMORY)
 
 
 def house_libraries() -> None:
     """Sends the caches of matplotlib and numba to a folder that can be written, where the home folder cannot.
 
     Variables that are set already stay as they are.
+
+    Raises:
+        Refused: as `find_temporary`.
     """
+    find_temporary()
     try:
         home = Path.home()
         if can_be_written(home / ".config") and can_be_written(home / ".cache"):
             return
     except (RuntimeError, OSError):
         pass
-    for choose in (cache_folder, temporary_cache, lambda: SHARED_MEMORY / f"cifarnet-{os.getuid()}"):
+    for choose in (cache_folder, temporary_cache):
         try:
             folder = choose()
         except Refused:

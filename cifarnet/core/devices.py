@@ -4,6 +4,10 @@ import contextlib
 import ctypes
 import os
 import platform
+import shlex
+import shutil
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -101,6 +105,26 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name == "bf16" and device.type == "cuda" and not has_bf16(device):
         raise Refused("precision", f"{device_name(device)} has no bf16", "use `precision=fp32`")
     return name
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuses torch.compile where it has no compiler to call: C++ on a CPU, C on a GPU, and Python's headers for both.
+
+    Raises:
+        Refused: something of it is missing; says what to install.
+    """
+    if device.type not in ("cpu", "cuda"):
+        return
+    language, variable, usual = ("C++", "CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cuda":
+        language, variable, usual = "C", "CC", "gcc"
+    named = shlex.split(os.environ.get(variable, ""))[:1] or [usual, "clang" if device.type == "cuda" else usual]
+    if not any(map(shutil.which, named)):
+        why = f"torch.compile needs a {language} compiler, and {named[0]} is not found"
+        raise Refused("compile", why, f"install one (Debian: apt install {usual}), set {variable}, or leave it out")
+    headers = os.path.join(sysconfig.get_path("include"), "Python.h")
+    if not os.path.exists(headers) and not os.environ.get("CPATH"):
+        raise Refused("compile", f"torch.compile needs {headers}", "install python3-dev, or leave it out")
 
 
 def precision_here(trained: str, device: torch.device) -> str:

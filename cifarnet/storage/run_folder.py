@@ -161,9 +161,13 @@ class RunFolder:
             return False
 
     def clear(self) -> None:
-        """Removes what an earlier run left (and nothing else), for `overwrite`."""
+        """Removes what an earlier run left (and nothing else), for `overwrite`. Raises Failed where that cannot be."""
         for path in self.own_files():
-            path.unlink()
+            try:
+                path.unlink()
+            except OSError as error:
+                why = f"cannot be removed ({error.strerror})"
+                raise Failed(str(path), why, "remove it, or choose another `out`") from error
 
     def write_config(self, config: TrainConfig, about: Mapping[str, str]) -> None:
         """Writes config.json: the options, and beside them `about` (see `read_about`)."""

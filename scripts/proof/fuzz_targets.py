@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fuzz_folders import folder_cases
 from fuzz_sets import damaged_index, indexed_sets, shard
 from mutate import as_json, damage, damage_json, damage_safetensors
 from PIL import Image
@@ -85,6 +86,7 @@ def targets(folder: Path) -> dict[str, Case]:
         damaged_index(sets, rng, place)
 
     cases = [checkpoint, state, image, config_file, metrics, summary, records, archive, index, shard]
+    cases += folder_cases(folder, [*states, config, log])
     return {case.__name__: case for case in cases}
 
 
@@ -109,7 +111,7 @@ def small_run(folder: Path) -> Any:
     config = TrainConfig(arch="baseline", dataset="digits", epochs=2, batch_size=512, loss="adaface")
     run = build_run(dataclasses.replace(config, augment="none"), load("digits"))
     with open_run(folder, resume=False, overwrite=False) as files, StopRequest() as stop:
-        files.write_config(run.config)
+        files.write_config(run.config, {})
         train(run, files, Watcher(), stop)
     return run
 
