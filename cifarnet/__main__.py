@@ -14,7 +14,7 @@ def main() -> None:
 
 def end(number: int, _: object) -> None:
     """Ends the process as Ctrl-C should while modules are imported: nothing is begun yet, and a traceback helps nobody."""
-    os.write(2, b"error: stopped by SIGINT\n")
+    os.write(2, b"stopped by Ctrl-C\n")
     os._exit(128 + number)
 
 

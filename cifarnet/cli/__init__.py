@@ -74,11 +74,6 @@ def main() -> None:
     """The entry point of `cifarnet` and `python -m cifarnet`."""
     guard_streams()
     warnings.showwarning = show_warning
-<<<<<<< .merge_file_mfGPRU
-    house_libraries()
     code = run(sys.argv[1:])
     drop_output()
     sys.exit(code)
-=======
-    sys.exit(run(sys.argv[1:]))
->>>>>>> .merge_file_dCFLUy
