@@ -44,7 +44,7 @@ SCRIPT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["script
 def test_ctrl_c_within_the_imports(entry, module):
     line = [sys.executable, "-c", INTERRUPTED, module, entry, "train", "--help"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 130 and done.stdout == "" and done.stderr == "error: stopped by SIGINT\n"
+    assert done.returncode == 130 and done.stdout == "" and done.stderr == "stopped by Ctrl-C\n"
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def app(**_):
 sys.exit(run_app(app, []))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert done.returncode == 130 and done.stderr == "error: stopped by SIGINT\n", done
+    assert done.returncode == 130 and done.stderr == "stopped by Ctrl-C\n", done
