@@ -15,6 +15,7 @@ from fuzz_folders import folder_cases
 from fuzz_sets import damaged_index, indexed_sets, shard
 from mutate import as_json, damage, damage_json, damage_safetensors
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cifarnet.analysis.plots import curves
 from cifarnet.analysis.plots.confusion import numbers as confusion_numbers
@@ -139,6 +140,13 @@ def make_pictures() -> list[bytes]:
         buffer = io.BytesIO()
         more = {"append_images": [colours.rotate(90)]} if kind == "GIF" else {}
         colours.save(buffer, kind, **options, **more)
+        found.append(buffer.getvalue())
+    clear, notes = Image.new("RGBA", colours.size), PngInfo()
+    notes.add_text("key", "text" * 600_000, zip=True)  # more than Pillow reads: it goes on without
+    for kind in ("PNG", "GIF", "WEBP", "TIFF"):
+        buffer = io.BytesIO()
+        more = {"pnginfo": notes} if kind == "PNG" else {}
+        clear.save(buffer, kind, save_all=True, append_images=[colours.convert("RGBA")], **more)
         found.append(buffer.getvalue())
     return found
 

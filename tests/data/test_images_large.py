@@ -48,6 +48,14 @@ def test_a_small_file_costs_little_memory(tmp_path):
     assert "in a file of 38 bytes, and would take 1,525 MB" in said and megabytes < 60
 
 
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {}, {"lossless": True, "exif": b"Exif\0\0"}], ids=["VP8L", "VP8", "VP8X"]
+)
+def test_the_size_of_a_webp_is_known_before_pillow_opens_it(options):
+    data = encoded(photo(1201, 7), "WEBP", **options)
+    assert opening.webp_size(data[:30]) == Image.open(io.BytesIO(data)).size == (1201, 7)
+
+
 def large_kinds() -> dict[str, Image.Image]:
     image = photo(701, 403)
     half = image.convert("RGBA")

@@ -94,6 +94,10 @@ def test_what_the_pixels_need_stays_with_a_broken_note():
     assert "truncated or damaged" in reason(whole[: len(whole) // 2])
 
 
+def test_a_palette_picture_without_its_palette_is_refused():
+    assert "it has no palette" in reason(png(np.zeros((4, 4), np.uint8), 8, 3))
+
+
 def test_broken_notes_of_webp_tiff_and_jpeg():
     exif = Image.Exif()
     exif[0x010E] = "a description"

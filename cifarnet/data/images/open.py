@@ -72,6 +72,9 @@ def open_picture(name: str, file: BinaryIO, weight: int, size: int) -> tuple[Ima
 
 def load_first(name: str, file: BinaryIO, weight: int, size: int) -> tuple[Image.Image, list[str]]:
     """As `open_picture`, of the file as it stands."""
+    file.seek(0)
+    if all(announced := webp_size(file.read(30)) or (0, 0)):  # Pillow makes room for it as soon as it opens the file
+        check_size(name, announced, FORMAT_BYTES["WEBP"], weight)
     try:
         image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -106,6 +109,8 @@ def has_frames(image: Image.Image) -> bool:
 
 def load(image: Image.Image) -> None:
     """Reads the pixels of the present frame; raises anything where they are not whole."""
+    if image.mode == "P" and image.palette is None:
+        raise OSError("it has no palette")
     if image.format == "TIFF":
         check_tiles(image)
         with quiet_libtiff():
@@ -116,17 +121,34 @@ def load(image: Image.Image) -> None:
 
 def check_cost(name: str, image: Image.Image, weight: int) -> None:
     """Raises ImageError where the present frame has no pixels, or more than a file of `weight` bytes may cost."""
-    width, height = image.size
+    each = FORMAT_BYTES.get(image.format or "", MODE_BYTES.get(image.mode, 4))
+    each *= 3 if image.mode == "RGB" and "transparency" in image.info else 1  # two copies, and what is clear in them
+    check_size(name, image.size, each, weight)
+
+
+def check_size(name: str, size: tuple[int, int], each: int, weight: int) -> None:
+    """The same for width and height at `each` bytes a pixel."""
+    width, height = size
     if width * height > MAX_PIXELS:
         raise ImageError(name, f"has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}", "make it smaller")
     if width * height == 0:
         raise ImageError(name, "has no pixels")
-    each = FORMAT_BYTES.get(image.format or "", MODE_BYTES.get(image.mode, 4))
-    each *= 3 if image.mode == "RGB" and "transparency" in image.info else 1  # two copies, and what is clear in them
     if width * height * each > FREE + JUSTIFIED * weight:
         cost = f"would take {width * height * each >> 20:,} MB of memory"
         why = f"has {width:,} x {height:,} pixels in a file of {weight:,} bytes, and {cost}"
         raise ImageError(name, why, "make it smaller")
+
+
+def webp_size(start: bytes) -> tuple[int, int] | None:
+    """Width and height by the first 30 bytes of a WebP; None of another file."""
+    if not (start.startswith(b"RIFF") and start[8:12] == b"WEBP"):
+        return None
+    if start[12:16] == b"VP8X":
+        return 1 + int.from_bytes(start[24:27], "little"), 1 + int.from_bytes(start[27:30], "little")
+    if start[12:16] == b"VP8L":
+        bits = int.from_bytes(start[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(start[26:28], "little") & 0x3FFF, int.from_bytes(start[28:30], "little") & 0x3FFF
 
 
 def unidentified(name: str, file: BinaryIO) -> ImageError:
