@@ -87,7 +87,7 @@ def test_a_training_whose_evaluation_overflows(cli, trained, tmp_path, monkeypat
 
 
 def test_a_training_that_diverges_in_its_steps(cli):
-    code, out, err = cli(*TRAIN.split(), "3", "--lr", "1e12", "--optimizer", "sgd", "--out", "run")
+    code, out, err = cli(*TRAIN.split(), "3", "--lr", "1e6", "--optimizer", "sgd", "--out", "run")
     assert code == 1 and out == "" and err.count("\n") == 1
     assert "not finite" in err and "smaller --lr" in err
 

@@ -1,8 +1,6 @@
 """Shared by all commands: results on stdout, messages on stderr, errors in one line with their exit code."""
 
-import csv
 import errno
-import io
 import json
 import math
 import sys
@@ -58,19 +56,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_rows(path: Path, header: list[str], rows: list[list[Any]]) -> None:
-    """A CSV file, replaced as a whole.
-
-    Raises:
-        Failed: it cannot be written.
-    """
-    from cifarnet.storage.atomic import write_file
-
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([header, *rows])
-    write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def given_options(context: typer.Context) -> set[str]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import given_options, messages, print_json, results, write_rows
+from cifarnet.cli.common import given_options, messages, print_json, results
+from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figures import Overwrite
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
@@ -25,7 +26,7 @@ def complexity(
     arch: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHS)}.")] = TrainConfig.arch,
     every: Annotated[bool, typer.Option("--all", help="Every architecture.")] = False,
     run: Annotated[Path | None, typer.Option("--run", help="The model of a run folder or checkpoint.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a pass.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=65_536, help="Images in a pass.")] = 1,
     image_size: Annotated[
         int, typer.Option(min=8, max=1024, help="Side of the square input, pixels.")
     ] = TrainConfig.image_size,

@@ -1,6 +1,7 @@
 """`cifarnet eval`: a trained model and a split -> every score, the class table, the confusion matrix."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.analysis.plots.titles import title_of
-from cifarnet.cli.common import messages, print_json, results, write_rows
-from cifarnet.cli.figures import Overwrite, destination
+from cifarnet.cli.common import messages, print_json, results
+from cifarnet.cli.csv_file import write_rows
+from cifarnet.cli.figures import Overwrite, destination, spared
 from cifarnet.cli.run_option import Run
-from cifarnet.core.errors import Failed
 from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="test, train, or val (what the run held out).")] = "test",
     tta: Annotated[bool, typer.Option("--tta", help="Average each image's logits with its mirror image's.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 500,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images a forward pass.")] = 500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[
         str | None, typer.Option(help="auto, fp32, bf16 (default: the run's, or auto if slower here).")
@@ -76,7 +77,8 @@ def evaluate(
         name = "confusion" if split == "test" else f"confusion-{split}"
         drawn = asked or destination(None, opened.path, name, overwrite)
         title = title_of(replace(opened.info.config, dataset=opened.dataset), split)
-        draw_confusion(document, drawn, title, asked=figure is not None)
+        if not draw_confusion(document, drawn, title, asked=figure is not None):
+            drawn = None
         if csv is not None:
             write_classes(csv, document)
         if predictions is not None:
@@ -89,16 +91,19 @@ def evaluate(
     print_scores(results(), document, str(drawn or ""))
 
 
-def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> None:
-    """Draws the confusion matrix; where the user did not name the file, one that cannot be written is only warned of."""
-    from cifarnet.analysis.plots import confusion
+def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> bool:
+    """Draws the confusion matrix; True where it is there. One whose file the user did not name is only warned of."""
 
-    try:
+    def warn(text: str) -> None:
+        messages().remark("warning", text)
+
+    # Beside a checkpoint on a medium that cannot be written the scores are good all the same.
+    with nullcontext() if asked else spared(path.name, warn):
+        from cifarnet.analysis.plots import confusion
+
         confusion.draw(scores["confusion"], [row["name"] for row in scores["classes"]], path, title=title)
-    except Failed as error:  # beside a checkpoint on a medium that cannot be written: the scores are good all the same
-        if asked:
-            raise
-        messages().remark("warning", str(error))
+        return True
+    return False
 
 
 def write_classes(path: Path, scores: dict[str, Any]) -> None:

@@ -24,7 +24,10 @@ CAM_SIDE = 224  # pixels at which an image is shown under its heat map
 
 
 def featuremaps(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="Image files, or folders with --recursive.", show_default=False),
+    ],
     run: Annotated[
         Path | None,
         typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
@@ -160,12 +163,13 @@ class ImageFigures:
         import torch
 
         from cifarnet.analysis.features import grad_cam, upsample
+        from cifarnet.analysis.plots.text import shorten
 
         with torch.no_grad():
             probabilities = self.model(pixels[None])[0].softmax(dim=0)
         likeliest = probabilities.argsort(descending=True)[:3].tolist()
         heats = []
         for index in [self.info.classes.index(self.target)] if self.target else likeliest:
-            label = f"{self.info.classes[index]} ({100 * probabilities[index]:.1f}%)"
+            label = f"{shorten(self.info.classes[index], 14)} ({100 * probabilities[index]:.1f}%)"
             heats.append((label, upsample(grad_cam(self.model, pixels, index, layer), CAM_SIDE)))
         return heats

@@ -24,9 +24,9 @@ DataOut = Annotated[Path | None, typer.Option(help="Also write the numbers behin
 DataDir = Annotated[str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")]
 Title = Annotated[str | None, typer.Option(help="What stands above (default: model, loss, data set).")]
 Split = Annotated[str, typer.Option(help="test, train, or val (what the run held out).")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the choice of images and the projection.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the choice of images and the projection.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Samples = Annotated[int, typer.Option(min=0, help="Images, as many of each class (0: all of the split).")]
+Samples = Annotated[int, typer.Option(min=0, max=10**9, help="Images, as many of each class (0: all of the split).")]
 
 # What a figure's function returns: the numbers behind it, by name.
 Numbers = Mapping[str, Any]

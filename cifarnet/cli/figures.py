@@ -1,14 +1,15 @@
 """Where figures go, and the numbers behind them: shared by the commands that draw, without torch."""
 
+import contextlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.storage.output import check_output, free_name, write_output
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
@@ -30,6 +31,17 @@ def destination(out: Path | None, checkpoint: Path, name: str, overwrite: bool) 
         return checkpoint.parent / f"{name}.png"
     path = Path(f"{name}.png")
     return path if overwrite else free_name(path)
+
+
+@contextlib.contextmanager
+def spared(name: str, warn: Callable[[str], object]) -> Iterator[None]:
+    """Draws a figure that is no more than an extra: whatever goes wrong is warned of, and costs nothing else."""
+    try:
+        yield
+    except CifarnetError as error:
+        warn(f"{name} is not drawn: {error}")
+    except Exception as error:
+        warn(f"{name} is not drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def numbers_path(path: Path | None, overwrite: bool) -> Path | None:

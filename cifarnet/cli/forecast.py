@@ -27,18 +27,22 @@ class Forecast:
     """Looks once at the pace of a training on a CPU, and has a line for the user where it would take a day or more."""
 
     def __init__(self) -> None:
+        self.begun: tuple[float, int] | None = None  # when the first step of this process ended, and which it was
         self.seen = False
 
-    def line(self, run: "TrainState", spent: float, steps: int) -> str | None:
-        """What to say after `spent` seconds and `steps` steps of this process; None: nothing, or not yet."""
-        if self.seen or spent < LOOK_AFTER or not steps:
+    def line(self, run: "TrainState", now: float) -> str | None:
+        """What to say after a step that ended at `now`, in seconds; None: nothing, or not yet."""
+        if self.begun is None:
+            self.begun = now, run.step
+        spent, steps = now - self.begun[0], run.step - self.begun[1]
+        if self.seen or spent < LOOK_AFTER or steps < 1:
             return None
         self.seen = True
         left = (run.all_steps - run.step) * spent / steps
         if run.device.type != "cpu" or left < HOPELESS:
             return None
         text = f"this training takes {about(left)} on this CPU"
-        quick = quick_seconds(run, left * run.all_steps / max(run.all_steps - run.step, 1))
+        quick = quick_seconds(run, run.all_steps * spent / steps)
         return f"{text}; `recipe={QUICK}` needs {about(quick)}" if quick and quick < left else text
 
 

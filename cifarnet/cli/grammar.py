@@ -30,21 +30,18 @@ class _WithExamples:
         if self.examples:
             formatter.write(" Examples:\n" + "".join(f"   {line}\n" for line in self.examples))
 
-    def better(self, error: Exception, context: Any, typed: Sequence[str]) -> Exception:
+    def better(self, error: Any, context: Any, typed: Sequence[str]) -> Exception:
         """The parser's error, as ours where more can be said."""
         kind = type(error).__name__
         if kind == "NoSuchOption":
-            return hints.unknown_option(error.option_name, context, typed)  # type: ignore[attr-defined]
-        if kind == "MissingParameter" and self.examples:
-            what = error.param.name  # type: ignore[attr-defined]
-            return Refused(what, "none are given", f"for example: {self.examples[0]}")
+            return hints.unknown_option(error.option_name, context, typed)
         if kind == "BadOptionUsage":
-            values = VALUES.get(str(error.option_name).lstrip("-").replace("-", "_"))  # type: ignore[attr-defined]
-            fix = f"choose from {', '.join(values)}" if values else hints.see(context)
-            return Refused(error.option_name, "needs a value", fix)  # type: ignore[attr-defined]
-        if kind == "BadParameter" and getattr(error, "param", None):
-            why = str(error.message).partition(",")[0].replace("Input should be", "must be").rstrip(".")  # type: ignore[attr-defined]
-            return Refused(error.param.opts[0], why, hints.see(context))  # type: ignore[attr-defined]
+            return hints.value_error(error.option_name, context, typed)
+        if kind == "MissingParameter" and self.examples:
+            return Refused(error.param.metavar or error.param.name, "none is given", f"for example: {self.examples[0]}")
+        if kind == "BadParameter" and error.param is not None:
+            why = error.message.partition(",")[0].replace("Input should be", "must be").rstrip(".")
+            return Refused(error.param.opts[0], why, hints.see(context))
         return error
 
 
@@ -67,7 +64,7 @@ class Command(_WithExamples, TyperCommand):
         if context.resilient_parsing:
             return rest
         if rest:
-            raise hints.stray_argument(rest[0], context)
+            raise hints.stray_argument(rest[0], context, typed)
         for name, value in context.params.items():
             if name in VALUES and isinstance(value, str):
                 context.params[name] = canonical(name, value)
@@ -108,7 +105,7 @@ class Group(_WithExamples, TyperGroup):
     def resolve_command(self, context: Any, args: list[str]) -> Any:
         """Finds the command. Raises Refused for one that is not there; it names the nearest."""
         if args[0] not in self.commands and not context.resilient_parsing:
-            raise hints.unknown_command(args[0], context)
+            raise hints.unknown_command(args[0], context, args[1:])
         return super().resolve_command(context, args)
 
 

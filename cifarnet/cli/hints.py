@@ -3,9 +3,11 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from cifarnet.cli.options import flag
 from cifarnet.cli.values import OTHER_VALUES, VALUES, other_value
 from cifarnet.core.errors import Refused
 from cifarnet.core.known import folded, nearest, same_name
@@ -60,6 +62,7 @@ OTHER_COMMANDS: dict[str, str] = {
 COMMAND_HINTS = {other: ours for others, ours in OTHER_COMMANDS.items() for other in others.split()}
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 PATTERN = re.compile(r"[{*?\[]")  # of tar shards: it is no path itself
+TRUTH = {word: True for word in ("true", "yes", "on", "1")} | {word: False for word in ("false", "no", "off", "0")}
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, on all file systems that are in use
 
 
@@ -83,8 +86,11 @@ def commands_below(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def unknown_option(name: str, context: Any, typed: Sequence[str]) -> Refused:
     """The refusal of an option that the command does not have; `typed`: the whole command line."""
     if len(name) == 2:  # of -lr the parser names -l
-        name = next((word.partition("=")[0] for word in typed if word.startswith(name)), name)
-    here = flags_of(context.command)
+        clusters = [word for word in typed if re.match(r"-[^-]", word) and name[1] in word]
+        name = clusters[0].partition("=")[0] if clusters else name
+    here = [*flags_of(context.command), "--help"]
+    if name in here:  # -r=3
+        return value_error(name, context, typed)
     meant = next((ours for ours in OPTION_HINTS.get(folded(name), ()) if ours.split()[0] in here), None)
     meant = meant or same_name(name, here)
     if not meant:
@@ -103,9 +109,7 @@ def unknown_option(name: str, context: Any, typed: Sequence[str]) -> Refused:
 
 def listed(names: Sequence[str]) -> str:
     """`cifarnet train and cifarnet eval`."""
-    return " and ".join(
-        [", ".join(f"cifarnet {name}" for name in names[:-1]), f"cifarnet {names[-1]}"][len(names) < 2 :]
-    )
+    return " and ".join(f"cifarnet {name}" for name in names)
 
 
 def see(context: Any) -> str:
@@ -113,30 +117,57 @@ def see(context: Any) -> str:
     return f"see {context.command_path} --help"
 
 
-def stray_argument(word: str, context: Any) -> Refused:
+def stray_argument(word: str, context: Any, typed: Sequence[str]) -> Refused:
     """The refusal of a word that belongs to no option; of a value the option is named that takes it."""
-    here = flags_of(context.command)
-    name, equals, value = word.partition("=")
-    if equals and (option := same_name(name, here)):
-        return Refused(f"'{word}'", "belongs to no option", f"did you mean {option} {value}?")
-    for name, values in VALUES.items():
-        option = "--" + name.replace("_", "-")
-        found = same_name(word, values) or other_value(name, word)
-        if option in here and found and found != "none":
-            return Refused(f"'{word}'", "belongs to no option", f"did you mean {option} {found}?")
-    for name in ("arch", "loss", "dataset"):
-        if f"--{name}" in here and (found := nearest(word, (*VALUES[name], *OTHER_VALUES.get(name, {})))):
-            return Refused(
-                f"'{word}'", "belongs to no option", f"did you mean --{name} {other_value(name, found) or found}?"
-            )
+    meant = option_for(word, flags_of(context.command), typed)
+    if meant:
+        return Refused(f"'{word}'", "belongs to no option", f"did you mean {meant}?")
     return Refused(f"'{word}'", f"{context.command_path} has no use for it", see(context))
 
 
-def unknown_command(word: str, context: Any) -> Refused:
-    """The refusal of a command that is not there; a figure is looked for too."""
+def option_for(word: str, here: Sequence[str], typed: Sequence[str]) -> str | None:
+    """The option, with its value, that a word on its own may stand for: resnet50, lr=0.1, the False of --normalize False."""
+    before = typed[typed.index(word) - 1] if word in typed[1:] else ""
+    if before in here and word.lower() in TRUTH:
+        return state_of(before, word, here)
+    name, equals, value = word.partition("=")
+    if equals and (option := same_name(name, here)):
+        return f"{option} {value}"
+    for name, values in VALUES.items():
+        found = same_name(word, values) or other_value(name, word)
+        if flag(name) in here and found and found != "none":
+            return f"{flag(name)} {found}"
+    for name in ("arch", "loss", "dataset"):
+        found = nearest(word, (*VALUES[name], *OTHER_VALUES.get(name, ())))
+        if flag(name) in here and found:
+            return f"{flag(name)} {other_value(name, found) or found}"
+    return None
+
+
+def state_of(option: str, value: str, here: Sequence[str]) -> str | None:
+    """How a flag is given that someone wrote with a value: --no-normalize for `--normalize False`."""
+    off = option.replace("--", "--no-", 1)
+    return option if TRUTH.get(value.lower(), True) else off if off in here else None
+
+
+def value_error(option: str, context: Any, typed: Sequence[str]) -> Refused:
+    """The refusal of an option without the value that it needs, or with one where it takes none."""
+    known = next((one for one in context.command.params if option in (*one.opts, *one.secondary_opts)), None)
+    if getattr(known, "is_flag", False):
+        given = next((word for word in typed if word.startswith(f"{option}=")), option)
+        meant = state_of(option, given.partition("=")[2], flags_of(context.command))
+        return Refused(option, "takes no value", f"did you mean {meant}?" if meant else f"leave out '{given}'")
+    values = VALUES.get(getattr(known, "name", ""))
+    return Refused(option, "needs a value", f"choose from {', '.join(values)}" if values else see(context))
+
+
+def unknown_command(word: str, context: Any, after: Sequence[str]) -> Refused:
+    """The refusal of a command that is not there; a figure is looked for too. `after`: the words that follow."""
     known = dict(commands_below(context.command))
     below = {path.split()[-1]: path for path in reversed(known)}
     hint = COMMAND_HINTS.get(word.lower(), "").removeprefix(f"{context.command.name} ")
+    if word == "help" and after and after[0] in known:
+        hint = f"{after[0]} --help"
     meant = below.get(word) or hint or below.get(nearest(word, below) or "", "")
     fits = meant.startswith("-") or meant.partition(" ")[0] in known
     fix = f"did you mean {context.command_path} {meant}?" if fits else see(context)
@@ -151,8 +182,23 @@ def check_paths(context: Any, typed: Sequence[str]) -> None:
     for one in context.command.params:
         value = context.params.get(one.name)
         for path in value if isinstance(value, (list, tuple)) else [value]:
+            if path == Path() and is_empty(one, typed):
+                raise Refused(name_of(one), "is empty", "name a file or folder")
             if isinstance(path, Path) or (one.name == "data_dir" and path):
                 refuse_path(one, str(path), words)
+
+
+def is_empty(parameter: Any, typed: Sequence[str]) -> bool:
+    """Is this the empty text on the command line, which pathlib takes for the current folder?"""
+    if not parameter.opts[0].startswith("-"):
+        return "" in typed and "." not in typed
+    after = pairwise(typed)
+    return any(f"{name}=" in typed or (name, "") in after for name in parameter.opts)
+
+
+def name_of(parameter: Any) -> str:
+    """How the user knows a parameter: --out, or RUN."""
+    return str(parameter.opts[0]) if parameter.opts[0].startswith("-") else str(parameter.name).upper()
 
 
 def refuse_path(parameter: Any, path: str, addresses: dict[str, str]) -> None:
@@ -161,9 +207,9 @@ def refuse_path(parameter: Any, path: str, addresses: dict[str, str]) -> None:
         file = address.partition("file://")[2]
         fix = f"name the file itself: {file}" if file else "download it first, then name the file"
         raise Refused(address, "addresses are not fetched", fix)
-    if parameter.name == "images" or PATTERN.search(path):
+    if parameter.name == "images" or (parameter.name == "data_dir" and PATTERN.search(path)):
         return
     raw = os.fsencode(path)
     if len(raw) > LONGEST_PATH or max(map(len, raw.split(b"/"))) > LONGEST_NAME:
-        name = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.name.upper()
+        name = name_of(parameter)
         raise Refused(name, f"'{path[:40]}…' is too long", f"a name has at most {LONGEST_NAME} bytes")

@@ -10,7 +10,7 @@ import typer
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Interrupted, Refused
-from cifarnet.losses.registry import LOSSES, Constant, flag_constants
+from cifarnet.losses.registry import LOSSES, Constant, flag_constants, range_of
 
 # Arguments of the library's calls that are options of the commands, besides the configuration's fields.
 # fmt: off
@@ -82,7 +82,9 @@ def loss_flags(panel: str) -> list[inspect.Parameter]:
 def _parameter(name: str, constant: Constant, panel: str) -> inspect.Parameter:
     kind: Any = bool if isinstance(constant.default, bool) else str | None if constant.auto else float | None
     default = False if kind is bool else None
-    option = typer.Option(help=constant.help, rich_help_panel=panel, show_default=kind is bool)
+    values = range_of(name)
+    text = f"{constant.help} ({values})" if values else constant.help
+    option = typer.Option(help=text, rich_help_panel=panel, show_default=kind is bool)
     annotation = Annotated[kind, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_json, results
+from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
 from cifarnet.core.errors import Failed, plural
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="Image files, or folders with --recursive.", show_default=False),
+    ],
     run: Annotated[
         Path | None,
         typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    top: Annotated[int, typer.Option(min=1, max=10**7, help="How many classes to name.")] = 3,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
     crop: Annotated[
         bool, typer.Option("--crop", help="Cut a centred square out of the image (default: squeeze it).")
@@ -36,7 +40,7 @@ def predict(
 
     Examples:
         cifarnet predict photo.jpg
-        cifarnet predict photos --recursive --run runs/latest --csv classes.csv
+        cifarnet predict photos --recursive --run runs/latest --csv photos.csv
     """
     from cifarnet.cli.headline import say_model
     from cifarnet.core.devices import pick_device
@@ -80,6 +84,4 @@ def write_csv(path: Path, predictions: list["Prediction"]) -> None:
     for prediction in predictions:
         pairs = zip(prediction.classes, prediction.probabilities, strict=True)
         rows.append([prediction.file, *(cell for pair in pairs for cell in pair)])
-    from cifarnet.cli.common import write_rows
-
     write_rows(path, header, rows)

@@ -1,5 +1,6 @@
 """`cifarnet report RUN...`: finished runs -> the report's tables and figures as one document."""
 
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages, print_path
+from cifarnet.cli.figures import Overwrite
+from cifarnet.cli.options import spoken
 from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.data.registry import DATASETS
+from cifarnet.storage.output import check_output, free_name, write_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,12 +20,18 @@ if TYPE_CHECKING:
     from cifarnet.analysis.report.results import Result
     from cifarnet.analysis.report.tables import Pair
 
+DEFAULT = Path("report.md")
+
 
 def report(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of finished runs.", show_default=False)] = None,
-    out: Annotated[Path, typer.Option(help="report.md, .html (one file, pictures inside) or .tex.")] = Path(
-        "report.md"
-    ),
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN", help="Folders of finished runs.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A file in .md, .html (one file, pictures inside) or .tex (default: report.md)."),
+    ] = None,
+    overwrite: Overwrite = False,
     title: Annotated[str, typer.Option(help="The document's title.")] = "Runs of cifarnet",
     note: Annotated[str, typer.Option(help="What the reader must know of the data.")] = "",
     data_dir: Annotated[
@@ -38,24 +48,25 @@ def report(
         cifarnet report runs/latest
         cifarnet report runs/* --out report.html
     """
-    from cifarnet.analysis.report import build, read_result, render
+    from cifarnet.analysis.report import build, read_results, render
     from cifarnet.analysis.report.document import renderer
-    from cifarnet.storage.atomic import write_file
 
     if not runs:
         raise Refused("report", "no run is named", "for example: cifarnet report runs/latest")
-    renderer(out)  # a suffix that is no format is refused before any work
-    if out.is_dir():
-        raise Refused(str(out), "is a folder", "name a file")
-    # The same folder named twice (runs/latest and its own name) is one run, not two seeds.
-    results = [read_result(path) for path in {path.resolve(): path for path in runs}.values()]
-    for result in results:
-        for warning in result.warnings:
-            messages().remark("warning", warning)
+    renderer(out or DEFAULT)  # a suffix that is no format is refused before any work
+    out = check_output(out or (DEFAULT if overwrite else free_name(DEFAULT)), overwrite)
+    results, left_out = read_results(runs)
+    if len(left_out) == 1 and not results:
+        raise left_out[0]
+    notes = [f"left out: {spoken(str(error))}" for error in left_out]
+    for note_of_run in [*notes, *(warning for result in results for warning in result.warnings)]:
+        messages().remark("warning", note_of_run)
+    if not results:
+        raise Refused("report", f"none of {len(left_out)} runs can be reported", "see the lines above")
     pairs = paired_tests(results, data_dir, device) if test else []
-    pictures = out.parent / f"{out.stem}_files"
+    pictures = out.parent / (re.sub(r"[^\w.-]", "_", out.stem) + "_files")  # a name that LaTeX can read too
     blocks = build(results, pairs, pictures, note)
-    write_file(out, render(title, blocks, out).encode())
+    write_output(out, render(title, blocks, out).encode())
     print_path(out)
 
 
@@ -66,7 +77,11 @@ def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> 
     right: dict[Path, Tensor | str] = {}
     pairs: list[Pair] = []
     for first, second in combinations(results, 2):
-        if data_of(first) != data_of(second):
+        recorded = first.digest and second.digest
+        if not (recorded and first.digest == second.digest) and data_of(first) != data_of(second):
+            continue
+        if recorded and first.digest != second.digest:
+            pairs.append((first.name, second.name, "their data differ"))
             continue
         for result in (first, second):
             if result.path not in right:

@@ -19,7 +19,7 @@ def runs(
 
     Examples:
         cifarnet runs
-        cifarnet runs experiments --json
+        cifarnet runs --json
     """
     from cifarnet.cli.tables import runs_table
     from cifarnet.storage.runs import RUNS, list_runs

@@ -100,17 +100,18 @@ def _cell(part: float, diagonal: bool) -> Cell:
 
 
 def print_scores(console: Terminal, scores: dict[str, Any], figure: str) -> None:
-    """The tables of an evaluation; without a figure (many classes) the few scores alone."""
+    """The tables of an evaluation; of many classes the few scores alone."""
     console.print(Facts(score_rows(scores)))
-    if not figure:
+    if "confusion" not in scores:
         return
     console.print()
     console.print(class_table(scores))
     console.print()
     matrix = confusion_table(scores, console)
     console.print(matrix if matrix else console.text((LEFT_OUT, "dim")))
-    console.print()
-    console.print(Facts([("confusion matrix", figure)]))
+    if figure:
+        console.print()
+        console.print(Facts([("confusion matrix", figure)]))
 
 
 def prediction_table(records: list[dict[str, Any]]) -> Table:

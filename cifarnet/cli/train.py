@@ -42,8 +42,11 @@ def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
             own += loss_flags(item.metadata["group"])
             continue
         choices = item.metadata["bounds"].choices
+        values = item.metadata["bounds"].range if not choices else ""
         option = typer.Option(
-            help=spoken(item.metadata["help"]) + (f": {', '.join(ROWS[item.name])}" if item.name in ROWS else ""),
+            help=spoken(item.metadata["help"])
+            + (f": {', '.join(ROWS[item.name])}" if item.name in ROWS else "")
+            + (f" ({values})" if values else ""),
             rich_help_panel=None if item.name in BASIC else item.metadata["group"],
             show_default=item.default is not None,
             metavar="|".join(choices) if choices and len(choices) == 2 else None,

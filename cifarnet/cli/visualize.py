@@ -105,7 +105,7 @@ def grid(view: View) -> Numbers:
 def samples(
     dataset: Annotated[str, typer.Option(help="cifar10, cifar100, digits, folder, webdataset.")] = TrainConfig.dataset,
     data_dir: Annotated[str | None, typer.Option(help="Where the data is (default: the user's cache).")] = None,
-    each: Annotated[int, typer.Option(min=1, help="Images a class.")] = 10,
+    each: Annotated[int, typer.Option(min=1, max=1000, help="Images a class.")] = 10,
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
     image_size: Annotated[
         int, typer.Option(min=8, max=1024, help="Side of the images, pixels.")
@@ -141,7 +141,7 @@ def samples(
 add(app, "samples", samples)
 
 Method = Annotated[str, typer.Option(help="umap, tsne or pca.", metavar="umap|tsne|pca")]
-Neighbors = Annotated[int, typer.Option(min=2, help="n_neighbors of UMAP, perplexity of t-SNE.")]
+Neighbors = Annotated[int, typer.Option(min=2, max=1_000_000, help="n_neighbors of UMAP, perplexity of t-SNE.")]
 Metric = Annotated[str, typer.Option(help="auto (cosine for angular losses), cosine, euclidean.")]
 
 

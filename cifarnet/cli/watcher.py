@@ -1,10 +1,13 @@
 """Training on the terminal: what is about to run, a bar that moves, a line an epoch, the figures at the end."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from cifarnet.cli.figures import spared
+from cifarnet.cli.forecast import Forecast
 from cifarnet.cli.headline import named_loss
 from cifarnet.cli.options import spoken
 from cifarnet.cli.progress import load_with_progress
@@ -12,7 +15,6 @@ from cifarnet.cli.table import Column, Facts, Lines
 from cifarnet.cli.terminal import Terminal
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
-from cifarnet.core.errors import CifarnetError
 from cifarnet.data import Dataset
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.train_state import TrainState
@@ -38,6 +40,8 @@ class TerminalWatcher(Watcher):
         self.console, self.headline, self.animate = console, headline or [], animate
         self.frames: SphereFrames | None = None
         self.summary: dict[str, Any] = {}
+        self.said: set[str] = set()
+        self.forecast = Forecast()
         self.looked = time.monotonic()
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -57,9 +61,10 @@ class TerminalWatcher(Watcher):
         """Prints what is about to run, and prepares the table."""
         self.announce(run, folder)
         if self.animate:
-            from cifarnet.cli.animate import SphereFrames
+            with spared("the film", self.warn):
+                from cifarnet.cli.animate import SphereFrames
 
-            self.frames = SphereFrames(run, folder.path)
+                self.frames = SphereFrames(run, folder.path)
         self.task = self.bar.add_task("training", total=run.all_steps, completed=run.step, now="")
         self.table = Lines(self.console, epoch_columns(run.config.epochs, bool(run.validation)))
 
@@ -83,6 +88,8 @@ class TerminalWatcher(Watcher):
     def step(self, run: TrainState) -> None:
         """Moves the bar."""
         now, step = time.monotonic(), run.progress.step
+        if line := self.forecast.line(run, now):
+            self.warn(line)
         if self.bar.disable or (now - self.looked < REFRESH and step < run.steps):
             return
         self.looked = now
@@ -98,18 +105,26 @@ class TerminalWatcher(Watcher):
         """Adds the epoch's line to the table."""
         self.table.line(epoch_cells(record, bool(run.validation)))
         if self.frames is not None:
-            self.frames.add(record["epoch"])
+            with spared("a frame", self.warn_once):
+                self.frames.add(record["epoch"])
 
     def warn(self, message: str) -> None:
         """Prints a warning."""
         self.console.remark("warning", spoken(message))
 
+    def warn_once(self, message: str) -> None:
+        """Prints a warning that would come each epoch."""
+        if message not in self.said:
+            self.said.add(message)
+            self.warn(message)
+
     def finish(self, run: TrainState, folder: RunFolder, summary: dict[str, Any]) -> None:
         """Draws the run's figures."""
         self.summary = summary
-        if self.frames is not None and (film := self.frames.finish()):
-            self.console.say(("film     ", "bold"), film, soft_wrap=True)
-        draw_figures(run, summary, folder, self.console)
+        with spared("the film", self.warn):
+            if self.frames is not None and (film := self.frames.finish()):
+                self.console.say(("film     ", "bold"), film, soft_wrap=True)
+        draw_figures(run, summary, folder, self.warn)
         if self.console.is_terminal:
             self.console.print()  # between the epochs and the summary
 
@@ -150,21 +165,22 @@ def duration(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds < 99_999 else f"{seconds / 3600:,.1f} h"
 
 
-def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, console: Terminal) -> None:
-    """curves.png and confusion.png in the run's folder; a figure that cannot be written is only warned of."""
-    from cifarnet.analysis.plots import confusion, curves
+def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, warn: Callable[[str], None]) -> None:
+    """curves.png and confusion.png in the run's folder; one that cannot be drawn is only warned of."""
     from cifarnet.analysis.plots.titles import title_of
 
     config = run.config
-    try:
-        if run.progress.history:
+    if run.progress.history:
+        with spared("curves.png", warn):
+            from cifarnet.analysis.plots import curves
+
             curves.draw({folder.path.name: run.progress.history}, folder.path / "curves.png", title_of(config))
-        if "confusion" in summary["test"]:
-            confusion.draw(
-                summary["test"]["confusion"], run.classes, folder.path / "confusion.png", title_of(config, "test")
-            )
-    except CifarnetError as error:
-        console.remark("warning", str(error))
+    if "confusion" in summary["test"]:
+        with spared("confusion.png", warn):
+            from cifarnet.analysis.plots import confusion
+
+            matrix, title = summary["test"]["confusion"], title_of(config, "test")
+            confusion.draw(matrix, run.classes, folder.path / "confusion.png", title)
 
 
 def describe(run: TrainState, folder: RunFolder, console: Terminal) -> None:

@@ -9,7 +9,10 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from cifarnet.core.plain_file import read_bytes
+
 NAME = "_C"
+LARGEST = 1 << 30  # bytes of the library
 ELF = b"\x7fELF"
 
 
@@ -33,7 +36,7 @@ def read_stamp(path: str) -> dict[str, str]:
         ValueError: the file cannot be read, is empty or cut short, or holds no such text; says which.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path, LARGEST)
     except OSError as error:
         raise ValueError(f"its file cannot be read ({error.strerror})") from error
     if not data:

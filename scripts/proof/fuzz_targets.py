@@ -17,7 +17,8 @@ from PIL import Image
 
 from cifarnet.analysis.plots import curves
 from cifarnet.analysis.plots.confusion import numbers as confusion_numbers
-from cifarnet.analysis.report.results import group, read_result
+from cifarnet.analysis.report.results import read_result
+from cifarnet.analysis.report.seeds import group
 from cifarnet.analysis.report.tables import published_rows, scores_table
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.signals import StopRequest

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from report_runs import result, summary
 from scipy.stats import binomtest
 
 from cifarnet.analysis.report.document import Heading, Paragraph, Picture, Table, render
 from cifarnet.analysis.report.published import published_accuracy
-from cifarnet.analysis.report.results import Result, group, read_result
+from cifarnet.analysis.report.results import read_result
+from cifarnet.analysis.report.seeds import group
 from cifarnet.analysis.report.tables import build, published_rows, scores_table, signed
 from cifarnet.analysis.significance import mcnemar
 from cifarnet.core.config import TrainConfig
@@ -41,19 +43,6 @@ def test_mcnemar_counts():
     found = mcnemar(first, second)
     assert (found.both, found.only_first, found.only_second, found.neither) == (1, 3, 1, 2)
     assert found.p == pytest.approx(binomtest(1, 4).pvalue)
-
-
-def summary(accuracy, classes=10):
-    scores = {
-        name: accuracy for name in ("accuracy", "macro_precision", "macro_recall", "macro_f1", "auroc", "auprc", "ece")
-    }
-    rows = [{"name": f"c{index}"} for index in range(classes)]
-    scores |= {"classes": rows, "confusion": np.eye(classes, dtype=int).tolist(), "images": 100}
-    return {"epochs": 12, "seconds": 3.0, "device": "cpu", "test": scores}
-
-
-def result(name, accuracy, **options):
-    return Result(Path(name), TrainConfig(arch="baseline", **options), summary(accuracy), [], [])
 
 
 def test_seeds_of_one_configuration_are_one_row():

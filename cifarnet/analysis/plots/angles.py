@@ -8,6 +8,7 @@ import numpy as np
 
 from cifarnet.analysis.embedding import AngleStatistics
 from cifarnet.analysis.plots.style import INK, PAGE, drawing
+from cifarnet.analysis.plots.text import headline
 
 OWN, OTHER, PLAIN = "#3f90da", "#e76300", "#717581"
 
@@ -46,7 +47,7 @@ def draw(angles: AngleStatistics, path: Path, title: str = "") -> Path:
         right.set_xlabel("|z|")
         right.set_ylabel("images")
         if title:
-            figure.suptitle(f"{title} · {len(angles.own):,} images of {classes} classes", x=0.01, ha="left")
+            headline(figure, f"{title} · {len(angles.own):,} images of {classes} classes")
     return path
 
 

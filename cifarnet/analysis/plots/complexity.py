@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarnet.analysis.plots.style import PAGE, drawing, plain_powers
+from cifarnet.analysis.plots.text import headline
 
 FAMILIES = {"baseline": "#bd1f01", "resnet": "#3f90da", "plainnet": "#ffa90e", "speednet": "#832db6"}
 OTHER = "#717581"
@@ -35,5 +36,5 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             axes.tick_params(axis="y", length=0)
             if index == 0:
                 axes.invert_yaxis()
-        figure.suptitle(f"Cost of a model: {size}×{size} images, {classes} classes", x=0.01, ha="left")
+        headline(figure, f"Cost of a model: {size}×{size} images, {classes} classes")
     return path

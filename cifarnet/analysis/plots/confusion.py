@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, plain, shorten
+from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, plain
+from cifarnet.analysis.plots.text import shorten, title_axes
 
 WRITTEN = 20  # classes up to which every cell is written out
 
@@ -45,7 +46,7 @@ def draw(matrix: Any, classes: Sequence[str], path: Path, title: str = "") -> Pa
         axes.set_ylabel("true class")
         accuracy = np.trace(np.asarray(matrix)) / max(np.asarray(matrix).sum(), 1)
         subtitle = f"% of each row; accuracy {100 * accuracy:.2f}%"
-        axes.set_title(f"{title}\n{subtitle}" if title else subtitle, fontweight="normal")
+        title_axes(axes, title, subtitle, fontweight="normal")
     return path
 
 

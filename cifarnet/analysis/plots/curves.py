@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.lines import Line2D
-
-from cifarnet.analysis.plots.style import INK, LINES, PAGE, drawing, plain_powers, present, shorten
+from cifarnet.analysis.plots.mpl import Line2D
+from cifarnet.analysis.plots.style import INK, LINES, PAGE, drawing, plain_powers, present
+from cifarnet.analysis.plots.text import headline, shorten, width_of
 from cifarnet.core.errors import Refused
 
 Records = Sequence[Mapping[str, Any]]
@@ -19,6 +19,7 @@ PANELS: dict[str, dict[str, Any]] = {
     "learning rate": {"lr": "-"},
     "gradient norm": {"grad_norm_first": "-", "grad_norm_last": "--"},
 }
+LEGEND = 7  # points
 WORDS = {
     "test": "test",
     "val": "validation",
@@ -46,7 +47,8 @@ def draw(records_by_name: Mapping[str, Records], path: Path, title: str = "") ->
     panels = [panel for panel, metrics in PANELS.items() if there & set(metrics)]
     rows = 2 if len(panels) == 4 else 1
     columns = len(panels) // rows
-    legend_rows = 1 + (len(series) - 1) // 3 if len(series) > 1 else 0
+    names = [shorten(name, 40) for name in series]
+    legend_rows = 1 + (len(series) - 1) // columns_of(names) if len(series) > 1 else 0
     with drawing(path, PAGE, 2.1 * rows + 0.35 + 0.16 * legend_rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, panel in zip(grid.flat, panels, strict=True):
@@ -54,13 +56,10 @@ def draw(records_by_name: Mapping[str, Records], path: Path, title: str = "") ->
         for axes in grid[-1]:
             axes.set_xlabel("epoch")
         if title:
-            figure.suptitle(title, x=0.01, ha="left")
+            headline(figure, title)
         if len(series) > 1:
-            colours = [LINES[index % len(LINES)] for index in range(len(series))]
-            handles = [
-                Line2D([], [], color=c, label=shorten(name, 40)) for c, name in zip(colours, series, strict=True)
-            ]
-            figure.legend(handles=handles, loc="outside lower left", ncols=3)
+            handles = [Line2D([], [], color=LINES[index % len(LINES)]) for index in range(len(series))]
+            figure.legend(handles, names, loc="outside lower left", ncols=columns_of(names))
     return path
 
 
@@ -77,6 +76,12 @@ def numbers(records_by_name: Mapping[str, Records]) -> dict[str, dict[str, dict[
         if run:
             series[name] = run
     return series
+
+
+def columns_of(names: Sequence[str]) -> int:
+    """Columns of the legend: three, or as many as the longest name leaves room for."""
+    widest = max(width_of(name, LEGEND) for name in names)
+    return max(1, min(3, int(72 * PAGE / (widest + 5 * LEGEND))))  # beside a name its line, and space
 
 
 def fill_panel(axes: Any, panel: str, series: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> None:

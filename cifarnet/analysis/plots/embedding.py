@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.patheffects as effects
 import numpy as np
 
-from cifarnet.analysis.plots.style import COLOURS, COLUMN, INK, class_colours, class_markers, drawing, plain, shorten
+from cifarnet.analysis.plots.mpl import patheffects
+from cifarnet.analysis.plots.style import COLOURS, COLUMN, INK, class_colours, class_markers, drawing, plain
+from cifarnet.analysis.plots.text import shorten, title_axes
 
 
 def draw(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path, title: str = "") -> Path:
@@ -34,7 +35,7 @@ def draw(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: P
             middles, outward = np.array([place[0] for place in places]), np.array([place[1] for place in places])
             write_names(figure, axes, middles, [shorten(classes[index], 12) for index in there], outward)
         if title:
-            axes.set_title(title, fontsize=7.5)
+            title_axes(axes, title, fontsize=7.5)
     return path
 
 
@@ -57,16 +58,19 @@ def write_names(
 
     Names that overlap are pushed apart.
     """
-    halo = [effects.withStroke(linewidth=2.2, foreground="white")]
-    style: Any = {"ha": "center", "va": "center", "fontsize": 7, "fontweight": "bold", "color": INK}
-    texts = [axes.text(x, y, name, path_effects=halo, **style) for (x, y), name in zip(middles, names, strict=True)]
+    style: Any = {"ha": "center", "va": "center", "fontsize": 7, "fontweight": "bold"}
+    texts = [axes.text(x, y, name, color=INK, zorder=3.2, **style) for (x, y), name in zip(middles, names, strict=True)]
+    halo = [patheffects.Stroke(linewidth=2.2, foreground="white")]
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in texts]
     centres = axes.transData.transform(middles)
     half = np.array([[box.width / 2 + 3, box.height / 2 + 1] for box in boxes])
     beside = centres + outward * (half + 4)
     for text, centre in zip(texts, push_apart(beside, half), strict=True):
-        text.set_position(axes.transData.inverted().transform(centre))
+        x, y = axes.transData.inverted().transform(centre)
+        text.set_position((x, y))
+        # The halo is a text of its own, behind: one text with an effect would be no text in an SVG, but outlines.
+        axes.text(x, y, text.get_text(), path_effects=halo, zorder=3.1, **style)
 
 
 def push_apart(centres: np.ndarray, half: np.ndarray, rounds: int = 200) -> np.ndarray:

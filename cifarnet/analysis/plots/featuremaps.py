@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
 from torch import Tensor
 
 from cifarnet.analysis.features import FeatureMap
+from cifarnet.analysis.plots.mpl import ScalarMappable
 from cifarnet.analysis.plots.style import PAGE, drawing, pack, plain
+from cifarnet.analysis.plots.text import fit, headline, height_of
 
 OVERVIEW_CHANNELS = 5
+CAM_CELL = 1.55  # inches
 OVERVIEW_LAYERS = 9  # in one band of the overview
 
 
@@ -26,7 +28,7 @@ def draw_channels(layer: FeatureMap, channels: int, path: Path, title: str = "")
     rows = -(-count // side)
     cell = max(0.36, min(0.8, 4.6 / side))
     width = max(3.0, cell * side)
-    with drawing(path, width, width * rows / side + 0.45) as figure:
+    with drawing(path, width, width * rows / side + 0.45 + height_of(title)) as figure:
         pack(figure, 0.02)
         grid = figure.subplots(rows, side, squeeze=False)
         for index, axes in enumerate(grid.flat):
@@ -34,7 +36,7 @@ def draw_channels(layer: FeatureMap, channels: int, path: Path, title: str = "")
             if index < count:
                 axes.imshow(layer.values[index].numpy(), cmap="viridis", interpolation="nearest")
         heading = f"{layer.name}: {shape_and_field(layer)}, channels 0 to {count - 1}"
-        figure.suptitle(f"{title}\n{heading}" if title else heading, x=0.02, ha="left", fontsize=7.5)
+        headline(figure, title, heading, fontsize=7.5)
     return path
 
 
@@ -58,9 +60,8 @@ def draw_overview(image: Tensor, layers: Sequence[FeatureMap], path: Path, title
     columns = 1 + max(len(band) for band in bands)
     rows = len(bands) * OVERVIEW_CHANNELS
     cell = min(0.95, PAGE / columns)
-    with drawing(
-        path, max(3.2, cell * columns), 0.25 + len(bands) * (0.42 + (cell - 0.02) * OVERVIEW_CHANNELS)
-    ) as figure:
+    height = 0.25 + len(bands) * (0.42 + (cell - 0.02) * OVERVIEW_CHANNELS) + height_of(title)
+    with drawing(path, max(3.2, cell * columns), height) as figure:
         pack(figure, 0.015)
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat:
@@ -74,7 +75,7 @@ def draw_overview(image: Tensor, layers: Sequence[FeatureMap], path: Path, title
                     axes.imshow(channel.numpy(), cmap="viridis", interpolation="nearest")
                 head(cells[0], layer.name, shape_of(layer), f"sees {layer.field.size} px")
         if title:
-            figure.suptitle(title, x=0.01, ha="left")
+            headline(figure, title)
     return path
 
 
@@ -91,7 +92,7 @@ def draw_cam(image: Tensor, heats: Sequence[tuple[str, Tensor]], path: Path, tit
     """
     columns = 1 + len(heats)
     picture = image.permute(1, 2, 0).numpy()
-    with drawing(path, 1.55 * columns + 0.35, 2.15) as figure:
+    with drawing(path, CAM_CELL * columns + 0.35, 2.15 + height_of(title)) as figure:
         pack(figure, 0.03)
         cells = figure.subplots(1, columns, squeeze=False)[0]
         for axes in cells:
@@ -101,10 +102,10 @@ def draw_cam(image: Tensor, heats: Sequence[tuple[str, Tensor]], path: Path, tit
         for axes, (name, heat) in zip(cells[1:], heats, strict=True):
             # Cold places let the image through.
             shown = axes.imshow(heat.numpy(), cmap="inferno", vmin=0, vmax=1, alpha=(0.25 + 0.5 * heat).numpy())
-            axes.set_title(name, fontweight="normal", loc="center", fontsize=7)
+            fit(axes.set_title(name, fontweight="normal", loc="center", fontsize=7), 72 * CAM_CELL)
         scale = ScalarMappable(cmap=shown.cmap, norm=shown.norm)
         bar = figure.colorbar(scale, ax=cells, shrink=0.8, pad=0.01, ticks=(0, 1))
         bar.ax.tick_params(labelsize=6, length=0)
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=7.5)
+            headline(figure, title, fontsize=7.5)
     return path

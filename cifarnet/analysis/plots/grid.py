@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from cifarnet.analysis.plots.style import PAGE, RIGHT, WRONG, drawing, pack, plain, shorten
+from cifarnet.analysis.plots.mpl import Rectangle
+from cifarnet.analysis.plots.style import PAGE, RIGHT, WRONG, drawing, pack, plain
+from cifarnet.analysis.plots.text import headline, height_of, shorten
 from cifarnet.data import AnySplit
 
 COLUMNS = 10
@@ -32,7 +33,7 @@ def draw(
     """
     rows = -(-len(images) // COLUMNS)
     right = int((labels == predictions).sum())
-    with drawing(path, PAGE, 0.45 + 0.92 * rows) as figure:
+    with drawing(path, PAGE, 0.45 + 0.92 * rows + height_of(title)) as figure:
         pack(figure, 0.03)
         axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
         for cell, image, label, predicted in zip(axes, images, labels.tolist(), predictions.tolist(), strict=False):
@@ -46,7 +47,7 @@ def draw(
         for cell in list(figure.axes)[len(images) :]:
             plain(cell)
         heading = f"{right} of {len(images)} right; below each: prediction, and where it is wrong (✗) the true class"
-        figure.suptitle(f"{title}\n{heading}" if title else heading, x=0.01, ha="left", fontsize=8)
+        headline(figure, title, heading, fontsize=8)
     return path
 
 
@@ -87,7 +88,7 @@ def draw_samples(samples: Samples, classes: Sequence[str], path: Path, title: st
         Failed: the file cannot be written.
     """
     count, each = samples.images.shape[:2]
-    with drawing(path, 1.1 + 0.52 * each, 0.4 + 0.52 * count) as figure:
+    with drawing(path, 1.1 + 0.52 * each, 0.4 + 0.52 * count + height_of(title)) as figure:
         pack(figure, 0.02)
         grid = figure.subplots(count, each, squeeze=False)
         for row, name in enumerate(classes):
@@ -95,5 +96,5 @@ def draw_samples(samples: Samples, classes: Sequence[str], path: Path, title: st
                 show(grid[row, column], samples.images[row, column])
             grid[row, 0].set_ylabel(shorten(name, 16), rotation=0, ha="right", va="center", labelpad=6)
         if title:
-            figure.suptitle(title, x=0.01, ha="left")
+            headline(figure, title)
     return path

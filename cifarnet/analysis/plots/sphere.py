@@ -8,7 +8,8 @@ import numpy as np
 
 from cifarnet.analysis.embedding import Sphere
 from cifarnet.analysis.plots.embedding import write_names
-from cifarnet.analysis.plots.style import COLOURS, FAINT, PAGE, class_colours, drawing, plain, shorten
+from cifarnet.analysis.plots.style import COLOURS, FAINT, PAGE, class_colours, drawing, plain
+from cifarnet.analysis.plots.text import headline, shorten
 
 RAW_RADIUS = 1.3  # where the length that 95% of the features keep below is drawn
 LIMIT = 1.5
@@ -42,9 +43,10 @@ def draw(sphere: Sphere, labels: np.ndarray, classes: Sequence[str], path: Path,
             draw_features(axes, features / shrink @ view.T, unit @ view.T, labels, class_colours(len(classes)))
             draw_prototypes(figure, axes, arrows @ view.T, classes)
             axes.set_xlabel(side)
-        lost = f"; the projection leaves out {100 * sphere.lost:.0f}% of the weights" if sphere.lost else ""
-        caption = f"▲ features, length ÷ {shrink:.3g}   ● on the {'circle' if flat else 'sphere'}   → prototypes{lost}"
-        figure.suptitle(f"{title}\n{caption}" if title else caption, x=0.01, ha="left", fontsize=7.5)
+        captions = [f"▲ features, length ÷ {shrink:.3g}   ● on the {'circle' if flat else 'sphere'}   → prototypes"]
+        if sphere.lost:
+            captions.append(f"the projection leaves out {100 * sphere.lost:.0f}% of the weights")
+        headline(figure, title, *captions, fontsize=7.5)
     return path
 
 

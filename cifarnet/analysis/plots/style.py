@@ -1,17 +1,16 @@
 """The style of all figures: sizes, fonts, colours that colour-blind readers tell apart, and how a figure is saved."""
 
 import io
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
-
-from cifarnet.core.errors import Failed, Refused
-from cifarnet.storage.atomic import write_file
+from cifarnet.analysis.plots.mpl import Figure, LogFormatter, matplotlib, quiet_log
+from cifarnet.analysis.plots.text import FONT, warn_of_missing_glyphs
+from cifarnet.core.errors import Refused
+from cifarnet.storage.output import write_output
 
 COLUMN, PAGE = 3.5, 7.1  # inches: a column and a page of a two-column paper
 FORMATS = (".png", ".svg", ".pdf")
@@ -27,11 +26,12 @@ COLOURS = (
 LINES = ("#5790fc", "#e42536", "#f89c20", "#964a8b", "#9c9ca1", "#7a21dd")
 MARKERS = "osD^vP*X<>"
 
+# Over the defaults of matplotlib, never over what the user's own matplotlibrc says.
 STYLE: Any = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "savefig.dpi": 200,
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
     "font.size": 7.5,
     "text.parse_math": False,  # a class may be called $x
     "text.color": INK,
@@ -86,10 +86,19 @@ def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Fi
         Refused: a suffix that is no format of ours. Failed: the file cannot be written.
     """
     check_path(path)
-    with matplotlib.rc_context(STYLE):
+    with our_style():
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         save(figure, path)
+
+
+@contextmanager
+def our_style() -> Iterator[None]:
+    """Our style alone holds here, whatever the user's says; and matplotlib says nothing of its own on stderr."""
+    defaults: dict[Any, Any] = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    with matplotlib.rc_context({**defaults, **STYLE}), quiet_log(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # said by `warn_of_missing_glyphs`
+        yield
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -97,12 +106,10 @@ def save(figure: Figure, path: Path) -> None:
     kind = path.suffix.lower()[1:]
     stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
     buffer = io.BytesIO()
+    if kind != "svg":
+        warn_of_missing_glyphs(figure)
     figure.savefig(buffer, format=kind, metadata=stamp)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Failed(str(path.parent), f"cannot be made ({error.strerror})", "choose another `out`") from error
-    write_file(path, buffer.getvalue())
+    write_output(path, buffer.getvalue())
 
 
 def class_colours(count: int) -> list[Any]:
@@ -136,11 +143,6 @@ def pack(figure: Figure, inches: float) -> None:
     """Puts pictures close together, this far apart."""
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=inches, h_pad=inches, wspace=0, hspace=0)
-
-
-def shorten(name: str, length: int) -> str:
-    """`name` in at most `length` characters."""
-    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def present(records: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float], list[float]]:

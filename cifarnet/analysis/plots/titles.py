@@ -7,8 +7,14 @@ from cifarnet.models import ARCHS
 
 def title_of(config: TrainConfig, split: str = "") -> str:
     """The model, the loss and the data set as people write them, with the split where one is named."""
-    arch = ARCHS[config.arch].title if config.arch in ARCHS else config.arch
-    return f"{arch} · {config.loss} · {dataset_title(config.dataset)}" + (f" {split}" if split else "")
+    return f"{arch_title(config.arch)} · {config.loss} · {dataset_title(config.dataset)}" + (
+        f" {split}" if split else ""
+    )
+
+
+def arch_title(arch: str) -> str:
+    """The name of an architecture as people write it."""
+    return ARCHS[arch].title if arch in ARCHS else arch
 
 
 def dataset_title(dataset: str) -> str:

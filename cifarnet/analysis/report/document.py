@@ -1,13 +1,14 @@
 """A document of headings, paragraphs, tables and pictures, rendered as Markdown, HTML or LaTeX."""
 
 import base64
-import html
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifarnet.analysis.report.escapes import escape_html, escape_latex, escape_markdown, link_to
 from cifarnet.core.errors import Refused
+from cifarnet.core.plain_file import read_bytes
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ def renderer(out: Path) -> Callable[[str, Sequence[Block], Path], str]:
     return known[out.suffix]
 
 
-def relative(path: Path, folder: Path) -> str:
-    """`path` as seen from `folder`, with forward slashes."""
-    return Path(os.path.relpath(path, folder)).as_posix()
+def one_line(text: str) -> str:
+    """A paragraph's text, its line ends taken for spaces."""
+    return " ".join(text.split())
 
 
 def markdown(title: str, blocks: Sequence[Block], folder: Path) -> str:
@@ -72,22 +73,15 @@ def markdown(title: str, blocks: Sequence[Block], folder: Path) -> str:
         if isinstance(block, Heading):
             parts.append(f"## {escape_markdown(block.text)}")
         elif isinstance(block, Paragraph):
-            parts.append(escape_markdown(block.text))
+            parts.append(escape_markdown(one_line(block.text)))
         elif isinstance(block, Table):
             rows = [block.header, ["---", *["---:"] * (len(block.header) - 1)], *block.rows]
             cells = [rows[0], *rows[2:]]
             lines = ["| " + " | ".join(escape_markdown(cell) for cell in row) + " |" for row in cells]
             parts.append("\n".join([lines[0], "| " + " | ".join(rows[1]) + " |", *lines[1:]]))
         else:
-            parts.append(f"![{escape_markdown(block.caption)}](<{relative(block.path, folder)}>)")
+            parts.append(f"![{escape_markdown(block.caption)}]({link_to(block.path, folder)})")
     return "\n\n".join(parts) + "\n"
-
-
-def escape_markdown(text: str) -> str:
-    """Text that no Markdown reader takes for marks."""
-    for mark in "\\|*_`<[":
-        text = text.replace(mark, "\\" + mark)
-    return " ".join(text.split())
 
 
 CSS = (
@@ -100,32 +94,39 @@ CSS = (
 
 def to_html(title: str, blocks: Sequence[Block], folder: Path) -> str:
     """One HTML file that needs no other: pictures are inside it."""
-    name = html.escape(title)
+    name = escape_html(title)
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{CSS}</style><h1>{name}</h1>"
     ]
     for block in blocks:
         if isinstance(block, Heading):
-            parts.append(f"<h2>{html.escape(block.text)}</h2>")
+            parts.append(f"<h2>{escape_html(block.text)}</h2>")
         elif isinstance(block, Paragraph):
-            parts.append(f"<p>{html.escape(block.text)}</p>")
+            parts.append(f"<p>{escape_html(one_line(block.text))}</p>")
         elif isinstance(block, Table):
-            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in block.header)
-            body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in block.rows]
+            head = "".join(f"<th>{escape_html(cell)}</th>" for cell in block.header)
+            body = ["".join(f"<td>{escape_html(cell)}</td>" for cell in row) for row in block.rows]
             lines = "\n".join(f"<tr>{row}</tr>" for row in [head, *body])
             parts.append(f"<table>\n{lines}\n</table>")
         else:
-            data = base64.b64encode(block.path.read_bytes()).decode()
-            caption = html.escape(block.caption, quote=True)
+            data = base64.b64encode(read_bytes(block.path)).decode()
+            caption = escape_html(block.caption)
             image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
             parts.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     return "\n".join(parts) + "\n"
 
 
+# A character by its code, where the engine and its font have it.
+CHARACTER = '\\DeclareRobustCommand{\\character}[1]{\\iftutex\\iffontchar\\font"#1 \\symbol{"#1}\\else[U+#1]\\fi\\else[U+#1]\\fi}'
+
+
 def latex(title: str, blocks: Sequence[Block], folder: Path) -> str:
     """A LaTeX article that compiles as it is (booktabs, graphicx)."""
     parts = [
-        "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{textcomp,booktabs,graphicx}\n"
+        "\\documentclass{article}\n\\usepackage{iftex}\n"
+        "\\iftutex\\usepackage{fontspec}\\else\\usepackage[T1]{fontenc}\\usepackage{textcomp}\\fi\n"
+        "\\usepackage{booktabs,graphicx}\n"
+        f"{CHARACTER}\n"
         "\\usepackage[a4paper,margin=2cm]{geometry}\n"
         f"\\title{{{escape_latex(title)}}}\\date{{}}\n\\begin{{document}}\\maketitle"
     ]
@@ -133,9 +134,11 @@ def latex(title: str, blocks: Sequence[Block], folder: Path) -> str:
         if isinstance(block, Heading):
             parts.append(f"\\section*{{{escape_latex(block.text)}}}")
         elif isinstance(block, Paragraph):
-            parts.append(escape_latex(block.text))
+            parts.append(escape_latex(one_line(block.text)))
         elif isinstance(block, Table):
-            lines = [" & ".join(escape_latex(cell) for cell in row) + " \\\\" for row in [block.header, *block.rows]]
+            lines = [
+                "{}" + " & ".join(escape_latex(cell) for cell in row) + " \\\\" for row in [block.header, *block.rows]
+            ]
             rows = [lines[0], "\\midrule", *lines[1:]]
             columns = "l" + "r" * (len(block.header) - 1)
             table = "\n".join([f"\\begin{{tabular}}{{{columns}}}\\toprule", *rows, "\\bottomrule\\end{tabular}"])
@@ -144,26 +147,9 @@ def latex(title: str, blocks: Sequence[Block], folder: Path) -> str:
                 f"\\begin{{center}}\n\\resizebox{{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}}{{!}}{{{table}}}\n\\end{{center}}"
             )
         else:
-            path = relative(block.path, folder)
+            path = Path(os.path.relpath(block.path, folder)).as_posix()
             parts.append(
                 f"\\begin{{figure}}[ht]\\centering\n\\includegraphics[width=.8\\linewidth]{{\\detokenize{{{path}}}}}\n"
                 f"\\caption{{{escape_latex(block.caption)}}}\\end{{figure}}"
             )
     return "\n\n".join([*parts, "\\end{document}"]) + "\n"
-
-
-LATEX = {
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "±": "$\\pm$",
-    "−": "$-$",
-    "×": "$\\times$",
-    "–": "--",
-    "·": "$\\cdot$",
-}
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return "".join(LATEX.get(char, f"\\{char}" if char in "&%$#_{}" else char) for char in text)

@@ -1,14 +1,15 @@
-"""Finished runs: configuration, scores, records; and runs that differ in their seed alone, together."""
+"""Finished runs: configuration, scores, records."""
 
-import dataclasses
+import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import CifarnetError, Refused
+from cifarnet.data.registry import DATASETS
 from cifarnet.engine.resume import is_number
 from cifarnet.storage.run_files import read_json, read_metrics
 from cifarnet.storage.run_folder import RunFolder
@@ -25,16 +26,54 @@ class Result:
     summary: dict[str, Any]
     records: list[dict[str, Any]]
     warnings: list[str]
+    given_name: str = ""
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
-        return self.path.resolve().name
+        """The folder's own name, or the one that tells it apart from another of that name."""
+        return self.given_name or self.path.resolve().name
 
     @property
     def classes(self) -> list[str]:
         """Names of the classes."""
         return [row["name"] for row in self.summary["test"]["classes"]]
+
+    @property
+    def digest(self) -> str:
+        """The digest of the run's data; empty where none was recorded."""
+        digest = self.summary.get("data_digest")
+        return digest if isinstance(digest, str) else ""
+
+    @property
+    def data(self) -> str:
+        """What the run was trained on, as far as it is known: the data's digest, or that none was recorded, and of where."""
+        if self.digest:
+            return self.digest
+        row = DATASETS.get(self.config.dataset)
+        return f"unrecorded, {self.config.data_dir}" if row and row.from_files else "unrecorded"
+
+
+def read_results(paths: Sequence[Path]) -> tuple[list[Result], list[CifarnetError]]:
+    """The results in run folders, and why others have none.
+
+    A folder that is named twice (runs/latest and its own name) is one run; runs of one name are told apart by their paths.
+    """
+    found, errors = [], []
+    for real in dict.fromkeys(os.path.realpath(path) for path in paths):
+        named = next(path for path in paths if os.path.realpath(path) == real)
+        try:
+            found.append(read_result(named))
+        except CifarnetError as error:
+            errors.append(error)
+        except (OSError, ValueError) as error:  # a name that is too long or no name at all
+            errors.append(Refused(str(named), f"cannot be read ({error})", "name a run folder"))
+    return told_apart(found), errors
+
+
+def told_apart(results: Sequence[Result]) -> list[Result]:
+    """The results, those of one name named by their paths."""
+    names = Counter(result.name for result in results)
+    return [replace(one, given_name=str(one.path)) if names[one.name] > 1 else one for one in results]
 
 
 def read_result(path: Path) -> Result:
@@ -81,42 +120,3 @@ def is_summary(values: Any) -> bool:
         )
     except (KeyError, TypeError):
         return False
-
-
-@dataclass(frozen=True)
-class SeedGroup:
-    """Runs of one configuration with different seeds."""
-
-    name: str
-    runs: list[Result]
-
-    @property
-    def first(self) -> Result:
-        """The run that stands for the group in figures."""
-        return self.runs[0]
-
-    def score(self, name: str) -> tuple[float, float | None] | None:
-        """Mean and sample standard deviation of a score over the seeds; None where a run does not have it."""
-        values = [run.summary["test"][name] for run in self.runs]
-        if any(value is None for value in values):
-            return None
-        return mean(values), stdev(values) if len(values) > 1 else None
-
-
-def group(results: Sequence[Result]) -> list[SeedGroup]:
-    """Results by configuration, in the order given; a group of several is named without the running number."""
-    found: dict[str, list[Result]] = {}
-    for result in results:
-        found.setdefault(key_of(result.config), []).append(result)
-    groups = []
-    for runs in found.values():
-        config = runs[0].config
-        name = runs[0].name if len(runs) == 1 else f"{config.arch}-{config.loss}-{config.dataset} ({len(runs)} runs)"
-        groups.append(SeedGroup(name, runs))
-    return groups
-
-
-def key_of(config: TrainConfig) -> str:
-    """Equal for configurations that differ only in the seed and in what does not change the result (paths, device)."""
-    loose = {item.name for item in dataclasses.fields(config) if item.metadata["resume"]} - {"epochs"} | {"seed"}
-    return repr([(name, value) for name, value in config.to_dict().items() if name not in loose])

@@ -1,18 +1,23 @@
 """Results -> the blocks of a report: scores, published numbers, paired tests, costs, settings, figures."""
 
-import dataclasses
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from cifarnet.analysis.complexity import measure
-from cifarnet.analysis.plots import confusion, curves
+from cifarnet.analysis.plots.titles import arch_title, dataset_title
 from cifarnet.analysis.report.document import Block, Heading, Paragraph, Picture, Table
 from cifarnet.analysis.report.published import COSTS, published_accuracy
-from cifarnet.analysis.report.results import SCORES, Result, SeedGroup, group
+from cifarnet.analysis.report.results import SCORES, Result, told_apart
+from cifarnet.analysis.report.seeds import SeedGroup, differences, group, traits, word
 from cifarnet.analysis.significance import Paired
 from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import CifarnetError
 
 HEADS = ("accuracy", "precision", "recall", "F1", "AUROC", "AUPRC", "ECE")
+DIGEST = re.compile(r"^([0-9a-f]{8})[0-9a-f]{8,}$")  # of the data: its beginning tells enough apart
 Pair = tuple[str, str, Paired | str]  # names of two runs, and the test or the reason why there is none
 
 
@@ -23,8 +28,9 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
         pairs: paired tests of the runs' predictions.
         note: what the reader must know of the data, for example that it is a copy.
     """
-    groups = group(results)
+    groups = group(told_apart(results))
     blocks: list[Block] = [Paragraph(note)] if note else []
+    blocks += [Heading("Runs"), runs_table(groups)]
     blocks += [Heading("Scores on the test split (%)"), scores_table(groups), Paragraph(SCORES_NOTE)]
     if rows := published_rows(groups):
         head = ["run", "published", "accuracy there", "ours", "difference", "epochs there", "epochs here"]
@@ -32,7 +38,7 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
     if pairs:
         blocks += [Heading("Paired tests"), pairs_table(pairs), Paragraph(PAIRS_NOTE)]
     blocks += [Heading("Costs"), costs_table(groups), Paragraph(COSTS_NOTE)]
-    blocks += [Heading("Training"), *training_blocks(groups, pictures)]
+    blocks += curves_blocks(groups, pictures)
     blocks += [Heading("Confusion matrices"), *confusion_blocks(groups, pictures)]
     return blocks
 
@@ -95,17 +101,23 @@ def costs_table(groups: Sequence[SeedGroup]) -> Table:
     """A row a configuration: parameters and MACs, with Table 3.9 beside them."""
     rows = []
     for one in groups:
-        config, classes = one.first.config, len(one.first.classes)
-        cost = measure(config, classes, batch=2)
-        baseline = measure(TrainConfig(arch="baseline"), classes)
-        known = COSTS.get(config.arch) if comparable(config, classes) else None
         seconds = sum(run.summary["seconds"] for run in one.runs) / len(one.runs)
-        cells = [f"{cost.parameters:,}", f"{cost.parameters / baseline.parameters:.0f}"]
-        cells += [f"{known.parameters:,}" if known else "–", f"{cost.macs / 1e9:.7f}"]
-        cells += [f"{known.gmacs_of_two:.4f}" if known else "–", f"{seconds:,.0f}", one.first.summary["device"]]
-        rows.append([one.name, *cells])
+        rows.append([one.name, *cost_cells(one.first), f"{seconds:,.0f}", one.first.summary["device"]])
     head = ["run", "parameters", "× baseline", "published", "GMACs of two images", "published", "seconds", "device"]
     return Table(head, rows)
+
+
+def cost_cells(run: Result) -> list[str]:
+    """Parameters, their ratio to the baseline's, MACs, each beside the published; dashes of a model unknown here."""
+    config, classes = run.config, len(run.classes)
+    try:
+        cost, baseline = measure(config, classes, batch=2), measure(TrainConfig(arch="baseline"), classes)
+    except CifarnetError:
+        return ["–"] * 5
+    known = COSTS.get(config.arch) if comparable(config, classes) else None
+    cells = [f"{cost.parameters:,}", f"{cost.parameters / baseline.parameters:.0f}"]
+    cells += [f"{known.parameters:,}" if known else "–", f"{cost.macs / 1e9:.7f}"]
+    return [*cells, f"{known.gmacs_of_two:.4f}" if known else "–"]
 
 
 def comparable(config: TrainConfig, classes: int) -> bool:
@@ -114,37 +126,63 @@ def comparable(config: TrainConfig, classes: int) -> bool:
     return plain and classes == 10 and config.image_size == 32 and config.stem == "small"
 
 
-def training_blocks(groups: Sequence[SeedGroup], pictures: Path) -> list[Block]:
-    """How the runs were trained where they differ, and their curves."""
-    names = [
-        item.name for item in dataclasses.fields(TrainConfig) if item.name not in ("data_dir", "device", "workers")
-    ]
-    values = {name: [getattr(run.config, name) for one in groups for run in one.runs] for name in names}
-    shown = [name for name in names if len(set(map(str, values[name]))) > 1 or name in ("epochs", "batch_size", "lr")]
+def runs_table(groups: Sequence[SeedGroup]) -> Table:
+    """A row a run: what it is, its seed and epochs, and in what it differs from others here."""
     runs = [run for one in groups for run in one.runs]
-    rows = [[run.name, *(word(getattr(run.config, name)) for name in shown)] for run in runs]
-    blocks: list[Block] = [Table(["run", *shown], rows)]
-    records = {
-        run.name if run.name not in [r.name for r in runs[:i]] else str(run.path): run.records
-        for i, run in enumerate(runs)
-    }
-    if any(records.values()):
-        blocks.append(Picture(curves.draw(records, pictures / "curves.png"), "Training curves"))
-    return blocks
+    own = [traits(run) for run in runs]
+    told = {"arch", "loss", "dataset", "epochs", "class names"}
+    names = [name for name in differences(own) if name not in told and not name.startswith("loss ")]
+    shown = list(dict.fromkeys(["batch_size", "lr", *names]))
+    rows = [
+        [run.name, *identity(run), *(DIGEST.sub(r"\1…", values.get(name, "–")) for name in shown)]
+        for run, values in zip(runs, own, strict=True)
+    ]
+    return Table(["run", "architecture", "loss", "data set", "seed", "epochs", *shown], rows)
 
 
-def word(value: object) -> str:
-    """An option's value as people write it."""
-    return "–" if value is None else str(value)
+def identity(run: Result) -> list[str]:
+    """Architecture, loss with its constants, data set, seed, and epochs (of how many, where it was to train longer)."""
+    config, done = run.config, run.summary["epochs"]
+    constants = ", ".join(f"{name} {word(value)}" for name, value in sorted(config.loss_options.items()))
+    loss = f"{config.loss} ({constants})" if constants else config.loss
+    epochs = str(done) if done == config.epochs else f"{done} of {config.epochs}"
+    return [arch_title(config.arch), loss, dataset_title(config.dataset), str(config.seed), epochs]
+
+
+def curves_blocks(groups: Sequence[SeedGroup], pictures: Path) -> list[Block]:
+    """The curves of all runs in one figure, where any was logged."""
+    records = {run.name: run.records for one in groups for run in one.runs}
+    if not any(records.values()):
+        return []
+
+    def draw(path: Path) -> Path:
+        from cifarnet.analysis.plots import curves
+
+        return curves.draw(records, path)
+
+    return [Heading("Training"), picture(draw, pictures / "curves.png", "Training curves")]
 
 
 def confusion_blocks(groups: Sequence[SeedGroup], pictures: Path) -> list[Block]:
     """A matrix a configuration (the first seed's)."""
-    blocks: list[Block] = []
-    for number, one in enumerate(groups, start=1):
-        run = one.first
-        path = confusion.draw(
-            run.summary["test"]["confusion"], run.classes, pictures / f"confusion-{number}.png", run.name
-        )
-        blocks.append(Picture(path, f"Confusion matrix of {run.name}"))
-    return blocks
+
+    def draw(path: Path, run: Result) -> Path:
+        from cifarnet.analysis.plots import confusion
+
+        return confusion.draw(run.summary["test"]["confusion"], run.classes, path, run.name)
+
+    firsts = [one.first for one in groups]
+    return [
+        picture(partial(draw, run=run), pictures / f"confusion-{number}.png", f"Confusion matrix of {run.name}")
+        for number, run in enumerate(firsts, start=1)
+    ]
+
+
+def picture(draw: Callable[[Path], Path], path: Path, caption: str) -> Block:
+    """The figure; where it cannot be drawn that is warned of, and stands in its place: the tables are good all the same."""
+    try:
+        return Picture(draw(path), caption)
+    except Exception as error:
+        why = f"{path.name} is not drawn: {error if isinstance(error, CifarnetError) else repr(error)[:300]}"
+        warnings.warn(why, stacklevel=2)
+        return Paragraph(f"{caption}: {why}")

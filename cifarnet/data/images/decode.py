@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cifarnet.core.errors import Refused, printable
+from cifarnet.core.plain_file import open_plain
 from cifarnet.data.images.open import LARGE, ImageError, check_cost, has_frames, load, open_picture
 from cifarnet.data.images.square import Square, square_of
 
@@ -110,7 +111,7 @@ def open_plain_file(path: str | os.PathLike[str]) -> BinaryIO:
         raise ImageError(name, "is not a plain file (a pipe, a socket or a device)")
     if state.st_size == 0:
         raise ImageError(name, "is empty")
-    return open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+    return open_plain(path)
 
 
 def why_unreadable(error: OSError) -> str:
@@ -148,6 +149,8 @@ def shown(name: str, image: Image.Image, weight: int, first: Square, size: int, 
                 break
             load(image)
             frame = square_of(name, image, size, crop)
+        except MemoryError:
+            raise
         except Exception:  # there are no more, or this one is broken
             break
     return first, 1

@@ -142,7 +142,9 @@ def unidentified(name: str, file: BinaryIO) -> ImageError:
 
 
 def unreadable(name: str, kind: str | None, error: Exception) -> Unreadable:
-    """Damaged; or sound perhaps, but of a kind that Pillow lacks."""
+    """Damaged; or sound perhaps, but of a kind that Pillow lacks. (That memory ran out says nothing about the picture.)"""
+    if isinstance(error, MemoryError):
+        raise error
     why = printable(str(error))
     if kind == "TIFF" and isinstance(error.__cause__, KeyError) and why.isdigit():  # its table of compressions lacks it
         why = f"unsupported compression {why}"

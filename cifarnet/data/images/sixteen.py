@@ -30,6 +30,9 @@ def range_remark(image: Image.Image) -> str | None:
 
 def extremes(image: Image.Image, band: str) -> tuple[float, float]:
     """The smallest and the largest value of one band."""
+    if image.mode == "I;16B":  # Pillow does not look through this one
+        values = np.asarray(image)
+        return values.min(), values.max()
     return cast("tuple[float, float]", (image if len(image.getbands()) == 1 else image.getchannel(band)).getextrema())
 
 

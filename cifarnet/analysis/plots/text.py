@@ -1,0 +1,89 @@
+"""Foreign text in figures: class names, names of runs and files, titles. Shown as it is, and never wider than its place."""
+
+import bisect
+import functools
+import warnings
+from typing import Any
+
+from cifarnet.analysis.plots.mpl import Figure, FontProperties, Text, findfont, get_font, text_to_path
+from cifarnet.core.errors import printable
+
+FONT = "DejaVu Sans"  # comes with matplotlib
+LETTER = 0.634  # the width of its n, in units of the font's size
+LINES, LONGEST = 3, 1000  # of a title: lines, and characters of a line
+HINTED = 0.97  # a line's width is that of its outlines; pixels may make it 3% wider
+EDGE = 0.01  # where a figure's title begins, in units of its width
+
+
+def width_of(text: str, size: float, weight: Any = "normal") -> float:
+    """The width of a line of text, in points."""
+    font = FontProperties(family=FONT, size=size, weight=weight)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        return float(text_to_path.get_text_width_height_descent(text, font, False)[0])
+
+
+def cut(line: str, room: float, size: float, weight: Any = "normal") -> str:
+    """`line` without control characters, and with an ellipsis where it is wider than `room` points."""
+    line = printable(line[:LONGEST])
+    if width_of(line, size, weight) <= room:
+        return line
+    kept = bisect.bisect_right(range(len(line)), room, key=lambda end: width_of(line[:end] + "…", size, weight))
+    return line[: max(kept - 1, 0)] + "…"
+
+
+def shorten(name: str, length: int) -> str:
+    """`name` without control characters, in at most `length` characters and no wider than as many letters n."""
+    name = printable(name[:LONGEST])
+    name = name if len(name) <= length else name[: length - 1] + "…"
+    return cut(name, length * LETTER, 1)
+
+
+def fit(artist: Text, room: float) -> None:
+    """Shortens each line of a text to `room` points."""
+    size, weight = float(artist.get_fontsize()), artist.get_fontweight()
+    artist.set_text("\n".join(cut(line, HINTED * room, size, weight) for line in artist.get_text().split("\n")))
+
+
+def stacked(title: str, own: tuple[str, ...]) -> str:
+    """The lines of a title, if there are any, above the figure's own; of many lines the title's last stays."""
+    lines = title.split("\n") if title else []
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 2], lines[LINES - 2] + " …", lines[-1]]
+    return "\n".join([*lines, *own])
+
+
+def height_of(title: str) -> float:
+    """The height that a title's lines beyond the first add to a figure, in inches."""
+    return 0.16 * stacked(title, ()).count("\n")
+
+
+def headline(figure: Figure, title: str, *own: str, **style: Any) -> None:
+    """Writes `title`, and below it the figure's own lines, above a figure from its left edge."""
+    artist = figure.suptitle(stacked(title, own), x=EDGE, ha="left", **style)
+    fit(artist, 72 * figure.get_figwidth() * (1 - 2 * EDGE))
+
+
+def title_axes(axes: Any, title: str, *own: str, **style: Any) -> None:
+    """As `headline`, above axes whose left edge follows from the names beside them; call it when all else is there."""
+    text, figure = stacked(title, own), axes.figure
+    artist = axes.set_title("\n".join("x" for _ in text.split("\n")), **style)
+    figure.draw_without_rendering()  # lays out
+    artist.set_text(text)
+    fit(artist, 72 * (figure.bbox.x1 - axes.bbox.x0) / figure.dpi - 72 * EDGE * figure.get_figwidth())
+
+
+def warn_of_missing_glyphs(figure: Figure) -> None:
+    """Warns, once of the same, of characters that the figure's font does not have: boxes stand for them."""
+    known = get_font(findfont(FontProperties(family=FONT))).get_charmap()
+    used = {character for artist in figure.findobj(Text) for character in artist.get_text()}
+    missing = "".join(sorted(character for character in used - {"\n"} if ord(character) not in known))
+    if missing:
+        warn_once(missing)
+
+
+@functools.cache
+def warn_once(missing: str) -> None:
+    """A training draws many figures of the same classes."""
+    shown = cut(missing, 30, 1)
+    warnings.warn(f"figures: their font has no {shown}, boxes stand for that; an .svg keeps the text", stacklevel=2)

@@ -1,0 +1,114 @@
+"""Which runs a report takes, which of them are seeds of one cell, and what it says of each."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from report_runs import result, summary
+
+from cifarnet.analysis.report.document import Paragraph, Table
+from cifarnet.analysis.report.results import read_results
+from cifarnet.analysis.report.seeds import group
+from cifarnet.analysis.report.tables import build
+from cifarnet.core.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lr": 0.5}, "lr 0.5"),
+        ({"epochs": 99}, "epochs 99"),
+        ({"augment": "none"}, "augment none"),
+        ({"loss_options": {"label_smoothing": 0.1}}, "loss label_smoothing 0.1"),
+        ({"tta": True}, "tta True"),
+    ],
+)
+def test_whatever_is_not_the_seed_is_another_cell_and_says_so(change, told):
+    cells = [
+        [result(f"{part}{seed}", 0.5, seed=seed, **options) for seed in (1, 2)]
+        for part, options in (("a", {}), ("b", change))
+    ]
+    groups = group([*cells[0], *cells[1]])
+    assert [one.runs for one in groups] == cells
+    assert groups[1].name == f"baseline-ce-cifar10 (2 runs), {told}"
+    assert groups[0].name.startswith("baseline-ce-cifar10 (2 runs), ") and groups[0].name != groups[1].name
+
+
+def test_what_does_not_change_the_result_is_the_same_cell():
+    loose = {"seed": [1, 2], "workers": [0, 4], "data_dir": ["/a", "/b"], "device": ["cpu", "cuda"]}
+    for name, (one, other) in loose.items():
+        (cell,) = group([result("a", 0.5, **{name: one}), result("b", 0.6, **{name: other})])
+        assert cell.name == "baseline-ce-cifar10 (2 runs)"
+
+
+def with_summary(one, **values):
+    return replace(one, summary=one.summary | values)
+
+
+def test_runs_on_other_data_or_in_other_precision_are_other_cells():
+    one = result("a", 0.5)
+    for field, values in {"data_digest": ["1" * 64, "2" * 64, None], "precision": ["fp32", "bf16"]}.items():
+        results = [with_summary(one, **{field: value}) for value in values for _ in range(2)]
+        assert [len(cell.runs) for cell in group(results)] == [2] * len(values)
+    (cell,) = group([with_summary(result("a", 0.5, data_dir=where), data_digest="1" * 64) for where in ("/a", "/b")])
+    assert len(cell.runs) == 2  # the same data at two places
+    # Of a folder whose content nobody recorded the place is all that is known.
+    assert len(group([result("a", 0.5, dataset="folder", data_dir=where) for where in ("/a", "/b")])) == 2
+    more = result("b", 0.5)
+    more.summary["test"]["images"] = 99
+    assert len(group([one, more])) == 2
+
+
+def test_the_report_says_what_each_run_is(tmp_path):
+    options = {"loss_options": {"scale": 16.0}, "epochs": 20, "seed": 3}
+    results = [result("a", 0.5, loss="arcface", **options), result("b", 0.6, dataset="digits", epochs=12, lr=0.25)]
+    results[1].summary["data_digest"] = "0123456789abcdef" * 4
+    (table, *_) = [block for block in build(results, [], tmp_path / "files") if isinstance(block, Table)]
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    assert rows[0] | {
+        "run": "a", "architecture": "baseline", "loss": "arcface (scale 16.0)", "data set": "CIFAR-10", "seed": "3",
+        "epochs": "12 of 20", "data": "unrecorded",
+    } == rows[0]  # fmt: skip
+    assert rows[1] | {"data set": "digits", "seed": "17", "epochs": "12", "lr": "0.25", "data": "01234567…"} == rows[1]
+
+
+def write_run(path, **options):
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(TrainConfig(arch="baseline", **options).to_dict()))
+    (path / "summary.json").write_text(json.dumps(summary(0.5)))
+    return path
+
+
+def test_what_is_no_finished_run_is_left_out(tmp_path):
+    good = [write_run(tmp_path / name) for name in ("a", "b")]
+    (tmp_path / "latest").symlink_to("b")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "note.txt").write_text("")
+    (write_run(tmp_path / "broken") / "summary.json").write_text("{")
+    (write_run(tmp_path / "unknown") / "config.json").write_text('{"no such option": 1}')
+    names = [*sorted(tmp_path.iterdir()), tmp_path / ("x" * 5000), tmp_path / "a", tmp_path / "a/."]
+    results, errors = read_results(names)
+    assert [one.path for one in results] == good and len(errors) == 7
+    assert all(str(error).startswith(str(tmp_path)) for error in errors)
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    results, _ = read_results([write_run(tmp_path / folder / "run") for folder in ("one", "two")])
+    assert [one.name for one in results] == [str(tmp_path / "one/run"), str(tmp_path / "two/run")]
+
+
+def test_a_figure_that_cannot_be_drawn_costs_no_report(tmp_path):
+    (tmp_path / "files").write_text("in the way")
+    one = replace(result("a", 0.5), records=[{"epoch": 1, "lr": 0.1}])
+    with pytest.warns(UserWarning, match="confusion-1.png is not drawn"):
+        blocks = build([one], [], tmp_path / "files")
+    assert sum(isinstance(block, Table) for block in blocks) >= 3
+    assert len([block for block in blocks if isinstance(block, Paragraph) and "is not drawn" in block.text]) == 2
+
+
+def test_a_model_that_is_unknown_here_has_no_costs(tmp_path):
+    one = replace(result("a", 0.5), config=TrainConfig(arch="resnet1001"))
+    tables = [block for block in build([one], [], tmp_path / "files") if isinstance(block, Table)]
+    assert [table.rows[0][1:6] for table in tables if table.header[1] == "parameters"] == [["–"] * 5]
