@@ -6,6 +6,7 @@ import torch
 
 from cifarnet.analysis.complexity import Complexity, Layer
 from cifarnet.core.config import TrainConfig
+from cifarnet.storage.runs import RunFacts
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -112,3 +113,51 @@ SUMMARY = {
     "checkpoint": "/home/somebody/work/experiments/runs/baseline-adaface-digits-1/last.safetensors",
     "test": scores(),
 }
+
+RUNS = [
+    RunFacts(
+        "resnet18-adaface-cifar10-1",
+        "runs/resnet18-adaface-cifar10-1",
+        "report",
+        "resnet18",
+        "adaface",
+        "cifar10",
+        None,
+        17,
+        0.95314,
+        250,
+        250,
+        "finished",
+        "2024-06-13T17:45:12+00:00",
+    ),
+    RunFacts(
+        "a-quick-one",
+        "runs/a-quick-one",
+        "quick",
+        "baseline",
+        "ce",
+        "digits",
+        None,
+        3,
+        0.5,
+        3,
+        30,
+        "running",
+        "2024-06-14T08:00:00+00:00",
+    ),
+    RunFacts(
+        "broken",
+        "runs/broken",
+        None,
+        "resnet50",
+        "sphereface",
+        "folder",
+        None,
+        1234,
+        None,
+        0,
+        30,
+        "diverged",
+        "2024-06-15T08:00:00+00:00",
+    ),
+]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.cells import cell_len
-from screens import BASELINE, CIFAR, FOUND, PREDICTIONS, RESNETS, SUMMARY, scores, training
+from screens import BASELINE, CIFAR, FOUND, PREDICTIONS, RESNETS, RUNS, SUMMARY, scores, training
 
 from cifarnet.cli import doctor, tables, watcher
 from cifarnet.cli.complexity import print_tables
@@ -75,6 +75,7 @@ NUMBERS = {
         ("activations MB", "85.91"), ("weights MB", "94.11"), ("bf16 MB", "47.06"),
     ],
     "predict": [("probability", text) for text in ("98.77%", "1.23%", "0.00%", "100.00%")],
+    "runs": [("accuracy", "95.31%"), ("epochs", "250/250"), ("seed", "1234"), ("started", "2024-06-13 17:45"), ("", "resnet18-adaface-cifar10-1")],
     "doctor": [("", text) for text in ("0.1.0", "Linux-6.18.44-generic-x86_64-with-glibc2.36", "2.14.1+cu130", "63.5 GB", "1 core")],
 }  # fmt: skip
 
@@ -103,6 +104,7 @@ SCREENS = {
         console, RESNETS[:1], [RESNETS[0].to_dict(BASELINE) | {"batch": 1}], BASELINE, layers=False
     ),
     "predict": lambda console: console.print(tables.prediction_table(PREDICTIONS)),
+    "runs": lambda console: console.print(tables.runs_table(RUNS)),
     "doctor": lambda console: doctor.show(console, FOUND),
 }
 
