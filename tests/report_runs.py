@@ -1,5 +1,6 @@
 """Finished runs for tests of reports, made up."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,3 +20,11 @@ def summary(accuracy, classes=10):
 
 def result(name, accuracy, **options):
     return Result(Path(name), TrainConfig(arch="baseline", **options), summary(accuracy), [], [])
+
+
+def write_run(path, **options):
+    """A run folder with what a report reads of it."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(TrainConfig(arch="baseline", **options).to_dict()))
+    (path / "summary.json").write_text(json.dumps(summary(0.5)))
+    return path

@@ -1,10 +1,9 @@
 """Which runs a report takes, which of them are seeds of one cell, and what it says of each."""
 
-import json
 from dataclasses import replace
 
 import pytest
-from report_runs import result, summary
+from report_runs import result, write_run
 
 from cifarnet.analysis.report.document import Paragraph, Table
 from cifarnet.analysis.report.results import read_results
@@ -72,13 +71,6 @@ def test_the_report_says_what_each_run_is(tmp_path):
     assert rows[1] | {"data set": "digits", "seed": "17", "epochs": "12", "lr": "0.25", "data": "01234567…"} == rows[1]
 
 
-def write_run(path, **options):
-    path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps(TrainConfig(arch="baseline", **options).to_dict()))
-    (path / "summary.json").write_text(json.dumps(summary(0.5)))
-    return path
-
-
 def test_what_is_no_finished_run_is_left_out(tmp_path):
     good = [write_run(tmp_path / name) for name in ("a", "b")]
     (tmp_path / "latest").symlink_to("b")
@@ -102,7 +94,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
 def test_a_figure_that_cannot_be_drawn_costs_no_report(tmp_path):
     (tmp_path / "files").write_text("in the way")
     one = replace(result("a", 0.5), records=[{"epoch": 1, "lr": 0.1}])
-    with pytest.warns(UserWarning, match="confusion-1.png is not drawn"):
+    with pytest.warns(UserWarning, match="curves.png is not drawn"), pytest.warns(match="confusion-1.png is not drawn"):
         blocks = build([one], [], tmp_path / "files")
     assert sum(isinstance(block, Table) for block in blocks) >= 3
     assert len([block for block in blocks if isinstance(block, Paragraph) and "is not drawn" in block.text]) == 2

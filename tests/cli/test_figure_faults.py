@@ -101,5 +101,5 @@ def test_a_matplotlib_that_does_not_start(tmp_path):
     result = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert result.returncode == 0 and (tmp_path / "run" / "summary.json").exists()
     warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: c")]
-    assert len(warnings) == 2 and all("matplotlib: does not start" in line for line in warnings)
+    assert len(warnings) == 2 and all("matplotlib does not start" in line for line in warnings)
     assert "Cannot decode" not in result.stderr and "Traceback" not in result.stderr

@@ -50,7 +50,9 @@ try:
         from matplotlib.textpath import text_to_path
         from matplotlib.ticker import LogFormatter
 except (OSError, ValueError) as error:  # no folder for its cache, or a matplotlibrc that is no text
-    raise Failed("matplotlib", f"does not start ({error})", "see MPLCONFIGDIR and MATPLOTLIBRC") from error
+    raise Failed(
+        "drawing figures", f"matplotlib does not start ({error})", "see MPLCONFIGDIR and MATPLOTLIBRC"
+    ) from error
 
 __all__ = [
     "Figure", "FontProperties", "Line2D", "LogFormatter", "Rectangle", "ScalarMappable", "Text",

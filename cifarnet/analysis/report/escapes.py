@@ -13,7 +13,7 @@ from cifarnet.core.errors import printable
 
 # Marks of GitHub's Markdown: wherever they stand, at the start of a line, and in what would become a link or an emoji.
 MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&$#@]|^[-+](?=\s|$|-)|:(?=\S)|(?<=www)\.", re.IGNORECASE)
-NUMBERED = re.compile(r"^(\d+)([.)])")
+NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 LATEX = {
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     "\\": "\\textbackslash{}",

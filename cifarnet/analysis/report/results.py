@@ -59,8 +59,10 @@ def read_results(paths: Sequence[Path]) -> tuple[list[Result], list[CifarnetErro
     A folder that is named twice (runs/latest and its own name) is one run; runs of one name are told apart by their paths.
     """
     found, errors = [], []
-    for real in dict.fromkeys(os.path.realpath(path) for path in paths):
-        named = next(path for path in paths if os.path.realpath(path) == real)
+    folders: dict[str, Path] = {}
+    for path in sorted(paths, key=os.path.islink):  # a run's own name before a link to it
+        folders.setdefault(os.path.realpath(path), path)
+    for named in folders.values():
         try:
             found.append(read_result(named))
         except CifarnetError as error:

@@ -1,0 +1,50 @@
+"""`cifarnet report runs/*`: what is no finished run is named and left out."""
+
+import re
+
+from report_runs import write_run
+
+
+def test_one_run_that_is_not_finished_costs_no_report(cli, tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / "runs" / f"seed-{seed}", seed=seed)
+    (tmp_path / "runs" / "[b]unfinished").mkdir()
+    (tmp_path / "runs" / "latest").symlink_to("seed-2")
+    code, out, err = cli(
+        "report", *sorted(path.relative_to(tmp_path) for path in (tmp_path / "runs").iterdir()), "--no-test"
+    )
+    assert (code, out) == (0, "report.md\n")
+    assert err == (
+        "warning: left out: runs/[b]unfinished: has no summary.json: the run has not ended; "
+        "finish it with cifarnet train --resume\n"
+    )
+    text = (tmp_path / "report.md").read_text()
+    assert re.findall(r"^\| (seed-\d|latest) \| baseline \| ce \| CIFAR-10 \| (\d) \| 12 of 250 \|", text, re.MULTILINE) == [
+        ("seed-1", "1"), ("seed-2", "2"),
+    ]  # fmt: skip
+    assert "baseline-ce-cifar10 (2 runs)" in text
+
+
+def test_an_error_only_where_none_is_left(cli, tmp_path):
+    (tmp_path / "a").mkdir()
+    assert cli("report", "a")[0::2] == (
+        2,
+        "error: a: has no summary.json: the run has not ended; finish it with cifarnet train --resume\n",
+    )
+    code, out, err = cli("report", "a", "b")
+    assert (code, out) == (2, "") and err.count("warning: left out: ") == 2
+    assert err.endswith("error: report: none of 2 runs can be reported; see the lines above\n")
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_the_name_of_the_document_is_no_markup(cli, tmp_path):
+    write_run(tmp_path / "run")
+    name = "r%{}](x) [1]"
+    for suffix in ("md", "tex"):
+        assert cli("report", "run", "--no-test", "--out", f"{name}.{suffix}")[0] == 0
+        (found,) = re.findall(
+            r"\(([^()]*)/confusion-1.png\)|detokenize\{(.*?)/confusion-1.png\}",
+            (tmp_path / f"{name}.{suffix}").read_text(),
+        )
+        folder = "".join(found)
+        assert re.fullmatch(r"[\w.-]+", folder) and (tmp_path / folder / "confusion-1.png").exists()
