@@ -96,20 +96,16 @@ OPTIONS = [
 
 def values_of(option):
     """Values of an option: none for a flag, else its extremes, what lies beyond, and what is no value at all."""
-    kind = option.type
     if option.is_flag:
         return [None]
-    if getattr(kind, "name", "") == "choice":
-        return [kind.choices[0], kind.choices[-1], *TEXTS]
-    bounds = TrainConfig.__dataclass_fields__[option.name].metadata["bounds"] if known(option) else kind
-    low, high = (getattr(bounds, name, None) for name in ("low", "high"))
-    low, high = (
-        getattr(kind, "min", None) if low is None else low,
-        getattr(kind, "max", None) if high is None else high,
-    )
+    kind = str(getattr(option.type_descriptor, "annotation", ""))
+    bounds = TrainConfig.__dataclass_fields__[option.name].metadata["bounds"] if known(option) else None
+    low, high = (bounds.low, bounds.high) if bounds else (option.min, option.max)
     edges = [edge for edge in (low, high) if edge is not None and math.isfinite(edge)]
-    near = [str(value) for edge in edges for value in (edge, edge - 1, edge + 1)]
-    return list(dict.fromkeys([*near, *NUMBERS, *TEXTS, *PATHS]))
+    values = [str(value) for edge in edges for value in (edge, edge - 1, edge + 1)]
+    values += PATHS if "Path" in kind or option.name in ("data_dir", "device") else TEXTS
+    values += NUMBERS if "int" in kind or "float" in kind or bounds else [HUGE]
+    return list(dict.fromkeys(values))
 
 
 def known(option):
