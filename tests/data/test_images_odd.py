@@ -284,7 +284,7 @@ def test_a_kind_that_pillow_lacks_is_not_called_damaged():
     for kind, files in kinds.items():
         for data in files:
             assert f"this kind of {kind} cannot be read here" in reason(data), kind
-    assert reason(lab_tiff()) == "a: its colours (LAB) cannot be read here; save it as RGB"
+    assert reason(lab_tiff()) == "a: this kind of TIFF cannot be read here (colours LAB); save it as RGB"
 
 
 def test_nothing_of_pillow_reaches_the_error_stream(tmp_path):

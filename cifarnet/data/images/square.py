@@ -84,7 +84,8 @@ class Converter:
                 name, f"its pixels ({image.mode}) have no known range of values", "save it with 8 or 16 bits"
             )
         elif image.mode not in MODES:
-            raise ImageError(name, f"its colours ({image.mode}) cannot be read here", "save it as RGB")
+            kind = f"this kind of {image.format or 'picture'}"
+            raise ImageError(name, f"{kind} cannot be read here (colours {image.mode})", "save it as RGB")
         # A BMP whose alpha is 0 everywhere does not use it: Windows shows such a file as opaque.
         self.ignore_alpha = image.format == "BMP" and image.mode == "RGBA" and extremes(image, "A")[1] == 0
 
