@@ -1,7 +1,8 @@
 """Image classifiers with margin losses: train, use and measure them. See docs/api.md; torch is imported on first use."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as type checkers know it; to import typing takes time in which Ctrl-C would give a traceback
 
 __version__ = "0.1.0"
 
@@ -45,7 +46,7 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'cifarnet' has no attribute {name!r}; it has {', '.join(__all__)}")
     module, _, there = _HOME[name].partition(":")

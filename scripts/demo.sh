@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 digit = load_digits().images[5] * 255 / 16  # a handwritten five, 8x8 pixels
 Image.fromarray(digit.astype("uint8")).resize((96, 96)).save("demo/five.png")
 PY
-say predict demo/five.png --checkpoint demo
+say predict demo/five.png --run demo
 echo
 echo "demo/ now holds:"
 ls demo

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import autocast
+from cifarnet.core.devices import autocast, finish
 from cifarnet.models import find_arch
 from cifarnet.models.classifier import Classifier, build_model
 
@@ -229,11 +229,3 @@ def measure_time(
             times.append(time.perf_counter() - start)
     median = statistics.median(times)
     return Timing(1000 * median, batch / median, str(device), precision, len(times))
-
-
-def finish(device: torch.device) -> None:
-    """Waits for what the device has been given to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.analysis.features import Embeddings
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
+from cifarnet.core.known import unknown
 from cifarnet.models.classifier import Classifier
 
 METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}  # and their names in titles
@@ -78,12 +79,12 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
         Refused: an unknown method, or fewer points than `neighbors` + 1 (or than two).
     """
     if method not in METHODS:
-        raise Refused("method", f"'{method}' is not known", f"choose from {', '.join(METHODS)}")
+        raise unknown("method", method, METHODS)
     needed = 2 if method == "pca" else neighbors + 1
     if len(features) < needed:
         raise Refused(
             "samples",
-            f"{len(features)} points are too few for {neighbors} neighbours",
+            f"{plural(len(features), 'point')} {'is' if len(features) == 1 else 'are'} too few for {neighbors} neighbours",
             f"take {needed} or more, or fewer `neighbors`",
         )
     points = features.double().numpy()
@@ -159,7 +160,7 @@ def on_sphere(model: Classifier, images: Embeddings, dims: int = 0) -> tuple[Sph
     if dims == 0:
         if size not in (2, 3):
             fix = "add `project`, or train with `embed_dim=3`"
-            raise Refused("visualize sphere", f"the features have {size} dimensions", fix)
+            raise Refused("visualize sphere", f"the features have {plural(size, 'dimension')}", fix)
         return Sphere(images.features, prototypes), ""
     weight, bias = (part.cpu() for part in head.decision())
     sphere = split_last_layer(images.features, weight, dims)

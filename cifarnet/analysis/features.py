@@ -13,6 +13,7 @@ from torch.fx import Interpreter, Node
 from cifarnet.analysis.receptive_field import ReceptiveField, receptive_fields
 from cifarnet.core.errors import Refused
 from cifarnet.engine.evaluate import embed_batches
+from cifarnet.engine.metrics import check_finite
 from cifarnet.models.classifier import Classifier
 
 
@@ -79,9 +80,12 @@ def feature_maps(model: Classifier, image: Tensor, layers: Sequence[str]) -> lis
 
     Raises:
         Refused: an unknown layer; the message lists those that are there.
+        Failed: a map that is not finite (see `check_finite`).
     """
     maps, _ = record(model.eval(), image[None])
     found = [find_layer(name, maps) for name in layers]
+    for one in found:
+        check_finite(one.values, f"maps of {one.name}")
     return [replace(one, values=one.values[0].float().cpu()) for one in found]
 
 
@@ -107,15 +111,19 @@ def grad_cam(model: Classifier, image: Tensor, target: int, layer: str) -> Tenso
 
     Raises:
         Refused: an unknown layer.
+        Failed: the logits or their gradients are not finite (see `check_finite`).
     """
     with torch.enable_grad():
         # The image asks for gradients, so that the maps have them also where the weights are frozen.
         maps, embedded = record(model.eval(), image[None].detach().requires_grad_())
         activation = find_layer(layer, maps).values
-        logit = model.head.logits(embedded)[0, target]
-        (gradient,) = torch.autograd.grad(logit, activation)
+        logits = model.head.logits(embedded)
+        check_finite(logits)
+        (gradient,) = torch.autograd.grad(logits[0, target], activation)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return F.relu((weights * activation).sum(dim=1))[0].detach().float().cpu()
+    heat = F.relu((weights * activation).sum(dim=1)).detach()
+    check_finite(heat, "gradients")
+    return heat[0].float().cpu()
 
 
 def upsample(heat: Tensor, size: int) -> Tensor:
@@ -142,10 +150,17 @@ class Embeddings:
 def embed(
     model: Classifier, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device, precision: str
 ) -> Embeddings:
-    """Features and logits of all batches (images normalised, labels) in one pass, the model in evaluation mode."""
+    """Features and logits of all batches (images normalised, labels) in one pass, the model in evaluation mode.
+
+    Raises:
+        Failed: some of them are not finite (see `check_finite`).
+    """
     features, logits, labels = [], [], []
     for embedded, targets in embed_batches(model, batches, device, precision):
         features.append(embedded.float())
         logits.append(model.head.logits(embedded).float())
         labels.append(targets)
-    return Embeddings(torch.cat(features).cpu(), torch.cat(logits).cpu(), torch.cat(labels).cpu())
+    found = Embeddings(torch.cat(features).cpu(), torch.cat(logits).cpu(), torch.cat(labels).cpu())
+    check_finite(found.features, "features")
+    check_finite(found.logits)
+    return found

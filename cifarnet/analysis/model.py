@@ -130,6 +130,6 @@ def load(run: str | Path | None = None, *, device: str = "auto") -> Model:
     Raises:
         Refused: no such run, a broken checkpoint, a model of features, a device that is not there.
     """
-    path = PACKAGED if run == "packaged" else default_checkpoint(run)[0]
+    path = PACKAGED if run == "packaged" else default_checkpoint(run)
     classifier, info = load_model(path)
     return Model(classifier, info, path, pick_device(device))

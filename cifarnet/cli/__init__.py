@@ -1,31 +1,43 @@
 """The command line: one file a subcommand, each of which parses, makes one call into the core, and renders the result."""
 
+import os
 import sys
 import warnings
 
 import typer
 
 from cifarnet import __version__
-from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, train, visualize
+from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, runs, train, visualize
 from cifarnet.cli.common import run_app, show_warning
+from cifarnet.cli.grammar import Group, add
+from cifarnet.cli.streams import drop_output, guard_streams
+from cifarnet.core.caches import house_libraries
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
 
+HELP = """Train, measure and see image classifiers with margin losses (SphereFace, CosFace, ArcFace, AdaFace, ...).
+
+Examples:
+    cifarnet train --dataset digits --arch baseline --epochs 5  # no download
+    cifarnet eval                                               # the newest run
+    cifarnet predict photo.jpg                                  # needs no run
+"""
 app = typer.Typer(
     name="cifarnet",
-    help="Train, measure and see image classifiers with margin losses (SphereFace, CosFace, ArcFace, AdaFace, ...).",
-    no_args_is_help=True,
+    cls=Group,
+    help=HELP,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("complexity")(complexity.complexity)
-app.command("featuremaps")(featuremaps.featuremaps)
+add(app, "train", train.train)
+add(app, "eval", evaluate.evaluate)
+add(app, "predict", predict.predict)
+add(app, "complexity", complexity.complexity)
+add(app, "featuremaps", featuremaps.featuremaps)
 app.add_typer(visualize.app, name="visualize")
-app.command("report")(report.report)
-app.command("doctor")(doctor.doctor)
+add(app, "report", report.report)
+add(app, "runs", runs.runs)
+add(app, "doctor", doctor.doctor)
 
 
 def _show_version(wanted: bool) -> None:
@@ -40,7 +52,12 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (may stand anywhere)."),
 ) -> None:
-    if context.invoked_subcommand != "train" and launched().world > 1:
+    try:
+        os.getcwd()
+    except OSError as error:  # torch could not be loaded
+        raise Refused("the current folder", "it is not there any more", "go to another") from error
+    house_libraries()
+    if context.invoked_subcommand not in ("train", "doctor") and launched().world > 1:
         raise Refused(
             "torchrun",
             f"only train runs in several processes, not {context.invoked_subcommand}",
@@ -55,5 +72,8 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """The entry point of `cifarnet` and `python -m cifarnet`."""
+    guard_streams()
     warnings.showwarning = show_warning
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    drop_output()
+    sys.exit(code)

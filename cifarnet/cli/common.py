@@ -1,48 +1,53 @@
 """Shared by all commands: results on stdout, messages on stderr, errors in one line with their exit code."""
 
-import contextlib
 import errno
 import json
 import math
-import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cifarnet.cli.options import spoken, spoken_error
+from cifarnet.cli.options import how_to_go_on, spoken, spoken_error
+from cifarnet.cli.streams import drop_output, write_message, write_traceback
 from cifarnet.core.distributed import launched
-from cifarnet.core.errors import CifarnetError, printable
+from cifarnet.core.errors import CifarnetError, Interrupted
+from cifarnet.core.launcher import local_number
 from cifarnet.core.signals import Stopped, stoppable
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from cifarnet.cli.terminal import Terminal
 
 NO_MEMORY = "memory: the device has not enough for this; try a smaller --batch-size or --precision bf16"
 LONGEST = 2000  # characters of an error: a name in a hostile file may be as long as the file
 PATIENCE = 10.0  # seconds in which torchrun ends the other processes of a machine when its first one has failed
 
 
-def messages(quiet: bool = False) -> "Console":
+def messages(quiet: bool = False) -> "Terminal":
     """The console of progress and messages: stderr, plain where it is no terminal or NO_COLOR is set."""
-    from rich.console import Console
+    from cifarnet.cli import terminal
 
-    return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return terminal.messages(quiet)
 
 
-def results() -> "Console":
-    """The console of results: stdout. Into a pipe or a file lines are as long as they need to be."""
-    from rich.console import Console
+def results() -> "Terminal":
+    """The console of results: stdout. Into a pipe or a file lines are as long as they need to be, or as COLUMNS says."""
+    from cifarnet.cli import terminal
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    return terminal.results()
+
+
+def print_path(path: str | Path) -> None:
+    """A path that was written, on stdout: one line however long it is, so that it can be copied."""
+    results().say(path, soft_wrap=True)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout; a value that is not finite becomes null, since JSON has no word for it."""
-    print(json.dumps(_finite(document), indent=2))
+    """One JSON document on stdout, in ASCII; a value that is not finite becomes null, since JSON has no word for it."""
+    print(json.dumps(_finite(document), indent=2).replace("\x7f", "\\u007f"))
 
 
 def _finite(value: Any) -> Any:
@@ -63,8 +68,6 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
 
     2: refused before any work, 1: failed during work, 130 and 143: stopped by Ctrl-C and SIGTERM.
     """
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (None where the caller closed it: `>&-`)
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -72,34 +75,29 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
             code = app(args=arguments, prog_name="cifarnet", standalone_mode=False)
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except Interrupted as stop:
+        return _report(how_to_go_on(stop), stop.exit_code, debug, "")
     except CifarnetError as error:
         return _report(spoken_error(error.what, error.why, error.fix), error.exit_code, debug)
     except Stopped as stop:
-        return _report(str(stop), stop.exit_code, debug)
-    except SystemExit as end:  # how the parser ends where the reader of our output went away
-        return end.code if isinstance(end.code, int) else 0
+        return _report(str(stop).replace("SIGINT", "Ctrl-C"), stop.exit_code, debug, "")
+    except SystemExit as end:  # of the parser: after completion, and where the reader of our output went away
+        drop_output()
+        return 141 if isinstance(end.__context__, BrokenPipeError) else end.code if isinstance(end.code, int) else 0
     except BrokenPipeError:  # the reader of our output went away (`| head`): nothing is wrong
-        _drop_output()
+        drop_output()
         return 141
     except OSError as error:
-        _drop_output()
         known = f"{error.filename or 'system'}: {error.strerror or error}"
-        return _report(NO_MEMORY if _memory_ran_out(error) else known, 1, debug)
+        code = 2 if error.errno == errno.ENAMETOOLONG else 1
+        return _report(NO_MEMORY if _memory_ran_out(error) else known, code, debug)
     except Exception as error:
         return _report(*_describe(error), debug)
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A Python warning as one line on stderr, without the source line that it came from."""
-    print(f"warning: {printable(spoken(' '.join(str(message).split())))}", file=sys.stderr)
-
-
-def _drop_output() -> None:
-    """Sends what stdout does not take nowhere: Python would try again at its end, and fail aloud."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    write_message(f"warning: {spoken(' '.join(str(message).split()))}")
 
 
 def _describe(error: Exception) -> tuple[str, int]:
@@ -139,14 +137,12 @@ def _memory_is_limited() -> bool:
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
-def _report(message: str, code: int, debug: bool) -> int:
+def _report(message: str, code: int, debug: bool, kind: str = "error: ") -> int:
     if debug:
-        traceback.print_exc()
-    ranks = launched()
-    if ranks.local > 0:
+        write_traceback()
+    if local_number() > 0:
         # What all ranks of a machine have to say is said by its first; this one's own fault, after a while.
         time.sleep(PATIENCE)
-        message = f"rank {ranks.rank}: {message}"
-    with contextlib.suppress(BrokenPipeError):
-        print(f"error: {printable(message[:LONGEST])}", file=sys.stderr, flush=True)
+        message = f"rank {launched().rank}: {message}"
+    write_message(f"{kind}{message[:LONGEST]}")
     return code

@@ -8,12 +8,15 @@ import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.csv_file import write_rows
+from cifarnet.cli.figures import Overwrite
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.models import ARCHS
+from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from cifarnet.analysis.complexity import Complexity, Timing
+    from cifarnet.cli.terminal import Terminal
 
 CLASSES = 10  # of a model that comes from no checkpoint
 
@@ -22,8 +25,8 @@ def complexity(
     context: typer.Context,
     arch: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHS)}.")] = TrainConfig.arch,
     every: Annotated[bool, typer.Option("--all", help="Every architecture.")] = False,
-    checkpoint: Annotated[Path | None, typer.Option(help="The model of a run folder or checkpoint.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in a pass.")] = 1,
+    run: Annotated[Path | None, typer.Option("--run", help="The model of a run folder or checkpoint.")] = None,
+    batch: Annotated[int, typer.Option(min=1, max=65_536, help="Images in a pass.")] = 1,
     image_size: Annotated[
         int, typer.Option(min=8, max=1024, help="Side of the square input, pixels.")
     ] = TrainConfig.image_size,
@@ -36,15 +39,23 @@ def complexity(
     precision: Annotated[str, typer.Option(help="Of --time: auto, fp32 or bf16.", metavar="auto|fp32|bf16")] = "auto",
     figure: Annotated[Path | None, typer.Option(help="Draw the models (PNG, SVG or PDF).")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
+    overwrite: Overwrite = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """The costs of a model: parameters, MACs and FLOPs (1 MAC = 2 FLOPs), memory, and the ratio to the baseline CNN."""
+    """The costs of a model: parameters, MACs and FLOPs (1 MAC = 2 FLOPs), memory, and the ratio to the baseline CNN.
+
+    Examples:
+        cifarnet complexity --arch resnet50
+        cifarnet complexity --all --csv costs.csv
+        cifarnet complexity --run runs/latest --time
+    """
     given = given_options(context)
-    if checkpoint is not None and given & {"arch", "every", "stem", "image_size"}:
-        raise Refused("--checkpoint", "says itself what the model is", "drop --arch, --all, --stem and --image-size")
+    if run is not None and given & {"arch", "every", "stem", "image_size"}:
+        raise Refused("--run", "says itself what the model is", "drop --arch, --all, --stem and --image-size")
     if every and "arch" in given:
         raise Refused("--all", "takes every architecture", "drop --arch")
-    configs, classes = chosen_configs(arch, every, checkpoint, image_size, stem)
+    figure, csv = (check_output(path, overwrite) if path else None for path in (figure, csv))
+    configs, classes = chosen_configs(arch, every, run, image_size, stem)
     costs = count(configs, classes, batch, skip=every)
     (baseline,) = count([TrainConfig(arch="baseline")], classes, 1)
     times = [time_of(config, classes, batch, device, precision) if measured else None for config, _ in costs]
@@ -58,22 +69,25 @@ def complexity(
         names = [name for name, value in rows[0].items() if not isinstance(value, (dict, tuple, list))]
         write_rows(csv, names, [[row[name] for name in names] for row in rows])
     if json_output:
-        print_json({"mac": "1 MAC = 2 FLOPs", "models": rows})
+        against = {"arch": "baseline", "image_size": baseline[1].image_size, "classes": classes}
+        print_json({"mac": "1 MAC = 2 FLOPs", "ratios_to": against, "models": rows})
         return
-    print_tables(counted, rows, layers, figure)
+    print_tables(results(), counted, rows, baseline[1], layers)
+    if figure is not None:
+        results().say("figure  ", figure, soft_wrap=True)
 
 
 def chosen_configs(
-    arch: str, every: bool, checkpoint: Path | None, image_size: int, stem: str
+    arch: str, every: bool, run: Path | None, image_size: int, stem: str
 ) -> tuple[list[TrainConfig], int]:
     """The models to count, and their number of classes."""
-    if checkpoint is None:
+    if run is None:
         names = list(ARCHS) if every else [arch]
         return [TrainConfig(arch=name, stem=stem, image_size=image_size).check() for name in names], CLASSES
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import find_checkpoint
 
-    path = find_checkpoint(checkpoint)
+    path = find_checkpoint(run)
     assert path is not None
     _, info = load_model(path)
     return [info.config], len(info.classes)
@@ -96,7 +110,7 @@ def count(
         except Refused as error:
             if not skip:
                 raise
-            messages().print(f"left out: {error}", markup=False)
+            messages().say(f"left out: {error}")
     return counted
 
 
@@ -116,22 +130,29 @@ def documented(cost: "Complexity", baseline: "Complexity", timing: "Timing | Non
     return values if timing is None else values | {"time": dataclasses.asdict(timing)}
 
 
-def print_tables(counted: list["Complexity"], rows: list[dict[str, Any]], layers: bool, figure: Path | None) -> None:
-    """The table of models, the layers where they are asked for, and what was not counted."""
+def print_tables(
+    console: "Terminal",
+    costs: list["Complexity"],
+    rows: list[dict[str, Any]],
+    baseline: "Complexity",
+    layers: bool,
+) -> None:
+    """The table of models; with `layers` the layers too, and the operators that are not counted."""
     from cifarnet.cli import cost_tables
+    from cifarnet.core.errors import plural
 
-    console = results()
-    console.print(cost_tables.model_table(rows))
+    console.print(cost_tables.model_table(rows, baseline))
     if "time" in rows[0]:
+        console.print()
         console.print(cost_tables.time_table(rows))
-    if layers:
-        for cost in counted:
-            console.print(cost_tables.layer_table(cost))
-    calls: dict[str, int] = {}
-    for cost in counted:
-        for name, count in cost.uncounted.items():
-            calls[name] = max(calls.get(name, 0), count)
-    listed = ", ".join(f"{name} ({count})" for name, count in calls.items())
-    console.print(f"[dim]uncounted (calls): {listed}[/]", soft_wrap=True)
-    if figure is not None:
-        console.print(f"figure  {figure}", markup=False, soft_wrap=True)
+    without = cost_tables.uncounted(costs)
+    if not layers:
+        kinds = f"{plural(len(without), 'kind')} of operators"
+        console.say((f"not counted: {kinds} without a FLOP formula, which --layers lists", "dim"))
+        return
+    for cost in costs:
+        console.print()
+        console.print(cost_tables.layer_table(cost))
+    console.print()
+    listed = ", ".join(f"{name} ({count})" for name, count in without.items())
+    console.say((f"without a FLOP formula, not counted (calls): {listed}", "dim"))

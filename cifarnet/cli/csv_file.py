@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cifarnet.storage.atomic import write_file
+from cifarnet.storage.output import write_output
 
 # A cell that begins so is computed by spreadsheets (OWASP, "CSV Injection"; the wide forms are taken for the narrow ones).
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
@@ -20,7 +20,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]])
     """
     text = io.StringIO(newline="")
     csv.writer(text).writerows([cell_of(value) for value in row] for row in [header, *rows])
-    write_file(path, encoded(text.getvalue()))
+    write_output(path, encoded(text.getvalue()))
 
 
 def cell_of(value: Any) -> Any:

@@ -4,20 +4,21 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cifarnet import __version__
+from cifarnet.cli.options import spoken_error
+from cifarnet.core.caches import NAME_ONE, cache_folder, can_be_written, nearest_present
 from cifarnet.core.devices import available_devices, device_name, has_bf16, pick_device, pick_precision
+from cifarnet.core.distributed import launched
 from cifarnet.core.errors import CifarnetError
-from cifarnet.data import cache_folder
 from cifarnet.data.request import Request
 from cifarnet.data.sources import cifar
 from cifarnet.losses import kernels
-from cifarnet.storage.run_folder import LATEST, RUNS
+from cifarnet.storage.runs import LATEST, RUNS
 
 PACKAGES = (
     "torch",
@@ -32,6 +33,8 @@ PACKAGES = (
     "rich",
 )
 NOT_BUILT = "the compiled head is not built"
+NOT_USED = "the compiled head is not used"
+FOUND = "found"
 LOW_DISK = 2 << 30  # bytes: an archive of CIFAR and what is unpacked from it, and some checkpoints
 
 
@@ -49,7 +52,7 @@ def examine(data_dir: Path | None = None) -> dict[str, Any]:
         "devices": devices(),
         "backend": backend(),
         "data": data(data_dir),
-        "disk": {str(path): free_bytes(path) for path in (cache_folder(), Path.cwd())},
+        "disk": {str(path): shutil.disk_usage(nearest_present(path)).free for path in (cache(), Path.cwd()) if path},
         "runs": runs(),
     }
     return found | {"problems": problems(found)}
@@ -89,55 +92,54 @@ def devices() -> dict[str, Any]:
 def backend() -> dict[str, Any]:
     """The backend that `--backend auto` chooses, why, and the extension's build ({}: not built)."""
     device = pick_device("auto").type
-    built, asked = kernels.build_info(), os.environ.get("CIFARNET_BACKEND", "")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    asked, built = os.environ.get("CIFARNET_BACKEND") or "auto", kernels.build_info()
+    if asked != "auto":
         try:
-            chosen = kernels._resolve("auto", device, torch.float32)  # resolve() would give its warning only once
+            chosen = kernels._resolve("auto", device, torch.float32)  # resolve() remembers an earlier environment
         except CifarnetError as error:
             return {"auto": None, "why": str(error), "build": built}
-    told = [str(warning.message) for warning in caught if str(warning.message) != kernels.NOT_BUILT]
-    if asked and asked != "auto":
-        why = f"the environment variable CIFARNET_BACKEND says {asked}"
-    elif told:
-        why = told[0]
-    elif chosen == "torch":
-        why = f"the compiled head does not run on {device}" if built or device == "mps" else NOT_BUILT
-    else:
-        why = f"the compiled head is built for this torch and runs on {device}"
-    return {"auto": chosen, "why": why, "build": built}
+        return {"auto": chosen, "why": f"the environment variable CIFARNET_BACKEND says {asked}", "build": built}
+    if device not in ("cpu", "cuda"):
+        return {"auto": "torch", "why": f"the compiled head does not run on {device}", "build": built}
+    problem = kernels.obstacle(device)
+    if problem is None:
+        return {
+            "auto": device,
+            "why": f"the compiled head is built for this torch and runs on {device}",
+            "build": built,
+        }
+    why = NOT_BUILT if problem == kernels.NOT_BUILT else f"{NOT_USED}: {problem}; {kernels.REBUILD}"
+    return {"auto": "torch", "why": why, "build": built}
 
 
 def data(data_dir: Path | None) -> dict[str, Any]:
     """The folders looked in, and where each CIFAR is, or why not; its files are checked by size, an archive by checksum."""
-    folders = [*([data_dir] if data_dir else []), cache_folder()]
+    folders = [path for path in (data_dir, cache()) if path]
     sets: dict[str, str] = {}
+    looked_in = data_dir if data_dir and data_dir.exists() else None
     for name, details in cifar.SETS.items():
         try:
-            cifar.find(details, Request(data_dir, download=False))
-            sets[name] = "found"
+            cifar.find(details, Request(looked_in, download=False))
+            sets[name] = FOUND
         except CifarnetError as error:
-            sets[name] = str(error)
+            sets[name] = spoken_error(error.what, error.why, error.fix)
     return {"folders": {str(path): folder_state(path) for path in folders}, "sets": sets}
 
 
 def folder_state(path: Path) -> str:
     """Is the folder there, and can it be written?"""
-    place = nearest_present(path)
-    usable = place.is_dir() and os.access(place, os.W_OK)
-    if place == path.absolute():
+    usable = can_be_written(path)
+    if os.path.exists(path):
         return "writable" if usable else "not writable"
     return "not there yet" if usable else "not there, and cannot be made"
 
 
-def nearest_present(path: Path) -> Path:
-    """`path`, or the nearest folder above that is there."""
-    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-
-
-def free_bytes(path: Path) -> int:
-    """Room for a file in `path`, in bytes."""
-    return shutil.disk_usage(nearest_present(path)).free
+def cache() -> Path | None:
+    """The cache folder; None where there can be none."""
+    try:
+        return cache_folder()
+    except CifarnetError:
+        return None
 
 
 def runs() -> dict[str, Any]:
@@ -153,16 +155,38 @@ def runs() -> dict[str, Any]:
 def problems(found: dict[str, Any]) -> list[str]:
     """The facts that are likely to be in the way, each with its remedy."""
     listed = [f"{name} is missing: reinstall cifarnet" for name, text in found["versions"].items() if text == "missing"]
-    if found["backend"]["auto"] is None or "not used" in found["backend"]["why"]:
+    if found["backend"]["auto"] is None or NOT_USED in found["backend"]["why"]:
         listed.append(found["backend"]["why"])
     if found["backend"]["why"] == NOT_BUILT:
         listed.append(kernels.NOT_BUILT)
-    for path, state in found["data"]["folders"].items():
-        if state in ("not writable", "not there, and cannot be made") and path == str(cache_folder()):
-            listed.append(f"the cache {path} is {state}: set XDG_CACHE_HOME to a folder that can be written")
+    for check in (launched, cache_folder):
+        try:
+            check()
+        except CifarnetError as error:
+            listed.append(str(error))
+    listed += data_problems(found["data"])
     for path, free in found["disk"].items():
         if free < LOW_DISK:
             listed.append(
                 f"{free >> 20} MB are free for {path}: CIFAR and its archive take 350 MB, a ResNet's checkpoints up to 1 GB"
             )
+    return listed
+
+
+def data_problems(data: dict[str, Any]) -> list[str]:
+    """What is wrong with the folders of data and with the files in them; CIFAR-100 alone is not missed."""
+    listed = []
+    for path, state in data["folders"].items():
+        if path != str(cache()) and state.startswith("not there"):
+            listed.append(f"--data-dir {path}: there is no such folder; name the one that holds the data")
+        elif path == str(cache()) and state in ("not writable", "not there, and cannot be made"):
+            listed.append(f"the cache {path} is {state}: {NAME_ONE}")
+    absent = [name for name, state in data["sets"].items() if f"{cifar.SETS[name].title}: not in" in state]
+    listed += [state for name, state in data["sets"].items() if state != FOUND and name not in absent]
+    if "cifar10" in absent:
+        names = " and ".join(cifar.SETS[name].title for name in absent)
+        listed.append(
+            f"{names} not found: train downloads what it needs; without a network fetch it elsewhere (the lines under data say "
+            "how) and name its folder with --data-dir, or try --dataset digits, which needs no files"
+        )
     return listed

@@ -12,17 +12,16 @@ import typer
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results
 from cifarnet.cli.csv_file import write_rows
-from cifarnet.cli.figures import spared
-from cifarnet.core.errors import printable
+from cifarnet.cli.figures import Overwrite, destination, spared
+from cifarnet.cli.run_option import Run
+from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def evaluate(
-    run: Annotated[
-        Path | None, typer.Argument(help="A run folder or checkpoint (default: runs/latest).", show_default=False)
-    ] = None,
+    run: Run = None,
     dataset: Annotated[
         str | None, typer.Option(help="cifar10, cifar100, digits, folder, webdataset (default: the run's).")
     ] = None,
@@ -31,7 +30,7 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="test, train, or val (what the run held out).")] = "test",
     tta: Annotated[bool, typer.Option("--tta", help="Average each image's logits with its mirror image's.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a forward pass.")] = 500,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images a forward pass.")] = 500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[
         str | None, typer.Option(help="auto, fp32, bf16 (default: the run's, or auto if slower here).")
@@ -43,12 +42,21 @@ def evaluate(
     predictions: Annotated[
         Path | None, typer.Option(help="Write label, prediction and probabilities of each image (CSV).")
     ] = None,
+    overwrite: Overwrite = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion."""
+    """Measure a trained model: accuracy, precision, recall, F1, AUROC, AUPRC, calibration, confusion.
+
+    Examples:
+        cifarnet eval                                   # the newest run
+        cifarnet eval runs/latest --tta --csv classes.csv
+    """
+    from cifarnet.cli.headline import say_opened
     from cifarnet.cli.progress import load_shown
     from cifarnet.engine.evaluate import measure, open_for_evaluation
 
+    csv, predictions = (check_output(path, overwrite) if path else None for path in (csv, predictions))
+    asked = destination(figure, Path("x"), "", overwrite) if figure else None
     opened = open_for_evaluation(
         run,
         tta=tta,
@@ -61,11 +69,13 @@ def evaluate(
         precision=precision,
         load=partial(load_shown, messages()),
     )
-    with messages().status(f"evaluating {printable(opened.path)} on {len(opened.loader.split):,} samples"):
+    say_opened(messages(), opened, named=run is not None)
+    with messages().status("evaluating"):
         found = measure(opened, tta)
     document, drawn = found.document, None
     if found.logits is not None and found.labels is not None:
-        drawn = figure or opened.path.parent / ("confusion.png" if split == "test" else f"confusion-{split}.png")
+        name = "confusion" if split == "test" else f"confusion-{split}"
+        drawn = asked or destination(None, opened.path, name, overwrite)
         title = title_of(replace(opened.info.config, dataset=opened.dataset), split)
         if not draw_confusion(document, drawn, title, asked=figure is not None):
             drawn = None
@@ -73,14 +83,19 @@ def evaluate(
             write_classes(csv, document)
         if predictions is not None:
             write_predictions(predictions, found.logits, found.labels, opened.info.classes)
-    print_json(document) if json_output else print_scores(document, drawn)
+    if json_output:
+        print_json(document)
+        return
+    from cifarnet.cli.tables import print_scores
+
+    print_scores(results(), document, str(drawn or ""))
 
 
 def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: bool) -> bool:
     """Draws the confusion matrix; True where it is there. One whose file the user did not name is only warned of."""
 
     def warn(text: str) -> None:
-        messages().print(f"warning: {printable(text)}", markup=False)
+        messages().remark("warning", text)
 
     # Beside a checkpoint on a medium that cannot be written the scores are good all the same.
     with nullcontext() if asked else spared(path.name, warn):
@@ -89,25 +104,6 @@ def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: boo
         confusion.draw(scores["confusion"], [row["name"] for row in scores["classes"]], path, title=title)
         return True
     return False
-
-
-def print_scores(document: dict[str, Any], figure: Path | None) -> None:
-    """The tables of an evaluation, on stdout; of many classes the few scores alone."""
-    from rich.text import Text
-
-    from cifarnet.cli import tables
-
-    console = results()
-    for name, value in tables.score_rows(document):
-        console.print(f"[dim]{name:<32}[/]{value}")
-    if "confusion" not in document:
-        return
-    console.print(tables.class_table(document))
-    if len(document["classes"]) <= 20:
-        for table in tables.confusion_tables(document, console.width):
-            console.print(table)
-    if figure is not None:
-        console.print(Text.assemble((f"{'confusion matrix':<32}", "dim"), printable(figure)), soft_wrap=True)
 
 
 def write_classes(path: Path, scores: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """`cifarnet featuremaps IMAGE`: an image -> what each layer makes of it, and Grad-CAM on request."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import messages, print_json, printable
+from cifarnet.cli.common import messages, print_json, print_path
+from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
-from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.errors import Failed, Refused, plural, printable
 from cifarnet.models import find_arch
 
 if TYPE_CHECKING:
@@ -22,10 +24,13 @@ CAM_SIDE = 224  # pixels at which an image is shown under its heat map
 
 
 def featuremaps(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
-    checkpoint: Annotated[
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="Image files, or folders with --recursive.", show_default=False),
+    ],
+    run: Annotated[
         Path | None,
-        typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package)."),
+        typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
     layer: Annotated[
         list[str] | None, typer.Option(help="A layer to draw; may be given again (default: each stage).")
@@ -42,17 +47,24 @@ def featuremaps(
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
     out: Annotated[Path, typer.Option(help="Folder; each image gets one of its own inside.")] = Path("featuremaps"),
+    overwrite: Overwrite = False,
     title: Annotated[str | None, typer.Option(help="What stands above (default: model, loss, data set).")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM."""
+    """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM.
+
+    Examples:
+        cifarnet featuremaps photo.jpg
+        cifarnet featuremaps photo.jpg --grad-cam --run runs/latest --out maps
+    """
     from cifarnet.analysis.plots.titles import title_of
+    from cifarnet.cli.headline import say_model
     from cifarnet.data.images.decode import find_images
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
     files = find_images(images, recursive)
-    path, note = default_checkpoint(checkpoint)
+    path = default_checkpoint(run)
     model, info = load_model(path)
     if target is not None and target not in info.classes:
         raise Refused("--class", f"the model has no class '{target}'", f"choose from {', '.join(info.classes[:100])}")
@@ -60,18 +72,21 @@ def featuremaps(
         raise Refused("--class", "names the class of --grad-cam", "add --grad-cam")
     if out.is_file():
         raise Refused(str(out), "is a file", "name a folder with --out")
-    if note:
-        messages().print(note)
+    say_model(messages(), path, model, info, named=run is not None)
     figures = ImageFigures(model, info, layer or [], channels, crop, grad_cam, target, title or title_of(info.config))
-    documents = draw_all(figures, files, out, quiet=json_output)
+    documents = draw_all(figures, files, out, overwrite, quiet=json_output)
     if json_output:
         print_json({"checkpoint": str(path), "images": documents})
     if bad := len(files) - len(documents):
-        raise Failed("featuremaps", f"{bad} of {len(files)} files could not be used", "see the lines above")
+        raise Failed("featuremaps", f"{bad} of {plural(len(files), 'file')} could not be used", "see the lines above")
 
 
-def draw_all(figures: "ImageFigures", files: Sequence[Path], out: Path, quiet: bool) -> list[dict[str, Any]]:
+def draw_all(
+    figures: "ImageFigures", files: Sequence[Path], out: Path, overwrite: bool, quiet: bool
+) -> list[dict[str, Any]]:
     """Draws each image into its folder in `out` and prints the paths, unless `quiet`; one that is no image is named.
+
+    A folder that is there already is used with `overwrite` only, else one with a number.
 
     Returns:
         the file and the figures of each image that was drawn, as plain JSON values.
@@ -80,23 +95,23 @@ def draw_all(figures: "ImageFigures", files: Sequence[Path], out: Path, quiet: b
 
     documents, folders = [], set[Path]()
     for file in files:
-        folder = free_folder(out / (file.stem or "image"), folders)
+        folder = free_folder(out / (file.stem or "image"), folders, overwrite)
         try:
             done = [str(figure) for figure in figures.draw(file, folder)]
         except ImageError as error:
-            messages().print(f"error: {spoken(str(error))}", markup=False)
+            messages().remark("error", spoken(str(error)))
             continue
         documents.append({"image": str(file), "figures": done})
         if not quiet:
             for figure in done:
-                print(printable(figure))
+                print_path(figure)
     return documents
 
 
-def free_folder(wanted: Path, taken: set[Path]) -> Path:
-    """`wanted`, with a number where another image of this call has that name already."""
+def free_folder(wanted: Path, taken: set[Path], overwrite: bool) -> Path:
+    """`wanted`, with a number where another image of this call, or without `overwrite` of an earlier one, has that name."""
     folder, count = wanted, 1
-    while folder in taken:
+    while folder in taken or (not overwrite and os.path.lexists(folder)):
         count += 1
         folder = wanted.with_name(f"{wanted.name}-{count}")
     taken.add(folder)
@@ -129,7 +144,7 @@ class ImageFigures:
 
         image, warnings = read_image(file, self.info.config.image_size, crop=self.crop)
         for warning in warnings:
-            messages().print(f"warning: {printable(warning)}", markup=False)
+            messages().remark("warning", warning)
         row, name = find_arch(self.info.config.arch), printable(file.name)
         pixels = normalize(image, self.info.mean, self.info.std)
         maps = feature_maps(self.model, pixels, self.layers or row.feature_layers)

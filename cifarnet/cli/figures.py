@@ -5,21 +5,32 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from cifarnet.core.errors import CifarnetError, Refused
-from cifarnet.storage.atomic import write_file
+from cifarnet.storage.output import check_output, free_name, write_output
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
 
 
-def destination(out: Path | None, checkpoint: Path, name: str) -> Path:
-    """Where a figure goes: `out`, or `name`.png beside the checkpoint; checked before any work.
+def destination(out: Path | None, checkpoint: Path, name: str, overwrite: bool) -> Path:
+    """Where a figure goes: `out`; else `name`.png in the run's folder, or of a checkpoint without one in the current folder.
+
+    In a run's folder the figure of that name is replaced; elsewhere one without a name from the user gets a free one.
 
     Raises:
-        Refused: the suffix names no format, or a folder is in the way.
+        Refused: the suffix names no format, something is in the way, a file is there and `overwrite` is not given.
     """
     from cifarnet.analysis.plots.style import check_path
 
-    return check_path(out or checkpoint.parent / f"{name}.png")
+    if out is not None:
+        return check_output(check_path(out), overwrite)
+    if (checkpoint.parent / "config.json").is_file():
+        return checkpoint.parent / f"{name}.png"
+    path = Path(f"{name}.png")
+    return path if overwrite else free_name(path)
 
 
 @contextlib.contextmanager
@@ -33,10 +44,11 @@ def spared(name: str, warn: Callable[[str], object]) -> Iterator[None]:
         warn(f"{name} is not drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def check_numbers_path(path: Path | None) -> None:
-    """Refuses a --data-out that is neither JSON nor NPZ."""
+def numbers_path(path: Path | None, overwrite: bool) -> Path | None:
+    """Where --data-out goes, checked before any work. Raises Refused: neither JSON nor NPZ; else as `check_output`."""
     if path is not None and path.suffix not in (".json", ".npz"):
         raise Refused("--data-out", f"'{path.suffix}' is no format for numbers", "end the name in .json or .npz")
+    return check_output(path, overwrite) if path is not None else None
 
 
 def write_numbers(path: Path | None, numbers: Mapping[str, Any]) -> None:
@@ -56,7 +68,7 @@ def write_numbers(path: Path | None, numbers: Mapping[str, Any]) -> None:
         arrays: Any = {name: np.asarray(value) for name, value in flat(numbers)}
         np.savez_compressed(buffer, **arrays)
         data = buffer.getvalue()
-    write_file(path, data)
+    write_output(path, data)
 
 
 def plain(value: Any) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 from cifarnet.analysis.embedding import choose_balanced
 from cifarnet.analysis.features import Embeddings, embed
 from cifarnet.cli.common import messages
+from cifarnet.cli.headline import say_opened
 from cifarnet.cli.progress import load_shown
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.data import Loader
 from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.models.checkpoint import load_model
@@ -42,13 +43,15 @@ def open_samples(run: Path | None, data_dir: str | None, split: str, samples: in
         path, model, info, split, data_dir=data_dir, device=device, load=partial(load_shown, messages())
     )
     images = opened.loader.split
-    if not 0 < samples < len(images):
-        return opened
-    part: Any = images.subset(choose_balanced(images.labels.cpu(), samples, seed))
-    return replace(opened, loader=Loader(part, 500, opened.device, mean=info.mean, std=info.std, shuffle=False))
+    if 0 < samples < len(images):
+        part: Any = images.subset(choose_balanced(images.labels.cpu(), samples, seed))
+        chosen = Loader(part, 500, opened.device, mean=info.mean, std=info.std, shuffle=False)
+        opened = replace(opened, loader=chosen)
+    say_opened(messages(), opened, named=run is not None)
+    return opened
 
 
 def embed_images(opened: Opened) -> Embeddings:
     """Features, logits and labels of the images, with a line on stderr while it lasts."""
-    with messages().status(f"{len(opened.loader.split):,} images through {opened.info.config.arch}"):
+    with messages().status(f"{plural(len(opened.loader.split), 'image')} through {opened.info.config.arch}"):
         return embed(opened.model, opened.loader.epoch(0), opened.device, opened.precision)

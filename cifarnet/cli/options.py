@@ -3,18 +3,19 @@
 import dataclasses
 import inspect
 import re
+import shlex
 from typing import Annotated, Any
 
 import typer
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import Refused
-from cifarnet.losses.registry import LOSSES, Constant, flag_constants
+from cifarnet.core.errors import Interrupted, Refused
+from cifarnet.losses.registry import LOSSES, Constant, flag_constants, range_of
 
 # Arguments of the library's calls that are options of the commands, besides the configuration's fields.
 # fmt: off
 ARGUMENTS = {
-    "animate", "channels", "checkpoint", "config", "crop", "csv", "data_out", "dims", "figure", "grad_cam",
+    "animate", "channels", "config", "crop", "csv", "data_out", "dims", "figure", "grad_cam",
     "init_from", "layer", "method", "metric", "neighbors", "out", "overwrite", "predictions", "project", "recipe",
     "recursive", "resume", "samples", "split",
 }
@@ -28,14 +29,24 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def typed(name: str, value: Any) -> str:
+    """An argument with its value as it can be typed: `--lr 0.1`, `--no-normalize`, `--data-dir 'my data'`."""
+    text = str(value)
+    if name not in SPOKEN:
+        return f"--loss-option {name}={text.lower()}"
+    if text in ("True", "False"):
+        return flag(name if text == "True" else f"no_{name}")
+    return f"{flag(name)} {shlex.quote(text)}"
+
+
 def spoken(text: str) -> str:
     """A message of the library for the command line: `lr` in backticks -> --lr, `loss=ce` -> --loss ce."""
 
     def as_flag(found: re.Match[str]) -> str:
         name, value = found.groups()
-        if name in SPOKEN:
-            return flag(name) + (f" {value}" if value else "")
-        return f"--loss-option {name}={value or ''}".rstrip("=") if name in all_constants() else found[0]
+        if name not in SPOKEN and name not in all_constants():
+            return found[0]
+        return typed(name, value) if value else flag(name) if name in SPOKEN else f"--loss-option {name}"
 
     return QUOTED.sub(as_flag, text)
 
@@ -44,6 +55,13 @@ def spoken_error(what: str, why: str, fix: str) -> str:
     """An error's line for the command line; `what` may be an argument's bare name."""
     subject = spoken(f"`{what}`") if what in SPOKEN or what in all_constants() else spoken(what)
     return f"{subject}: {spoken(why)}; {spoken(fix)}" if fix else f"{subject}: {spoken(why)}"
+
+
+def how_to_go_on(stop: Interrupted) -> str:
+    """The line after Ctrl-C or SIGTERM in a training: what is saved, and the command that goes on."""
+    by = "Ctrl-C" if stop.by == "SIGINT" else stop.by
+    command = f"cifarnet train --resume --out {shlex.quote(str(stop.folder))}"
+    return f"stopped by {by} in epoch {stop.epoch}, step {stop.step}; everything is saved, go on with: {command}"
 
 
 def all_constants() -> set[str]:
@@ -64,7 +82,9 @@ def loss_flags(panel: str) -> list[inspect.Parameter]:
 def _parameter(name: str, constant: Constant, panel: str) -> inspect.Parameter:
     kind: Any = bool if isinstance(constant.default, bool) else str | None if constant.auto else float | None
     default = False if kind is bool else None
-    option = typer.Option(help=constant.help, rich_help_panel=panel, show_default=kind is bool)
+    values = range_of(name)
+    text = f"{constant.help} ({values})" if values else constant.help
+    option = typer.Option(help=text, rich_help_panel=panel, show_default=kind is bool)
     annotation = Annotated[kind, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -73,8 +93,8 @@ def number_or_text(text: Any) -> Any:
     """ "0.3" -> 0.3, "true" -> True; anything else stays as it is, for the row's own check."""
     if not isinstance(text, str):
         return text
-    if text in ("true", "false"):
-        return text == "true"
+    if text.lower() in ("true", "false", "auto"):
+        return {"true": True, "false": False}.get(text.lower(), "auto")
     try:
         return float(text)
     except ValueError:

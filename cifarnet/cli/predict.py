@@ -6,31 +6,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import messages, print_json, printable, results
+from cifarnet.cli.common import messages, print_json, results
 from cifarnet.cli.csv_file import write_rows
+from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
-from cifarnet.core.errors import Failed
+from cifarnet.core.errors import Failed, plural
+from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from cifarnet.engine.predict import Prediction
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders with --recursive.", show_default=False)],
-    checkpoint: Annotated[
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE", help="Image files, or folders with --recursive.", show_default=False),
+    ],
+    run: Annotated[
         Path | None,
-        typer.Option(help="A run folder or checkpoint (default: runs/latest, else the weights in the package)."),
+        typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    top: Annotated[int, typer.Option(min=1, max=10**7, help="How many classes to name.")] = 3,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look for images inside folders.")] = False,
     crop: Annotated[
         bool, typer.Option("--crop", help="Cut a centred square out of the image (default: squeeze it).")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     csv: Annotated[Path | None, typer.Option(help="Also write a line an image to this file.")] = None,
+    overwrite: Overwrite = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Name what is in pictures: class and probability of each, several files in one batch."""
+    """Name what is in pictures: class and probability of each, several files in one batch.
+
+    Examples:
+        cifarnet predict photo.jpg
+        cifarnet predict photos --recursive --run runs/latest --csv photos.csv
+    """
+    from cifarnet.cli.headline import say_model
     from cifarnet.core.devices import pick_device
     from cifarnet.data.images.decode import find_images
     from cifarnet.engine.predict import predict_images
@@ -38,18 +50,18 @@ def predict(
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
     target = pick_device(device)
+    csv = check_output(csv, overwrite) if csv is not None else None
     files = find_images(images, recursive)
-    path, note = default_checkpoint(checkpoint)
+    path = default_checkpoint(run)
     model, info = load_model(path)
     console = messages()
-    if note:
-        console.print(note)
+    say_model(console, path, model, info, named=run is not None)
     predictions = list(predict_images(model, info, files, top=top, crop=crop, device=target))
     for prediction in predictions:
         for warning in prediction.warnings:
-            console.print(f"warning: {printable(warning)}", markup=False)
+            console.remark("warning", warning)
         if prediction.error:
-            console.print(f"error: {spoken(prediction.error)}", markup=False)
+            console.remark("error", spoken(prediction.error))
     good = [prediction for prediction in predictions if prediction.error is None]
     if csv is not None:
         write_csv(csv, good)
@@ -61,7 +73,7 @@ def predict(
         results().print(prediction_table([asdict(prediction) for prediction in good]))
     bad = len(predictions) - len(good)
     if bad:
-        raise Failed("predict", f"{bad} of {len(predictions)} files could not be used", "see the lines above")
+        raise Failed("predict", f"{bad} of {plural(len(predictions), 'file')} could not be used", "see the lines above")
 
 
 def write_csv(path: Path, predictions: list["Prediction"]) -> None:

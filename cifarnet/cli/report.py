@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import messages, printable
+from cifarnet.cli.common import messages, print_path
+from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
 from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.data.registry import DATASETS
+from cifarnet.storage.output import check_output, free_name, write_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,12 +20,18 @@ if TYPE_CHECKING:
     from cifarnet.analysis.report.results import Result
     from cifarnet.analysis.report.tables import Pair
 
+DEFAULT = Path("report.md")
+
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="report.md, .html (one file, pictures inside) or .tex.")] = Path(
-        "report.md"
-    ),
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN", help="Folders of finished runs.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A file in .md, .html (one file, pictures inside) or .tex (default: report.md)."),
+    ] = None,
+    overwrite: Overwrite = False,
     title: Annotated[str, typer.Option(help="The document's title.")] = "Runs of cifarnet",
     note: Annotated[str, typer.Option(help="What the reader must know of the data.")] = "",
     data_dir: Annotated[
@@ -34,27 +42,32 @@ def report(
     ] = True,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
 ) -> None:
-    """Put runs side by side: scores, published numbers, paired tests, costs, curves, confusion matrices."""
+    """Put runs side by side: scores, published numbers, paired tests, costs, curves, confusion matrices.
+
+    Examples:
+        cifarnet report runs/latest
+        cifarnet report runs/* --out report.html
+    """
     from cifarnet.analysis.report import build, read_results, render
     from cifarnet.analysis.report.document import renderer
-    from cifarnet.storage.atomic import write_file
 
-    renderer(out)  # a suffix that is no format is refused before any work
-    if out.is_dir():
-        raise Refused(str(out), "is a folder", "name a file")
+    if not runs:
+        raise Refused("report", "no run is named", "for example: cifarnet report runs/latest")
+    renderer(out or DEFAULT)  # a suffix that is no format is refused before any work
+    out = check_output(out or (DEFAULT if overwrite else free_name(DEFAULT)), overwrite)
     results, left_out = read_results(runs)
     if len(left_out) == 1 and not results:
         raise left_out[0]
     notes = [f"left out: {spoken(str(error))}" for error in left_out]
     for note_of_run in [*notes, *(warning for result in results for warning in result.warnings)]:
-        messages().print(f"warning: {printable(note_of_run)}", markup=False)
+        messages().remark("warning", note_of_run)
     if not results:
         raise Refused("report", f"none of {len(left_out)} runs can be reported", "see the lines above")
     pairs = paired_tests(results, data_dir, device) if test else []
     pictures = out.parent / (re.sub(r"[^\w.-]", "_", out.stem) + "_files")  # a name that LaTeX can read too
     blocks = build(results, pairs, pictures, note)
-    write_file(out, render(title, blocks, out).encode())
-    print(out)
+    write_output(out, render(title, blocks, out).encode())
+    print_path(out)
 
 
 def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> list["Pair"]:
@@ -95,6 +108,6 @@ def right_images(result: "Result", data_dir: str | None, device: str) -> "Tensor
     try:
         images = embed_images(open_samples(result.path, data_dir, "test", 0, 0, device))
     except CifarnetError as error:
-        messages().print(f"warning: {printable(str(error))}", markup=False)
+        messages().remark("warning", str(error))
         return error.why
     return images.predictions == images.labels

@@ -1,15 +1,17 @@
-"""Numbers -> Rich tables."""
+"""Scores and predictions -> tables."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.cells import cell_len, set_cell_size
-from rich.table import Table
-from rich.text import Text
+from cifarnet.cli.table import Column, Facts, Table
+from cifarnet.cli.terminal import Cell, Terminal
+from cifarnet.core.errors import plural
 
-from cifarnet.core.errors import printable
+MATRIX_CLASSES = 20  # of more the confusion matrix is no screen but a picture
+LEFT_OUT = "the confusion matrix does not fit here: see the picture, or --json"
 
-CELL, ROW_NAME = 5, 16  # characters of a cell of the confusion matrix, and at most of the name before a row
+if TYPE_CHECKING:
+    from cifarnet.storage.runs import RunFacts
 
 
 def percent(value: float | None) -> str:
@@ -17,23 +19,31 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f}%"
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
+def print_summary(console: Terminal, summary: dict[str, Any]) -> None:
     """The end of a training run."""
-    test = summary["test"]
-    title = f"{summary['arch']} · {summary['loss']} · {summary['dataset']} · {summary['epochs']} epochs"
-    table = Table(title=title, box=box.SIMPLE_HEAD, show_header=False, title_justify="left", title_style="bold")
-    table.add_column(style="dim")
-    table.add_column()
-    for name, value in score_rows(test):
-        table.add_row(name, value)
-    table.add_row("run", Text(summary["run"]))
-    table.add_row("checkpoint", Text(summary["checkpoint"]))
-    return table
+    epochs = plural(summary["epochs"], "epoch")
+    console.say((f"{summary['arch']} · {summary['loss']} · {summary['dataset']} · {epochs}", "bold"))
+    rows = [*score_rows(summary["test"]), ("run", summary["run"]), ("checkpoint", summary["checkpoint"])]
+    console.print(Facts(rows))
 
 
-def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
+def runs_table(runs: "Sequence[RunFacts]") -> Table:
+    """A row a run."""
+    columns = [Column("run", number=False), Column("recipe", 5, number=False), Column("model", 2, number=False)]
+    columns += [Column("loss", 3, number=False), Column("data", 4, number=False), Column("seed", 6), Column("accuracy")]
+    columns += [Column("epochs", 1), Column("state", number=False), Column("started", 7)]
+    rows = []
+    for facts in runs:
+        epochs, started = f"{facts.epochs_done}/{facts.epochs_asked}", facts.started[:16].replace("T", " ")
+        rows.append([facts.name, facts.recipe or "–", facts.arch, facts.loss, facts.dataset, str(facts.seed)])
+        rows[-1] += [percent(facts.accuracy), epochs, facts.state, started]
+    return Table(columns, rows)
+
+
+def score_rows(scores: dict[str, Any]) -> list[tuple[str, Cell]]:
     """Name and value of each score of a split."""
-    rows = [("accuracy", f"[bold]{percent(scores['accuracy'])}[/] of {scores['images']:,} images")]
+    rows: list[tuple[str, Cell]] = []
+    rows.append(("accuracy", (f"{percent(scores['accuracy'])} of {plural(scores['images'], 'image')}", "bold")))
     if "confusion" not in scores:  # of many classes little is measured
         return [*rows, ("loss", f"{scores['loss']:.4f}")]
     if scores["top5"] is not None:
@@ -51,67 +61,67 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
 
 def class_table(scores: dict[str, Any]) -> Table:
     """Precision, recall and F1 of each class."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("class")
-    for name in ("precision", "recall", "F1", "images"):
-        table.add_column(name, justify="right")
-    for row in scores["classes"]:
-        cells = (percent(row["precision"]), percent(row["recall"]), percent(row["f1"]), f"{row['images']:,}")
-        table.add_row(Text(printable(row["name"])), *cells)
-    return table
+    columns = [Column("class", number=False)]
+    columns += [Column(name, drop) for name, drop in (("precision", 2), ("recall", 3), ("F1", 0), ("images", 1))]
+    rows = [
+        (row["name"], percent(row["precision"]), percent(row["recall"]), percent(row["f1"]), f"{row['images']:,}")
+        for row in scores["classes"]
+    ]
+    return Table(columns, rows)
 
 
-def confusion_tables(scores: dict[str, Any], width: int) -> list[Table]:
+def confusion_table(scores: dict[str, Any], terminal: Terminal) -> Table | None:
     """The row-normalised confusion matrix in percent: rows the true class, columns the predicted one.
 
-    As many tables, one below the other, as it takes for all digits to stand in `width` characters.
+    The columns are headed by the names of the classes, or by numbers where that takes too much room; None where even those
+    do not fit the terminal, or there are many classes: a part of a matrix is none.
     """
-    names = [printable(row["name"]) for row in scores["classes"]]
-    column = min(ROW_NAME, max(map(cell_len, names)))
-    at_once = max(1, (width - column - 2) // (CELL + 1))
-    return [
-        confusion_part(scores["confusion"], names, range(start, min(start + at_once, len(names))))
-        for start in range(0, len(names), at_once)
-    ]
+    names = [row["name"] for row in scores["classes"]]
+    if len(names) > MATRIX_CLASSES:
+        return None
+    numbers = [str(index) for index in range(len(names))]
+    labelled = [f"{index:>{len(numbers[-1])}} {name}" for index, name in enumerate(names)]
+    for heads, labels in ((names, names), (numbers, labelled)):
+        columns = [Column("", number=False), *(Column(name) for name in heads)]
+        rows: list[list[Cell]] = []
+        for index, (label, row) in enumerate(zip(labels, scores["confusion"], strict=True)):
+            total = max(sum(row), 1)
+            rows.append([label, *(_cell(count / total, column == index) for column, count in enumerate(row))])
+        table = Table(columns, rows, ("true class ↓, predicted →, % of the row", "dim"), gap=1)
+        if table.fits(terminal):
+            return table
+    return None
 
 
-def confusion_part(counts: list[list[int]], names: list[str], columns: range) -> Table:
-    """Some of the columns of the confusion matrix."""
-    title = "true class ↓, predicted →, % of the row" if columns.start == 0 else ""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_style="dim", padding=0)
-    table.add_column("", no_wrap=True, overflow="ellipsis", max_width=ROW_NAME)
-    for predicted in columns:
-        head = Text(set_cell_size(names[predicted], CELL).rstrip())
-        table.add_column(head, justify="right", no_wrap=True, min_width=CELL)
-    for index, (name, row) in enumerate(zip(names, counts, strict=True)):
-        total = max(sum(row), 1)
-        table.add_row(Text(name), *(_cell(row[column] / total, column == index) for column in columns))
-    return table
-
-
-def _cell(part: float, diagonal: bool) -> str:
+def _cell(part: float, diagonal: bool) -> Cell:
     if part == 0:
-        return "[dim]·[/]"
-    text = f"{100 * part:.1f}".replace("100.0", "100")
-    return f"[bold green]{text}[/]" if diagonal else (f"[red]{text}[/]" if part >= 0.05 else text)
+        return "·", "dim"
+    return f"{100 * part:.1f}", "bold green" if diagonal else "red" if part >= 0.05 else ""
+
+
+def print_scores(console: Terminal, scores: dict[str, Any], figure: str) -> None:
+    """The tables of an evaluation; of many classes the few scores alone."""
+    console.print(Facts(score_rows(scores)))
+    if "confusion" not in scores:
+        return
+    console.print()
+    console.print(class_table(scores))
+    console.print()
+    matrix = confusion_table(scores, console)
+    console.print(matrix if matrix else console.text((LEFT_OUT, "dim")))
+    if figure:
+        console.print()
+        console.print(Facts([("confusion matrix", figure)]))
 
 
 def prediction_table(records: list[dict[str, Any]]) -> Table:
     """File, class and probability of each prediction."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("image", overflow="fold")
-    table.add_column("class")
-    table.add_column("probability", justify="right")
-    table.add_column("")
+    columns = [Column("image", number=False), Column("class", number=False)]
+    columns += [Column("probability"), Column("", drop=1, number=False)]
+    rows: list[list[Cell]] = []
     for record in records:
-        name = printable(record["file"])
         for rank, (label, probability) in enumerate(zip(record["classes"], record["probabilities"], strict=True)):
-            style = "bold" if rank == 0 else "dim"
-            bar = "█" * round(20 * probability)
-            table.add_row(
-                Text(name if rank == 0 else ""),
-                Text(printable(label), style),
-                Text(f"{100 * probability:.2f}%", style),
-                f"[cyan]{bar}[/]",
-            )
-    return table
+            style = "dim" if rank else "bold"
+            value, bar = percent(probability), "█" * round(20 * probability)
+            rows.append(["" if rank else record["file"], (label, style), (value, style), (bar, "cyan")])
+    return Table(columns, rows)

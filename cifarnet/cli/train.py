@@ -2,14 +2,17 @@
 
 import dataclasses
 import inspect
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
-from cifarnet.cli.options import flag, given_constants, loss_flags, spoken
+from cifarnet.cli.grammar import HelpAll
+from cifarnet.cli.options import given_constants, loss_flags, spoken, typed
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
@@ -18,8 +21,17 @@ from cifarnet.engine.recipes import RECIPES, recipe_values
 from cifarnet.losses import LOSSES
 from cifarnet.models.registry import ARCHS
 
+if TYPE_CHECKING:
+    from cifarnet.cli.watcher import TerminalWatcher
+
 # Tables whose rows are the values of an option: its help names them.
 ROWS: dict[str, Mapping[str, Any]] = {"arch": ARCHS, "loss": LOSSES, "dataset": DATASETS}
+# What --help shows, in this order; all others have a panel of their own, which --help-all shows.
+BASIC = (
+    "arch", "loss", "dataset", "data_dir", "recipe", "epochs", "batch_size", "lr", "seed", "device", "out", "resume",
+    "dry_run", "help_all",
+)  # fmt: skip
+MORE = "More of the run"
 
 
 def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -30,16 +42,21 @@ def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
             own += loss_flags(item.metadata["group"])
             continue
         choices = item.metadata["bounds"].choices
+        values = item.metadata["bounds"].range if not choices else ""
         option = typer.Option(
-            help=spoken(item.metadata["help"]) + (f": {', '.join(ROWS[item.name])}" if item.name in ROWS else ""),
-            rich_help_panel=item.metadata["group"],
+            help=spoken(item.metadata["help"])
+            + (f": {', '.join(ROWS[item.name])}" if item.name in ROWS else "")
+            + (f" ({values})" if values else ""),
+            rich_help_panel=None if item.name in BASIC else item.metadata["group"],
             show_default=item.default is not None,
-            metavar="|".join(choices) if choices else None,
+            metavar="|".join(choices) if choices and len(choices) == 2 else None,
         )
         annotation = Annotated[item.type, option]  # type: ignore[name-defined]
         own.append(
             inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=annotation)
         )
+    place = {name: number for number, name in enumerate(("context", *BASIC))}
+    own.sort(key=lambda parameter: place.get(parameter.name, len(place)))
     function.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
     return function
@@ -50,28 +67,54 @@ def train(
     context: typer.Context,
     *,
     recipe: Annotated[str, typer.Option(help=f"A named set of values: {', '.join(RECIPES)}.")] = "report",
-    config: Annotated[Path | None, typer.Option(help="A JSON file of options (config.json of a run).")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A JSON file of options (config.json of a run).", rich_help_panel=MORE)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run's folder (default: runs/<arch>-<loss>-<dataset>-<n>).")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out (default: runs/latest).")
+        bool, typer.Option("--resume", help="Go on with the run in --out (default: the newest).")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again in a folder that holds a run.")] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Start from the weights of a checkpoint or run.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again in a folder that holds a run.", rich_help_panel=MORE)
+    ] = False,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Start from the weights of a checkpoint or run.", rich_help_panel=MORE)
+    ] = None,
     animate: Annotated[
-        bool, typer.Option("--animate", help="Draw the sphere after each epoch and a GIF of it (--embed-dim 2 or 3).")
+        bool,
+        typer.Option(
+            "--animate",
+            help="Draw the sphere after each epoch and a GIF of it (--embed-dim 2 or 3).",
+            rich_help_panel=MORE,
+        ),
     ] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the summary.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON document.", rich_help_panel=MORE)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, how long it takes here and what it writes.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only the summary.", rich_help_panel=MORE)
+    ] = False,
+    help_all: HelpAll = False,
     **options: Any,
 ) -> None:
     """Train a classifier: options in, a run folder with checkpoints, metrics and figures out.
 
     Values come from the recipe, then from --config, then from the flags given here. Without any, the report's protocol.
+
+    Examples:
+        cifarnet train --dataset digits --arch baseline --epochs 5  # no download
+        cifarnet train --arch resnet18 --loss adaface --recipe quick
+        cifarnet train --dataset folder --data-dir photos --recipe quick
+        cifarnet train --resume                                     # the newest run
     """
     named = given_options(context)
-    given = {name: context.params[name] for name in named if name in TrainConfig.__dataclass_fields__}
+    fields = TrainConfig.__dataclass_fields__
+    given = {name: value for name, value in context.params.items() if name in named and name in fields}
     if constants := given_constants(context.params, named):
         given["loss_options"] = constants
     if resume and (overwrite or init_from or config or "recipe" in named):
@@ -88,15 +131,40 @@ def train(
     from cifarnet.engine.fit import fit
 
     watcher = TerminalWatcher(messages(quiet), [] if resume else headline(recipe, chosen, given), animate)
-    fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, watcher=watcher)
+    if dry_run:
+        rehearse_and_say(chosen, out, watcher, json_output, resume, overwrite=overwrite, init_from=init_from)
+        return
+    about = {"recipe": recipe, "command": shlex.join(["cifarnet", *sys.argv[1:]])}
+    fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, about=about, watcher=watcher)
     if not launched().first:
         return
     if json_output:
         print_json(watcher.summary)
     else:
-        from cifarnet.cli.tables import summary_table
+        from cifarnet.cli.tables import print_summary
 
-        results().print(summary_table(watcher.summary))
+        print_summary(results(), watcher.summary)
+
+
+def rehearse_and_say(
+    config: TrainConfig, out: Path | None, watcher: "TerminalWatcher", as_json: bool, resume: bool, **start: Any
+) -> None:
+    """Carries out --dry-run: what would be trained on stderr, time and files on stdout."""
+    from cifarnet.cli.forecast import forecast_lines, forecast_of
+    from cifarnet.engine.rehearsal import rehearse
+    from cifarnet.storage.run_folder import RunFolder
+
+    if resume or launched().world > 1:
+        raise Refused("--dry-run", "is of a new run in one process", "leave --resume and torchrun out")
+    found = rehearse(config, lambda: watcher.load(config), out, **start)
+    watcher.announce(found.run, RunFolder(found.path))
+    for warning in found.warnings:
+        watcher.warn(warning)
+    if as_json:
+        print_json(forecast_of(found))
+        return
+    for name, text in forecast_lines(found):
+        results().say(f"{name:<8} {spoken(text)}")
 
 
 def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:
@@ -110,18 +178,19 @@ def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tu
 
 def spelled(values: dict[str, Any], config: TrainConfig) -> list[str]:
     """The options named in `values`, with the values that `config` has of them."""
-    found = [f"{flag(name)} {getattr(config, name)}" for name in values if name != "loss_options"]
+    found = [typed(name, getattr(config, name)) for name in values if name != "loss_options"]
     constants = {name: config.loss_options.get(name) for name in values.get("loss_options", {})}
-    return found + [spoken(f"`{name}={value}`") for name, value in constants.items()]
+    return found + [typed(name, value) for name, value in constants.items()]
 
 
 def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainConfig:
     """The recipe's values, replaced by the file's, replaced by those given on the command line."""
     from_file: dict[str, Any] = {}
     if file is not None:
-        from cifarnet.storage.run_folder import read_json
+        from cifarnet.storage.run_files import read_json
+        from cifarnet.storage.run_folder import split_config
 
-        from_file = read_json(file, "name a JSON file of options")
+        from_file, _ = split_config(read_json(file, "name a JSON file of options"))
         TrainConfig.from_dict(from_file, str(file))
     asked = merged(from_file, given)
     values = recipe_values(recipe, asked.get("loss"))
@@ -132,10 +201,11 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
 
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:
     """The configuration that the run was saved with, with what may change taken from the command line, and its folder."""
-    from cifarnet.storage.run_folder import LATEST, open_run
+    from cifarnet.storage.run_folder import open_run
+    from cifarnet.storage.runs import newest_unfinished
 
-    folder = out or LATEST.resolve()
-    if out is None and not LATEST.exists():
+    folder = out or newest_unfinished()
+    if folder is None:
         raise Refused("resume", "there is no run yet", "name its folder with --out")
     from cifarnet.engine.resume import check_same_run, load_config
 

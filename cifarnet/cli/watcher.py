@@ -4,28 +4,28 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from cifarnet.cli.figures import spared
+from cifarnet.cli.forecast import Forecast
+from cifarnet.cli.headline import named_loss
 from cifarnet.cli.options import spoken
 from cifarnet.cli.progress import load_with_progress
+from cifarnet.cli.table import Column, Facts, Lines
+from cifarnet.cli.terminal import Terminal
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
-from cifarnet.core.errors import printable
 from cifarnet.data import Dataset
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.train_state import TrainState
 from cifarnet.losses.auto_scale import misfits
-from cifarnet.losses.options import MarginOptions
 from cifarnet.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cifarnet.cli.animate import SphereFrames
 
 REFRESH = 0.5  # seconds between two looks at the running loss: each look waits for the device
+BAR = 24  # columns of a short bar, its percentage and the time that is left
 
 
 class TerminalWatcher(Watcher):
@@ -36,17 +36,18 @@ class TerminalWatcher(Watcher):
         animate: draw the sphere after each epoch, and a film at the end.
     """
 
-    def __init__(self, console: Console, headline: list[tuple[str, str]] | None = None, animate: bool = False) -> None:
+    def __init__(self, console: Terminal, headline: list[tuple[str, str]] | None = None, animate: bool = False) -> None:
         self.console, self.headline, self.animate = console, headline or [], animate
         self.frames: SphereFrames | None = None
         self.summary: dict[str, Any] = {}
         self.said: set[str] = set()
+        self.forecast = Forecast()
         self.looked = time.monotonic()
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[now]}"),
+            TextColumn("{task.fields[now]}", markup=False),
         )
         self.bar = Progress(
             *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
@@ -65,10 +66,7 @@ class TerminalWatcher(Watcher):
 
                 self.frames = SphereFrames(run, folder.path)
         self.task = self.bar.add_task("training", total=run.all_steps, completed=run.step, now="")
-        names = ["epoch", "lr", "train loss", "train acc"]
-        names += ["val loss", "val acc"] if run.validation else []
-        names += ["test loss", "test acc", "img/s", "time"]
-        self.header = " ".join(f"{name:>10}" for name in names)
+        self.table = Lines(self.console, epoch_columns(run.config.epochs, bool(run.validation)))
 
     def announce(self, run: TrainState, folder: RunFolder) -> None:
         """Says what is about to run."""
@@ -77,11 +75,11 @@ class TerminalWatcher(Watcher):
         describe(run, folder, self.console)
         epochs = run.config.epochs
         if run.progress.epoch >= epochs:
-            self.console.print(f"nothing to do: the run is at its last epoch ({epochs}); ask for more with --epochs")
+            self.console.say(f"nothing to do: the run is at its last epoch ({epochs}); ask for more with --epochs")
 
     def __enter__(self) -> "TerminalWatcher":
         self.bar.start()
-        self.console.print(f"[bold]{self.header}[/]")
+        self.table.head()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -90,37 +88,29 @@ class TerminalWatcher(Watcher):
     def step(self, run: TrainState) -> None:
         """Moves the bar."""
         now, step = time.monotonic(), run.progress.step
+        if line := self.forecast.line(run, now):
+            self.warn(line)
         if self.bar.disable or (now - self.looked < REFRESH and step < run.steps):
             return
         self.looked = now
         sums, mine = run.sums.read(), run.seen_here(step)
         rate = run.seen(step) / max(run.progress.seconds, 1e-9)
-        text = f"loss {sums.loss / mine:.3f}  acc {100 * sums.correct / mine:.1f}%  {rate:,.0f} img/s"
+        parts = [f"loss {number(sums.loss / mine)}", f"acc {100 * sums.correct / mine:.1f}%", f"{speed(rate)} img/s"]
         epoch = f"epoch {run.progress.epoch + 1}/{run.config.epochs}"
-        self.bar.update(self.task, completed=run.step, now=text, description=epoch)
+        while parts and BAR + len("  ".join([epoch, *parts])) > self.console.width:
+            parts.pop()
+        self.bar.update(self.task, completed=run.step, now="  ".join(parts), description=epoch)
 
     def epoch(self, run: TrainState, record: dict[str, Any]) -> None:
         """Adds the epoch's line to the table."""
-        cells = [
-            f"{record['epoch']}",
-            f"{record['lr']:.2e}",
-            f"{record['train_loss']:.4f}",
-            f"{100 * record['train_accuracy']:.2f}%",
-        ]
-        for split in ("val", "test") if run.validation else ("test",):
-            known = f"{split}_loss" in record
-            cells += (
-                [f"{record[f'{split}_loss']:.4f}", f"{100 * record[f'{split}_accuracy']:.2f}%"] if known else ["–", "–"]
-            )
-        cells += [f"{record['images_per_second']:,.0f}", f"{record['seconds']:.1f} s"]
-        self.console.print(" ".join(f"{cell:>10}" for cell in cells))
+        self.table.line(epoch_cells(record, bool(run.validation)))
         if self.frames is not None:
             with spared("a frame", self.warn_once):
                 self.frames.add(record["epoch"])
 
     def warn(self, message: str) -> None:
         """Prints a warning."""
-        self.console.print(Text.assemble(("warning:", "yellow"), f" {printable(spoken(message))}"))
+        self.console.remark("warning", spoken(message))
 
     def warn_once(self, message: str) -> None:
         """Prints a warning that would come each epoch."""
@@ -133,8 +123,46 @@ class TerminalWatcher(Watcher):
         self.summary = summary
         with spared("the film", self.warn):
             if self.frames is not None and (film := self.frames.finish()):
-                self.console.print(f"[bold]film[/]     {film}", soft_wrap=True)
+                self.console.say(("film     ", "bold"), film, soft_wrap=True)
         draw_figures(run, summary, folder, self.warn)
+        if self.console.is_terminal:
+            self.console.print()  # between the epochs and the summary
+
+
+def epoch_columns(epochs: int, validation: bool) -> list[Column]:
+    """The columns of the epochs' table: of 80 columns it fits all but two, of 60 the most important ones."""
+    columns = [Column("epoch", width=len(str(epochs))), Column("lr", 6, width=8)]
+    columns += [Column("train loss", 2), Column("train acc", 1)]
+    columns += [Column("val loss", 3, width=9), Column("val acc", width=7)] if validation else []
+    columns += [Column("test loss", 3 if validation else 0), Column("test acc"), Column("img/s", 5, width=7)]
+    return [*columns, Column("time", 4, width=8)]
+
+
+def epoch_cells(record: dict[str, Any], validation: bool) -> list[str]:
+    """A line of metrics.jsonl as cells of `epoch_columns`, none wider than its column."""
+    cells = [f"{record['epoch']}", f"{record['lr']:.2e}"]
+    cells += [number(record["train_loss"]), f"{100 * record['train_accuracy']:.2f}%"]
+    for split in ("val", "test") if validation else ("test",):
+        known = f"{split}_loss" in record
+        cells += [number(record[f"{split}_loss"]), f"{100 * record[f'{split}_accuracy']:.2f}%"] if known else ["–", "–"]
+    return [*cells, speed(record["images_per_second"]), duration(record["seconds"])]
+
+
+def number(value: float) -> str:
+    """A loss, in nine characters at most."""
+    return f"{value:.4f}" if value < 9999 else f"{value:.3e}"
+
+
+def speed(rate: float) -> str:
+    """Images a second, in seven characters at most."""
+    return f"{rate:,.0f}" if rate < 999_999 else f"{rate / 1e6:,.2f}M"
+
+
+def duration(seconds: float) -> str:
+    """The time of an epoch, in eight characters at most."""
+    if seconds < 999:
+        return f"{seconds:.1f} s"
+    return f"{seconds:,.0f} s" if seconds < 99_999 else f"{seconds / 3600:,.1f} h"
 
 
 def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, warn: Callable[[str], None]) -> None:
@@ -155,7 +183,7 @@ def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, wa
             confusion.draw(matrix, run.classes, folder.path / "confusion.png", title)
 
 
-def describe(run: TrainState, folder: RunFolder, console: Console) -> None:
+def describe(run: TrainState, folder: RunFolder, console: Terminal) -> None:
     """Says what is about to run, before it runs."""
     config, ranks, head = run.config, run.ranks, run.model.head
     loss = named_loss(head.options) if head.options else config.loss
@@ -178,20 +206,6 @@ def describe(run: TrainState, folder: RunFolder, console: Console) -> None:
             say(console, "note", note)
 
 
-def named_loss(options: MarginOptions) -> str:
-    """The loss with scale and margin, as far as it has them: SphereFace has no s, MagFace no m."""
-    letters = {"scale": "s", "margin": "m"}
-    has = [f"{letters[name]} = {options[name]:g}" for name in letters if name in options.constants]
-    return f"{options.loss} ({', '.join(has)})"
-
-
-def say(console: Console, name: str, text: str) -> None:
+def say(console: Terminal, name: str, text: str) -> None:
     """A line of what is said before training starts; what does not fit goes on below `text`."""
-    if not console.is_terminal:
-        console.print(Text.assemble((f"{name:<8} ", "bold"), printable(text)))
-        return
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", min_width=7)
-    grid.add_column(overflow="fold")
-    grid.add_row(name, Text(printable(text)))
-    console.print(grid)
+    console.print(Facts([(name, text)], width=7, style="bold"))

@@ -95,21 +95,21 @@ class TrainConfig:
         0.0, "part of the training set held out to choose `best`; 0 keeps no best", group="Data", low=0, high=0.9
     )
 
-    epochs: int = option(250, "passes over the training set", group="Optimisation", low=0, resume=True)
-    batch_size: int = option(256, "images a step", group="Optimisation", low=1)
+    epochs: int = option(250, "passes over the training set", group="Optimisation", low=1, high=1_000_000, resume=True)
+    batch_size: int = option(256, "images a step", group="Optimisation", low=1, high=1_000_000)
     optimizer: str = option(
         "adamw",
         "adamw, adam, sgd (Nesterov) or muon (orthogonal steps for filters, sgd for the rest)",
         group="Optimisation",
         choices=("adamw", "adam", "sgd", "muon"),
     )
-    lr: float = option(1e-3, "peak learning rate", group="Optimisation", above=0)
+    lr: float = option(1e-3, "peak learning rate", group="Optimisation", above=0, high=1_000_000)
     rest_lr: float = option(
         1.0, "muon: learning rate of all that is not a filter (norms, biases, the head), in units of `lr`",
-        group="Optimisation", above=0,
+        group="Optimisation", above=0, high=1_000_000,
     )  # fmt: skip
     momentum: float = option(0.9, "momentum of sgd and muon", group="Optimisation", low=0, high=0.9999)
-    weight_decay: float = option(0.01, "weight decay", group="Optimisation", low=0)
+    weight_decay: float = option(0.01, "weight decay", group="Optimisation", low=0, high=1_000_000)
     schedule: str = option(
         "cosine",
         "cosine, onecycle, linear (down to 0) or constant",
@@ -157,16 +157,24 @@ class TrainConfig:
         False, "only algorithms that give the same bits each time on one machine (slower on a GPU)", group="Execution"
     )
     workers: int = option(
-        0, "processes that decode images of a set too large for memory", group="Execution", low=0, resume=True
+        0,
+        "processes that decode images of a set too large for memory",
+        group="Execution",
+        low=0,
+        high=1024,
+        resume=True,
     )
 
-    eval_every: int = option(1, "epochs between two evaluations (the last is always evaluated)", group="Output", low=1)
+    eval_every: int = option(
+        1, "epochs between two evaluations (the last is always evaluated)", group="Output", low=1, high=1_000_000
+    )
     tta: bool = option(False, "measure with the logits of each image and its mirror image averaged", group="Output")
     checkpoint_every: int = option(
         0,
         "also save the training state every so many steps; 0: at the end of an epoch",
         group="Output",
         low=0,
+        high=10**9,
         resume=True,
     )
     log_grad: bool = option(False, "log the gradient norm of the first and the last layer", group="Output")

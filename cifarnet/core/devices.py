@@ -4,13 +4,18 @@ import contextlib
 import ctypes
 import os
 import platform
+import shlex
+import shutil
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.errors import Failed, Refused, plural
+from cifarnet.core.plain_file import read_text
 
 
 def available_devices() -> list[str]:
@@ -45,7 +50,7 @@ def _pick_for_rank(name: str, ranks: Ranks, present: list[str]) -> torch.device:
     if name == "cpu" or (name == "auto" and not gpus):
         return torch.device("cpu")
     if ranks.local >= gpus:
-        wanted = f"this is rank number {ranks.local + 1} of its machine, which has {gpus} GPUs"
+        wanted = f"this is rank number {ranks.local + 1} of its machine, which has {plural(gpus, 'GPU')}"
         raise Refused("device", wanted, "give torchrun a smaller --nproc-per-node, or use `device=cpu`")
     torch.cuda.set_device(ranks.local)
     return torch.device("cuda", ranks.local)
@@ -82,8 +87,8 @@ def probe_cpu(name: str) -> bool:
 
 def cpu_vendor() -> str:
     """GenuineIntel, AuthenticAMD … as Linux tells it; empty where it is not told."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-        for line in lines:
+    with contextlib.suppress(OSError):
+        for line in read_text("/proc/cpuinfo").splitlines():
             if line.startswith("vendor_id"):
                 return line.partition(":")[2].strip()
     return ""
@@ -100,6 +105,26 @@ def pick_precision(name: str, device: torch.device) -> str:
     if name == "bf16" and device.type == "cuda" and not has_bf16(device):
         raise Refused("precision", f"{device_name(device)} has no bf16", "use `precision=fp32`")
     return name
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuses torch.compile where it has no compiler to call: C++ on a CPU, C on a GPU, and Python's headers for both.
+
+    Raises:
+        Refused: something of it is missing; says what to install.
+    """
+    if device.type not in ("cpu", "cuda"):
+        return
+    language, variable, usual = ("C++", "CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cuda":
+        language, variable, usual = "C", "CC", "gcc"
+    named = shlex.split(os.environ.get(variable, ""))[:1] or [usual, "clang" if device.type == "cuda" else usual]
+    if not any(map(shutil.which, named)):
+        why = f"torch.compile needs a {language} compiler, and {named[0]} is not found"
+        raise Refused("compile", why, f"install one (Debian: apt install {usual}), set {variable}, or leave it out")
+    headers = os.path.join(sysconfig.get_path("include"), "Python.h")
+    if not os.path.exists(headers) and not os.environ.get("CPATH"):
+        raise Refused("compile", f"torch.compile needs {headers}", "install python3-dev, or leave it out")
 
 
 def precision_here(trained: str, device: torch.device) -> str:
@@ -182,3 +207,11 @@ def measured_convolutions(device: torch.device, wanted: bool) -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark = before
+
+
+def finish(device: torch.device) -> None:
+    """Waits until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

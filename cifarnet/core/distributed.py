@@ -4,7 +4,6 @@ The launcher is torchrun, the collectives are torch.distributed's. Everything he
 torch is imported inside, since the command line asks for the rank before it needs torch.
 """
 
-import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cifarnet.core.errors import CifarnetError, Failed, Refused
+from cifarnet.core.launcher import numbers, restarts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,36 +154,9 @@ def launched() -> Ranks:
     """This process among those that torchrun started, from its environment; ALONE without torchrun.
 
     Raises:
-        Refused: the environment holds some of torchrun's variables, and not these.
+        Refused: as `launcher.numbers`.
     """
-    try:
-        values = [int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
-    except KeyError:
-        return ALONE
-    except ValueError as error:
-        raise Refused(
-            "RANK, WORLD_SIZE, LOCAL_RANK", "are not numbers", "start with torchrun, or unset them"
-        ) from error
-    return Ranks(*values)
-
-
-def restarts() -> int:
-    """How often torchrun has started these processes again."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
-def may_restart() -> bool:
-    """Was torchrun told to start the processes again after a fault (--max-restarts)?"""
-    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
-
-
-def job() -> str:
-    """Tells this launch from any other, and is the same after a restart; empty without torchrun.
-
-    torchrun's run id, and beside it torchrun's own process where nobody chose an id.
-    """
-    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    return f"{run} {os.getppid()}" if run == "none" else run
+    return Ranks(*numbers())
 
 
 @contextmanager

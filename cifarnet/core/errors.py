@@ -1,6 +1,12 @@
 """The errors a user sees: one line each, `what: why; what to do`, and the exit code that goes with it."""
 
 import os
+import re
+import signal
+from pathlib import Path
+
+# Letters to Python and nothing to the eye: they hide in a name, or make two names look alike.
+INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]")
 
 
 class CifarnetError(Exception):
@@ -25,6 +31,10 @@ class Failed(CifarnetError):
     exit_code = 1
 
 
+class Diverged(Failed):
+    """Training went to numbers that are not finite."""
+
+
 class Refused(CifarnetError):
     """The request was refused before any work was done (exit code 2)."""
 
@@ -32,13 +42,39 @@ class Refused(CifarnetError):
 
 
 class Interrupted(CifarnetError):
-    """A signal ended the work in good order (exit code 128 + signal number)."""
+    """A signal ended a training in good order: its state is saved (exit code 128 + signal number).
 
-    def __init__(self, signal_number: int, what: str, why: str, fix: str = "") -> None:
-        super().__init__(what, why, fix)
-        self.exit_code = 128 + signal_number
+    Args:
+        number: the signal's.
+        folder: the run's, where the state is.
+        epoch, step: how far it came: `step` steps of this epoch, which counts from 1.
+    """
+
+    def __init__(self, number: int, folder: Path, epoch: int, step: int) -> None:
+        self.by, self.folder, self.epoch, self.step = signal.Signals(number).name, folder, epoch, step
+        self.exit_code = 128 + number
+        why = f"stopped by {self.by} in epoch {epoch}, step {step}"
+        super().__init__("training", why, f"its state is saved in {folder}; go on with `resume`")
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    """`text` or a file's name with control characters, line ends and undecodable bytes escaped: fit for a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fsdecode(text))
+    """`text` or a file's name, fit for a terminal.
+
+    Escaped are control characters (C0, C1), line ends, characters of no width or that turn the direction of writing, lone
+    surrogates and undecodable bytes; the rest stays as it is. What is fit already stays the same.
+    """
+    text = os.fsdecode(text)
+    if text.isprintable() and not INVISIBLE.search(text):
+        return text
+    return "".join(c.encode("unicode_escape").decode() if hidden(c) else c for c in text)
+
+
+def hidden(character: str) -> bool:
+    """True for a character that does something else than being seen."""
+    return not character.isprintable() or bool(INVISIBLE.match(character))
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 epoch", "1,797 images", "10 classes": a number of things."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"

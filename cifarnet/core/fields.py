@@ -5,13 +5,17 @@ from dataclasses import Field, dataclass, field
 from typing import Any, get_origin
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.known import unknown
 
 LARGEST = 2**53  # no number that is read from a file is as large
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The values that are allowed: low <= value <= high and value > above, or one of the choices."""
+    """The values that are allowed: low <= value <= high and value > above, or one of the choices.
+
+    Every number has a `high`, so that no option takes all memory or time; the help shows it.
+    """
 
     low: float | None = None
     above: float | None = None
@@ -24,11 +28,21 @@ class Bounds:
         words += [f"at most {self.high}" if self.high is not None else ""]
         return " and ".join(word for word in words if word)
 
+    @property
+    def range(self) -> str:
+        """The range in a few characters, for a help text: "0 to 1", "above 0, to 1000", "1, 2, 3"; empty without one."""
+        if self.choices is not None:
+            return ", ".join(map(str, self.choices))
+        begin = f"above {self.above}, to" if self.above is not None else f"{self.low} to"
+        return f"{begin} {self.high}" if self.high is not None else ""
+
     def hold(self, value: float) -> bool:
-        """Is the number finite and inside?"""
-        inside = abs(value) < 2**63 and math.isfinite(value)  # isfinite takes no integer beyond a float's range
-        inside &= (self.low is None or value >= self.low) and (self.above is None or value > self.above)
-        return inside and (self.high is None or value <= self.high)
+        """Is the number inside, and finite?"""
+        inside = (self.low is None or value >= self.low) and (self.above is None or value > self.above)
+        inside = inside and (self.high is None or value <= self.high)
+        return (
+            inside and abs(value) < LARGEST and math.isfinite(value)
+        )  # isfinite takes no integer beyond a float's range
 
 
 def option(
@@ -75,7 +89,7 @@ def check_number(name: str, value: Any, *, flag: bool, auto: bool) -> None:
 def check_bounds(name: str, value: Any, bounds: Bounds) -> None:
     """Refuses a value that is none of the choices or lies outside the bounds, naming the argument and its range."""
     if bounds.choices is not None and value not in bounds.choices:
-        raise Refused(name, f"'{value}' is not known", f"choose from {', '.join(map(str, bounds.choices))}")
+        raise unknown(name, value, map(str, bounds.choices))
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
     if not bounds.hold(value):

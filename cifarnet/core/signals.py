@@ -6,11 +6,13 @@ A second signal ends the process without waiting for the step.
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LATER = 0.01  # seconds
 GRACE = 20.0  # seconds in which ranks must have stopped together; torchrun kills after 30
 
 
@@ -87,18 +89,40 @@ class Stopped(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
         self.exit_code = 128 + number
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM and Ctrl-C raise Stopped here, so that temporary files go on the way out."""
+    """SIGTERM and Ctrl-C raise Stopped here, so that temporary files go on the way out.
+
+    Where nothing can be raised, as in a finalizer that Python happens to run, it is raised a moment later; and what a
+    library makes of it, as of an import that did not end, is no error of its own.
+    """
+    asked: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
         raise Stopped(number)
 
-    with handled_by(stop):
-        yield
+    def raise_later(lost: "sys.UnraisableHookArgs") -> None:
+        if isinstance(lost.exc_value, Stopped):
+            threading.Timer(LATER, os.kill, (os.getpid(), lost.exc_value.number)).start()
+        else:
+            before(lost)
+
+    before = sys.unraisablehook
+    sys.unraisablehook = raise_later
+    try:
+        with handled_by(stop):
+            yield
+    except Exception as error:
+        if not asked:
+            raise
+        raise Stopped(asked[0]) from error
+    finally:
+        sys.unraisablehook = before
 
 
 def ignore_signals(*_: object) -> None:

@@ -3,8 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cifarnet.core.caches import cache_folder
 from cifarnet.data.registry import DATASETS, load, load_options
-from cifarnet.data.request import cache_folder
 
 if TYPE_CHECKING:
     from cifarnet.data.dataset import AnySplit, Dataset, Split, hold_out

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.core.known import unknown
 from cifarnet.data.request import ProgressCallback, Request
 
 if TYPE_CHECKING:
@@ -19,23 +20,26 @@ class Source:
     """A row: the "module:function" that reads the set, and its name in titles.
 
     options: fields of the configuration that this set alone takes; from_files: it is read from files of the user's, which
-    may take a while the first time.
+    may take a while the first time; takes_folder: `data_dir` says where to look.
     """
 
     loader: str
     title: str
     options: tuple[str, ...] = ()
     from_files: bool = False
+    takes_folder: bool = True
 
 
 SOURCES = "cifarnet.data.sources"
 DATASETS: dict[str, Source] = {
     "cifar10": Source(f"{SOURCES}.cifar:load_cifar10", "CIFAR-10"),
     "cifar100": Source(f"{SOURCES}.cifar:load_cifar100", "CIFAR-100", options=("coarse",)),
-    "digits": Source(f"{SOURCES}.digits:load_digits", "digits"),
+    "digits": Source(f"{SOURCES}.digits:load_digits", "digits", takes_folder=False),
     "folder": Source(f"{SOURCES}.folder:load_folder", "image folder", from_files=True),
     "webdataset": Source(f"{SOURCES}.webdataset:load_shards", "webdataset", from_files=True),
-    SYNTHETIC: Source(f"{SOURCES}.synthetic:load_identities", SYNTHETIC, options=("classes", "dim", "spread")),
+    SYNTHETIC: Source(
+        f"{SOURCES}.synthetic:load_identities", SYNTHETIC, options=("classes", "dim", "spread"), takes_folder=False
+    ),
 }
 
 
@@ -70,10 +74,14 @@ def load(
         Failed: a download was cut short.
     """
     if name not in DATASETS:
-        raise Refused("dataset", f"there is no {name!r}", f"choose one of {', '.join(DATASETS)}")
+        raise unknown("dataset", name, DATASETS)
     for option, value in options.items():
         if value and option not in DATASETS[name].options:
             raise Refused(option, f"{name} has no such option", "leave it out")
+    if data_dir is not None and not DATASETS[name].takes_folder:
+        raise Refused(
+            "data_dir", f"{name} is read from no files", "leave it out, or name the `dataset` that lies there"
+        )
     if image_size < 1:
         raise Refused("image_size", f"{image_size} is not a number of pixels", "give 1 or more")
     folder = Path(data_dir) if data_dir is not None else None

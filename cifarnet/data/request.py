@@ -1,10 +1,11 @@
-"""A request for a data set, and the folder where data is kept."""
+"""A request for a data set."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cifarnet.core.caches import cache_folder as cache_folder
 
 # (done so far, in all): bytes of a download, images that are read for the first time
 ProgressCallback = Callable[[int, int], None]
@@ -29,9 +30,3 @@ class Request:
     download: bool = True
     progress: ProgressCallback | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/cifarnet`, by default `~/.cache/cifarnet`. A relative `XDG_CACHE_HOME` is ignored."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "cifarnet"

@@ -79,6 +79,10 @@ CONFLICTS = (
     *map(without_images, ("augment", "cutout", "mixup", "cutmix", "progressive", "val_fraction", "tta")),
     *(only_with(dataset, name) for dataset, row in DATASETS.items() for name in row.options),
     Conflict(
+        "data_dir", lambda c: c.data_dir is not None and c.dataset in DATASETS and not DATASETS[c.dataset].takes_folder,
+        "{dataset} is read from no files", "leave it out, or name the `dataset` that lies there",
+    ),
+    Conflict(
         "head_sample", lambda c: c.head_sample < 1 and not c.head_parallel,
         "needs the head whose classes lie apart", "add `head_parallel`",
     ),

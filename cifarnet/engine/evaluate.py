@@ -130,6 +130,7 @@ def measure(opened: Opened, tta: bool = False) -> Evaluation:
     """Measures an opened model; `tta`: each image's logits are averaged with its mirror image's."""
     model, info, device, precision = opened.model, opened.info, opened.device, opened.precision
     document: dict[str, Any] = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": opened.split}
+    document |= {"epoch": info.epoch, "seed": info.config.seed, "as_in_training": opened.as_in_training}
     document |= {"precision": precision, "tta": tta}
     if only_coarse(info.config, len(info.classes)):
         scores = coarse_score(*measure_batches(model, opened.loader.epoch(0), device, precision))

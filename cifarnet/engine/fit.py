@@ -1,14 +1,17 @@
 """The one call that trains: configuration -> run folder. The command line, the scripts and a notebook make it alike."""
 
+import os
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import connect
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Diverged, Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
+from cifarnet.data.known_folders import remember_folder
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.launch import begin, prepare, take_folder
 from cifarnet.engine.loop import Watcher, train
@@ -23,6 +26,7 @@ def fit(
     overwrite: bool = False,
     init_from: str | Path | None = None,
     dataset: Dataset | None = None,
+    about: Mapping[str, str] | None = None,
     watcher: Watcher | None = None,
     stop: StopRequest | None = None,
 ) -> Path:
@@ -37,6 +41,7 @@ def fit(
         overwrite: start again in a folder that holds a run.
         init_from: a checkpoint or run whose weights to start from.
         dataset: the data, already loaded; None loads what `config` names.
+        about: kept in config.json beside the options, for the list of runs: `recipe`, `command`.
         watcher: is told how training goes.
         stop: ends training in good order once its `number` is set; None: SIGTERM and Ctrl-C do.
 
@@ -50,7 +55,11 @@ def fit(
         raise Refused(
             "config", why, "give a cifarnet.TrainConfig; TrainConfig.from_dict(values) makes one of a mapping"
         )
+    if out is not None and not str(out):
+        raise Refused("out", "is empty", "name the run's folder, or leave it out")
     check_options(config)
+    if config.data_dir is not None:  # found again from another folder
+        config = replace(config, data_dir=os.path.abspath(config.data_dir))
     watcher = watcher or Watcher()
     source = Path(init_from) if init_from is not None else None
     with connect(config.device) as ranks, ExitStack() as held:
@@ -59,6 +68,8 @@ def fit(
         wanted = Path(out) if out is not None else None
         path, resume, precision = ranks.of_first(lambda: take_folder(held, config, wanted, resume, overwrite))
         folder = RunFolder(path)
+        if ranks.first:
+            folder.remember_place()
         if config.precision == "auto":
             config = replace(config, precision=precision)
         run, warnings = prepare(
@@ -68,13 +79,20 @@ def fit(
             state=folder.state if resume else None,
             init_from=source,
         )
-        ranks.of_first(lambda: begin(run, folder, resume))
+        if ranks.first and config.data_dir is not None:
+            remember_folder(config.data_dir)
+        ranks.of_first(lambda: begin(run, folder, resume, about or {}))
         if ranks.first:
             for warning in warnings:
                 watcher.warn(warning)
             watcher.start(run, folder)
         with watcher, nullcontext(stop) if stop else StopRequest(together=ranks.world > 1) as asked:
-            summary = train(run, folder, watcher, asked)
+            try:
+                summary = train(run, folder, watcher, asked)
+            except Diverged as error:
+                if ranks.first:
+                    folder.write_diverged(str(error), run.progress.epoch + 1)
+                raise
         if ranks.first:
             watcher.finish(run, folder, summary)
     return path

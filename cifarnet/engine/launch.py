@@ -1,26 +1,27 @@
 """From a configuration to a run that stands ready on every rank: what one rank lacks is found before the first step."""
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.distributed import Ranks, job, may_restart, restarts
+from cifarnet.core.distributed import Ranks
 from cifarnet.core.errors import Refused
-from cifarnet.data import Dataset, Split, StreamedSplit
+from cifarnet.core.launcher import job, may_restart, restarts
+from cifarnet.data import Dataset
+from cifarnet.data.identity import identify
 from cifarnet.engine.resume import check_same_run, load_config
 from cifarnet.engine.setup import build_run, resolve_execution, wrap_ddp
 from cifarnet.engine.train_state import TrainState
 from cifarnet.storage.find_checkpoint import find_checkpoint
-from cifarnet.storage.run_folder import RunFolder, next_folder, open_run
+from cifarnet.storage.run_folder import RunFolder, open_run
+from cifarnet.storage.runs import mark_latest, next_folder
 from cifarnet.storage.sharded_file import existing
-
-CHUNK = 4096  # images hashed together
 
 
 def take_folder(
@@ -90,21 +91,30 @@ def prepare(
     return run, warnings
 
 
-def begin(run: TrainState, folder: RunFolder, resume: bool) -> None:
-    """Puts the folder in order for the run that goes on in it, or starts in it; files of an earlier one then go."""
+def begin(run: TrainState, folder: RunFolder, resume: bool, about: Mapping[str, str]) -> None:
+    """Puts the folder in order for the run that goes on in it, or starts in it; files of an earlier one then go.
+
+    Args:
+        about: kept in config.json beside the options; of a run that goes on, what was kept at its start.
+    """
     if resume:
         folder.rewrite_metrics(run.progress.history)
+        folder.diverged.unlink(missing_ok=True)
+        about = folder.read_about() if folder.config.exists() else about
     else:
         folder.clear()
-    folder.write_config(run.config)
-    folder.mark_latest()
+        about = {**about, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    folder.write_config(run.config, {**about, "data_digest": run.data.digest})
+    if folder.checkpoint:
+        mark_latest(folder)
 
 
 def rank_fingerprint(config: TrainConfig, dataset: Dataset) -> dict[str, str]:
     """All that must be the same on all ranks, in words: each option but those of place and device, the data, torch."""
     own = ("data_dir", "workers", "device")
     options = {f"`{name}`": str(value) for name, value in config.to_dict().items() if name not in own}
-    data = f"{len(dataset.train):,} + {len(dataset.test):,} images, {len(dataset.classes)} classes, digest {digest(dataset)}"
+    digest = identify(dataset.classes, dataset.train, dataset.test).digest
+    data = f"{len(dataset.train):,} + {len(dataset.test):,} images, {len(dataset.classes)} classes, digest {digest}"
     return options | {"data": data, "torch": torch.__version__}
 
 
@@ -117,16 +127,3 @@ def assert_equal_across_ranks(fingerprints: list[dict[str, Any]]) -> None:
             raise Refused(
                 f"rank {rank}", f"differs from rank 0: {changes}", "start all ranks alike, with the same data"
             )
-
-
-def digest(dataset: Dataset) -> str:
-    """16 hex digits over classes, labels and images (of images that stay on the disk, over their names and order)."""
-    found = hashlib.blake2b("\0".join(dataset.classes).encode(), digest_size=8)
-    for split in (dataset.train, dataset.test):
-        found.update(split.labels.cpu().numpy().tobytes())
-        if isinstance(split, Split):
-            for images in split.images.split(CHUNK):
-                found.update(images.cpu().contiguous().numpy())
-        elif isinstance(split, StreamedSplit):
-            found.update(split.source.digest().encode())
-    return found.hexdigest()

@@ -2,8 +2,10 @@
 
 import time
 import warnings
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,12 +18,15 @@ from cifarnet.engine.ema import measure_batch_norm
 from cifarnet.engine.optim import learning_rate
 from cifarnet.engine.step import raise_if_not_finite, train_step
 from cifarnet.engine.train_state import TrainState
-from cifarnet.engine.validate import evaluate_epoch, is_best, summarise
+from cifarnet.engine.validate import Heed, evaluate_epoch, is_best, summarise
 from cifarnet.models.checkpoint import save_model
 from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.runs import mark_latest
 
 # Steps between two questions to the other ranks whether to stop, where asking would hold up the GPUs.
 STOP_INTERVAL = 10
+
+T = TypeVar("T")
 
 
 class Watcher:
@@ -66,23 +71,40 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
     config, progress = run.config, run.progress
     with determinism(config.deterministic):
         if progress.epoch == 0 and progress.step == 0:
-            run.save(folder.state)
+            save_state(run, folder)
         scores = None
         while progress.epoch < config.epochs:
             run_epoch(run, folder, watcher, stop)
+            save_state(run, folder)  # with all steps of the epoch done: a resume from here goes on with its evaluation
+            heed = partial(heeding, run=run, folder=folder, stop=stop)
             if config.swa and progress.epoch + 1 == config.epochs:
-                finish_average(run)
+                finish_average(run, heed)
             record = measure_training(run)
             progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
             run.sums.values.zero_()
             best = False
             if progress.epoch % config.eval_every == 0 or progress.epoch == config.epochs:
-                scores = evaluate_epoch(run, record)
+                scores = evaluate_epoch(run, record, heed)
                 best = is_best(run, record)
             progress.history.append(record)
             keep_epoch(run, folder, watcher, record, best)
-            run.save(folder.state)
+            if progress.epoch == config.epochs:
+                save_state(run, folder)
         return summarise(run, folder, scores)
+
+
+def save_state(run: TrainState, folder: RunFolder) -> None:
+    """Writes the training state of this moment, unless the folder was moved away. Raises Failed."""
+    run.ranks.of_first(folder.check_held)
+    run.save(folder.state)
+
+
+def heeding(batches: Iterable[T], run: TrainState, folder: RunFolder, stop: StopRequest) -> Iterator[T]:
+    """The batches of an evaluation, until a signal comes. Raises Interrupted; the state was saved before."""
+    for number, batch in enumerate(batches):
+        if stopped := agreed_stop(run, stop, number):
+            raise Interrupted(stopped, folder.path, run.progress.epoch + 1, run.progress.step)
+        yield batch
 
 
 def run_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopRequest) -> None:
@@ -96,30 +118,25 @@ def run_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopRe
         progress.seconds = before + time.perf_counter() - started
         watcher.step(run)
         due = config.checkpoint_every and progress.step % config.checkpoint_every == 0 and progress.step < run.steps
-        stopped = agreed_stop(run, stop)
+        stopped = agreed_stop(run, stop, progress.step)
         if stopped or due:
             raise_if_not_finite(run)
-            run.save(folder.state)
+            save_state(run, folder)
         if stopped:
-            raise Interrupted(
-                stopped,
-                "training",
-                f"stopped by signal {stopped} in epoch {progress.epoch + 1}, step {progress.step}",
-                f"go on with: cifarnet train --resume --out {folder.path}",
-            )
+            raise Interrupted(stopped, folder.path, progress.epoch + 1, progress.step)
     raise_if_not_finite(run)  # waits for the device: the epoch takes until then
     progress.seconds = before + time.perf_counter() - started
 
 
-def agreed_stop(run: TrainState, stop: StopRequest) -> int | None:
-    """The number of the signal at which to stop after this step, or None: the same on all ranks.
+def agreed_stop(run: TrainState, stop: StopRequest, step: int) -> int | None:
+    """The number of the signal at which to stop after this step, or this batch of an evaluation, or None: the same on all ranks.
 
     A signal may reach one of them alone. On GPUs they ask each other every STOP_INTERVAL steps, through main memory: that
     holds up the hosts, which run ahead of their GPUs, and not the GPUs.
     """
     if run.ranks.world == 1:
         return stop.number
-    if run.device.type == "cuda" and run.progress.step % STOP_INTERVAL:
+    if run.device.type == "cuda" and step % STOP_INTERVAL:
         return None
     return int(run.ranks.largest(torch.tensor(stop.number or 0))) or None
 
@@ -130,11 +147,14 @@ def keep_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, record: dic
         if warning := folder.log(run.progress.history):
             watcher.warn(warning)
         watcher.epoch(run, record)
+    run.ranks.of_first(folder.check_held)
     also: list[Path] = [folder.best] if best else []
     save_model(folder.last, run.result, run.info(record), run.ranks, *also)
+    if run.ranks.first and run.progress.epoch == len(run.progress.history) == 1:
+        mark_latest(folder)
 
 
-def finish_average(run: TrainState) -> None:
+def finish_average(run: TrainState, heed: Heed = iter) -> None:
     """The averaged weights get BatchNorm statistics of their own, from a pass over the training images."""
     assert run.average is not None
     started, config = time.perf_counter(), run.config
@@ -142,7 +162,7 @@ def finish_average(run: TrainState) -> None:
     batches = run.train.epoch(config.epochs)
     if config.dataset != SYNTHETIC:
         batches = ((images.contiguous(memory_format=layout), labels) for images, labels in batches)
-    measure_batch_norm(run.average, batches, run.device, run.precision)
+    measure_batch_norm(run.average, heed(batches), run.device, run.precision)
     run.progress.seconds += time.perf_counter() - started
 
 

@@ -9,27 +9,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cifarnet.core.errors import Failed
+
 CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class; `images` of the split belong to it."""
+    """Scores of one class; `images` of the split belong to it. None where it is not defined: 0 of 0.
+
+    precision of a class that no image was taken for, recall of one that the split does not hold, f1 where both.
+    """
 
     name: str
     images: int
-    precision: float
-    recall: float
-    f1: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of a model on a split, all in [0, 1] but `loss` (nats); None where it is not defined.
 
-    macro is the mean over the classes that the split holds or the model names, micro counts every image alike; auroc and
-    auprc are one-vs-rest and macro over the classes that the split holds; ece has 15 equal bins of confidence;
-    confusion[i][j] counts images of class i taken for class j.
+    macro is the mean over the classes that the split holds or the model names, where 0 of 0 counts as 0, as in
+    scikit-learn; micro counts every image alike; auroc and auprc are one-vs-rest and macro over the classes that the split
+    holds, None where that is one class only; ece has 15 equal bins of confidence; confusion[i][j] counts images of class i
+    taken for class j.
     """
 
     images: int
@@ -69,8 +75,22 @@ class CoarseScores:
         return asdict(self)
 
 
+def check_finite(outputs: Tensor, name: str = "logits") -> None:
+    """Lets a model's outputs [N, ...] pass whose numbers are all finite: of others no score, class or figure is made.
+
+    Raises:
+        Failed: finite weights, but so large that these outputs overflow (or a running statistic that is not a number).
+    """
+    finite = outputs.detach().isfinite()
+    broken = int((~finite.flatten(1).all(dim=1) if finite.dim() > 1 else ~finite).sum())
+    if broken:
+        why = f"the {name} of {broken:,} of {len(outputs):,} samples are not finite"
+        raise Failed("diverged", why, "train again with a smaller `lr`, or take an earlier checkpoint")
+
+
 def coarse_score(losses: Tensor, correct: Tensor) -> CoarseScores:
-    """The scores of the losses [N] and the correct answers [N] of a split."""
+    """The scores of the losses [N] and the correct answers [N] of a split. Raises Failed as `check_finite`."""
+    check_finite(losses, "losses")
     return CoarseScores(len(losses), float(losses.double().mean()), float(correct.double().mean()))
 
 
@@ -93,7 +113,8 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
 
 def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
-    """All scores of logits [N, C] against labels [N]."""
+    """All scores of logits [N, C] against labels [N]. Raises Failed as `check_finite`."""
+    check_finite(logits)
     logits, labels = logits.detach().float().cpu(), labels.cpu()
     count = len(classes)
     probabilities = logits.double().softmax(dim=1)
@@ -111,7 +132,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     auroc, auprc = ranking_scores(probabilities.numpy(), labels.numpy())
     return Scores(
         images=len(labels),
-        loss=float(F.cross_entropy(logits, labels)),
+        loss=float(F.cross_entropy(logits.double(), labels)),  # of large logits, float32 would overflow
         accuracy=accuracy,
         top5=top5,
         macro_precision=float(precision[seen].mean()),
@@ -124,7 +145,13 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
         auprc=auprc,
         ece=expected_calibration_error(probabilities, labels),
         classes=tuple(
-            ClassScores(name, int(support[i]), float(precision[i]), float(recall[i]), float(f1[i]))
+            ClassScores(
+                name,
+                images=int(support[i]),
+                precision=float(precision[i]) if named[i] else None,
+                recall=float(recall[i]) if support[i] else None,
+                f1=float(f1[i]) if seen[i] else None,
+            )
             for i, name in enumerate(classes)
         ),
         confusion=confusion.tolist(),

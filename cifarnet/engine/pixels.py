@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from cifarnet.core.errors import Refused
-from cifarnet.data.images.decode import ImageError, find_images, fit, read_image, upright_rgb
+from cifarnet.data.images.decode import ImageError, find_images, read_image
 from cifarnet.data.images.normalize import normalize
+from cifarnet.data.images.square import square_of
 
 KINDS = "a path, a PIL image, a uint8 array [H, W, 3], a tensor [3, H, W] or [N, 3, H, W], or a list of these"
 
@@ -57,7 +58,7 @@ def read_pixels(image: Any, size: int, crop: bool = False) -> tuple[Tensor, list
                 "images", f"an array of {image.dtype} {list(image.shape)}", "give uint8 [H, W, 3], or a tensor"
             )
         check_size(image.shape[:2])
-        return fit(Image.fromarray(image), size, crop), []
+        return square_of("the image", Image.fromarray(image), size, crop).pixels, []
     if isinstance(image, Tensor):
         return _from_tensor(image, size, crop), []
     raise Refused("images", f"an object of type {type(image).__name__} is no image", f"give {KINDS}")
@@ -72,10 +73,10 @@ def check_size(sides: Sequence[int]) -> None:
 def _from_pil(image: Image.Image, size: int, crop: bool) -> tuple[Tensor, list[str]]:
     check_size(image.size)
     try:
-        rgb, remarks = upright_rgb("the image", image)
+        square = square_of("the image", image, size, crop)
     except OSError as error:  # PIL reads the pixels of a file when they are first asked for
         raise ImageError("the image", f"is truncated or damaged ({error})") from error
-    return fit(rgb, size, crop), remarks
+    return square.pixels, square.remarks
 
 
 def _from_tensor(image: Tensor, size: int, crop: bool) -> Tensor:
@@ -93,7 +94,7 @@ def _from_tensor(image: Tensor, size: int, crop: bool) -> Tensor:
         image = (image * 255).round().byte()
     elif image.dtype != torch.uint8:
         raise Refused("images", f"a tensor of {image.dtype}", "give uint8, or float in [0, 1]")
-    return fit(Image.fromarray(image.permute(1, 2, 0).numpy()), size, crop)
+    return square_of("the image", Image.fromarray(image.permute(1, 2, 0).numpy()), size, crop).pixels
 
 
 def normalized_batch(

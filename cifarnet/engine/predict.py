@@ -11,6 +11,7 @@ from torch import Tensor
 from cifarnet.core.errors import printable
 from cifarnet.data.images.decode import ImageError
 from cifarnet.engine.evaluate import embed_batches
+from cifarnet.engine.metrics import check_finite
 from cifarnet.engine.pixels import normalized_batch, read_pixels
 from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
@@ -50,12 +51,17 @@ def predict_images(
         top: classes to name; None names all.
         crop: cut the largest centred square out of an image that is not square; else it is squeezed.
         precision: fp32 or bf16.
+
+    Raises:
+        Failed: logits that are not finite (see `check_finite`).
     """
     device = device or torch.device("cpu")
     batches = read_batches(images, info, device, crop)
     for features, predictions in embed_batches(model.to(device), batches, device, precision):
         with torch.inference_mode():
-            rows = iter(model.head.logits(features).double().softmax(dim=1).tolist())
+            logits = model.head.logits(features)
+            check_finite(logits)
+            rows = iter(logits.double().softmax(dim=1).tolist())
         for prediction in predictions:
             yield prediction if prediction.error else ranked(prediction, next(rows), info.classes, top)
 

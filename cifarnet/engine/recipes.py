@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import Refused
+from cifarnet.core.known import unknown
 from cifarnet.losses import LOSSES
 
 
@@ -110,7 +110,7 @@ def recipe_values(name: str, loss: str | None = None) -> dict[str, Any]:
         Refused: an unknown name.
     """
     if name not in RECIPES:
-        raise Refused("recipe", f"'{name}' is not known", f"choose from {', '.join(RECIPES)}")
+        raise unknown("recipe", name, RECIPES)
     values = RECIPES[name].values
     loss = loss or values.get("loss", TrainConfig.loss)
     useless = {constant for row in LOSSES.values() for constant in row.constants}

@@ -16,6 +16,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import LARGEST, is_number
+from cifarnet.data.identity import DataIdentity, differences, parse_identity
 from cifarnet.models.checkpoint import (
     FORMAT,
     compare,
@@ -51,6 +52,7 @@ def save_state(
     sums: Tensor,
     progress: RunProgress,
     config: TrainConfig,
+    data: DataIdentity,
     ranks: Ranks = ALONE,
 ) -> None:
     """Writes the state atomically; of several ranks all call it. With a head whose rows lie apart it is a set of files (see `storage.sharded_file`).
@@ -58,6 +60,7 @@ def save_state(
     Args:
         models: "model", and "average" where a running average is kept.
         sums: the running sums of the unfinished epoch, [4]; of several ranks each one's, [ranks, 4].
+        data: what the run trains on.
         ranks: those that train together; the first one writes all but what lies apart.
 
     Raises:
@@ -75,7 +78,7 @@ def save_state(
                 tensors[f"optimizer.{index}.{name}"] = Rows(value, model.head.classes.start) if rows else value
     tensors["totals"] = sums
     metadata = {"format": FORMAT, "kind": "state", "config": json.dumps(config.to_dict())}
-    metadata["ranks"] = str(ranks.world)
+    metadata |= {"ranks": str(ranks.world), "data": data.to_json()}
     metadata |= {"progress": json.dumps(progress.__dict__), "versions": json.dumps(current_versions())}
     if apart:
         write_set(path, tensors, metadata, ranks)
@@ -89,6 +92,7 @@ def load_state(
     models: dict[str, Classifier],
     optimizer: torch.optim.Optimizer,
     sums: Tensor,
+    data: DataIdentity,
     ranks: Ranks = ALONE,
 ) -> tuple[RunProgress, list[str]]:
     """Puts the state of `path` into models, optimizer and this rank's running sums.
@@ -97,10 +101,14 @@ def load_state(
         the progress, and warnings of what has changed since it was saved: versions, the number of ranks.
 
     Raises:
-        Refused: the file is not a whole training state of this model and optimizer.
+        Refused: the file is not a whole training state of this model and optimizer, or was begun with other data.
     """
     path = existing(path) or path
     metadata = metadata_of(path, FORMAT, "state")
+    was = parse_identity(metadata.get("data"))
+    if was and (found := differences(was, data)):
+        fix = "give the data that it began with (`data_dir`), or start a new run"
+        raise Refused("resume", f"the run was begun with other data: {'; '.join(found)}", fix)
     progress = _parse_progress(metadata.get("progress", ""), path)
     tensors = _read(path, models["model"], optimizer)
     for key, model in models.items():
@@ -172,7 +180,7 @@ def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
     fixed = {item.name for item in fields(TrainConfig) if not item.metadata["resume"]} - {"loss_options"}
     was, now = ({name: getattr(config, name) for name in fixed} | config.loss_options for config in (saved, asked))
     differ = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-    changed = [f"`{name}` {was.get(name)} -> {now.get(name)}" for name in differ]
+    changed = [_difference(name, was.get(name), now.get(name)) for name in differ]
     if changed:
         raise Refused(
             "resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run"
@@ -181,6 +189,11 @@ def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
         raise Refused(
             "epochs", f"the run was started for {saved.epochs}, {asked.epochs} is fewer", "ask for as many or more"
         )
+
+
+def _difference(name: str, was: Any, now: Any) -> str:
+    flag = isinstance(was, bool) or isinstance(now, bool)  # named in both states: --normalize -> --no-normalize
+    return f"`{name}={bool(was)}` -> `{name}={bool(now)}`" if flag else f"`{name}` {was} -> {now}"
 
 
 def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

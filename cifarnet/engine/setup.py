@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cifarnet.core.config import IDENTITY, TrainConfig
-from cifarnet.core.devices import keep_freed_memory, pick_device, pick_precision
+from cifarnet.core.devices import check_compiler, keep_freed_memory, pick_device, pick_precision
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.data import AnySplit, Dataset, Loader, hold_out
 from cifarnet.data.dataset import Channels
+from cifarnet.data.identity import identify
 from cifarnet.data.images.normalize import normalize
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.optim import build_optimizer
 from cifarnet.engine.step import BatchLoss, compiled
 from cifarnet.engine.train_state import Mixture, RunningSums, TrainState
 from cifarnet.losses import LOSSES, kernels
-from cifarnet.models.checkpoint import load_model
+from cifarnet.models.checkpoint import WithoutDrawing, load_model
 from cifarnet.models.classifier import Classifier, build_model, check_model
 
 FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
@@ -49,6 +50,7 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
     if config.val_fraction > 0:
         train, held_out = hold_out(dataset.train, config.val_fraction, config.seed)
         validation = loader(held_out, training=False)
+    data = identify(dataset.classes, train, dataset.test)
     if init_from is not None:
         copy_weights(model, init_from)
     elif fit_to := getattr(model.backbone, "fit_to", None):
@@ -57,6 +59,7 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
     run = TrainState(
         config=config,
         classes=dataset.classes,
+        data=data,
         device=device,
         precision=precision,
         backend=backend,
@@ -85,11 +88,36 @@ def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.
     """
     check_options(config)
     device = pick_device(config.device, ranks)
+    if config.compile:
+        check_compiler(device)
     precision = pick_precision(config.precision, device)
     check_model(config)
+    if config.batch_size == 1:
+        with torch.device("meta"), WithoutDrawing():
+            check_batch_of_one(build_model(config, num_classes=2), config)
+    kernels.asked(config.backend)  # a wrong word is refused also where no margin head reads it
     plain = not LOSSES[config.loss].angular or config.head_parallel
     backend = "torch" if plain else kernels.resolve(config.backend, device.type, loss=config.loss)
     return device, precision, backend
+
+
+def check_batch_of_one(model: Classifier, config: TrainConfig) -> None:
+    """Refuses to train by one image at a time where BatchNorm then has one value a channel (after a neck, on a 1x1 map).
+
+    Args:
+        model: on the meta device, where it is tried without computing anything.
+    """
+    side = config.progressive or config.image_size
+    shape = (1, config.dim) if config.arch == IDENTITY else (1, 3, side, side)
+    try:
+        model.train().features(torch.empty(shape, device="meta"))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        fix = "use 2 or more, or `neck=none`" if config.neck == "bn" else "use 2 or more"
+        raise Refused(
+            "batch_size", "of one image BatchNorm has a single value a channel, no statistics", fix
+        ) from error
 
 
 def build_loader(
@@ -131,13 +159,15 @@ def check_ranks(run: TrainState) -> None:
     config, ranks = run.config, run.ranks
     if config.sync_bn and run.device.type != "cuda":
         raise Refused("sync_bn", f"torch has it for CUDA only, and this is {run.device}", "leave it out")
+    if ranks.world == 1 and len(run.train.split) == 1:
+        check_batch_of_one(copy.deepcopy(run.model).to("meta"), config)
     least, smallest = run.train.size(run.steps - 1), 2 * ranks.world  # the last batch of an epoch
     if ranks.world > 1 and least < smallest:
         images = len(run.train.split)
         fits = [size for size in range(smallest, config.batch_size) if not 1 < images % size < smallest]
         raise Refused(
             "batch_size",
-            f"{config.batch_size} leaves a batch of {least} images for {ranks.world} ranks, fewer than two for each",
+            f"{config.batch_size} leaves a batch of {plural(least, 'image')} for {ranks.world} ranks, fewer than two for each",
             f"choose another, for example {fits[-1]}, or fewer ranks" if fits else "use fewer ranks",
         )
 

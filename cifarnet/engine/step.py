@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import autocast, measured_convolutions
-from cifarnet.core.errors import Failed
+from cifarnet.core.errors import Diverged, Failed
 from cifarnet.data.augment.mixup import draw_mix, mix_images
 from cifarnet.data.augment.progressive import shrink, side_at
 from cifarnet.engine.ema import average_share
@@ -133,9 +133,9 @@ def stop_before_not_finite(run: TrainState, loss: Tensor) -> None:
 def raise_if_not_finite(run: TrainState) -> None:
     """Reads the flag, which waits for the device; raises Failed where it is set, on all ranks."""
     if run.ranks.largest(run.not_finite).item() > 0:
-        raise Failed(
+        raise Diverged(
             "training",
-            f"the loss or a gradient is not finite in epoch {run.progress.epoch + 1}",
+            f"diverged: the loss or a gradient is not finite in epoch {run.progress.epoch + 1}",
             "checkpoints are kept as they were; try a smaller `lr`, or `precision=fp32`",
         )
 

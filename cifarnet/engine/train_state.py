@@ -13,6 +13,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader
+from cifarnet.data.identity import DataIdentity
 from cifarnet.engine.ema import Averaging
 from cifarnet.engine.resume import RunProgress, load_state, save_state
 from cifarnet.models.checkpoint import ModelInfo, current_versions
@@ -63,6 +64,7 @@ class TrainState:
 
     config: TrainConfig
     classes: Sequence[str]
+    data: DataIdentity
     device: torch.device
     precision: str
     backend: str
@@ -137,12 +139,12 @@ class TrainState:
     def save(self, path: Path) -> None:
         """Writes the training state of this moment; all ranks call it, and none goes on before the file is there."""
         sums = self.sums.values if self.ranks.world == 1 else self.ranks.concatenated(self.sums.values[None])
-        save_state(path, self.models, self.optimizer, sums, self.progress, self.config, self.ranks)
+        save_state(path, self.models, self.optimizer, sums, self.progress, self.config, self.data, self.ranks)
         self.ranks.wait()
 
     def load(self, path: Path) -> list[str]:
         """Goes to the moment that `path` was saved at; returns warnings of what has changed since then."""
-        progress, warnings = load_state(path, self.models, self.optimizer, self.sums.values, self.ranks)
+        progress, warnings = load_state(path, self.models, self.optimizer, self.sums.values, self.data, self.ranks)
         if progress.step > self.steps:
             raise Refused(
                 str(path), f"stands at step {progress.step} of {self.steps}", "is this the data it began with?"
@@ -160,6 +162,7 @@ class TrainState:
             std=self.std,
             epoch=self.progress.epoch,
             metrics=metrics,
+            data=self.data.to_json(),
             backend=self.backend,
             versions=current_versions(),
         )

@@ -1,6 +1,7 @@
 """Measures the model in training: after an epoch, and for the summary at the end."""
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cifarnet.engine.evaluate import collect_logits, measure_batches, only_coarse
@@ -10,26 +11,28 @@ from cifarnet.models.checkpoint import load_model, restore_weights
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.sharded_file import existing
 
+Heed = Callable[[Iterable[Any]], Iterator[Any]]  # passes batches on, and raises Interrupted once a signal has come
 
-def evaluate_epoch(run: TrainState, record: dict[str, Any]) -> Scores | CoarseScores:
+
+def evaluate_epoch(run: TrainState, record: dict[str, Any], heed: Heed = iter) -> Scores | CoarseScores:
     """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores."""
     if run.validation is not None:
-        held_out = evaluate_on(run, "validation")
+        held_out = evaluate_on(run, "validation", heed)
         record |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
-    scores = evaluate_on(run, "test")
+    scores = evaluate_on(run, "test", heed)
     record |= {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
     return scores
 
 
-def evaluate_on(run: TrainState, name: str) -> Scores | CoarseScores:
+def evaluate_on(run: TrainState, name: str, heed: Heed = iter) -> Scores | CoarseScores:
     """Scores of the model as it is on `test` or `validation`; each rank sees its part of the split and scores the whole."""
     loader, ranks = getattr(run, name), run.ranks
     ranks.copy_from_first(run.result.buffers())
     count = len(loader.split)  # what comes after are repetitions
     if only_coarse(run.config, len(run.classes)):
-        losses, correct = measure_batches(run.result, loader.epoch(0), run.device, run.precision)
+        losses, correct = measure_batches(run.result, heed(loader.epoch(0)), run.device, run.precision)
         return coarse_score(ranks.concatenated(losses)[:count], ranks.concatenated(correct)[:count])
-    logits, labels = collect_logits(run.result, loader.epoch(0), run.device, run.precision, run.config.tta)
+    logits, labels = collect_logits(run.result, heed(loader.epoch(0)), run.device, run.precision, run.config.tta)
     return score(ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count], run.classes)
 
 
@@ -65,6 +68,8 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
         "arch": run.config.arch,
         "loss": run.config.loss,
         "dataset": run.config.dataset,
+        "data_digest": run.data.digest,
+        "seed": run.config.seed,
         "parameters": run.parameters,
         "epochs": run.progress.epoch,
         "seconds": round(sum(record["seconds"] for record in run.progress.history), 1),

@@ -1,24 +1,24 @@
 """Which backend runs the margin head: pure torch, or the compiled extension on the CPU or on CUDA.
 
-The extension is optional. Before it is loaded, the stamp in its file is read: a library built for another torch would
-crash or compute nonsense. `auto` then falls back to pure torch with one warning, as it does where nothing is built (pip
-hides what a build says); a backend asked for by name refuses.
+The extension is optional. Before it is loaded, its file is looked at: one that is cut short, or built for another torch,
+would crash or compute nonsense. `auto` then falls back to pure torch with one warning, as it does where nothing is built
+(pip hides what a build says); a backend asked for by name refuses.
 """
 
 import functools
 import importlib
-import importlib.util
-import mmap
 import os
-import re
 import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused
+from cifarnet.core.launcher import local_number
+from cifarnet.losses import extension_file
+from cifarnet.losses.extension_file import extension_path as _extension_path
+from cifarnet.losses.extension_file import runs_on
 from cifarnet.losses.options import MarginOptions
 
 BACKENDS = ("auto", "torch", "cpu", "cuda")
@@ -39,8 +39,8 @@ _resolved: dict[tuple[str, str, torch.dtype, str | None], str] = {}
 def resolve(backend: str, device: str, dtype: torch.dtype = torch.float32, loss: str | None = None) -> str:
     """The backend ("torch", "cpu" or "cuda") that runs `loss` for features on `device` ("cpu", "cuda", "mps").
 
-    Without `loss`, any loss that the extension has. The environment variable CIFARNET_BACKEND stands in for "auto". float64
-    features run in pure torch: the kernels compute in float32.
+    Without `loss`, any loss that the extension has. The environment variable CIFARNET_BACKEND, where it is set and not
+    empty, stands in for "auto". float64 features run in pure torch: the kernels compute in float32.
 
     Raises:
         Refused: a backend was asked for by name and cannot run here.
@@ -56,45 +56,69 @@ resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = None) -> str:
-    what = "backend"
-    if backend == "auto" and "CIFARNET_BACKEND" in os.environ:
-        backend, what = os.environ["CIFARNET_BACKEND"], "CIFARNET_BACKEND"
-    if backend not in BACKENDS:
-        raise Refused(what, f"'{backend}' is not known", f"choose from {', '.join(BACKENDS)}")
+    backend, what = asked(backend)
     if backend == "torch":
         return "torch"
     if backend == "auto":
-        usable = device in ("cpu", "cuda") and dtype != torch.float64
-        if usable and _extension_path() is None:
-            _say_not_built()
+        if device not in ("cpu", "cuda") or dtype == torch.float64:
             return "torch"
-        problem = _problem(device, loss) if usable else None
-        if problem:
-            warnings.warn(f"the compiled margin head is not used: {problem}; {REBUILD}", stacklevel=3)
-        return device if usable and not problem else "torch"
+        if problem := obstacle(device, loss):
+            _say(problem)
+        return "torch" if problem else device
     if backend != device:
         raise Refused(what, f"the {backend} kernels cannot run on the device '{device}'", "use `backend=auto`")
     if dtype == torch.float64:
         raise Refused(what, "the kernels compute in float32, the features are float64", "use `backend=torch`")
-    if _extension_path() is None:
-        raise Refused(what, f"the {backend} extension is not built", f"use `backend=torch`, or build it: {BUILD}")
-    problem = _problem(device, loss)
-    if problem:
+    if problem := obstacle(device, loss):
+        if problem == NOT_BUILT:
+            raise Refused(what, f"the {backend} extension is not built", f"use `backend=torch`, or build it: {BUILD}")
         raise Refused(what, problem, f"use `backend=torch`, or {REBUILD}")
     return backend
 
 
+def asked(backend: str) -> tuple[str, str]:
+    """The backend that is asked for, and the name of what asks: the argument, or for "auto" CIFARNET_BACKEND.
+
+    Raises:
+        Refused: it is none of BACKENDS.
+    """
+    what = "backend"
+    if backend == "auto" and os.environ.get("CIFARNET_BACKEND"):
+        backend, what = os.environ["CIFARNET_BACKEND"], "CIFARNET_BACKEND"
+    if backend not in BACKENDS:
+        raise Refused(what, f"'{backend}' is not known", f"choose from {', '.join(BACKENDS)}")
+    return backend, what
+
+
+def obstacle(device: str, loss: str | None = None) -> str | None:
+    """The reason why the extension cannot run `loss` (any, without) on `device` ("cpu", "cuda"), or None.
+
+    NOT_BUILT where there is none. It loads what is there, once.
+    """
+    global _why_not
+    if _extension_path() is None:
+        others = extension_file.built_for_others()
+        return f"{', '.join(others)} is built for another Python" if others else NOT_BUILT
+    if _extension is None and _why_not is None:
+        _why_not = _load(_extension_path() or "")
+    return _why_not or _problem(device, loss)
+
+
 @functools.cache
-def _say_not_built() -> None:
-    """Warn once a process, and once a machine under torchrun."""
-    if launched().local == 0:
-        warnings.warn(NOT_BUILT, stacklevel=4)
+def _say(problem: str) -> None:
+    """Warns once a process, and once a machine under torchrun."""
+    if local_number() == 0:
+        text = problem if problem == NOT_BUILT else f"the compiled margin head is not used: {problem}; {REBUILD}"
+        warnings.warn(text, stacklevel=4)
 
 
 def build_info() -> dict[str, str]:
-    """The extension's build: its torch, cuda ("" without), archs, sets; empty where it is not built."""
+    """The extension's build: its torch, cuda ("" without), archs, sets; empty where it is not built or its file is broken."""
     path = _extension_path()
-    return _read_stamp(path) if path else {}
+    try:
+        return extension_file.read_stamp(path) if path else {}
+    except ValueError:
+        return {}
 
 
 def build_tag() -> str:
@@ -157,25 +181,8 @@ def margin_loss(
     return loss, new_state, rows
 
 
-def _extension_path() -> str | None:
-    spec = importlib.util.find_spec("cifarnet._C")
-    return spec.origin if spec else None
-
-
-def _read_stamp(path: str) -> dict[str, str]:
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
-        found = re.search(rb"cifarnet-build:([^\x00]*?):end", library)
-        stamp = found[1].decode() if found else ""
-    return dict(item.split("=", 1) for item in stamp.split(";")) if stamp else {}
-
-
 def _problem(device: str, loss: str | None = None) -> str | None:
-    """The reason why the extension that is there cannot run `loss` on `device`, or None; loads it on the way."""
-    global _extension, _why_not
-    if _extension is None and _why_not is None:
-        _why_not = _load(_extension_path() or "")
-    if _why_not:
-        return _why_not
+    """The reason why the loaded extension cannot run `loss` on `device`, or None."""
     if loss is not None and loss not in _loss_numbers:
         return f"it has no loss '{loss}'"
     if device == "cpu":
@@ -189,25 +196,12 @@ def _problem(device: str, loss: str | None = None) -> str | None:
     return None
 
 
-def runs_on(archs: str, major: int, minor: int) -> bool:
-    """True where code built for `archs` ("8.0,9.0+PTX") runs on a GPU of compute capability major.minor.
-
-    Machine code runs on the same major version from its own minor on; PTX is compiled for anything newer.
-    """
-    for arch in filter(None, archs.split(",")):
-        built = tuple(int(part) for part in arch.removesuffix("+PTX").rstrip("af").split("."))
-        if built[0] == major and built[1] <= minor:
-            return True
-        if arch.endswith("+PTX") and built <= (major, minor):
-            return True
-    return False
-
-
 def _load(path: str) -> str | None:
     global _extension
-    info = _read_stamp(path)
-    if not info:
-        return "its file names no torch version"
+    try:
+        info = extension_file.read_stamp(path)
+    except ValueError as error:
+        return str(error)
     if info["torch"] != torch.__version__:
         return f"it is built for torch {info['torch']} and this is torch {torch.__version__}"
     try:

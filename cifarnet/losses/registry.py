@@ -6,6 +6,7 @@ from typing import Any
 
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import Bounds, check_bounds, check_number
+from cifarnet.core.known import unknown
 
 PI = 3.14159  # the widest angle that a margin may add
 
@@ -68,7 +69,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "focal": Loss(
         "arXiv 1708.02002",
-        {"gamma": Constant(2.0, "focal loss: the focusing exponent", Bounds(low=0), flag=True)},
+        {"gamma": Constant(2.0, "focal loss: the focusing exponent", Bounds(low=0, high=1000), flag=True)},
         angular=False,
     ),
     "sphereface": Loss("arXiv 1704.08063", {"margin": _margin(4, Bounds(choices=(1, 2, 3, 4, 5)))}, ("steps",), (0.0,)),
@@ -90,7 +91,7 @@ LOSSES: dict[str, Loss] = {
         {
             "scale": _scale(64.0),
             "margin": _margin(0.4),
-            "h": Constant(0.333, "AdaFace's h, how far the norm moves the margin", Bounds(low=0), flag=True),
+            "h": Constant(0.333, "AdaFace's h, how far the norm moves the margin", Bounds(low=0, high=1000), flag=True),
             "t_alpha": Constant(0.01, "AdaFace's EMA rate of the norm statistics", Bounds(low=0, high=1), flag=True),
         },
         ("norm_mean", "norm_std"),
@@ -104,7 +105,7 @@ LOSSES: dict[str, Loss] = {
 def loss_row(loss: str) -> Loss:
     """The row of a loss. Raises Refused for an unknown name."""
     if loss not in LOSSES:
-        raise Refused("loss", f"'{loss}' is not known", f"choose from {', '.join(LOSSES)}")
+        raise unknown("loss", loss, LOSSES)
     return LOSSES[loss]
 
 
@@ -126,6 +127,17 @@ def loss_constants(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
         check_number(name, value, flag=isinstance(constant.default, bool), auto=constant.auto)
         check_bounds(name, value, constant.bounds)
     return {**row.defaults, **chosen}
+
+
+def range_of(name: str) -> str:
+    """The range of a constant, for a help text; where the losses differ, each with its losses."""
+    losses: dict[str, list[str]] = {}
+    for loss, row in LOSSES.items():
+        if name in row.constants:
+            losses.setdefault(row.constants[name].bounds.range, []).append(loss)
+    if len(losses) == 1:
+        return next(iter(losses))
+    return "; ".join(f"{', '.join(names)}: {values}" for values, names in losses.items())
 
 
 def flag_constants() -> dict[str, Constant]:

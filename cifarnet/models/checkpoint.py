@@ -20,17 +20,18 @@ from cifarnet.core.errors import Refused
 from cifarnet.losses.base import LOSS_KEY
 from cifarnet.models.classifier import Classifier, build_model
 from cifarnet.storage.atomic import write_file
-from cifarnet.storage.safetensors_header import read_metadata
+from cifarnet.storage.safetensors_header import CHECKPOINT, read_metadata
 from cifarnet.storage.sharded_file import INDEX, Rows, TensorSet, write_set
 
-FORMAT = "cifarnet-1"
+FORMAT = CHECKPOINT
 
 
 @dataclass(frozen=True)
 class ModelInfo:
     """The text of a checkpoint about its model: everything needed to rebuild it and to use it on an image.
 
-    mean, std: per channel, of pixels in [0, 1]; epoch: epochs trained; metrics: of that epoch; backend: what ran the head.
+    mean, std: per channel, of pixels in [0, 1]; epoch: epochs trained; metrics: of that epoch; backend: what ran the head;
+    data: what it was trained and measured on (`data.identity.DataIdentity` as text; "" of version 0.1).
     """
 
     config: TrainConfig
@@ -40,6 +41,7 @@ class ModelInfo:
     epoch: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     backend: str = "torch"
+    data: str = ""
     versions: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -214,6 +216,9 @@ def parse_info(text: str, path: Path) -> ModelInfo:
         raise refuse("mean and std must be three numbers each")
     if not all(abs(value) < 1e6 for value in mean):
         raise refuse("mean must be three finite numbers")
+    data = values.get("data", "")
+    if not isinstance(data, str):
+        raise refuse("data must be text")
     return ModelInfo(
         config=config,
         classes=Numbers(config.classes) if config.dataset == SYNTHETIC else tuple(classes),
@@ -222,5 +227,6 @@ def parse_info(text: str, path: Path) -> ModelInfo:
         epoch=values["epoch"],
         metrics=values["metrics"],
         backend=values["backend"],
+        data=data,
         versions={str(key): str(value) for key, value in values["versions"].items()},
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarnet.core.config import IDENTITY, TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.core.known import unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,7 +88,7 @@ def find_arch(arch: str) -> Arch:
     if arch == IDENTITY:
         return FEATURES
     if arch not in ARCHS:
-        raise Refused("arch", f"'{arch}' is not known", f"choose from {', '.join(ARCHS)}")
+        raise unknown("arch", arch, ARCHS)
     return ARCHS[arch]
 
 

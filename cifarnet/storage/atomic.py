@@ -1,37 +1,103 @@
-"""Files that survive a crash: written beside, flushed to the disk, then renamed into place."""
+"""The one way to write a file: beside its place under a random name, flushed to the disk, then renamed into place."""
 
 import contextlib
+import errno
 import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
 
 from cifarnet.core.errors import Failed
+from cifarnet.core.plain_file import kind_of
 
-TEMPORARY = ".tmp"  # ends the name of a file that is being written; what is left of one is swept when a run starts
+OURS = re.compile(r"\.cifarnet-[0-9a-f]{16}\.tmp")  # a file that is being written; what is left of one is swept
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 
 
-def write_file(path: Path, *data: bytes | memoryview) -> None:
-    """Replaces `path` by the pieces of `data`, atomically: after a crash the old or the new file is there, whole.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BufferedRandom]:
+    """A file to write into, which takes the place of `path` at the end: after a crash the old or the new one is there, whole.
 
     Raises:
-        Failed: the disk is full or the folder cannot be written; the old file is kept, the temporary one removed.
+        OSError: the disk is full, the folder cannot be written, or `path` is a link or another thing that is no plain
+            file. What was there is kept, nothing is left beside it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    refuse_special(path)
+    temporary = path.with_name(f".cifarnet-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.writelines(data)
+        with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666), "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise Failed(
-            str(path),
-            f"cannot be written ({error.strerror})",
-            "the previous file is kept; free some space or move `out`",
-        ) from error
     finally:  # after the rename there is none
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_file(path: Path, *data: bytes | memoryview) -> None:
+    """Replaces `path` by the pieces of `data`, as a whole.
+
+    Raises:
+        Failed: it cannot be written (see `replacing`).
+    """
+    try:
+        with replacing(path) as file:
+            file.writelines(data)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def append(path: Path, data: bytes) -> None:
+    """Adds `data` to the end of a plain file, or makes it, and flushes it to the disk. Raises OSError."""
+    refuse_special(path)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_FOLLOW, 0o666), "ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def refuse_special(path: Path) -> None:
+    """Raises OSError where `path` is a link, a device, a pipe or a folder: a rename would replace it."""
+    with contextlib.suppress(FileNotFoundError):
+        if kind := kind_of(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, f"it is {kind}, not a plain file", str(path))
+
+
+def cannot_write(path: Path, error: OSError) -> Failed:
+    """The error for the user, with what helps against its cause."""
+    if error.errno in FULL:
+        fix = "the previous file is kept; free some space, or choose another disk with `out`"
+    elif error.errno == errno.ENOENT:
+        fix = "its folder is gone: put it back where it was, or name another with `out`"
+    else:
+        fix = "the previous file is kept; choose another place with `out`"
+    return Failed(str(path), f"cannot be written ({error.strerror or error})", fix)
+
+
+def move_folder(finished: Path, place: Path) -> None:
+    """Gives a folder that is whole its name, unless another process was faster. Raises OSError."""
+    sync_folder(finished)
+    if not place.exists():
+        finished.rename(place)
+        sync_folder(place.parent)
+
+
+def point_link(link: Path, target: str) -> None:
+    """Makes `link` lead to `target`, in the place of an older link; anything else that stands there stays. Raises OSError."""
+    temporary = link.with_name(f".cifarnet-{secrets.token_hex(8)}.tmp")
+    if os.path.lexists(link) and not link.is_symlink():
+        return
+    try:
+        temporary.symlink_to(target)
+        os.replace(temporary, link)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -44,8 +110,14 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def sweep_temporaries(folder: Path) -> None:
-    """Removes what killed writers left behind in `folder`."""
-    for orphan in folder.glob(f".*{TEMPORARY}"):
-        with contextlib.suppress(OSError):
-            orphan.unlink()
+def sweep_temporaries(folder: Path, older_than: float = 0) -> None:
+    """Removes what killed writers left behind in `folder`, and nothing else.
+
+    Args:
+        older_than: seconds since its last change; for a folder in which other processes may be writing.
+    """
+    for orphan in folder.iterdir():
+        if OURS.fullmatch(orphan.name):
+            with contextlib.suppress(OSError):
+                if time.time() - orphan.lstat().st_mtime >= older_than:
+                    orphan.unlink()

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from cifarnet.core.errors import Refused
-from cifarnet.storage.run_folder import LATEST, RunFolder
-from cifarnet.storage.sharded_file import existing
+from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.runs import latest, newer_without_checkpoint
 
 # The model that ships with the package, used where there is no run.
 PACKAGED = Path(__file__).parents[1] / "weights" / "baseline-plus.safetensors"
@@ -16,29 +16,28 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
     Raises:
         Refused: nothing is there, or the folder has no checkpoint.
     """
-    if name is None:
-        if not LATEST.exists():
-            return None
-        name = LATEST
-    path = Path(name)
+    path = latest() if name is None else Path(name)
+    if path is None:
+        return None
     if not path.is_dir():
         if path.exists():
             return path
         raise Refused(str(name), "there is no such run or checkpoint", "name a run folder or a .safetensors file")
-    folder = RunFolder(path)
-    for candidate in (folder.best, folder.last):
-        if found := existing(candidate):
-            return found
-    raise Refused(str(name), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
+    if found := RunFolder(path).checkpoint:
+        return found
+    raise Refused(str(path), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
 
 
-def default_checkpoint(name: str | Path | None) -> tuple[Path, str]:
-    """The checkpoint that a command uses, and a note for the user where he did not name it (else "").
+def default_checkpoint(name: str | Path | None) -> Path:
+    """The checkpoint that `name` means; None: that of runs/latest, else the model that ships with the package.
 
     Raises:
         Refused: as `find_checkpoint`.
     """
-    path = find_checkpoint(name)
-    if path is None:
-        return PACKAGED, "using the small baseline model that ships with cifarnet (no run in runs/latest)"
-    return path, "" if name is not None else f"using {path}"
+    return find_checkpoint(name) or PACKAGED
+
+
+def newer_note(path: Path) -> str:
+    """What became of a newer run than that of the checkpoint `path`, which has none: to be said where nobody named a run."""
+    newer = newer_without_checkpoint(path.parent)
+    return f"; the newer {newer[0]} has no checkpoint ({newer[1]})" if newer else ""

@@ -2,10 +2,11 @@
 
 import contextlib
 import errno
-import stat
 from pathlib import Path
 
 from filelock import FileLock
+
+from cifarnet.storage.atomic import refuse_special
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of a file system that has none
 
@@ -17,10 +18,11 @@ def file_lock(path: Path) -> FileLock:
     opened or its file system has no locks. What the file holds is not kept.
 
     Raises:
-        OSError: `path` is a link or another thing that is not a plain file.
+        OSError: `path` is a link (also a second name of another file), or another thing that is no plain file.
     """
+    refuse_special(path)
     with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(errno.EINVAL, f"{path.name} is not a plain file", str(path))
+        if path.lstat().st_nlink > 1:
+            raise OSError(errno.EINVAL, f"{path.name} is a second name of another file", str(path))
     # The fallback is a file whose mere presence is the lock: it would outlive a killed process.
     return FileLock(path, thread_local=False, fallback_to_soft=False)

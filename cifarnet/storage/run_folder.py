@@ -1,11 +1,9 @@
 """The run folder: its files, its name and its lock."""
 
 import contextlib
-import itertools
 import json
-import os
-import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,34 +12,15 @@ from filelock import FileLock, Timeout
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
-from cifarnet.storage.atomic import sweep_temporaries, write_file
+from cifarnet.core.plain_file import check_within, read_text
+from cifarnet.storage.atomic import OURS, append, sweep_temporaries, write_file
 from cifarnet.storage.lock import NO_LOCKS, file_lock
-from cifarnet.storage.sharded_file import existing, files_of
+from cifarnet.storage.run_files import read_json
+from cifarnet.storage.safetensors_header import CHECKPOINT
+from cifarnet.storage.sharded_file import existing, files_of, metadata_of
 
-RUNS = Path("runs")
-LATEST = RUNS / "latest"
-
-
-def next_folder(config: TrainConfig) -> Path:
-    """Makes the next free runs/<arch>-<loss>-<dataset>-<n>; of two runs started at the same moment each gets its own.
-
-    Raises:
-        Refused: runs/ cannot be written.
-    """
-    stem = f"{config.arch}-{config.loss}-{config.dataset}-"
-    taken = [int(found[1]) for path in RUNS.glob(f"{stem}*") if (found := re.fullmatch(r".*-(\d+)", path.name))]
-    for number in itertools.count(max(taken, default=0) + 1):
-        path = RUNS / f"{stem}{number}"
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise Refused(
-                str(RUNS), f"cannot be written ({error.strerror})", "choose another folder with `out`"
-            ) from error
-    raise AssertionError  # count() has no end
+DOTS = (".lock", ".job")  # of a folder that is held; no run yet
+ABOUT = "run"  # the key in config.json of what is no option: recipe, command, start, data
 
 
 class RunFolder:
@@ -52,16 +31,58 @@ class RunFolder:
         self.config, self.metrics = path / "config.json", path / "metrics.jsonl"
         self.last, self.best = path / "last.safetensors", path / "best.safetensors"
         self.state, self.summary = path / "state.safetensors", path / "summary.json"
-        self.predictions = path / "predictions.csv"
+        self.predictions, self.diverged = path / "predictions.csv", path / "diverged.json"
         self._job = path / ".job"
         self._lock: FileLock | None = None
+        self._place: tuple[int, int] | None = None
         self._log_is_behind = False
 
     def own_files(self) -> list[Path]:
         """The files that a run writes and that are there."""
         mine = [self.config, self.metrics, self.last, self.best, self.state, self.summary, self.predictions]
+        mine.append(self.diverged)
         sets = [file for path in (self.last, self.best, self.state) for file in files_of(path)]
         return [path for path in mine if path.exists()] + sets
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The model of this run: the best, else the last.
+
+        Raises:
+            Refused: it is a link that leads out of the folder.
+        """
+        found = existing(self.best) or existing(self.last)
+        return self.checked(found) if found else None
+
+    @property
+    def written_state(self) -> float:
+        """When the training state was written, in seconds since 1970; 0 where there is none."""
+        found = existing(self.state)
+        return found.stat().st_mtime if found else 0.0
+
+    def checked(self, path: Path) -> Path:
+        """`path`, a file of this run. Raises Refused where it is a link that leads out of the folder."""
+        try:
+            check_within(path, self.path)
+        except OSError as error:
+            raise Refused(str(path), f"cannot be used ({error.strerror})", "name the file itself") from error
+        return path
+
+    def is_run(self) -> bool:
+        """True where a run of ours is here: its configuration, or a file of weights, is what cifarnet writes."""
+        with contextlib.suppress(Refused):
+            return bool(self.read_config())
+        for path, kind in ((self.state, "state"), (self.last, "model"), (self.best, "model")):
+            with contextlib.suppress(Refused):
+                if found := existing(path):
+                    return bool(metadata_of(found, CHECKPOINT, kind))
+        return False
+
+    def holds_others(self) -> bool:
+        """True where files lie here that are neither a run nor what an unfinished start leaves."""
+        if not self.path.is_dir() or self.is_run():
+            return False
+        return any(entry.name not in DOTS and not OURS.fullmatch(entry.name) for entry in self.path.iterdir())
 
     def __enter__(self) -> "RunFolder":
         """Makes the folder, checks that it can be written, and takes its lock.
@@ -100,6 +121,27 @@ class RunFolder:
         finally:
             self._lock.release()
 
+    def remember_place(self) -> None:
+        """Notes which folder it is that stands at this path, whose lock this process holds, for `check_held`."""
+        self._place = self._lock_inode()
+
+    def check_held(self) -> None:
+        """Called before each write: the folder at this path is still the one whose place was noted.
+
+        Raises:
+            Failed: it was moved or removed, and perhaps another run has taken its place.
+        """
+        if self._place is not None and self._lock_inode() != self._place:
+            fix = "nothing more is written there; go on with the moved folder by `resume`"
+            raise Failed(str(self.path), "was moved, removed or replaced while this run trained in it", fix)
+
+    def _lock_inode(self) -> tuple[int, int] | None:
+        try:
+            status = (self.path / ".lock").stat(follow_symlinks=False)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
     def claim(self, job: str) -> None:
         """Notes beside the lock, which this process holds, who trains here (see `distributed.job`).
 
@@ -114,22 +156,34 @@ class RunFolder:
     def is_of(self, job: str) -> bool:
         """True where the last run in this folder was begun by `job`."""
         try:
-            return bool(job) and self._job.read_text() == job
+            return bool(job) and read_text(self._job, within=self.path) == job
         except OSError:
             return False
 
     def clear(self) -> None:
-        """Removes what an earlier run left (and nothing else), for `overwrite`."""
+        """Removes what an earlier run left (and nothing else), for `overwrite`. Raises Failed where that cannot be."""
         for path in self.own_files():
-            path.unlink()
+            try:
+                path.unlink()
+            except OSError as error:
+                why = f"cannot be removed ({error.strerror})"
+                raise Failed(str(path), why, "remove it, or choose another `out`") from error
 
-    def write_config(self, config: TrainConfig) -> None:
-        """Writes config.json."""
-        write_file(self.config, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+    def write_config(self, config: TrainConfig, about: Mapping[str, str]) -> None:
+        """Writes config.json: the options, and beside them `about` (see `read_about`)."""
+        self._write_json(self.config, config.to_dict() | {ABOUT: dict(about)})
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json."""
-        write_file(self.summary, (json.dumps(summary, indent=2) + "\n").encode())
+        self._write_json(self.summary, summary)
+
+    def write_diverged(self, why: str, epoch: int) -> None:
+        """Notes that training diverged, for the list of runs; a resume takes the note away."""
+        self._write_json(self.diverged, {"why": why, "epoch": epoch})
+
+    def _write_json(self, path: Path, document: Any) -> None:
+        self.check_held()
+        write_file(path, (json.dumps(document, indent=2) + "\n").encode())
 
     def read_config(self) -> TrainConfig:
         """The configuration of the run that is in this folder.
@@ -137,7 +191,14 @@ class RunFolder:
         Raises:
             Refused: none is there, or it is broken.
         """
-        return TrainConfig.from_dict(read_json(self.config, "name a run folder of cifarnet train"), str(self.config))
+        return TrainConfig.from_dict(self._read_config()[0], str(self.config))
+
+    def read_about(self) -> dict[str, str]:
+        """How the run was begun: recipe, command, started (UTC, ISO 8601), data_digest; {} for a run of version 0.1."""
+        return self._read_config()[1]
+
+    def _read_config(self) -> tuple[Any, dict[str, str]]:
+        return split_config(read_json(self.config, "name a run folder of cifarnet train", within=self.path))
 
     def log(self, history: list[dict[str, Any]]) -> str | None:
         """Adds the last record to metrics.jsonl, or writes all of them again where an earlier one did not get there.
@@ -148,10 +209,7 @@ class RunFolder:
             if self._log_is_behind:
                 self.rewrite_metrics(history)
             else:
-                with open(self.metrics, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(history[-1]) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+                append(self.metrics, (json.dumps(history[-1]) + "\n").encode())
             self._log_is_behind = False
         except (OSError, Failed) as error:
             known, self._log_is_behind = self._log_is_behind, True
@@ -165,18 +223,19 @@ class RunFolder:
 
     def rewrite_metrics(self, history: list[dict[str, Any]]) -> None:
         """Makes metrics.jsonl hold exactly these records: lines written after the checkpoint that is resumed are dropped."""
+        self.check_held()
         write_file(self.metrics, "".join(json.dumps(record) + "\n" for record in history).encode())
 
-    def mark_latest(self) -> None:
-        """Points runs/latest at this run (nothing happens where links cannot be made)."""
-        link = LATEST.with_name(".latest.tmp")
-        try:
-            RUNS.mkdir(exist_ok=True)
-            link.unlink(missing_ok=True)
-            link.symlink_to(os.path.relpath(self.path.resolve(), RUNS.resolve()))
-            os.replace(link, LATEST)
-        except OSError:
-            link.unlink(missing_ok=True)
+
+def split_config(document: Any) -> tuple[Any, dict[str, str]]:
+    """The options of a config.json, and what stands beside them about the run."""
+    if not isinstance(document, dict):
+        return document, {}
+    options = {name: value for name, value in document.items() if name != ABOUT}
+    about = document.get(ABOUT, {})
+    if not isinstance(about, dict):
+        about = {}
+    return options, {str(name): value for name, value in about.items() if isinstance(value, str)}
 
 
 def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
@@ -186,6 +245,8 @@ def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
         Refused: it holds a run and neither resume nor overwrite is asked for, or there is nothing to resume.
     """
     folder = RunFolder(out)
+    if folder.holds_others():
+        raise Refused(str(out), "holds files that are no run of cifarnet", "choose another `out`, or an empty folder")
     if out.is_file():
         fix = f"to start from its weights use `init_from={out}`" if resume else "choose another `out`"
         raise Refused(str(out), "is a file, not a run folder", fix)
@@ -199,40 +260,6 @@ def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
     if folder.own_files() and not (resume or overwrite):
         ways = "`resume` to continue it, or `overwrite` to start again" if existing(folder.state) else "`overwrite`"
         raise Refused(str(out), "already holds a run", f"add {ways}")
+    if resume and (state := existing(folder.state)):
+        folder.checked(state)
     return folder
-
-
-def read_json(path: Path, fix: str) -> Any:
-    """The JSON document in `path`.
-
-    Raises:
-        Refused: it cannot be read or is not JSON; `fix` says what to do.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise Refused(str(path), "there is no such file", fix) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise Refused(str(path), f"cannot be read ({error})", fix) from error
-
-
-def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The records of a metrics.jsonl, and a warning for each line that is not one (a crash can cut the last short).
-
-    Raises:
-        Failed: the file cannot be read.
-    """
-    records, warnings = [], []
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise Failed(str(path), f"cannot be read ({error.strerror})", "name a run folder") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError
-            records.append(record)
-        except (ValueError, RecursionError):
-            warnings.append(f"{path}: line {number} is not a record and is skipped")
-    return records, warnings

@@ -1,12 +1,14 @@
 """The header of a safetensors file, which may come from a stranger: nothing in it is taken on trust."""
 
 import json
-import stat
+import os
 from pathlib import Path
 from typing import Any
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.plain_file import open_plain
 
+CHECKPOINT = "cifarnet-1"  # the `format` of our checkpoints and training states
 MAX_HEADER = 100_000_000  # bytes; safetensors' own ceiling
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 
@@ -46,20 +48,19 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     # Not safetensors.safe_open: of a key that stands twice it takes one in silence, and its errors name no way out.
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise Refused(str(path), "is not a file", "name a .safetensors file or a run folder")
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             start = file.read(8)
             refuse_pickle(path, start)
             length = int.from_bytes(start, "little")
-            if len(start) < 8 or length > min(status.st_size - 8, MAX_HEADER):
+            if len(start) < 8 or length > min(os.fstat(file.fileno()).st_size - 8, MAX_HEADER):
                 raise Refused(str(path), "is not a safetensors file, or is cut short", "take another checkpoint")
             text = file.read(length)
     except FileNotFoundError as error:
         raise Refused(str(path), "there is no such file", "name a .safetensors file or a run folder") from error
     except OSError as error:
-        raise Refused(str(path), f"cannot be read ({error.strerror})", "check its permissions") from error
+        raise Refused(
+            str(path), f"cannot be read ({error.strerror})", "name a .safetensors file or a run folder that can be read"
+        ) from error
     try:
         header = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:

@@ -19,7 +19,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
+from cifarnet.core.plain_file import check_within, read_text
 from cifarnet.storage.atomic import write_file
 from cifarnet.storage.safetensors_header import MAX_HEADER, check_metadata, read_header, read_metadata
 
@@ -159,7 +160,7 @@ class TensorSet:
             rows = entry["shape"][0] if entry["shape"] else 1
             piece = Piece(path.with_name(name), key, start or 0, rows if stop is None else stop)
             if piece.stop - piece.start != rows:
-                raise self._refused(f"{key} has {rows} rows")
+                raise self._refused(f"{key} has {plural(rows, 'row')}")
             pieces.setdefault(whole, []).append((piece, entry))
         self.tensors = {whole: self._joined(whole, found) for whole, found in pieces.items()}
 
@@ -190,6 +191,10 @@ class TensorSet:
         file = self.path.with_name(name)
         if not file.exists():
             raise self._refused(f"{name} of the set is missing")
+        try:
+            check_within(file, self.path.parent)
+        except OSError as error:
+            raise self._refused(f"{name}: {error.strerror}") from error
         header = read_header(file)
         stamp = header.pop("__metadata__", None)
         if not isinstance(stamp, dict) or tag is None or stamp.get("set") != tag:
@@ -225,9 +230,7 @@ class TensorSet:
 def _read_index(path: Path) -> dict[str, Any]:
     """The two tables of an index, each name in them looked at: a file must lie beside the index."""
     try:
-        if path.stat().st_size > MAX_HEADER:
-            raise Refused(str(path), "is too long for an index", TAKE_ANOTHER)
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path, MAX_HEADER))
     except FileNotFoundError as error:
         raise Refused(str(path), "there is no such file", "name a checkpoint or a run folder") from error
     except (OSError, ValueError, RecursionError) as error:

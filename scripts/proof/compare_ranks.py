@@ -28,7 +28,8 @@ from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.setup import build_run
 from cifarnet.engine.train_state import Forward
 from cifarnet.losses import LOSSES
-from cifarnet.storage.run_folder import RunFolder, read_metrics
+from cifarnet.storage.run_files import read_metrics
+from cifarnet.storage.run_folder import RunFolder
 
 DIGITS = "--dataset digits --arch baseline --epochs 3 --batch-size 128 --augment basic --precision fp32 --device cpu"
 CIFAR = "--recipe baseline --batch-size 256 --epochs 1 --precision fp32 --device cpu"

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fuzz_folders import folder_cases
 from fuzz_sets import damaged_index, indexed_sets, shard
 from mutate import as_json, damage, damage_json, damage_safetensors
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cifarnet.analysis.plots import curves
 from cifarnet.analysis.plots.confusion import numbers as confusion_numbers
@@ -30,7 +32,8 @@ from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.resume import load_config
 from cifarnet.engine.setup import build_run
 from cifarnet.models.checkpoint import load_model
-from cifarnet.storage.run_folder import open_run, read_json, read_metrics
+from cifarnet.storage.run_files import read_json, read_metrics
+from cifarnet.storage.run_folder import open_run
 
 Case = Callable[[random.Random, Path], None]  # damages a file, writes it into the folder and reads it
 
@@ -84,6 +87,7 @@ def targets(folder: Path) -> dict[str, Case]:
         damaged_index(sets, rng, place)
 
     cases = [checkpoint, state, image, config_file, metrics, summary, records, archive, index, shard]
+    cases += folder_cases(folder, [*states, config, log])
     return {case.__name__: case for case in cases}
 
 
@@ -108,7 +112,7 @@ def small_run(folder: Path) -> Any:
     config = TrainConfig(arch="baseline", dataset="digits", epochs=2, batch_size=512, loss="adaface")
     run = build_run(dataclasses.replace(config, augment="none"), load("digits"))
     with open_run(folder, resume=False, overwrite=False) as files, StopRequest() as stop:
-        files.write_config(run.config)
+        files.write_config(run.config, {})
         train(run, files, Watcher(), stop)
     return run
 
@@ -136,6 +140,13 @@ def make_pictures() -> list[bytes]:
         buffer = io.BytesIO()
         more = {"append_images": [colours.rotate(90)]} if kind == "GIF" else {}
         colours.save(buffer, kind, **options, **more)
+        found.append(buffer.getvalue())
+    clear, notes = Image.new("RGBA", colours.size), PngInfo()
+    notes.add_text("key", "text" * 600_000, zip=True)  # more than Pillow reads: it goes on without
+    for kind in ("PNG", "GIF", "WEBP", "TIFF"):
+        buffer = io.BytesIO()
+        more = {"pnginfo": notes} if kind == "PNG" else {}
+        clear.save(buffer, kind, save_all=True, append_images=[colours.convert("RGBA")], **more)
         found.append(buffer.getvalue())
     return found
 

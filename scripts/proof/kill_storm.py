@@ -4,7 +4,7 @@
 
 For each loss (adaface and curricularface carry a state of their own) and each signal (kill -9 and SIGTERM), digits are
 trained with AutoAugment, a running average, a validation split and a checkpoint every 3 steps. A third of the kills
-wait until a checkpoint is being written. Killed are real processes: each is forked from this one, which has imported
+wait until a checkpoint is being written, a third until the model is being measured. Killed are real processes: each is forked from this one, which has imported
 everything, so that no time goes into starting Python. Takes about 4 minutes for 240 kills on one core.
 """
 
@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from safetensors.torch import load_file
 
 import cifarnet.cli.watcher  # noqa: F401 (imported here once, not in each child)
 from cifarnet.cli import run
+from cifarnet.engine import validate
 
 OPTIONS = (
     "--arch baseline --dataset digits --batch-size 64 --augment autoaugment --ema 0.95 --val-fraction 0.1 "
@@ -32,6 +34,7 @@ OPTIONS = (
 )
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 TIMES = ("seconds", "images_per_second")  # the only figures of a run that may differ
+PAUSE = 0.03  # seconds that a batch of an evaluation takes more
 PATIENCE = 120  # seconds for one process
 
 
@@ -45,8 +48,33 @@ def start(folder: Path, loss: str, epochs: int) -> int:
         again = (
             ["--resume", "-q"] if resume else [*OPTIONS.split(), "--epochs", str(epochs), "--loss", loss, "--overwrite"]
         )
+        mark_evaluations(evaluating(folder))
         os._exit(run(["train", "--out", str(folder), *again]))
     return child
+
+
+def evaluating(folder: Path) -> Path:
+    """The mark that is there while the model of a run is measured."""
+    return folder.with_name(f"{folder.name}.evaluating")
+
+
+def mark_evaluations(mark: Path) -> None:
+    """Makes each evaluation of this process leave a mark while it lasts, and take a while for each batch."""
+    measure = validate.collect_logits
+
+    def slowly(batches: Iterable[Any]) -> Iterator[Any]:
+        for batch in batches:
+            time.sleep(PAUSE)
+            yield batch
+
+    def marked(model: Any, batches: Iterable[Any], *options: Any) -> Any:
+        mark.touch()
+        try:
+            return measure(model, slowly(batches), *options)
+        finally:
+            mark.unlink()
+
+    validate.collect_logits = marked
 
 
 def ended(child: int, wait: bool = False) -> int | None:
@@ -60,21 +88,29 @@ def writing(folder: Path) -> bool:
     return any(name.endswith(".tmp") for name in (os.listdir(folder) if folder.exists() else []))
 
 
-def strike(child: int, folder: Path, number: int, rng: random.Random) -> tuple[int, bool]:
-    """Sends the signal at a random moment, or within a write; returns the exit code and whether a write was cut off."""
+def strike(child: int, folder: Path, number: int, rng: random.Random) -> tuple[int, bool, bool]:
+    """Sends the signal at a random moment, within a write, or within an evaluation.
+
+    Returns:
+        the exit code, whether a write was cut off, and whether an evaluation was.
+    """
     moment = time.monotonic() + rng.uniform(0.0, 1.0)
-    in_write = rng.random() < 1 / 3
+    kind = rng.choice(("anywhere", "write", "evaluation"))
+    in_write, mark = kind == "write", evaluating(folder)
     limit = time.monotonic() + PATIENCE
     while (code := ended(child)) is None:
         now = time.monotonic()
         if now > limit:
             raise TimeoutError(f"process {child} does not end")
-        if now > moment and (not in_write or writing(folder)):
-            time.sleep(rng.uniform(0, 0.002) if in_write else 0)
+        if now > moment and (kind == "anywhere" or (writing(folder) if in_write else mark.exists())):
+            time.sleep(0 if kind == "anywhere" else rng.uniform(0, 0.002 if in_write else PAUSE))
+            measured = mark.exists()
             os.kill(child, number)
-            return ended(child, wait=True) or 0, writing(folder)
+            code = ended(child, wait=True) or 0
+            mark.unlink(missing_ok=True)
+            return code, writing(folder), measured
         time.sleep(0.0002 if in_write else 0.002)
-    return code, False
+    return code, False, False
 
 
 def differences(whole: Path, broken: Path) -> list[str]:
@@ -116,14 +152,22 @@ def storm(folder: Path, loss: str, name: str, kills: int, epochs: int, rng: rand
     whole, broken = folder / "whole", folder / "broken"
     if ended(start(whole, loss, epochs), wait=True) != 0:
         raise RuntimeError(f"the run that is left alone failed ({loss})")
-    result: dict[str, Any] = {"loss": loss, "signal": name, "kills": 0, "in_a_write": 0, "runs": 0, "differences": []}
+    result: dict[str, Any] = {
+        "loss": loss,
+        "signal": name,
+        "kills": 0,
+        "in_a_write": 0,
+        "in_an_evaluation": 0,
+        "runs": 0,
+        "differences": [],
+    }
     expected = -SIGNALS[name] if name == "SIGKILL" else 128 + SIGNALS[name]
     while result["kills"] < kills or broken.exists():
         child = start(broken, loss, epochs)
         if result["kills"] < kills:
-            code, cut_off = strike(child, broken, SIGNALS[name], rng)
+            code, cut_off, measured = strike(child, broken, SIGNALS[name], rng)
         else:
-            code, cut_off = ended(child, wait=True) or 0, False
+            code, cut_off, measured = ended(child, wait=True) or 0, False, False
         if code == 0:
             result["runs"] += 1
             result["differences"] += differences(whole, broken)
@@ -131,6 +175,7 @@ def storm(folder: Path, loss: str, name: str, kills: int, epochs: int, rng: rand
         elif code == expected:
             result["kills"] += 1
             result["in_a_write"] += cut_off
+            result["in_an_evaluation"] += measured
         else:
             result["differences"].append(f"exit code {code}")
             break

@@ -66,6 +66,7 @@ def figures() -> list[str]:
         lines.append(f"| {what} survived ({losses}) | {sum(row['kills'] for row in mine)} |")
         if writes := sum(row["in_a_write"] for row in mine):
             lines.append(f"| of them within the write of a checkpoint | {writes} |")
+        lines.append(f"| of them within an evaluation | {sum(row['in_an_evaluation'] for row in mine)} |")
         lines.append(f"| runs resumed to their end after {what} | {runs} |")
         lines.append(f"| differences to uninterrupted runs | {sum(len(row['differences']) for row in mine)} |")
     targets: Counter[str] = Counter()

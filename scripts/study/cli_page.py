@@ -29,10 +29,10 @@ def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
         yield from commands(member, (*path, name))
 
 
-def help_of(path: tuple[str, ...]) -> str:
+def help_of(path: tuple[str, ...], option: str = "--help") -> str:
     """What `cifarnet <path> --help` prints, without spaces at the ends of lines."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        run([*path, "--help"])
+        run([*path, option])
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
 
 
@@ -43,6 +43,8 @@ def main() -> None:
     for path in commands(typer.main.get_command(app)):
         level = "##" if len(path) < 2 else "###"
         pages.append(f"{level} {' '.join(('cifarnet', *path))}\n\n```text\n{help_of(path)}\n```\n")
+        if path == ("train",):
+            pages.append(f"### cifarnet train --help-all\n\n```text\n{help_of(path, '--help-all')}\n```\n")
     print("\n".join(pages), end="")
 
 

@@ -52,7 +52,7 @@ index = int((test.labels == 7).nonzero()[4])  # a horse
 Image.fromarray(test.images[index].permute(1, 2, 0).numpy()).save(f"{sys.argv[2]}/horse.png")
 PY
 weights=cifarnet/weights/baseline-plus.safetensors
-"${cifarnet[@]}" featuremaps "$runs/horse.png" --checkpoint "$weights" --grad-cam \
+"${cifarnet[@]}" featuremaps "$runs/horse.png" --run "$weights" --grad-cam \
   --title "Baseline+ · ce · $name" --out "$runs/featuremaps"
 cp "$runs/featuremaps/horse/overview.png" "$out/featuremaps.png"
 cp "$runs/featuremaps/horse/relu1.png" "$out/featuremaps-relu1.png"

@@ -36,7 +36,7 @@ from cifarnet.cli.common import messages
 from cifarnet.cli.watcher import TerminalWatcher
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
-from cifarnet.core.errors import CifarnetError, Interrupted, Refused
+from cifarnet.core.errors import CifarnetError, Interrupted, Refused, plural
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, load, pixels_of
 from cifarnet.engine.fit import fit
@@ -167,7 +167,7 @@ class CellWatcher(TerminalWatcher):
 
     def announce(self, run: TrainState, folder: RunFolder) -> None:
         self.run = run
-        self.console.print(f"{self.title}, {run.config.epochs} epochs on {device_name(run.device)}", markup=False)
+        self.console.say(f"{self.title}, {plural(run.config.epochs, 'epoch')} on {device_name(run.device)}")
 
     def finish(self, run: TrainState, folder: RunFolder, summary: dict[str, Any]) -> None:
         self.summary = summary

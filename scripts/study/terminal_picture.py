@@ -8,18 +8,17 @@ import io
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from cifarnet.cli import run
 from cifarnet.cli import train as train_command
+from cifarnet.cli.terminal import Terminal
 
 WIDTH = 104
 
 
 def main(picture: Path, arguments: list[str]) -> None:
     """The command's own output, stderr and stdout in one recording; the moving bar is left out."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="truecolor", highlight=False)
-    console.print(f"[bold green]$[/] cifarnet train {' '.join(arguments)}")
+    console = Terminal(record=True, width=WIDTH, file=io.StringIO(), color_system="truecolor")
+    console.say(("$", "bold green"), f" cifarnet train {' '.join(arguments)}")
     train_command.messages = lambda quiet=False: console
     train_command.results = lambda: console
     code = run(["train", *arguments])

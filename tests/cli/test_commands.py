@@ -21,7 +21,7 @@ from cifarnet.cli import run, watcher
 from cifarnet.core.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.models.checkpoint import load_model
-from cifarnet.storage.run_folder import next_folder
+from cifarnet.storage.runs import next_folder
 
 QUICK = [
     "--arch",

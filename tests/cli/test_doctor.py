@@ -55,12 +55,12 @@ def test_the_backend_and_why(doctor, monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "_extension", None)
     monkeypatch.setattr(kernels, "_why_not", None)
     found = doctor()
-    assert "built for torch 1.0" in found["backend"]["why"] and found["problems"] == [found["backend"]["why"]]
+    assert "built for torch 1.0" in found["backend"]["why"] and found["problems"][0] == found["backend"]["why"]
     assert found["backend"]["build"]["sets"] == "plain"
     monkeypatch.setattr(kernels, "_extension_path", lambda: None)
     for found in (doctor(), doctor()):
         assert found["backend"] == {"auto": "torch", "why": "the compiled head is not built", "build": {}}
-        assert found["problems"] == [kernels.NOT_BUILT]
+        assert found["problems"][0] == kernels.NOT_BUILT
 
 
 def test_data_and_runs(doctor, tmp_path):
@@ -77,6 +77,27 @@ def test_data_and_runs(doctor, tmp_path):
     assert found["runs"] == {"folder": str(tmp_path / "runs"), "count": 1, "latest": str(tmp_path / "runs" / "mine")}
     (tmp_path / "cache").write_text("a file in the way")
     assert any("XDG_CACHE_HOME" in problem for problem in doctor()["problems"])
+
+
+def test_data_that_is_not_there_is_a_problem(doctor, tmp_path):
+    """Each with what to do; a damaged file too. CIFAR-100 alone is not missed."""
+    absent, nowhere = (
+        "CIFAR-10 and CIFAR-100 not found: train downloads",
+        "--data-dir nowhere: there is no such folder; name",
+    )
+    (problem,) = doctor()["problems"]
+    assert problem.startswith(absent) and "--data-dir" in problem and "--dataset digits" in problem
+    first, second = doctor("--data-dir", "nowhere")["problems"]
+    assert first.startswith(nowhere) and second.startswith(absent)
+    folder = tmp_path / "data" / SETS["cifar10"].archive.folder
+    folder.mkdir(parents=True)
+    for name, size in SETS["cifar10"].archive.files.items():
+        with (folder / name).open("wb") as file:
+            file.truncate(size)
+    assert doctor("--data-dir", "data")["problems"] == []
+    (folder / "test_batch.bin").unlink()
+    (problem,) = doctor("--data-dir", "data")["problems"]
+    assert "test_batch.bin missing; unpack the archive again" in problem
 
 
 def test_for_people(capsys, monkeypatch, tmp_path):

@@ -1,20 +1,37 @@
-"""The library names arguments, the command line spells them as options: every one of them, and nothing else."""
+"""The command line's spelling: of arguments, values, runs and paths; and what it answers where that is wrong."""
 
 import ast
+import shlex
 from pathlib import Path
 
 import pytest
 import typer
 
+from cifarnet.analysis.embedding import METHODS, METRICS
 from cifarnet.cli import app
-from cifarnet.cli.options import ARGUMENTS, QUOTED, SPOKEN, spoken, spoken_error
+from cifarnet.cli.options import ARGUMENTS, QUOTED, SPOKEN, spoken, spoken_error, typed
+from cifarnet.cli.values import VALUES
+from cifarnet.engine.open_split import SPLITS
+from cifarnet.engine.recipes import RECIPES
+from cifarnet.losses import LOSSES
 
 PACKAGE = Path(__file__).parents[2] / "cifarnet"
 LIBRARY = [path for path in sorted(PACKAGE.rglob("*.py")) if "cli" not in path.relative_to(PACKAGE).parts]
 # Arguments of calls in Python that no command has as an option.
 PYTHON_ONLY = {"images", "layers", "num_classes", "frozen"}
 # Things that are no argument at all.
-THINGS = {"training", "webdataset", "visualize", "eval", "config", "curves", "images", "report"}
+THINGS = {
+    "MASTER_PORT",
+    "diverged",
+    "training",
+    "webdataset",
+    "visualize",
+    "eval",
+    "config",
+    "curves",
+    "images",
+    "report",
+}
 
 
 def parameters(command) -> set[str]:
@@ -44,6 +61,8 @@ def errors():
         ("use `loss=ce`, or `precision=fp32`", "use --loss ce, or --precision fp32"),
         ("fetch it with `curl -LO x` and `data_dir`", "fetch it with `curl -LO x` and --data-dir"),
         ("a file named `notes`", "a file named `notes`"),
+        ("use `normalize=False`, `easy_margin=True`", "use --no-normalize, --easy-margin"),
+        ("use `init_from=my runs/a`", "use --init-from 'my runs/a'"),
     ],
 )
 def test_arguments_become_options(text, expected):
@@ -63,7 +82,10 @@ def test_every_argument_that_an_error_names_is_spoken():
     found = list(errors())
     assert len(found) > 100
     for file, what, texts in found:
-        assert what is None or not what.isidentifier() or what in SPOKEN | PYTHON_ONLY | THINGS, (file, what)
+        assert what is None or not what.isidentifier() or what.isupper() or what in SPOKEN | PYTHON_ONLY | THINGS, (
+            file,
+            what,
+        )
         for text in texts:
             flags = text.startswith("--") or " --" in text
             assert not flags or "torchrun" in text or "cifarnet train" in text, (
@@ -80,3 +102,56 @@ def test_a_loss_option_that_no_loss_has(cli):
     )
     code, _, err = cli("train", "--loss", "magface", "--loss-option", "h=1")
     assert code == 2 and err == "error: --h: magface has no such constant; magface takes --scale\n"
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """The trainings that would begin: (configuration, folder, what is said before)."""
+    found = []
+
+    def fit(config, out, *, watcher, **others):
+        found.append((config, out, dict(watcher.headline)))
+        raise typer.Exit
+
+    monkeypatch.setattr("cifarnet.engine.fit.fit", fit)
+    return found
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_is_printed_can_be_typed_back(cli, begun, recipe, loss):
+    more = ["--no-normalize", "--data-dir", "my data"] if loss == "ce" else ["--compile", "--epochs", "3"]
+    assert cli("train", "--recipe", recipe, "--loss", loss, *more)[0] == 0
+    said = begun[0][2]
+    assert cli("train", *shlex.split(said.get("sets", "")), *shlex.split(said["changed"]))[0] == 0
+    assert begun[1][0] == begun[0][0]
+
+
+def test_a_constant_without_a_flag_is_typed_too():
+    assert typed("data_dir", "a b") == "--data-dir 'a b'" and typed("lr", 1e-5) == "--lr 1e-05"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--arch", "ResNet50"], {"arch": "resnet50"}),
+        (["--arch", "resnet-50"], {"arch": "resnet50"}),
+        (["--arch", "ResNet_50"], {"arch": "resnet50"}),
+        (["--loss", "AdaFace"], {"loss": "adaface"}),
+        (["--dataset", "CIFAR-100"], {"dataset": "cifar100"}),
+        (["--recipe", "Baseline_Plus"], {"arch": "baseline", "lr": 0.05}),
+        (["--optimizer", "SGD", "--schedule", "OneCycle"], {"optimizer": "sgd", "schedule": "onecycle"}),
+        (["--precision", "FP32", "--device", "CUDA:1"], {"precision": "fp32", "device": "cuda:1"}),
+        (["--loss", "ArcFace", "--margin", "AUTO"], {"loss": "arcface", "loss_options": {"margin": "auto"}}),
+        (["--dataset", "Synthetic-Identities", "--loss", "cosface"], {"arch": "identity"}),
+        (["--arch", "identity"], {"arch": "identity"}),
+    ],
+)
+def test_values_in_any_case(cli, begun, options, expected):
+    assert cli("train", *options)[0] == 0
+    assert {name: getattr(begun[0][0], name) for name in expected} == expected
+
+
+def test_the_values_of_the_command_line_are_those_of_the_library():
+    """The table spells out what would load torch."""
+    assert VALUES["split"] == SPLITS and VALUES["method"] == tuple(METHODS) and VALUES["metric"] == ("auto", *METRICS)

@@ -197,6 +197,7 @@ def test_missing_names_the_folders_and_the_command(tmp_path, cache):
     (tmp_path / "data").mkdir()
     text = refused("cifar10", tmp_path / "data", download=False)
     assert f"{tmp_path}/data or {cache}" in text and "curl -LO https://www.cs.toronto.edu/~kriz/" in text
+    assert "`dataset=digits` needs no download" in text
     assert "there is no such folder" in refused("cifar10", tmp_path / "nowhere")
 
 
@@ -330,7 +331,7 @@ def test_bad_downloads_leave_nothing(small, serve, cache, body, options, error, 
 def test_no_network(tmp_path, small, cache):
     small(url="http://127.0.0.1:9/cifar-10-binary.tar.gz")  # nobody listens there
     text = refused("cifar10")
-    assert str(cache) in text and "curl -LO" in text and "refused" in text
+    assert str(cache) in text and "curl -LO" in text and "refused" in text and "`dataset=digits` needs no" in text
 
 
 def test_interrupted_by_the_user(small, serve, cache):

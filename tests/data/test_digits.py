@@ -93,7 +93,7 @@ def test_resize_is_pillows_as_predict_resizes():
 
 def test_bad_requests_are_refused():
     for arguments, text in (
-        ({"name": "mnist"}, "choose one of cifar10, cifar100, digits, folder"),
+        ({"name": "mnist"}, "choose from cifar10, cifar100, digits, folder"),
         ({"name": "digits", "coarse": True}, "coarse: digits has no such option"),
         ({"name": "digits", "image_size": 0}, "not a number of pixels"),
     ):

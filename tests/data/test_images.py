@@ -15,7 +15,8 @@ import torch
 from PIL import Image, ImageOps
 
 from cifarnet.core.errors import Refused
-from cifarnet.data.images.decode import MAX_PIXELS, ImageError, find_images, printable, read_image
+from cifarnet.data.images.decode import ImageError, find_images, printable, read_image
+from cifarnet.data.images.open import MAX_PIXELS
 
 
 def photo(width: int = 60, height: int = 40) -> Image.Image:

@@ -28,7 +28,8 @@ from cifarnet.engine.validate import is_best
 from cifarnet.models import checkpoint
 from cifarnet.models.checkpoint import FORMAT
 from cifarnet.models.classifier import Classifier
-from cifarnet.storage.run_folder import RunFolder, open_run, read_metrics
+from cifarnet.storage.run_files import read_metrics
+from cifarnet.storage.run_folder import RunFolder, open_run
 from cifarnet.storage.safetensors_header import read_metadata
 
 DIGITS = load("digits")

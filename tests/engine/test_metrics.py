@@ -5,9 +5,11 @@ import pytest
 import torch
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
+from sklearn.exceptions import UndefinedMetricWarning
 
+from cifarnet.core.errors import Failed
 from cifarnet.engine.evaluate import collect_logits
-from cifarnet.engine.metrics import score
+from cifarnet.engine.metrics import coarse_score, score
 from cifarnet.losses import LinearHead
 from cifarnet.models.classifier import Classifier
 
@@ -21,9 +23,18 @@ def draw(images=500, classes=7, seed=0, missing=None):
     return logits, labels, tuple(f"c{i}" for i in range(classes))
 
 
+def never_named(logits, index):
+    """The logits with one class so low that no image is taken for it."""
+    logits[:, index] = -15
+    return logits
+
+
 @pytest.mark.parametrize("missing", [None, 3])
-def test_scores_are_scikit_learns(missing):
+@pytest.mark.parametrize("unnamed", [None, 2, 3])
+def test_scores_are_scikit_learns(missing, unnamed):
+    """Also with a class that the split lacks, one that no image is taken for, and one that is both."""
     logits, labels, classes = draw(missing=missing)
+    logits = logits if unnamed is None else never_named(logits, unnamed)
     ours = score(logits, labels, classes)
     y, p = labels.numpy(), logits.double().softmax(1).numpy()
     predicted = p.argmax(1)
@@ -34,10 +45,10 @@ def test_scores_are_scikit_learns(missing):
         expected = metrics.precision_recall_fscore_support(y, predicted, average=average, zero_division=0)[:3]
         found = [getattr(ours, f"{average}_{name}") for name in ("precision", "recall", "f1")]
         assert found == pytest.approx(expected)
-    each = metrics.precision_recall_fscore_support(y, predicted, labels=range(7), zero_division=0)
-    assert [c.precision for c in ours.classes] == pytest.approx(each[0])
-    assert [c.recall for c in ours.classes] == pytest.approx(each[1])
-    assert [c.f1 for c in ours.classes] == pytest.approx(each[2])
+    each = metrics.precision_recall_fscore_support(y, predicted, labels=range(7), zero_division=np.nan)
+    for values, name in zip(each[:3], ("precision", "recall", "f1"), strict=True):
+        found = [getattr(c, name) for c in ours.classes]
+        assert [np.nan if value is None else value for value in found] == pytest.approx(values, nan_ok=True)
     assert [c.images for c in ours.classes] == each[3].tolist()
     np.testing.assert_array_equal(ours.confusion, metrics.confusion_matrix(y, predicted, labels=range(7)))
 
@@ -61,11 +72,45 @@ def test_ece_is_that_of_the_calibration_curve():
     assert score(logits, labels, classes).ece == pytest.approx(expected, rel=1e-9)
 
 
+def test_ranking_scores_are_those_of_the_classes_that_are_there():
+    logits, labels, classes = draw(missing=3)
+    ours = score(logits, labels, classes)
+    y, p = labels.numpy(), logits.double().softmax(1).numpy()
+    there = [index for index in range(7) if index != 3]
+    assert ours.auroc == pytest.approx(np.mean([metrics.roc_auc_score(y == i, p[:, i]) for i in there]))
+    assert ours.auprc == pytest.approx(np.mean([metrics.average_precision_score(y == i, p[:, i]) for i in there]))
+
+
 def test_what_is_not_defined_is_none():
+    """Where scikit-learn says that it is not (NaN, or a warning), and nowhere else."""
     logits, labels, _ = draw(classes=4)
     assert score(logits, labels, tuple("abcd")).top5 is None
     only = torch.zeros(5, dtype=torch.long)
-    assert score(logits[:5], only, tuple("abcd")).auroc is None
+    with pytest.warns(UndefinedMetricWarning, match="ROC AUC score is not defined"):
+        metrics.roc_auc_score(only.numpy() == 0, logits[:5, 0].numpy())
+    found = score(never_named(logits[:5], 2), only, tuple("abcd"))
+    assert (found.auroc, found.auprc) == (None, None)
+    assert (found.classes[2].precision, found.classes[2].recall, found.classes[2].f1) == (None, None, None)
+    assert found.classes[0].recall is not None and found.ece is not None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_of_outputs_that_are_no_numbers_no_score_is_made(value):
+    logits, labels, classes = draw()
+    logits[[3, 9], 2] = value
+    with pytest.raises(Failed, match=r"^diverged: the logits of 2 of 500 samples are not finite; .*`lr`"):
+        score(logits, labels, classes)
+    losses = torch.rand(4)
+    losses[1] = value
+    with pytest.raises(Failed, match=r"^diverged: the losses of 1 of 4 samples"):
+        coarse_score(losses, torch.ones(4))
+
+
+def test_the_loss_of_the_largest_logits():
+    """They are finite, and so is every score of them."""
+    logits = torch.tensor([[3e38, -3e38], [-3e38, 3e38]])
+    found = score(logits, torch.tensor([0, 0]), ("a", "b"))
+    assert found.loss == pytest.approx(3e38) and found.accuracy == 0.5 and found.ece == pytest.approx(0.5)
 
 
 def test_flip_averages_the_mirror_image():

@@ -24,7 +24,7 @@ def _forgotten(monkeypatch):
     """Each test finds out anew which backends there are."""
     for name, value in {"_resolved": {}, "_why_not": None, "_extension": None, "_loss_numbers": {}}.items():
         monkeypatch.setattr(kernels, name, value)
-    kernels._say_not_built.cache_clear()
+    kernels._say.cache_clear()
     monkeypatch.delenv("CIFARNET_BACKEND", raising=False)
 
 
@@ -140,9 +140,10 @@ def test_not_built(monkeypatch):
         for dtype in (torch.float32, torch.bfloat16, torch.float64):
             assert kernels.resolve("auto", "cpu", dtype) == "torch"
     assert [warning.filename for warning in caught] == [__file__]
-    kernels._say_not_built.cache_clear()
+    kernels._say.cache_clear()
     kernels._resolved.clear()
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+    torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in torchrun.items():
         monkeypatch.setenv(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

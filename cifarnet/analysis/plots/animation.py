@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from cifarnet.core.plain_file import open_plain
 from cifarnet.storage.atomic import write_file
 
 WIDTH = 640  # pixels
@@ -28,6 +29,6 @@ def write_gif(frames: Sequence[Path], path: Path) -> Path:
 
 def small(frame: Path) -> Image.Image:
     """A frame in the GIF's size and 64 colours."""
-    with Image.open(frame) as picture:
+    with open_plain(frame, within=frame.parent) as file, Image.open(file, formats=("PNG",)) as picture:
         height = round(picture.height * WIDTH / picture.width)
         return picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).quantize(64)

@@ -9,8 +9,8 @@ from typing import Any
 
 from cifarnet.analysis.plots.mpl import Figure, LogFormatter, matplotlib, quiet_log
 from cifarnet.analysis.plots.text import FONT, warn_of_missing_glyphs
-from cifarnet.core.errors import Failed, Refused
-from cifarnet.storage.atomic import write_file
+from cifarnet.core.errors import Refused
+from cifarnet.storage.output import write_output
 
 COLUMN, PAGE = 3.5, 7.1  # inches: a column and a page of a two-column paper
 FORMATS = (".png", ".svg", ".pdf")
@@ -109,11 +109,7 @@ def save(figure: Figure, path: Path) -> None:
     if kind != "svg":
         warn_of_missing_glyphs(figure)
     figure.savefig(buffer, format=kind, metadata=stamp)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Failed(str(path.parent), f"cannot be made ({error.strerror})", "choose another `out`") from error
-    write_file(path, buffer.getvalue())
+    write_output(path, buffer.getvalue())
 
 
 def class_colours(count: int) -> list[Any]:

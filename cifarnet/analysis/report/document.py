@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cifarnet.analysis.report.escapes import escape_html, escape_latex, escape_markdown, link_to
 from cifarnet.core.errors import Refused
+from cifarnet.core.plain_file import read_bytes
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def to_html(title: str, blocks: Sequence[Block], folder: Path) -> str:
             lines = "\n".join(f"<tr>{row}</tr>" for row in [head, *body])
             parts.append(f"<table>\n{lines}\n</table>")
         else:
-            data = base64.b64encode(block.path.read_bytes()).decode()
+            data = base64.b64encode(read_bytes(block.path)).decode()
             caption = escape_html(block.caption)
             image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
             parts.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")

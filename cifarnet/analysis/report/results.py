@@ -11,7 +11,8 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.data.registry import DATASETS
 from cifarnet.engine.resume import is_number
-from cifarnet.storage.run_folder import RunFolder, read_json, read_metrics
+from cifarnet.storage.run_files import read_json, read_metrics
+from cifarnet.storage.run_folder import RunFolder
 
 SCORES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "auroc", "auprc", "ece")
 
@@ -88,7 +89,7 @@ def read_result(path: Path) -> Result:
         raise Refused(str(path), "there is no such run", "name a run folder")
     if not folder.summary.exists():
         raise Refused(str(path), "has no summary.json: the run has not ended", "finish it with cifarnet train --resume")
-    summary = read_json(folder.summary, "run cifarnet train again")
+    summary = read_json(folder.summary, "run cifarnet train again", within=folder.path)
     if is_few(summary):
         why = "of so many classes only loss and accuracy were measured"
         raise Refused(str(folder.summary), why, "name runs of 1,000 classes or fewer")

@@ -7,7 +7,6 @@ version or locked away counts as absent, and the work is done again.
 import contextlib
 import hashlib
 import json
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +19,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.plain_file import open_plain
 from cifarnet.data.request import ProgressCallback, cache_folder
-from cifarnet.storage.atomic import TEMPORARY, write_file
+from cifarnet.storage.atomic import sweep_temporaries, write_file
 from cifarnet.storage.lock import file_lock
 from cifarnet.storage.safetensors_header import read_metadata
 
-FORMAT, VERSION = "cifarnet-index", f"1, Pillow {PIL.__version__}"  # another decoder may round pixels otherwise
+FORMAT, VERSION = "cifarnet-index", f"2, Pillow {PIL.__version__}"  # another decoder may round pixels otherwise
 DTYPES = {"int64": "I64", "uint8": "U8"}
 STALE = 24 * 3600  # seconds after which a temporary file is an orphan of a killed process
 NUMBER = 8  # bytes of a safetensors header's length
@@ -46,7 +46,7 @@ def read_arrays(path: Path, stamp: str, shapes: dict[str, tuple[torch.dtype, int
     """
     try:
         metadata = read_metadata(path, FORMAT, stamp)
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             file.seek(NUMBER + int.from_bytes(file.read(NUMBER), "little"))
             checksum = hashlib.file_digest(file, hashlib.blake2b).hexdigest()
         if metadata.get("version") != VERSION or metadata.get("checksum") != checksum:
@@ -78,9 +78,7 @@ def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
     text += b" " * (-len(text) % NUMBER)  # the arrays begin where a processor likes them to
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for orphan in path.parent.glob(f".*{TEMPORARY}"):
-            if time.time() - orphan.stat().st_mtime > STALE:
-                orphan.unlink(missing_ok=True)
+        sweep_temporaries(path.parent, older_than=STALE)
         write_file(path, len(text).to_bytes(NUMBER, "little"), text, *pieces)
     except (OSError, Failed) as error:
         why = error.__cause__ or error

@@ -1,42 +1,23 @@
 """Any image file that a user may hand over, read whole and safely, or refused by name."""
 
-import contextlib
 import io
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from cifarnet.core.errors import Failed, Refused, printable
+from cifarnet.core.errors import Refused, printable
+from cifarnet.core.plain_file import open_plain
+from cifarnet.data.images.open import LARGE, ImageError, check_cost, has_frames, load, open_picture
+from cifarnet.data.images.square import Square, square_of
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-MAX_PIXELS = 100_000_000  # 300 MB as RGB
-BACKGROUND = (255, 255, 255)  # what transparent images are laid on
-MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"))
-
-BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION = 258, 262, 274  # TIFF tags; EXIF shares the last
-WHITE_IS_ZERO = 0
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-class ImageError(Failed):
-    """One image cannot be used; others may."""
+FRAMES = 256  # of an animation, looked at for one that shows something
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]], recursive: bool = False) -> list[Path]:
@@ -80,7 +61,8 @@ def is_image_name(name: str) -> bool:
 def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -> tuple[Tensor, list[str]]:
     """Read one image as RGB.
 
-    Turned upright (EXIF); transparent parts laid on white; 16-bit values scaled; the first frame of several.
+    Turned upright (EXIF); transparent parts laid on white; 16-bit values scaled; of several frames the first that
+    shows something.
 
     Args:
         path: a file of one of `FORMATS`, told by its content.
@@ -95,45 +77,28 @@ def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -
     """
     name = printable(path)
     try:
-        with open_plain_file(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on metadata
-            image, remarks = decode(name, file)
+        with open_plain_file(path) as file:
+            return decode(name, file, size, crop)
     except OSError as error:
         raise ImageError(name, why_unreadable(error)) from error
-    return fit(image, size, crop), remarks
 
 
-def read_image_bytes(name: str, data: bytes, size: int) -> Tensor:
-    """The image that a file of these bytes would hold, as `read_image` gives it, without its warnings.
+def read_image_bytes(name: str, data: bytes, size: int) -> tuple[Tensor, list[str]]:
+    """The image that a file of these bytes would hold, as `read_image` gives it.
 
     Args:
         name: what the image is called in a message, fit for a terminal.
 
     Returns:
-        uint8 [3, size, size].
+        uint8 [3, size, size], and warnings fit for the user.
 
     Raises:
         ImageError: not an image, truncated, or too large.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return fit(decode(name, io.BytesIO(data))[0], size)
-        except OSError as error:
-            raise ImageError(name, why_unreadable(error)) from error
-
-
-def fit(image: Image.Image, size: int, crop: bool = False) -> Tensor:
-    """An RGB image as uint8 [3, size, size]: the largest centred square of it, or all of it squeezed."""
-    width, height = image.size
-    box = None
-    if crop:
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-    if (width, height) != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    try:
+        return decode(name, io.BytesIO(data), size)
+    except OSError as error:
+        raise ImageError(name, why_unreadable(error)) from error
 
 
 def open_plain_file(path: str | os.PathLike[str]) -> BinaryIO:
@@ -146,7 +111,7 @@ def open_plain_file(path: str | os.PathLike[str]) -> BinaryIO:
         raise ImageError(name, "is not a plain file (a pipe, a socket or a device)")
     if state.st_size == 0:
         raise ImageError(name, "is empty")
-    return open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+    return open_plain(path)
 
 
 def why_unreadable(error: OSError) -> str:
@@ -156,94 +121,36 @@ def why_unreadable(error: OSError) -> str:
     return f"cannot be read ({error.strerror or error})"
 
 
-def decode(name: str, file: BinaryIO) -> tuple[Image.Image, list[str]]:
-    """The whole first frame, upright, as 8-bit RGB."""
-    try:
-        image = Image.open(file, formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise ImageError(name, f"is not an image of a known format ({', '.join(FORMATS)})") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(name, f"has more than {MAX_PIXELS:,} pixels", "make it smaller") from error
-    except Exception as error:  # a decoder given a broken header may raise anything
-        raise ImageError(name, f"is truncated or damaged ({printable(str(error))})") from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(name, f"has {width:,} x {height:,} pixels, more than {MAX_PIXELS:,}", "make it smaller")
-    if width * height == 0:
-        raise ImageError(name, "has no pixels")
-    remarks = []
-    try:
-        if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photo and its preview
-            remarks.append(f"{name}: has several frames or pages; the first is used")
-            image.seek(0)
-        if image.format == "TIFF":
-            check_tiles(image)
-            with quiet_libtiff():
-                image.load()
-        image.load()
-    except Exception as error:
-        raise ImageError(name, f"is truncated or damaged ({printable(str(error))})") from error
-    rgb, unread = upright_rgb(name, image)  # after load, which turns a TIFF by itself
-    return rgb, remarks + unread
+def decode(name: str, file: BinaryIO, size: int, crop: bool = False) -> tuple[Tensor, list[str]]:
+    """The first frame that shows something as uint8 [3, size, size], and remarks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on metadata
+        weight = file.seek(0, io.SEEK_END)
+        image, remarks = open_picture(name, file, weight, size)
+        square = square_of(name, image, size, crop)
+        if has_frames(image):
+            square, number = shown(name, image, weight, square, size, crop)
+            which = f"the first that shows something, number {number}, is used" if number > 1 else "the first is used"
+            remarks.insert(0, f"{name}: has several frames or pages; {which}")
+        return square.pixels, remarks + square.remarks
 
 
-def upright_rgb(name: str, image: Image.Image) -> tuple[Image.Image, list[str]]:
-    """A loaded image as 8-bit RGB, turned as its EXIF block says, and remarks fit for the user."""
-    try:
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-        remarks = []
-    except Exception:
-        turn, remarks = None, [f"{name}: its EXIF block cannot be read, so it is not turned"]
-    rgb = to_rgb(name, image)
-    return (rgb if turn is None else rgb.transpose(turn)), remarks
-
-
-def check_tiles(image: Image.Image) -> None:
-    """Raises OSError where strips or tiles are missing: Pillow would leave their part of the image black."""
-    held = sum((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)  # type: ignore[attr-defined]
-    if held < image.width * image.height:
-        raise OSError(f"it holds {held:,} of {image.width * image.height:,} pixels")
-
-
-@contextlib.contextmanager
-def quiet_libtiff() -> Iterator[None]:
-    """Keeps libtiff's own remarks off the error stream of the process: what matters of them comes as an exception."""
-    try:
-        error_stream = os.dup(2)
-    except OSError:  # closed by the caller: nothing can be seen anyway
-        yield
-        return
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 2)
-    try:
-        yield
-    finally:
-        os.dup2(error_stream, 2)
-        os.close(error_stream)
-        os.close(silence)
-
-
-def to_rgb(name: str, image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit RGB: 16 bits scaled, transparency laid on the background."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        image = from_16_bits(image)
-    elif image.mode not in MODES:
-        raise ImageError(name, f"its pixels ({image.mode}) have no known range of values", "save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        background = Image.new("RGBA", image.size, (*BACKGROUND, 255))
-        image = Image.alpha_composite(background, image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def from_16_bits(image: Image.Image) -> Image.Image:
-    """Grey values of up to 16 bits scaled to 8, rounded; a grey value that is declared transparent becomes so."""
-    values = np.asarray(image).clip(0, 65535).astype(np.uint16)
-    tags = getattr(image, "tag_v2", {})  # TIFF: 12 bits are not stretched to 16, and 0 may be white
-    top = 2 ** min(tags.get(BITS_PER_SAMPLE, (16,))[0], 16) - 1
-    grey = (np.arange(65536).clip(0, top) * 255 + top // 2) // top
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        grey = 255 - grey
-    result = Image.fromarray(grey.astype(np.uint8)[values])
-    if isinstance(clear := image.info.get("transparency"), int):
-        result.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return result
+def shown(name: str, image: Image.Image, weight: int, first: Square, size: int, crop: bool) -> tuple[Square, int]:
+    """The first frame that is not blank, and its number from 1; the first of all where none is found."""
+    looked_at, frame = image.width * image.height, first
+    for number in range(1, FRAMES):
+        if not frame.blank:
+            return frame, number
+        try:
+            image.seek(number)
+            check_cost(name, image, weight)
+            looked_at += image.width * image.height
+            if looked_at > LARGE:
+                break
+            load(image)
+            frame = square_of(name, image, size, crop)
+        except MemoryError:
+            raise
+        except Exception:  # there are no more, or this one is broken
+            break
+    return first, 1

@@ -5,6 +5,7 @@ hash of its name, size and time of change: the index holds no names, so nothing 
 """
 
 import functools
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import AnySplit, Channels, Dataset, Split, statistics_of_sums
 from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arrays
 from cifarnet.data.images.decode import printable
-from cifarnet.data.images.streamed import StreamedSplit, Unreadable, cores, stack
+from cifarnet.data.images.streamed import Readable, StreamedSplit, Unreadable, cores, stack
 from cifarnet.data.request import ProgressCallback
 
 MEMORY = 4 << 30  # bytes of pixels, both splits together, above which a set is streamed
@@ -76,12 +77,14 @@ class Decoded(NamedTuple):
         readable: bool [n].
         sums: int64 [k, 6], as in `Index`.
         errors: the n - k others.
+        remarks: on images that can be read.
     """
 
     pixels: np.ndarray
     readable: np.ndarray
     sums: np.ndarray
     errors: list[Unreadable]
+    remarks: list[str]
 
 
 def indexed_dataset(listing: Listing, progress: ProgressCallback | None = None) -> Dataset:
@@ -180,6 +183,7 @@ def complete(
             pixels[readable] = known.pixels[source[readable]]
 
     errors: list[Unreadable] = []
+    remarks = Remarks()
     missing = (~readable).nonzero().flatten()
     for index, found in decode_all(whole, missing, in_memory, progress):
         good = index[torch.from_numpy(found.readable)]
@@ -188,6 +192,8 @@ def complete(
         if in_memory and len(good):
             pixels[good] = torch.from_numpy(found.pixels)
         errors += found.errors
+        remarks.pass_on(found.remarks)
+    remarks.end()
     return Index(keys, sums, pixels), readable, errors
 
 
@@ -205,12 +211,33 @@ def decode_all(
         yield index, found
 
 
-def sum_up(items: list[np.ndarray | Unreadable], keep: bool) -> Decoded:
+def sum_up(items: list[Readable | Unreadable], keep: bool) -> Decoded:
     """Images stacked, with their sums; in a worker, so that those which are not kept need not come through its pipe."""
     images, readable, errors = stack(items)
     first = images.sum((2, 3), dtype=np.int64)
     second = np.square(images, dtype=np.uint32).sum((2, 3), dtype=np.int64)
-    return Decoded(images if keep else images[:0], readable, np.concatenate([first, second], axis=1), errors)
+    sums = np.concatenate([first, second], axis=1)
+    remarks = [remark for item in items if isinstance(item, Readable) for remark in item.remarks]
+    return Decoded(images if keep else images[:0], readable, sums, errors, remarks)
+
+
+class Remarks:
+    """Remarks on images as warnings: the first few, then only how many more there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def pass_on(self, remarks: list[str]) -> None:
+        for remark in remarks[: max(NAMED - self.count, 0)]:
+            warnings.warn(remark, stacklevel=2)
+        self.count += len(remarks)
+
+    def end(self) -> None:
+        if self.count > NAMED:
+            warnings.warn(
+                f"images: {self.count - NAMED:,} more such remarks; `cifarnet predict --recursive` says them all",
+                stacklevel=2,
+            )
 
 
 def names(items: list[str]) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,13 +19,20 @@ from cifarnet.data.images.decode import ImageError, printable
 Unreadable = tuple[str, str]  # (name of an image, why it cannot be read)
 
 
+class Readable(NamedTuple):
+    """An image, uint8 [3, H, W], and remarks on it, fit for the user."""
+
+    pixels: np.ndarray
+    remarks: list[str]
+
+
 class Source(Protocol):
     """Where images lie. Held in a few arrays, not in an object an image: workers fork it, and a fork copies what it touches."""
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, size: int) -> Tensor:
-        """Image `index` as uint8 [3, size, size]; raises ImageError."""
+    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
+        """Image `index` as uint8 [3, size, size], and remarks; raises ImageError."""
         ...
 
     def take(self, indices: np.ndarray) -> "Source":
@@ -88,26 +95,27 @@ class StreamedSplit:
 
 
 class Decoder(TorchDataset):
-    """Runs in a worker: an image's pixels, or (name, why) as a value, since an exception would lose its type."""
+    """Runs in a worker: an image, or (name, why) as a value, since an exception would lose its type."""
 
     def __init__(self, source: Source, image_size: int) -> None:
         self.source, self.image_size = source, image_size
 
-    def __getitem__(self, index: int) -> np.ndarray | Unreadable:
+    def __getitem__(self, index: int) -> Readable | Unreadable:
         try:
-            return self.source.read(index, self.image_size).numpy()
+            pixels, remarks = self.source.read(index, self.image_size)
+            return Readable(pixels.numpy(), remarks)
         except ImageError as error:
             return error.what, error.why
 
 
-def stack(items: list[np.ndarray | Unreadable]) -> tuple[np.ndarray, np.ndarray, list[Unreadable]]:
+def stack(items: list[Readable | Unreadable]) -> tuple[np.ndarray, np.ndarray, list[Unreadable]]:
     """Images [k, 3, H, W] of those that can be read, which these are (bool [n]), and the others.
 
     Numpy arrays: they come through a pipe, where tensors would need room in shared memory.
     """
-    images = [item for item in items if isinstance(item, np.ndarray)]
-    errors = [item for item in items if not isinstance(item, np.ndarray)]
-    readable = np.array([isinstance(item, np.ndarray) for item in items])
+    images = [item.pixels for item in items if isinstance(item, Readable)]
+    errors = [item for item in items if not isinstance(item, Readable)]
+    readable = np.array([isinstance(item, Readable) for item in items])
     return np.stack(images) if images else np.empty((0, 3, 0, 0), np.uint8), readable, errors
 
 

@@ -7,12 +7,15 @@ import tarfile
 import tempfile
 import zlib
 from dataclasses import dataclass
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
-from cifarnet.core.errors import Failed, Refused
-from cifarnet.data.request import ProgressCallback, cache_folder
+from cifarnet.core.caches import NAME_ONE, cache_folder
+from cifarnet.core.errors import Failed, Refused, plural
+from cifarnet.core.plain_file import open_plain
+from cifarnet.data.request import ProgressCallback
 from cifarnet.data.sources.download import download
-from cifarnet.storage.atomic import sync_folder
+from cifarnet.storage.atomic import move_folder, write_file
 
 SLACK = 1 << 20  # bytes that an archive may hold beyond its named files: headers, a readme, class names
 
@@ -40,14 +43,14 @@ class Archive:
         return self.url.rsplit("/", 1)[1]
 
 
-def check(path: Path, archive: Archive) -> None:
-    """Refuse an archive that is not the published one, byte for byte."""
-    size = path.stat().st_size
+def check(file: BufferedReader | BufferedRandom, path: Path, archive: Archive) -> None:
+    """Refuse an archive, open from its start, that is not the published one, byte for byte."""
+    size = os.fstat(file.fileno()).st_size
     if size != archive.size:
-        raise Refused(str(path), f"it has {size:,} bytes, not {archive.size:,}", f"fetch {archive.url} again")
+        raise Refused(str(path), f"it has {plural(size, 'byte')}, not {archive.size:,}", f"fetch {archive.url} again")
     for algorithm, expected in (("md5", archive.md5), ("sha256", archive.sha256)):
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, algorithm).hexdigest()
+        file.seek(0)
+        actual = hashlib.file_digest(file, algorithm).hexdigest()
         if actual != expected:
             title = "MD5" if algorithm == "md5" else "SHA-256"
             raise Refused(str(path), f"its {title} is {actual}, not {expected}", f"fetch {archive.url} again")
@@ -62,8 +65,10 @@ def read(path: Path, archive: Archive) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     ceiling = sum(archive.files.values()) + SLACK
     try:
-        check(path, archive)
-        with tarfile.open(path, "r:gz") as tar:
+        with open_plain(path) as whole:
+            check(whole, path, archive)
+            whole.seek(0)
+            tar = tarfile.open(fileobj=whole, mode="r:gz")  # noqa: SIM115 (it holds nothing of its own)
             for member in tar:
                 folder, _, name = member.name.rpartition("/")
                 if folder == archive.folder and name in archive.files:
@@ -92,11 +97,14 @@ def obtain(
     """
     where = " or ".join(map(str, looked_in))
     fetch = f"`curl -LO {archive.url}` where there is a network, and name the folder it is in with `data_dir`"
+    fetch += "; `dataset=digits` needs no download"
     if not allowed:
         raise Refused(title, f"not in {where}", f"fetch it with {fetch}")
     cache = writable(cache_folder())
     try:
-        path = download(archive.url, archive.size, cache, lambda path: check(path, archive), progress)
+        path = download(
+            archive.url, archive.size, cache, lambda file: check(file, cache / archive.name, archive), progress
+        )
     except ConnectionError as error:
         raise Refused(title, f"not in {where}, and the download failed ({error})", f"fetch it with {fetch}") from error
     unpack(path, archive, cache)
@@ -109,11 +117,7 @@ def writable(cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache).close()
     except OSError as error:
-        raise Refused(
-            f"cache folder {cache}",
-            f"cannot be written ({error.strerror})",
-            "set the environment variable XDG_CACHE_HOME to a folder that can",
-        ) from error
+        raise Refused(f"cache folder {cache}", f"cannot be written ({error.strerror})", NAME_ONE) from error
     return cache
 
 
@@ -123,15 +127,9 @@ def unpack(path: Path, archive: Archive, cache: Path) -> None:
     temporary = Path(tempfile.mkdtemp(dir=cache, prefix=archive.folder, suffix=".part"))
     try:
         for name, data in contents.items():
-            with (temporary / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_file(temporary / name, data)
         temporary.chmod(0o755)  # mkdtemp's folders are the user's alone
-        sync_folder(temporary)
-        if not (cache / archive.folder).exists():  # else another process was faster
-            temporary.rename(cache / archive.folder)
-            sync_folder(cache)
+        move_folder(temporary, cache / archive.folder)
     except OSError as error:
         raise Failed(str(cache / archive.folder), f"could not be written ({error.strerror})") from error
     finally:

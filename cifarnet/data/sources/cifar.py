@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
+from cifarnet.core.plain_file import open_plain
 from cifarnet.data.dataset import Dataset, Split, make_dataset, resize_all
 from cifarnet.data.request import Request, cache_folder
 from cifarnet.data.sources import archive
@@ -163,10 +164,11 @@ def look(cifar: Cifar, folder: Path) -> Source | None:
 def read_file(path: Path, size: int) -> bytes:
     """A file's bytes, once its size is as it should be."""
     try:
-        actual = path.stat().st_size
-        if actual != size:
-            raise Refused(str(path), f"it has {actual:,} bytes, not {size:,}", "unpack the archive again")
-        return path.read_bytes()
+        with open_plain(path) as file:
+            actual = os.fstat(file.fileno()).st_size
+            if actual == size:
+                return file.read(size)
+        raise Refused(str(path), f"it has {plural(actual, 'byte')}, not {size:,}", "unpack the archive again")
     except OSError as error:
         raise Refused(str(path), f"cannot be read ({error.strerror})") from error
 

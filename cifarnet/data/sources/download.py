@@ -1,19 +1,17 @@
 """One file over HTTPS: to a temporary name, with a ceiling on its size, checked, then renamed."""
 
 import http.client
-import os
 import ssl
-import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from io import BufferedRandom
 from pathlib import Path
 from typing import IO
 
 from cifarnet.core.errors import Failed
 from cifarnet.data.request import ProgressCallback
-from cifarnet.storage.atomic import sync_folder
+from cifarnet.storage.atomic import replacing, sweep_temporaries
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 18  # bytes a read
@@ -21,7 +19,7 @@ STALE = 24 * 3600  # seconds after which a temporary file is an orphan of a kill
 
 
 def download(
-    url: str, size: int, folder: Path, check: Callable[[Path], None], progress: ProgressCallback | None = None
+    url: str, size: int, folder: Path, check: Callable[[BufferedRandom], None], progress: ProgressCallback | None = None
 ) -> Path:
     """Fetch `url` into `folder`; the file has its name only once it is whole, checked and on the disk.
 
@@ -29,7 +27,7 @@ def download(
         url: its last part is the file's name.
         size: exact size in bytes.
         folder: a writable folder.
-        check: raises when the temporary file is not what was published; the file is then removed.
+        check: is given the whole file, and raises when it is not what was published; it is then removed.
         progress: called with (bytes so far, bytes in all).
 
     Returns:
@@ -39,24 +37,19 @@ def download(
         ConnectionError: the server cannot be reached or refuses.
         Failed: cut short, too long, a web page in place of the file, or the disk is full.
     """
-    name = url.rsplit("/", 1)[1]
-    sweep(folder, name)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=name, suffix=".part")
+    path = folder / url.rsplit("/", 1)[1]
     try:
-        with os.fdopen(handle, "wb") as file:
+        sweep_temporaries(folder, older_than=STALE)
+        with replacing(path) as file:
             fetch(url, size, file, progress)
             file.flush()
-            os.fsync(file.fileno())
-        check(Path(temporary))
-        os.replace(temporary, folder / name)
-        sync_folder(folder)
+            file.seek(0)
+            check(file)
     except OSError as error:
         if isinstance(error, ConnectionError):
             raise
         raise Failed(url, f"could not be saved in {folder} ({error.strerror})") from error
-    finally:  # also on Ctrl-C
-        Path(temporary).unlink(missing_ok=True)
-    return folder / name
+    return path
 
 
 def fetch(url: str, size: int, file: IO[bytes], progress: ProgressCallback | None) -> None:
@@ -83,10 +76,3 @@ def fetch(url: str, size: int, file: IO[bytes], progress: ProgressCallback | Non
         raise Failed(url, f"the download was cut short at {done:,} bytes ({error})", "try again") from error
     if done < size:
         raise Failed(url, f"the download ended at {done:,} of {size:,} bytes", "try again")
-
-
-def sweep(folder: Path, name: str) -> None:
-    """Remove temporary files that a killed process left behind."""
-    for orphan in folder.glob(f"{name}*.part"):
-        if orphan.is_file() and time.time() - orphan.stat().st_mtime > STALE:
-            orphan.unlink(missing_ok=True)

@@ -52,26 +52,28 @@ class Files:
         folders: the folders.
         folder_of: int32 [N], an index into them.
         names: bytes of a fixed width [N], names in the folder.
+        sizes: int64 [N], bytes of each file.
     """
 
     folders: tuple[str, ...]
     folder_of: np.ndarray
     names: np.ndarray
+    sizes: np.ndarray
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, index: int, size: int) -> Tensor:
-        """Image `index` as uint8 [3, size, size]; raises ImageError."""
-        return read_image(os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index])), size)[0]
+    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
+        """Image `index` as uint8 [3, size, size], and remarks; raises ImageError."""
+        return read_image(os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index])), size)
 
     def take(self, indices: np.ndarray) -> "Files":
         """The files at `indices`."""
-        return Files(self.folders, self.folder_of[indices], self.names[indices])
+        return Files(self.folders, self.folder_of[indices], self.names[indices], self.sizes[indices])
 
     def digest(self) -> str:
-        """Hex digits over the names and the folder of each, wherever the folders are."""
-        return hash_arrays(self.folder_of, self.names)
+        """Hex digits over name, folder and size of each, wherever the folders are."""
+        return hash_arrays(self.folder_of, self.names, self.sizes)
 
 
 def list_classes(folder: Path) -> list[str]:
@@ -95,39 +97,42 @@ def list_files(root: Path, folders: list[Path]) -> tuple[Files, np.ndarray]:
     Raises:
         Refused: a folder holds no image or cannot be read.
     """
-    inside, keys, empty = [], [], []
+    inside, keys, sizes, empty = [], [], [], []
     for folder in folders:
         found = list_folder(folder, os.fsencode(folder.relative_to(root)))
-        inside.append(np.array([name for name, _ in found], dtype=bytes))
-        keys.append(np.frombuffer(b"".join(key for _, key in found), dtype=np.int64))
+        inside.append(np.array([name for name, _, _ in found], dtype=bytes))
+        keys.append(np.frombuffer(b"".join(key for _, key, _ in found), dtype=np.int64))
+        sizes.append(np.array([size for _, _, size in found], dtype=np.int64))
         if not found:
             empty.append(folder)
     if empty:
         where, classes = empty[0].parent, names([folder.name for folder in empty if folder.parent == empty[0].parent])
         raise Refused(printable(where), f"no images in the class {classes}", "remove the folder or fill it")
     folder_of = np.repeat(np.arange(len(folders), dtype=np.int32), [len(part) for part in inside])
-    return Files(tuple(map(str, folders)), folder_of, np.concatenate(inside)), np.concatenate(keys)
+    files = Files(tuple(map(str, folders)), folder_of, np.concatenate(inside), np.concatenate(sizes))
+    return files, np.concatenate(keys)
 
 
-def list_folder(folder: Path, place: bytes) -> list[tuple[bytes, bytes]]:
-    """Name and key (8 bytes) of each image file, sorted. The key hashes `place`, name, size and time of change."""
+def list_folder(folder: Path, place: bytes) -> list[tuple[bytes, bytes, int]]:
+    """Name, key (8 bytes) and size of each image file, sorted. The key hashes `place`, name, size and time of change."""
     found = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_image_name(entry.name):
                     name = os.fsencode(entry.name)
-                    text = b"%b/%b\0%b" % (place, name, stamp_of(entry))
-                    found.append((name, hashlib.blake2b(text, digest_size=8).digest()))
+                    size, stamp = stamp_of(entry)
+                    text = b"%b/%b\0%b" % (place, name, stamp)
+                    found.append((name, hashlib.blake2b(text, digest_size=8).digest(), size))
     except OSError as error:
         raise Refused(printable(folder), f"cannot be read ({error.strerror})", "check its permissions") from error
     return sorted(found)
 
 
-def stamp_of(entry: os.DirEntry[str]) -> bytes:
-    """Size and time of change, in nanoseconds; of a link those of the file it leads to."""
+def stamp_of(entry: os.DirEntry[str]) -> tuple[int, bytes]:
+    """Size, and size with time of change in nanoseconds; of a link those of the file it leads to."""
     try:
         status = entry.stat()
     except FileNotFoundError:  # a link into nothing: `read_image` names it
-        return b"missing"
-    return b"%d %d" % (status.st_size, status.st_mtime_ns)
+        return -1, b"missing"
+    return status.st_size, b"%d %d" % (status.st_size, status.st_mtime_ns)

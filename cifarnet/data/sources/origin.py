@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.plain_file import read_text
 from cifarnet.data.dataset import Dataset
 
 SUBSTITUTED = "substituted.tsv"  # beside the files: a line for each record whose pixels are not the published ones
@@ -37,12 +38,9 @@ def count_substituted(folder: Path, *splits: Mapping[str, int]) -> tuple[int, ..
 def read_lines(path: Path) -> list[str]:
     """The lines of a small text file. Raises Refused: it is not one, or cannot be read."""
     try:
-        if not path.is_file():
-            raise Refused(str(path), "is not a plain file", "unpack the data again")
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise Refused(str(path), f"cannot be read ({reason})", "unpack the data again") from error
+        return read_text(path).splitlines()
+    except OSError as error:
+        raise Refused(str(path), f"cannot be read ({error.strerror})", "unpack the data again") from error
 
 
 def pixels_of(data: Dataset) -> str:

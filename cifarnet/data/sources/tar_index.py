@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import stat
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.plain_file import open_plain
 from cifarnet.data.images.cache import arrays_path, read_arrays, write_arrays
 from cifarnet.data.images.decode import SUFFIXES, printable, why_unreadable
 from cifarnet.data.request import ProgressCallback
@@ -58,12 +58,9 @@ class Sample:
 
 def open_shard(path: Path) -> tuple[int, str]:
     """A descriptor of a plain file, and its stamp: what it must still be when an image in it is read."""
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
-    status = os.fstat(file)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(file)
-        raise OSError(f"{printable(path)} is not a plain file")
-    return file, f"{status.st_size} {status.st_mtime_ns}"
+    with open_plain(path) as opened:
+        status = os.fstat(opened.fileno())
+        return os.dup(opened.fileno()), f"{status.st_size} {status.st_mtime_ns}"
 
 
 def read_shard(path: Path, count: int = 1, number: int = 0, progress: ProgressCallback | None = None) -> Shard:

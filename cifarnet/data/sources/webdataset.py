@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
+from cifarnet.core.plain_file import read_text
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.images.cache import arrays_path, held
 from cifarnet.data.images.decode import ImageError, printable, read_image_bytes, why_unreadable
@@ -25,7 +26,7 @@ from cifarnet.data.request import Request
 from cifarnet.data.sources.tar_index import Shard, open_shard, read_shard
 
 CLASSES = "classes.txt"
-LONGEST = 10_000_000  # bytes of classes.txt
+MOST_SHARDS = 100_000  # that a pattern may stand for
 TEST_EACH = 10  # where no shard is a test shard: every tenth image of each class is a test image
 VALIDATION = {"val", "valid", "validation"}
 
@@ -81,8 +82,8 @@ class Members:
         """`shard.tar/key.jpg`, fit for a terminal."""
         return printable(os.path.join(self.shards[self.shard_of[index]].path, os.fsdecode(self.names[index])))
 
-    def read(self, index: int, size: int) -> Tensor:
-        """Image `index` as uint8 [3, size, size]; raises ImageError, also where the tar is no longer what was listed."""
+    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
+        """Image `index` as uint8 [3, size, size], and remarks; raises ImageError, also where the tar is no longer what was listed."""
         shard = self.shards[self.shard_of[index]]
         try:
             file, stamp = open_shard(shard.path)
@@ -141,6 +142,8 @@ def find_shards(pattern: Path | None) -> list[Path]:
     text = str(pattern)
     if re.match(r"pipe:|\w+:/|-$", text) or "::" in text:
         raise Refused("data_dir", f"{printable(text)} is not on this machine", "name .tar files that are")
+    if count_names(text) > MOST_SHARDS:
+        raise Refused(printable(text), f"names more than {MOST_SHARDS:,} shards", "check the braces")
     try:
         paths = sorted(pattern.glob("*.tar")) if pattern.is_dir() else [Path(name) for name in expand_urls(text)]
     except (OSError, ValueError) as error:
@@ -149,10 +152,20 @@ def find_shards(pattern: Path | None) -> list[Path]:
         raise Refused(printable(text), "no .tar files in it", "name a folder of shards or a pattern with braces")
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        why = f"{len(missing):,} of {len(paths):,} shards are not there: {names(missing)}"
+        why = f"{len(missing):,} of {plural(len(paths), 'shard')} are not there: {names(missing)}"
         fix = "name a folder of .tar files, or a pattern with braces that names those which are there"
         raise Refused(printable(text), "there is no such file" if missing == [text] else why, fix)
     return paths
+
+
+def count_names(pattern: str) -> int:
+    """How many names the braces of a pattern stand for, or more: `{000..099}` for 100, `{a,b}` for 2, one after another."""
+    count = 1
+    for inside in re.findall(r"{([^{}]*)}", pattern):
+        span = re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", inside)
+        endless = not span and ".." in inside
+        count *= MOST_SHARDS + 1 if endless else int(span[2]) - int(span[1]) + 1 if span else inside.count(",") + 1
+    return count
 
 
 def words_of(path: Path) -> set[str]:
@@ -193,12 +206,11 @@ def read_classes(folder: Path) -> tuple[str, ...] | None:
     """The lines of classes.txt in `folder`, or None where there is none."""
     path = folder / CLASSES
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read(LONGEST).rstrip().splitlines()
+        lines = read_text(path).rstrip().splitlines()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise Refused(printable(path), f"cannot be read ({error})", "it holds a class name a line") from error
+    except OSError as error:
+        raise Refused(printable(path), f"cannot be read ({error.strerror})", "it holds a class name a line") from error
     classes = tuple(printable(line.strip()) for line in lines)
     if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
         why = "does not hold two or more class names, all different"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.losses.angles import COSINE_LIMIT, Angles, clamp_cosine, normalize
 from cifarnet.losses.base import StatefulHead
 from cifarnet.losses.contract import check_batch, check_classes, check_range, full_precision, working_type
@@ -75,7 +75,7 @@ class ShardedMarginHead(StatefulHead):
         super().__init__(margin_options(loss, **constants))
         ranks, sample = class_parallel.ranks, class_parallel.sample
         if check_classes(num_classes) < ranks.world:
-            raise Refused("head_parallel", f"{num_classes} classes for {ranks.world} ranks", "use fewer ranks")
+            raise Refused("head_parallel", f"{plural(num_classes, 'class')} for {ranks.world} ranks", "use fewer ranks")
         if not 0 < sample <= 1:
             raise Refused("head_sample", f"{sample} is out of range", "give a part above 0 and at most 1")
         self.ranks, self.sample, self.seed, self.step = ranks, sample, class_parallel.seed, 0

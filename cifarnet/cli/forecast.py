@@ -1,0 +1,98 @@
+"""How long a training will take, said before it is begun (--dry-run) or while it is hopeless (a day or more on a CPU)."""
+
+from typing import TYPE_CHECKING, Any
+
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import CifarnetError
+from cifarnet.engine.recipes import recipe_values
+
+if TYPE_CHECKING:
+    from cifarnet.engine.rehearsal import Rehearsal
+    from cifarnet.engine.train_state import TrainState
+
+HOPELESS = 24 * 3600.0  # seconds on a CPU
+LOOK_AFTER = 10.0  # seconds of training, after which its pace is known
+UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+QUICK = "quick"
+
+
+def about(seconds: float) -> str:
+    """A length of time in words, in the largest unit of which there are two or more: 40 s, "about 6 days"."""
+    name, unit = next(((name, unit) for name, unit in UNITS if seconds >= 2 * unit), UNITS[-1])
+    count = max(round(seconds / unit), 1)
+    return f"about {count} {name}{'s' if count != 1 else ''}" if seconds >= 1 else "less than a second"
+
+
+class Forecast:
+    """Looks once at the pace of a training on a CPU, and has a line for the user where it would take a day or more."""
+
+    def __init__(self) -> None:
+        self.begun: tuple[float, int] | None = None  # when the first step of this process ended, and which it was
+        self.seen = False
+
+    def line(self, run: "TrainState", now: float) -> str | None:
+        """What to say after a step that ended at `now`, in seconds; None: nothing, or not yet."""
+        if self.begun is None:
+            self.begun = now, run.step
+        spent, steps = now - self.begun[0], run.step - self.begun[1]
+        if self.seen or spent < LOOK_AFTER or steps < 1:
+            return None
+        self.seen = True
+        left = (run.all_steps - run.step) * spent / steps
+        if run.device.type != "cpu" or left < HOPELESS:
+            return None
+        text = f"this training takes {about(left)} on this CPU"
+        quick = quick_seconds(run, run.all_steps * spent / steps)
+        return f"{text}; `recipe={QUICK}` needs {about(quick)}" if quick and quick < left else text
+
+
+def quick_seconds(run: "TrainState", whole: float) -> float | None:
+    """Seconds that recipe `quick` would need of the same network, by its passes over the images; None: it cannot be."""
+    config = run.config
+    try:
+        quick = TrainConfig.from_dict(
+            {**kept(config), **recipe_values(QUICK, config.loss), "loss": config.loss}, "quick"
+        )
+    except CifarnetError:
+        return None
+    return whole * quick.epochs / config.epochs
+
+
+def kept(config: TrainConfig) -> dict[str, Any]:
+    """The values of a configuration that say what is trained on what, not how."""
+    names = ("arch", "stem", "dataset", "image_size", "embed_dim", "coarse")
+    return {name: getattr(config, name) for name in names}
+
+
+def forecast_of(found: "Rehearsal") -> dict[str, Any]:
+    """What --dry-run --json prints: plain JSON values."""
+    run = found.run
+    return {
+        "config": run.config.to_dict(),
+        "parameters": run.parameters,
+        "device": str(run.device),
+        "precision": run.precision,
+        "backend": run.backend,
+        "data_digest": run.data.digest,
+        "train_images": len(run.train.split),
+        "test_images": len(run.test.split),
+        "epoch_seconds": found.train_seconds + found.evaluation_seconds,
+        "seconds": found.seconds,
+        "run": str(found.path),
+        "bytes": found.size,
+    }
+
+
+def forecast_lines(found: "Rehearsal") -> list[tuple[str, str]]:
+    """(name, text) of what --dry-run says of time and files."""
+    config, size = found.run.config, found.size
+    epoch, whole = found.train_seconds + found.evaluation_seconds, found.seconds
+    files = "config.json, metrics.jsonl, state.safetensors, last.safetensors"
+    files += ", best.safetensors" if config.val_fraction else ""
+    lines = [("time", f"an epoch takes {about(epoch)} here, all {config.epochs} {about(whole)}")]
+    if found.run.device.type == "cpu" and whole >= HOPELESS and (quick := quick_seconds(found.run, whole)):
+        lines.append(("note", f"`recipe={QUICK}` needs {about(quick)}") if quick < whole else ("", ""))
+    lines.append(
+        ("writes", f"{found.path}: {files}, summary.json, curves.png, confusion.png; about {size / 1e6:,.0f} MB")
+    )
+    return [line for line in lines if line[1]]

@@ -1,0 +1,61 @@
+"""The line that eval, predict, figures and report begin with: which model this is, and what it is shown."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifarnet.losses.options import MarginOptions
+from cifarnet.storage.find_checkpoint import PACKAGED, newer_note
+
+if TYPE_CHECKING:
+    from cifarnet.cli.terminal import Terminal
+    from cifarnet.engine.open_split import Opened
+    from cifarnet.models.checkpoint import ModelInfo
+    from cifarnet.models.classifier import Classifier
+
+
+def named_loss(options: MarginOptions) -> str:
+    """The loss with scale and margin, as far as it has them: SphereFace has no s, MagFace no m."""
+    letters = {"scale": "s", "margin": "m"}
+    has = [f"{letters[name]} = {options[name]:g}" for name in letters if name in options.constants]
+    return f"{options.loss} ({', '.join(has)})"
+
+
+def head_line(path: Path, model: "Classifier", info: "ModelInfo", shown: str = "") -> str:
+    """Run, architecture, loss, data, epoch and seed of a checkpoint.
+
+    Args:
+        shown: what the model is measured on; else the name of the data that it was trained on.
+    """
+    config, options = info.config, model.head.options
+    loss = named_loss(options) if options else config.loss
+    where = "the model that ships with cifarnet" if path == PACKAGED else name_of(path)
+    trained = shown or config.dataset
+    return f"{where}: {config.arch}, {loss}, {trained}, epoch {info.epoch}, seed {config.seed}"
+
+
+def name_of(path: Path) -> str:
+    """The run of a checkpoint, by its own name where it was found through a link; the file itself where it is in no run."""
+    folder = path.parent
+    if path.stem not in OWN or not (folder / "config.json").exists():
+        return str(path)
+    return str(folder.parent / folder.readlink()) if folder.is_symlink() else str(folder)
+
+
+OWN = ("best", "last", "best.safetensors.index", "last.safetensors.index")  # stems of a run's checkpoints
+
+
+def say_model(console: "Terminal", path: Path, model: "Classifier", info: "ModelInfo", named: bool) -> None:
+    """Says on stderr which model is used; where the user `named` none, also what became of a newer run."""
+    note = "" if named or path == PACKAGED else newer_note(path)
+    console.say(head_line(path, model, info) + note)
+
+
+def say_opened(console: "Terminal", opened: "Opened", named: bool) -> None:
+    """As `say_model`, with data set, split and number of images, and whether these are those of the training."""
+    count = len(opened.loader.split)
+    kind = "samples" if opened.info.config.arch == "identity" else "images"
+    shown = f"{opened.dataset} {opened.split}, {count:,} {kind if count != 1 else kind[:-1]}"
+    note = "" if named else newer_note(opened.path)
+    console.say(head_line(opened.path, opened.model, opened.info, shown) + note)
+    if opened.as_in_training is False:
+        console.say(f"note: these are not the {opened.split} images that the run was trained with")

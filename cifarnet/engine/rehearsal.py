@@ -1,0 +1,103 @@
+"""A training that is not begun: everything is set up, a few steps are timed, and nothing is written."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.devices import determinism, finish
+from cifarnet.core.distributed import ALONE
+from cifarnet.core.errors import Refused
+from cifarnet.data import Dataset
+from cifarnet.engine.evaluate import embed_batches
+from cifarnet.engine.launch import prepare
+from cifarnet.engine.step import train_step
+from cifarnet.engine.train_state import TrainState
+from cifarnet.storage.run_folder import open_run
+from cifarnet.storage.runs import next_name
+
+WARM_UP, STEPS, SECONDS = 2, 20, 5.0  # steps before the clock starts; then so many, or as long as this takes
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a training would be. seconds: of an epoch's training, and of measuring the model after it, as timed here.
+
+    path: the run's folder; size: of checkpoint and training state together, in bytes.
+    """
+
+    run: TrainState
+    path: Path
+    train_seconds: float
+    evaluation_seconds: float
+    size: int
+    warnings: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training."""
+        config = self.run.config
+        evaluations = -(-config.epochs // config.eval_every)
+        return config.epochs * self.train_seconds + evaluations * self.evaluation_seconds
+
+
+def rehearse(
+    config: TrainConfig,
+    load: Callable[[], Dataset],
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    init_from: Path | None = None,
+) -> Rehearsal:
+    """Sets a training up as `fit` does, on this machine, and times a few of its steps; no file is made.
+
+    Raises:
+        Refused: what `fit` would refuse, or several processes.
+    """
+    path = out or next_name(config)
+    open_run(path, resume=False, overwrite=overwrite)
+    run, warnings = prepare(config, ALONE, load, init_from=init_from)
+    run.model.train()
+    with determinism(config.deterministic):
+        step = timed_step(run)
+        evaluation = timed_evaluation(run)
+    tensors = [*run.model.state_dict().values()]
+    kept = [value for state in run.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    size = sum(one.nbytes for one in tensors) * (2 + (run.average is not None)) + sum(one.nbytes for one in kept)
+    return Rehearsal(run, path, run.steps * step, evaluation, size, warnings)
+
+
+def timed_step(run: TrainState) -> float:
+    """Seconds of a training step, the mean of a few. Raises Refused where an epoch has no step."""
+    times: list[float] = []
+    batches = run.train.epoch(0)
+    started = time.perf_counter()
+    for number, (images, labels) in enumerate(batches):
+        train_step(run, images, labels)
+        run.progress.step = 0  # each is the first: the schedule is not what is timed
+        finish(run.device)
+        now = time.perf_counter()
+        if number >= min(WARM_UP, run.steps - 1):
+            times.append(now - started)
+        started = now
+        if len(times) >= STEPS or sum(times) > SECONDS:
+            break
+    if not times:
+        raise Refused("dataset", "has too few images for a step", "try a smaller `batch_size`")
+    return sum(times) / len(times)
+
+
+def timed_evaluation(run: TrainState) -> float:
+    """Seconds that measuring the model takes after an epoch, on the test images and those held out."""
+    loaders = [loader for loader in (run.test, run.validation) if loader is not None]
+    samples = sum(len(loader.split) for loader in loaders) * (2 if run.config.tta else 1)
+    done, started = 0, time.perf_counter()
+    for features, _ in embed_batches(run.result, run.test.epoch(0), run.device, run.precision):
+        done += len(features)
+        finish(run.device)
+        if time.perf_counter() - started > SECONDS / 2:
+            break
+    return (time.perf_counter() - started) / max(done, 1) * samples

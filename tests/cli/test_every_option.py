@@ -1,0 +1,243 @@
+"""The option table tests itself: each option of each command at its extremes, and each two options of `train` together.
+
+Each ends in a documented exit code and never in "internal"; what is refused is refused in one line, before data is read.
+"""
+
+import itertools
+import math
+import os
+import shutil
+
+import pytest
+import typer
+from PIL import Image
+
+from cifarnet.cli import app, run
+from cifarnet.core.config import TrainConfig
+from cifarnet.engine import conflicts, fit, rehearsal
+
+TRAIN = "train --dry-run --dataset digits --arch baseline --epochs 1 --batch-size 512 --device cpu --precision fp32"
+BASES = {
+    "train": TRAIN,
+    "eval": "eval run --device cpu",
+    "predict": "predict a.png --run run --device cpu",
+    "complexity": "complexity --arch baseline",
+    "featuremaps": "featuremaps a.png --run run --channels 1 --layer conv1",
+    "report": "report run --no-test",
+    "runs": "runs .",
+    "doctor": "doctor",
+    "visualize curves": "visualize curves run",
+    "visualize samples": "visualize samples --dataset digits --each 1",
+}
+FIGURE = "visualize {} run --device cpu --samples 40"
+HUGE = str(10**30)
+NUMBERS = [
+    "0",
+    "1",
+    "-1",
+    HUGE,
+    "-" + HUGE,
+    "nan",
+    "inf",
+    "-inf",
+    "1e308",
+    "1e-308",
+    "1e400",
+    "0x10",
+    "",
+    "x",
+    "1,5",
+    "٣",
+]
+TEXTS = ["", "x", "\x1b[31mred", "a" * 5000, "[bold]x[/]", "{0}", "%s", "🎈", "=1+1", "\udcff"]
+PATHS = [
+    "",
+    ".",
+    "/dev/null",
+    "/dev/full",
+    "/dev/zero",
+    "x" * 300,
+    "nowhere/x",
+    "run",
+    "a.png",
+    "a.png/x",
+    "circle",
+    "pipe.png",
+    "~",
+    "-",
+]
+# What is allowed and would take memory or minutes here.
+COSTLY = {
+    ("train", "image_size"),
+    ("train", "arch"),
+    ("train", "epochs"),
+    ("complexity", "batch"),
+    ("complexity", "measured"),
+}
+
+
+def commands(group=None, before=""):
+    """The commands by their name: "train", "visualize umap"."""
+    group = group or typer.main.get_command(app)
+    found = {}
+    for name, command in group.commands.items():
+        found |= commands(command, f"{name} ") if hasattr(command, "commands") else {before + name: command}
+    return found
+
+
+COMMANDS = commands()
+OPTIONS = [
+    pytest.param(name, one, id=f"{name} {one.opts[0]}")
+    for name, command in COMMANDS.items()
+    for one in command.params
+    if one.opts[0].startswith("-") and one.name not in ("help", "help_all")
+]
+
+
+def values_of(option):
+    """Values of an option: none for a flag, else its extremes, what lies beyond, and what is no value at all."""
+    kind = option.type
+    if option.is_flag:
+        return [None]
+    if getattr(kind, "name", "") == "choice":
+        return [kind.choices[0], kind.choices[-1], *TEXTS]
+    bounds = TrainConfig.__dataclass_fields__[option.name].metadata["bounds"] if known(option) else kind
+    low, high = (getattr(bounds, name, None) for name in ("low", "high"))
+    low, high = (
+        getattr(kind, "min", None) if low is None else low,
+        getattr(kind, "max", None) if high is None else high,
+    )
+    edges = [edge for edge in (low, high) if edge is not None and math.isfinite(edge)]
+    near = [str(value) for edge in edges for value in (edge, edge - 1, edge + 1)]
+    return list(dict.fromkeys([*near, *NUMBERS, *TEXTS, *PATHS]))
+
+
+def known(option):
+    return (
+        option.name in TrainConfig.__dataclass_fields__
+        and "bounds" in TrainConfig.__dataclass_fields__[option.name].metadata
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a run, a picture, a link to itself and a pipe."""
+    home = tmp_path_factory.mktemp("options")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        line = TRAIN.replace("--dry-run", "--loss arcface --embed-dim 3 -q --out run")
+        assert run(line.split()) == 0
+    Image.new("RGB", (8, 8)).save(home / "a.png")
+    (home / "circle").symlink_to("circle")
+    os.mkfifo(home / "pipe.png")
+    return home
+
+
+@pytest.fixture
+def call(made, cli, tmp_path, monkeypatch):
+    """Runs a command line in a fresh copy of that folder; returns what `cli` does and how often data was read."""
+    import cifarnet.data.registry as registry
+
+    reads, resolve = [], registry.resolve_name
+    monkeypatch.setattr(registry, "resolve_name", lambda name: reads.append(name) or resolve(name))
+    number = itertools.count()
+
+    def work(line):
+        reads.clear()
+        home = tmp_path / str(next(number))
+        home.mkdir()
+        os.mkfifo(home / "pipe.png")
+        (home / "circle").symlink_to("circle")
+        shutil.copytree(made / "run", home / "run")
+        shutil.copy(made / "a.png", home)
+        monkeypatch.chdir(home)
+        code, out, err = cli(*line)
+        left = sorted(os.listdir(home))
+        shutil.rmtree(home)
+        return code, out, err, len(reads), left
+
+    return work
+
+
+def check(line, code, out, err, reads, left):
+    told = (line, code, err[-300:])
+    assert code in (0, 1, 2), told
+    assert "internal" not in err and "Traceback" not in err and "\x1b" not in err + out, told
+    assert err.count("error: ") <= 1 or line[0] in ("predict", "featuremaps"), told
+    if code == 2:
+        assert out == "" and reads == 0, told
+        assert left == ["a.png", "circle", "pipe.png", "run"], told
+        assert sum(text.startswith("error: ") for text in err.splitlines()) == 1, told
+
+
+@pytest.mark.parametrize("name, option", OPTIONS)
+def test_each_option_at_its_extremes(call, name, option):
+    base = BASES.get(name) or FIGURE.format(name.split()[1])
+    if name.startswith("visualize ") and "samples" not in {one.name for one in COMMANDS[name].params}:
+        base = base.replace(" --samples 40", "")
+    for value in values_of(option):
+        if (name, option.name) in COSTLY and value not in (*TEXTS, *PATHS, HUGE, "-1", "0"):
+            continue
+        line = [*base.split(), option.opts[0], *([value] if value is not None else [])]
+        check(line, *call(line))
+
+
+def other_values():
+    """(flag, value) of each option of `train` with a value that is not its default."""
+    found = {}
+    for one in COMMANDS["train"].params:
+        if not known(one) or one.name in ("device", "data_dir", "epochs", "seed", "workers"):
+            continue
+        bounds = TrainConfig.__dataclass_fields__[one.name].metadata["bounds"]
+        default = getattr(TrainConfig, one.name)
+        if one.is_flag:
+            found[one.name] = [one.secondary_opts[0] if default and one.secondary_opts else one.opts[0]]
+        elif bounds.choices:
+            found[one.name] = [one.opts[0], next(value for value in reversed(bounds.choices) if value != default)]
+        elif isinstance(default, (int, float)):
+            low, high = bounds.low or 0, bounds.high if bounds.high and math.isfinite(bounds.high) else 64
+            value = type(default)((low + min(high, low + 64)) / 2)
+            found[one.name] = [one.opts[0], str(value if value != default else value + 1)]
+    rows = {"arch": "resnet18", "loss": "arcface", "dataset": "synthetic-identities"}
+    return found | {name: [f"--{name}", value] for name, value in rows.items()}
+
+
+def test_each_two_options_of_train_together(cli, monkeypatch):
+    """None of them is read as data: what they come to is checked, and no more. All conflicts but those of one value are met."""
+    met, holds = set(), {row: row.holds for row in conflicts.CONFLICTS}
+
+    def watched(row):
+        def asked(config):
+            found = holds[row](config)
+            if found:
+                met.add(row)
+            return found
+
+        return asked
+
+    rows = tuple(conflicts.Conflict(row.options, watched(row), row.why, row.fix) for row in conflicts.CONFLICTS)
+    monkeypatch.setattr(conflicts, "CONFLICTS", rows)
+    monkeypatch.setattr(fit, "fit", lambda config, *_, **__: conflicts.check_options(config))
+
+    def only_check(config, *_, **__):
+        conflicts.check_options(config)
+        raise fit.Refused("checked", "it could be", "")
+
+    monkeypatch.setattr(rehearsal, "rehearse", only_check)
+    refused = 0
+    for one, other in itertools.combinations(other_values().values(), 2):
+        code, _, err = cli("train", "--dry-run", *one, *other)
+        assert code == 2 and err.count("\n") == 1 and err.startswith("error: ") and "internal" not in err, (
+            one,
+            other,
+            err,
+        )
+        refused += "checked" not in err
+    assert refused > 50
+    unmet = [row.options for row in conflicts.CONFLICTS if row.options not in {row.options for row in met}]
+    assert not unmet
+
+
+def test_no_command_is_forgotten():
+    assert {name for name in COMMANDS if not name.startswith("visualize")} <= BASES.keys()
+    assert len(OPTIONS) > 150

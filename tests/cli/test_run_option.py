@@ -1,0 +1,73 @@
+"""A run by its name in every command, where runs are kept, and how a stopped one goes on."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TRAIN = ["train", "--dataset", "digits", "--arch", "baseline", "--epochs", "1", "-q"]
+
+
+def refusal(cli, *arguments):
+    """The one line of a request that is refused."""
+    code, out, err = cli(*arguments)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and err.startswith("error: "), err
+    return err.strip().removeprefix("error: ")
+
+
+def test_a_file_named_runs_is_in_the_way_of_no_run_elsewhere(cli, tmp_path):
+    (tmp_path / "runs").write_text("mine")
+    assert cli(*TRAIN, "--out", "here")[0] == 0
+    assert (tmp_path / "runs").read_text() == "mine" and (tmp_path / "here" / "summary.json").exists()
+    assert "runs" in refusal(cli, *TRAIN)
+
+
+def test_a_run_has_one_name_in_every_command(cli, tmp_path):
+    assert cli(*TRAIN, "--out", "mine")[0] == 0
+    (tmp_path / "runs" / "latest").unlink()
+    (tmp_path / "x.png").write_bytes((Path(__file__).parents[2] / "docs" / "gallery" / "grid.png").read_bytes())
+    for line in ("eval", "predict x.png", "featuremaps x.png", "complexity", "visualize confusion", "visualize curves"):
+        scores = [cli(*line.split(), spelling, "mine") for spelling in ("--run", "--checkpoint")]
+        assert [code for code, _, _ in scores] == [0, 0] and scores[0][1] == scores[1][1], line
+        said = refusal(cli, *line.split(), "--run", "mine", "--checkpoint", "mine")
+        assert said.endswith("name a run twice; name it once")
+    for line in ("eval", "visualize confusion"):
+        assert cli(*line.split(), "mine")[0] == 0
+        assert "twice" in refusal(cli, *line.split(), "mine", "--run", "mine")
+        assert "names 2 runs" in refusal(cli, *line.split(), "--run", "mine", "--run", "mine")
+    assert cli("report", "--run", "mine", "--out", "a.md", "--no-test")[0] == 0
+    assert cli("visualize", "curves", "--run", "mine", "--run", "mine", "--out", "c.png")[0] == 0
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_stopped_training_says_what_goes_on(cli, tmp_path, number, said):
+    """The command is run as it is printed, by a shell: the folder has a space in its name."""
+    command = [sys.executable, "-m", "cifarnet", *TRAIN, "--epochs", "500", "--out", "my run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "my run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    first = err.strip()
+    assert "\n" not in first and "error" not in first and first.startswith(f"stopped by {said} in epoch ")
+    shown = first.partition("go on with: ")[2]
+    assert shown == "cifarnet train --resume --out 'my run'"
+    done = len((tmp_path / "my run" / "metrics.jsonl").read_text().splitlines())
+    config = tmp_path / "my run" / "config.json"
+    assert json.loads(config.read_text())["epochs"] == 500
+    again = subprocess.Popen(
+        [sys.executable, "-m", *shlex.split(shown)], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    while len((tmp_path / "my run" / "metrics.jsonl").read_text().splitlines()) <= done and time.monotonic() < deadline:
+        time.sleep(0.05)
+    again.send_signal(number)
+    assert "stopped by" in again.communicate(timeout=60)[1] and again.returncode == 128 + number

@@ -1,0 +1,118 @@
+"""A signal during an evaluation is heeded within a batch; the state was saved before; a resume ends bit for bit as if nothing had been."""
+
+import dataclasses
+import signal
+
+import pytest
+from test_loop import BASE, DIGITS, same_files, start, timeless
+
+from cifarnet.core.errors import Failed, Interrupted, Refused
+from cifarnet.core.signals import StopRequest
+from cifarnet.data import load
+from cifarnet.data.dataset import Dataset
+from cifarnet.engine import validate
+from cifarnet.engine.loop import Watcher, train
+from cifarnet.engine.setup import build_run
+from cifarnet.storage.run_files import read_metrics
+from cifarnet.storage.run_folder import open_run
+
+
+@pytest.mark.parametrize("options", [{}, {"val_fraction": 0.2, "ema": 0.9}, {"swa": 0.5}], ids=["plain", "ema", "swa"])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_signal_in_the_evaluation_and_a_resume(tmp_path, monkeypatch, options, epoch):
+    config = dataclasses.replace(BASE, **options)
+    start(tmp_path / "whole", config)
+    seen, measure = [], validate.collect_logits
+
+    def signalled(model, batches, *rest):
+        def counted():
+            for batch in batches:
+                seen.append(batch)
+                yield batch
+                if len(seen) == 1 and run_epochs[0] == epoch - 1:
+                    signal.raise_signal(signal.SIGTERM)
+
+        seen.clear()
+        return measure(model, counted(), *rest)
+
+    run_epochs = [0]
+
+    class Counting(Watcher):
+        def epoch(self, run, record):
+            run_epochs[0] = record["epoch"]
+
+    monkeypatch.setattr(validate, "collect_logits", signalled)
+    with pytest.raises(Interrupted) as raised:
+        start(tmp_path / "run", config, Counting())
+    assert raised.value.exit_code == 143 and len(seen) == 1  # of two batches
+    monkeypatch.undo()
+    assert len(timeless(tmp_path / "run")) == epoch - 1 if (tmp_path / "run" / "metrics.jsonl").exists() else epoch == 1
+    start(tmp_path / "run", config, resume=True)
+    assert timeless(tmp_path / "run") == timeless(tmp_path / "whole")
+    for name in ("last.safetensors", "state.safetensors"):
+        assert same_files(tmp_path / "run" / name, tmp_path / "whole" / name)
+
+
+def test_a_folder_that_was_renamed_away_is_seen_before_the_next_write(tmp_path):
+    """And another run that has taken its place keeps all that is its own."""
+    place, moved = tmp_path / "run", tmp_path / "moved"
+
+    class Rename(Watcher):
+        def epoch(self, run, record):
+            if record["epoch"] == 1:
+                place.rename(moved)
+                place.mkdir()
+                (place / ".lock").touch()
+                (place / "state.safetensors").write_bytes(b"theirs")
+
+    session = build_run(dataclasses.replace(BASE, epochs=3), DIGITS)
+    with (
+        pytest.raises(Failed, match="moved, removed or replaced"),
+        open_run(place, resume=False, overwrite=False) as run,
+    ):
+        run.remember_place()
+        with StopRequest() as stop:
+            train(session, run, Rename(), stop)
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == {".lock": b"", "state.safetensors": b"theirs"}
+    assert (moved / "state.safetensors").stat().st_size > 1000
+    assert [record["epoch"] for record in read_metrics(moved / "metrics.jsonl")[0]] == [1]
+
+
+def others(change):
+    """The digits with something changed: (classes, train images, train labels)."""
+    images, labels = DIGITS.train.images.clone(), DIGITS.train.labels.clone()
+    classes = list(DIGITS.classes)
+    change(classes, images, labels)
+    split = type(DIGITS.train)(images, labels)
+    return Dataset("digits", tuple(classes), split, DIGITS.test, DIGITS.mean, DIGITS.std)
+
+
+def renamed(classes, images, labels):
+    classes[3] = "drei"
+
+
+def repainted(classes, images, labels):
+    images[0, 0, 0, 0] ^= 1
+
+
+def relabelled(classes, images, labels):
+    labels[0] = (labels[0] + 1) % 10
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (renamed, "class 3 was three and is drei"),
+        (repainted, "training images are others"),
+        (relabelled, "other labels"),
+    ],
+)
+def test_a_resume_on_other_data_names_the_difference(tmp_path, change, said):
+    start(tmp_path / "run", dataclasses.replace(BASE, epochs=1))
+    session = build_run(dataclasses.replace(BASE, epochs=2), others(change))
+    before = (tmp_path / "run" / "state.safetensors").read_bytes()
+    with pytest.raises(Refused, match=said) as raised:
+        session.load(tmp_path / "run" / "state.safetensors")
+    assert raised.value.exit_code == 2 and (tmp_path / "run" / "state.safetensors").read_bytes() == before
+    same = build_run(dataclasses.replace(BASE, epochs=2), load("digits"))
+    same.load(tmp_path / "run" / "state.safetensors")
