@@ -85,7 +85,7 @@ def test_other_formats_are_refused(tmp_path):
 
 def test_a_file_in_the_way_of_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Failed, match="cannot be made"):
+    with pytest.raises(Failed, match="cannot be written"):
         curves.draw({"run": records(2)}, tmp_path / "file/curves.png")
 
 
