@@ -31,25 +31,8 @@ BASES = {
 }
 FIGURE = "visualize {} run --device cpu --samples 40"
 HUGE = str(10**30)
-NUMBERS = [
-    "0",
-    "1",
-    "-1",
-    HUGE,
-    "-" + HUGE,
-    "nan",
-    "inf",
-    "-inf",
-    "1e308",
-    "1e-308",
-    "1e400",
-    "0x10",
-    "",
-    "x",
-    "1,5",
-    "٣",
-]
-TEXTS = ["", "x", "\x1b[31mred", "a" * 5000, "[bold]x[/]", "{0}", "%s", "🎈", "=1+1", "\udcff"]
+NUMBERS = [HUGE, "-" + HUGE, "nan", "inf", "1e308", "1e400", "-1", "0x10", "", "x", "٣"]
+TEXTS = ["", "x", "\x1b[31mred", "a" * 5000, "[/]", "=1+1", "\udcff"]
 PATHS = [
     "",
     ".",
@@ -62,8 +45,6 @@ PATHS = [
     "a.png",
     "a.png/x",
     "circle",
-    "pipe.png",
-    "~",
     "-",
 ]
 # What is allowed and would take memory or minutes here.
@@ -117,7 +98,7 @@ def known(option):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with a run, a picture, a link to itself and a pipe."""
+    """A folder with a run, a picture and a link to itself."""
     home = tmp_path_factory.mktemp("options")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
@@ -125,7 +106,6 @@ def made(tmp_path_factory):
         assert run(line.split()) == 0
     Image.new("RGB", (8, 8)).save(home / "a.png")
     (home / "circle").symlink_to("circle")
-    os.mkfifo(home / "pipe.png")
     return home
 
 
@@ -142,7 +122,6 @@ def call(made, cli, tmp_path, monkeypatch):
         reads.clear()
         home = tmp_path / str(next(number))
         home.mkdir()
-        os.mkfifo(home / "pipe.png")
         (home / "circle").symlink_to("circle")
         shutil.copytree(made / "run", home / "run")
         shutil.copy(made / "a.png", home)
@@ -162,7 +141,7 @@ def check(line, code, out, err, reads, left):
     assert err.count("error: ") <= 1 or line[0] in ("predict", "featuremaps"), told
     if code == 2:
         assert out == "" and reads == 0, told
-        assert left == ["a.png", "circle", "pipe.png", "run"], told
+        assert left == ["a.png", "circle", "run"], told
         assert sum(text.startswith("error: ") for text in err.splitlines()) == 1, told
 
 
