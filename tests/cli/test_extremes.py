@@ -58,7 +58,7 @@ def test_constants_by_name_too(cli, text):
 
 
 def test_every_number_has_a_range_and_the_help_shows_it(cli):
-    help_text = " ".join(cli("train", "--help")[1].replace("│", " ").split())
+    help_text = " ".join(cli("train", "--help-all")[1].replace("│", " ").split())
     for item in dataclasses.fields(TrainConfig):
         bounds = item.metadata["bounds"]
         if item.type in (int, float):
