@@ -21,7 +21,8 @@ from cifarnet.engine.train_state import TrainState
 from cifarnet.storage.find_checkpoint import find_checkpoint
 from cifarnet.storage.run_folder import RunFolder, open_run
 from cifarnet.storage.runs import mark_latest, next_folder
-from cifarnet.storage.sharded_file import existing
+from cifarnet.storage.safetensors_header import CHECKPOINT
+from cifarnet.storage.sharded_file import existing, metadata_of
 
 
 def take_folder(
@@ -77,6 +78,8 @@ def prepare(
     with ranks.together():  # before minutes of reading or downloading
         resolve_execution(config, ranks)
         source = find_checkpoint(init_from) if init_from is not None else None
+        if source is not None:
+            metadata_of(source, CHECKPOINT, "model")
     with ranks.local_first():
         dataset = load()
     if ranks.world > 1:

@@ -90,6 +90,8 @@ def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.
     device = pick_device(config.device, ranks)
     if config.compile:
         check_compiler(device)
+    if config.sync_bn and device.type != "cuda":
+        raise Refused("sync_bn", f"torch has it for CUDA only, and this is {device}", "leave it out")
     precision = pick_precision(config.precision, device)
     check_model(config)
     if config.batch_size == 1:
@@ -157,8 +159,6 @@ def sample_images(split: AnySplit, mean: Channels, std: Channels) -> Tensor:
 def check_ranks(run: TrainState) -> None:
     """Refuses what several ranks cannot do."""
     config, ranks = run.config, run.ranks
-    if config.sync_bn and run.device.type != "cuda":
-        raise Refused("sync_bn", f"torch has it for CUDA only, and this is {run.device}", "leave it out")
     if ranks.world == 1 and len(run.train.split) == 1:
         check_batch_of_one(copy.deepcopy(run.model).to("meta"), config)
     least, smallest = run.train.size(run.steps - 1), 2 * ranks.world  # the last batch of an epoch

@@ -31,7 +31,6 @@ BASES = {
 }
 FIGURE = "visualize {} run --device cpu --samples 40"
 HUGE = str(10**30)
-NUMBERS = [HUGE, "-" + HUGE, "nan", "inf", "1e308", "1e400", "-1", "0x10", "", "x", "٣"]
 TEXTS = ["", "x", "\x1b[31mred", "a" * 5000, "[/]", "=1+1", "\udcff"]
 PATHS = [
     "",
@@ -47,14 +46,8 @@ PATHS = [
     "circle",
     "-",
 ]
-# What is allowed and would take memory or minutes here.
-COSTLY = {
-    ("train", "image_size"),
-    ("train", "arch"),
-    ("train", "epochs"),
-    ("complexity", "batch"),
-    ("complexity", "measured"),
-}
+# Largest values that are allowed and would take gigabytes or minutes here.
+COSTLY = {"image_size", "epochs", "embed_dim", "workers", "classes", "dim"}
 
 
 def commands(group=None, before=""):
@@ -80,13 +73,11 @@ def values_of(option):
     if option.is_flag:
         return [None]
     kind = str(getattr(option.type_descriptor, "annotation", ""))
-    bounds = TrainConfig.__dataclass_fields__[option.name].metadata["bounds"] if known(option) else None
-    low, high = (bounds.low, bounds.high) if bounds else (option.min, option.max)
-    edges = [edge for edge in (low, high) if edge is not None and math.isfinite(edge)]
-    values = [str(value) for edge in edges for value in (edge, edge - 1, edge + 1)]
-    values += PATHS if "Path" in kind or option.name in ("data_dir", "device") else TEXTS
-    values += NUMBERS if "int" in kind or "float" in kind or bounds else [HUGE]
-    return list(dict.fromkeys(values))
+    if "int" in kind or "float" in kind:  # what lies beyond is in test_extremes.py
+        bounds = TrainConfig.__dataclass_fields__[option.name].metadata["bounds"] if known(option) else None
+        edges = (bounds.low, None if option.name in COSTLY else bounds.high) if bounds else (option.min, None)
+        return [str(edge) for edge in edges if edge is not None and math.isfinite(edge)]
+    return [*(PATHS if "Path" in kind or option.name == "data_dir" else TEXTS), HUGE]
 
 
 def known(option):
@@ -112,9 +103,11 @@ def made(tmp_path_factory):
 @pytest.fixture
 def call(made, cli, tmp_path, monkeypatch):
     """Runs a command line in a fresh copy of that folder; returns what `cli` does and how often data was read."""
+    import cifarnet.analysis.plots.style as style
     import cifarnet.data.registry as registry
 
     reads, resolve = [], registry.resolve_name
+    monkeypatch.setattr(style.Figure, "savefig", lambda *_, **__: None)  # how a figure looks is not the matter here
     monkeypatch.setattr(registry, "resolve_name", lambda name: reads.append(name) or resolve(name))
     number = itertools.count()
 
@@ -151,8 +144,6 @@ def test_each_option_at_its_extremes(call, name, option):
     if name.startswith("visualize ") and "samples" not in {one.name for one in COMMANDS[name].params}:
         base = base.replace(" --samples 40", "")
     for value in values_of(option):
-        if (name, option.name) in COSTLY and value not in (*TEXTS, *PATHS, HUGE, "-1", "0"):
-            continue
         line = [*base.split(), option.opts[0], *([value] if value is not None else [])]
         check(line, *call(line))
 
@@ -173,7 +164,7 @@ def other_values():
             low, high = bounds.low or 0, bounds.high if bounds.high and math.isfinite(bounds.high) else 64
             value = type(default)((low + min(high, low + 64)) / 2)
             found[one.name] = [one.opts[0], str(value if value != default else value + 1)]
-    rows = {"arch": "resnet18", "loss": "arcface", "dataset": "synthetic-identities"}
+    rows = {"arch": "resnet18", "loss": "arcface", "dataset": "synthetic-identities", "augment": "basic", "data-dir": "."}
     return found | {name: [f"--{name}", value] for name, value in rows.items()}
 
 
@@ -202,11 +193,8 @@ def test_each_two_options_of_train_together(cli, monkeypatch):
     refused = 0
     for one, other in itertools.combinations(other_values().values(), 2):
         code, _, err = cli("train", "--dry-run", *one, *other)
-        assert code == 2 and err.count("\n") == 1 and err.startswith("error: ") and "internal" not in err, (
-            one,
-            other,
-            err,
-        )
+        told = (one, other, err)
+        assert code == 2 and err.count("\n") == 1 and err.startswith("error: ") and "internal" not in err, told
         refused += "checked" not in err
     assert refused > 50
     unmet = [row.options for row in conflicts.CONFLICTS if row.options not in {row.options for row in met}]
