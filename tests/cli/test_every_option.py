@@ -164,7 +164,13 @@ def other_values():
             low, high = bounds.low or 0, bounds.high if bounds.high and math.isfinite(bounds.high) else 64
             value = type(default)((low + min(high, low + 64)) / 2)
             found[one.name] = [one.opts[0], str(value if value != default else value + 1)]
-    rows = {"arch": "resnet18", "loss": "arcface", "dataset": "synthetic-identities", "augment": "basic", "data-dir": "."}
+    rows = {
+        "arch": "resnet18",
+        "loss": "arcface",
+        "dataset": "synthetic-identities",
+        "augment": "basic",
+        "data-dir": ".",
+    }
     return found | {name: [f"--{name}", value] for name, value in rows.items()}
 
 

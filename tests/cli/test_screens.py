@@ -7,6 +7,7 @@ import io
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from rich.cells import cell_len
@@ -14,10 +15,14 @@ from screens import BASELINE, CIFAR, FOUND, PREDICTIONS, RESNETS, RUNS, SUMMARY,
 
 from cifarnet.cli import doctor, tables, watcher
 from cifarnet.cli.complexity import print_tables
+from cifarnet.cli.headline import head_line
 from cifarnet.cli.streams import fitting
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Terminal, messages, results
+from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import plural
+from cifarnet.losses import loss_constants
+from cifarnet.losses.options import MarginOptions
 
 KEPT = Path(__file__).parent / "screens"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -75,6 +80,7 @@ NUMBERS = {
         ("activations MB", "85.91"), ("weights MB", "94.11"), ("bf16 MB", "47.06"),
     ],
     "predict": [("probability", text) for text in ("98.77%", "1.23%", "0.00%", "100.00%")],
+    "report": [("", "10,000 images"), ("", "250"), ("", "0.4"), ("", "18")],
     "runs": [("accuracy", "95.31%"), ("epochs", "250/250"), ("seed", "1234"), ("started", "2024-06-13 17:45"), ("", "resnet18-adaface-cifar10-1")],
     "doctor": [("", text) for text in ("0.1.0", "Linux-6.18.44-generic-x86_64-with-glibc2.36", "2.14.1+cu130", "63.5 GB", "1 core")],
 }  # fmt: skip
@@ -92,6 +98,18 @@ def complexity(console):
     print_tables(console, RESNETS, rows, BASELINE, layers=True)
 
 
+def report(console):
+    """Two runs on the same test images, and one that is left out."""
+    for name, seed in (("resnet18-adaface-cifar10-1", 17), ("resnet18-adaface-cifar10-2", 18)):
+        config = TrainConfig(arch="resnet18", loss="adaface", dataset="cifar10", seed=seed)
+        model = SimpleNamespace(head=SimpleNamespace(options=MarginOptions("adaface", loss_constants("adaface", {}))))
+        path, info = Path("runs", name, "last.safetensors"), SimpleNamespace(config=config, epoch=250)
+        with mock.patch("cifarnet.cli.headline.name_of", lambda path: str(path.parent)):  # there is no such folder here
+            console.say(head_line(path, model, info, "cifar10 test, 10,000 images"))
+    console.remark("warning", "left out: runs/broken: has no summary.json: the run has not ended")
+    console.say("report.md")
+
+
 SCREENS = {
     "train": train,
     "train-validation": train_with_validation,
@@ -104,6 +122,7 @@ SCREENS = {
         console, RESNETS[:1], [RESNETS[0].to_dict(BASELINE) | {"batch": 1}], BASELINE, layers=False
     ),
     "predict": lambda console: console.print(tables.prediction_table(PREDICTIONS)),
+    "report": report,
     "runs": lambda console: console.print(tables.runs_table(RUNS)),
     "doctor": lambda console: doctor.show(console, FOUND),
 }
