@@ -11,18 +11,20 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # the terminal was closed, or the connection to it
+SIGNALS = (signal.SIGTERM, signal.SIGINT, HANGUP)
 LATER = 0.01  # seconds
 GRACE = 20.0  # seconds in which ranks must have stopped together; torchrun kills after 30
 
 
 @contextlib.contextmanager
 def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C call `handler` here; in another thread than the main one, where none may be set, nothing changes."""
+    """SIGTERM, Ctrl-C and a closed terminal (unless `nohup` has it ignored) call `handler` here; in another thread than the main one, where none may be set, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    heard = [number for number in SIGNALS if number != HANGUP or signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
@@ -53,7 +55,8 @@ class StopRequest:
         self._held.close()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None and not self.together:
+        # After a hangup nobody is there to be impatient: what else comes then is the system's.
+        if self.number not in (None, HANGUP) and not self.together:
             if os.isatty(2):
                 os.write(2, b"\x1b[?25h\n")  # the progress bar hid the cursor
             os._exit(128 + number)

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import tarfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -352,3 +353,24 @@ def test_the_commands(root, cli):
     assert code == 0 and "webdataset: 24 train, 8 test, 3 classes" in err
     code, out, _ = cli("eval", "run", "--json")
     assert code == 0 and json.loads(out)["images"] == 8 and json.loads(out)["dataset"] == "webdataset"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{000000000..999999999}.tar",
+        "{0..99999}{0..99999}.tar",
+        "{1..10000000000000000000000000}.tar",
+        "{a..}{0..9}.tar",
+    ],
+)
+def test_braces_that_name_too_many_are_refused_at_once(tmp_path, pattern):
+    started = time.monotonic()
+    with pytest.raises(Refused, match=r"more than 100,000 shards"):
+        load("webdataset", tmp_path / pattern)
+    assert time.monotonic() - started < 1
+
+
+def test_names_of_a_pattern_are_counted():
+    for pattern, count in (("a.tar", 1), ("{000..099}.tar", 100), ("{a,b,c}-{0..9}.tar", 30), ("{x}.tar", 1)):
+        assert shards.count_names(pattern) == count

@@ -166,7 +166,7 @@ def test_kill_9_loses_nothing(tmp_path):
     assert not list(broken.glob(".*.tmp"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signals_end_the_real_program_in_good_order(tmp_path, number, code):
     process = subprocess.Popen(
         [*command(tmp_path / "run"), "--epochs", "500"], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
@@ -180,6 +180,21 @@ def test_signals_end_the_real_program_in_good_order(tmp_path, number, code):
     _, messages = process.communicate(timeout=60)
     assert process.returncode == code
     assert messages.count("\n") == 1 and "cifarnet train --resume --out" in messages
+
+
+def test_a_training_under_nohup_outlives_its_terminal(tmp_path):
+    """`nohup` has the signal ignored before the program starts; so it stays."""
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
+    )
+    line = [sys.executable, "-c", code, *map(str, command(tmp_path / "run")), "--epochs", "8"]
+    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 60
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
