@@ -39,7 +39,8 @@ def size_of(path):
 def test_figures_are_written_where_they_say(cli, runs, tmp_path):
     for figure in ("confusion", "grid", "angles"):
         code, out, err = cli("visualize", figure, runs / "ce")
-        assert (code, out, err) == (0, f"{runs / 'ce' / figure}.png\n", "")
+        assert (code, out) == (0, f"{runs / 'ce' / figure}.png\n")
+        assert err.startswith(f"{runs / 'ce'}: baseline, ce, digits test, ") and err.count("\n") == 1
         assert min(size_of(runs / "ce" / f"{figure}.png")) > 300
     code, out, _ = cli("visualize", "sphere", runs / "arc", "--out", tmp_path / "s.svg")
     assert (code, out) == (0, f"{tmp_path / 's.svg'}\n") and (tmp_path / "s.svg").read_text().startswith("<?xml")
@@ -255,7 +256,8 @@ def test_complexity_of_other_sizes(cli):
 def test_report(cli, runs, tmp_path, suffix):
     out = tmp_path / f"r.{suffix}"
     code, printed, err = cli("report", runs / "ce", runs / "arc", "--out", out, "--note", "scikit-learn's digits")
-    assert (code, printed, err) == (0, f"{out}\n", "")
+    assert (code, printed) == (0, f"{out}\n")
+    assert [line.partition(":")[0] for line in err.splitlines()] == [str(runs / "ce"), str(runs / "arc")]
     text = out.read_text()
     accuracy = json.loads((runs / "ce" / "summary.json").read_text())["test"]["accuracy"]
     assert f"{100 * accuracy:.2f}" in text and "McNemar" in text and "digits" in text

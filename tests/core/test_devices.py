@@ -1,7 +1,5 @@
 """Which precision `auto` comes to on which processor, that a resumed run keeps it, and that freed memory is used again."""
 
-import builtins
-import io
 import json
 import os
 import platform
@@ -43,13 +41,13 @@ def test_bf16_where_it_is_the_faster(monkeypatch, avx512_bf16, amx, vendor, expe
     [("processor\t: 0\nvendor_id\t: AuthenticAMD\nflags: x\n", "AuthenticAMD"), ("processor : 0\n", ""), (None, "")],
 )
 def test_the_vendor_is_read_from_linux(monkeypatch, text, vendor):
-    def fake(path, *more, **options):
+    def fake(path):
         assert path == "/proc/cpuinfo"
         if text is None:
             raise FileNotFoundError(path)
-        return io.StringIO(text)
+        return text
 
-    monkeypatch.setattr(builtins, "open", fake)
+    monkeypatch.setattr(devices, "read_text", fake)
     assert cpu_vendor() == vendor
 
 

@@ -350,7 +350,7 @@ def test_orphans_of_killed_processes_are_swept(small, serve, cache):
     data = pack(FILES)
     small(data, serve(data))
     cache.mkdir(parents=True)
-    old, young = cache / "cifar-10-binary.tar.gzabc.part", cache / "cifar-10-binary.tar.gzdef.part"
+    old, young = cache / f".cifarnet-{0:016x}.tmp", cache / f".cifarnet-{1:016x}.tmp"
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))

@@ -271,7 +271,7 @@ def test_a_damaged_or_hostile_index_is_ignored(root, cache, monkeypatch, ceiling
     expected = load("folder", root)
     (path,) = cache.glob("*.safetensors")
     whole = path.read_bytes()
-    orphan, young = cache / ".old.1.tmp", cache / ".new.2.tmp"
+    orphan, young = cache / f".cifarnet-{0:016x}.tmp", cache / f".cifarnet-{1:016x}.tmp"
     orphan.touch(), young.touch()
     os.utime(orphan, (1, 1))
     length = 8 + int.from_bytes(whole[:8], "little")

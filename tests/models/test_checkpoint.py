@@ -210,7 +210,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path):
 
 
 def test_orphans_are_swept(tmp_path):
-    (tmp_path / ".last.safetensors.123.tmp").write_bytes(b"half")
+    (tmp_path / ".cifarnet-0123456789abcdef.tmp").write_bytes(b"half")
     (tmp_path / "mine.tmp").write_bytes(b"keep")
     sweep_temporaries(tmp_path)
     assert os.listdir(tmp_path) == ["mine.tmp"]
