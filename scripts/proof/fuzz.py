@@ -99,7 +99,7 @@ def in_children(cases: dict[str, Case], numbers: range, seed: int, seconds: floa
                 break
             dead = int.from_bytes(shared[:8], "little")
             results.append([dead, list(cases)[dead % len(cases)], "died", f"the process ended with {status}"])
-            numbers = range(dead + 1, numbers.stop)
+            numbers = range(dead + numbers.step, numbers.stop, numbers.step)
         log.seek(0)
         return results + [json.loads(line) for line in log]
 
@@ -136,9 +136,14 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         cases = targets(Path(folder))
-        if options.only:  # the number alone decides the target elsewhere: keep it
-            cases = {name: cases[options.only] if name == options.only else skip for name in cases}
         numbers = range(options.first, options.first + options.cases)
+        if options.only:  # a case's number decides its target: so many of these, from the first one on
+            first = next(
+                number
+                for number in range(options.first, options.first + len(cases))
+                if list(cases)[number % len(cases)] == options.only
+            )
+            numbers = range(first, first + len(cases) * options.cases, len(cases))
         results = in_children(cases, numbers, options.seed, options.seconds, options.debug)
     result = summary(results, options.seed, time.monotonic() - started)
     print(json.dumps(result, indent=2))
@@ -148,10 +153,6 @@ def main() -> int:
             json.dumps([row for row in known if row["seed"] != options.seed] + [result], indent=2) + "\n"
         )
     return 1 if result["findings"] else 0
-
-
-def skip(rng: random.Random, place: Path) -> None:
-    """Stands for the targets that --only leaves out."""
 
 
 if __name__ == "__main__":
