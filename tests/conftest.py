@@ -64,7 +64,7 @@ def on_host():
 def cli(capfd, monkeypatch, tmp_path):
     """Runs a command in an empty folder, without a display; returns exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 

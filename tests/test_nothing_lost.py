@@ -35,7 +35,7 @@ def test_a_lock_that_is_another_file_empties_nothing(cli, run_folder, notes, kin
         (run_folder / ".lock").hardlink_to(notes)
     else:
         (run_folder / ".lock").symlink_to(notes if kind == "link" else "nowhere")
-    one_line(cli("train", "--resume", "--epochs", 2, "--out", "run"), 2, "cannot be written")
+    one_line(cli("train", "--resume", "--epochs", 2, "--out", "run"), 2, "its .lock cannot be used")
     assert not (run_folder / "nowhere").exists()
 
 

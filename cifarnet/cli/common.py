@@ -72,7 +72,7 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         with stoppable():
-            code = app(args=arguments, prog_name="cifarnet", standalone_mode=False)
+            code = app(args=arguments, prog_name="cifarnet", standalone_mode=False, obj=tuple(arguments))
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except Interrupted as stop:

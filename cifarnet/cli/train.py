@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -134,7 +133,7 @@ def train(
     if dry_run:
         rehearse_and_say(chosen, out, watcher, json_output, resume, overwrite=overwrite, init_from=init_from)
         return
-    about = {"recipe": recipe, "command": shlex.join(["cifarnet", *sys.argv[1:]])}
+    about = {"recipe": recipe, "command": shlex.join(["cifarnet", *context.find_root().obj])}
     fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, about=about, watcher=watcher)
     if not launched().first:
         return

@@ -104,7 +104,9 @@ class RunFolder:
             if error.errno in NO_LOCKS:
                 why, fix = "its file system has no locks", "choose another `out`, on a disk of this machine"
             else:
-                why, fix = f"cannot be written ({error.strerror})", "choose another `out`"
+                name = Path(error.filename or "").name
+                what = f"its {name} cannot be used" if name == ".lock" else "cannot be written"
+                why, fix = f"{what} ({error.strerror})", "choose another `out`"
             raise Refused(str(self.path), why, fix) from error
         return self
 

@@ -32,7 +32,14 @@ def test_a_run_has_one_name_in_every_command(cli, tmp_path):
     assert cli(*TRAIN, "--out", "mine")[0] == 0
     (tmp_path / "runs" / "latest").unlink()
     (tmp_path / "x.png").write_bytes((Path(__file__).parents[2] / "docs" / "gallery" / "grid.png").read_bytes())
-    for line in ("eval", "predict x.png", "featuremaps x.png", "complexity", "visualize confusion", "visualize curves"):
+    for line in (
+        "eval",
+        "predict x.png",
+        "featuremaps x.png --overwrite",
+        "complexity",
+        "visualize confusion",
+        "visualize curves",
+    ):
         scores = [cli(*line.split(), spelling, "mine") for spelling in ("--run", "--checkpoint")]
         assert [code for code, _, _ in scores] == [0, 0] and scores[0][1] == scores[1][1], line
         said = refusal(cli, *line.split(), "--run", "mine", "--checkpoint", "mine")

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,8 @@ import sys
 import pytest
 from filelock import Timeout
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Failed, Refused
 from cifarnet.storage.lock import file_lock
 from cifarnet.storage.run_folder import RunFolder, open_run
 
@@ -107,7 +109,8 @@ def test_the_lock_is_a_plain_file_and_no_link_is_followed(tmp_path):
         place = tmp_path / make.__name__.strip("<>")
         place.mkdir()
         make(place / ".lock")
-        assert ".lock is not a plain file" in refused(place)
+        said = refused(place)
+        assert "its .lock cannot be used (it is a" in said and "not a plain file" in said
     assert (tmp_path / "other").read_text() == "keep"
 
 
@@ -115,8 +118,9 @@ def test_the_job_is_not_written_through_a_link(tmp_path):
     (tmp_path / "other").write_text("keep")
     with RunFolder(tmp_path / "run") as folder:
         (tmp_path / "run" / ".job").symlink_to(tmp_path / "other")
-        folder.claim("mine")
-        assert folder.is_of("mine")
+        with pytest.raises(Failed, match="a link, not a plain file"):
+            folder.claim("mine")
+        assert not folder.is_of("mine") and not folder.is_of("keep")
     assert (tmp_path / "other").read_text() == "keep"
 
 
@@ -130,7 +134,7 @@ def test_refusals_name_the_arguments(tmp_path):
     run.mkdir()
     with pytest.raises(Refused, match="leave `resume` out"):
         open_run(run, resume=True, overwrite=False)
-    (run / "config.json").touch()
+    (run / "config.json").write_text(json.dumps(TrainConfig().to_dict()))
     with pytest.raises(Refused, match="add `overwrite`"):
         open_run(run, resume=False, overwrite=False)
     (run / "last.safetensors").touch()
