@@ -140,9 +140,7 @@ def test_fit_evaluate_load(tmp_path, monkeypatch):
     """The three calls, with text for paths, and load() as the command line: runs/latest, else the packaged model."""
     monkeypatch.chdir(tmp_path)
     assert cifarnet.load(device="cpu").config.dataset == "cifar10"
-    config = cifarnet.TrainConfig(
-        arch="baseline", loss="adaface", dataset="digits", epochs=1, augment="none", data_dir=tmp_path
-    )
+    config = cifarnet.TrainConfig(arch="baseline", loss="adaface", dataset="digits", epochs=1, augment="none")
     run = cifarnet.fit(config, out="runs/x")
     assert run == Path("runs/x") and not list(run.glob("*.png"))
     model = cifarnet.load(device="cpu")

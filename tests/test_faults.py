@@ -21,7 +21,6 @@ from safetensors.torch import load_file, save
 import cifarnet
 from cifarnet.cli import run
 from cifarnet.losses import kernels
-from cifarnet.models.checkpoint import load_model
 from cifarnet.storage import atomic as storage
 from cifarnet.storage.run_files import read_metrics
 from cifarnet.storage.run_folder import RunFolder
@@ -116,8 +115,8 @@ def test_a_full_disk_while_saving(cli, trained, tmp_path):
         before, resume = contents(disk / "run"), ("train", "--resume", "--epochs", 2, "-q", "--out", disk / "run")
         fill(disk, leave=1_000_000)
         one_line(cli(*resume), 1, "state.safetensors", "No space left on device", "the previous file is kept")
-        assert contents(disk / "run")["state.safetensors"] == before["state.safetensors"]
-        assert load_model(disk / "run" / "last.safetensors")[1].epoch == 2
+        kept = contents(disk / "run")
+        assert all(kept[name] == before[name] for name in before if name.endswith(".safetensors"))
         (disk / "ballast").unlink()
         fill(disk, leave=0)
         kept = contents(disk / "run")
@@ -259,7 +258,7 @@ def test_signals_while_data_is_read(tmp_path, number, expected):
     time.sleep(0.5)
     os.killpg(process.pid, number)
     _, messages = process.communicate(timeout=30)
-    assert process.returncode == expected and messages.startswith("error: ") and messages.count("\n") == 1, messages
+    assert process.returncode == expected and messages.startswith("stopped by ") and messages.count("\n") == 1, messages
     assert not (tmp_path / "run").exists()
 
 
@@ -277,8 +276,8 @@ def test_killed_before_the_first_state_was_saved(cli, tmp_path):
     code = """
 import os, signal, sys
 from cifarnet.cli import run
-from cifarnet.storage.run_folder import RunFolder
-RunFolder.mark_latest = lambda self: os.kill(os.getpid(), signal.SIGKILL)  # after config.json, before the state
+from cifarnet.engine import loop
+loop.save_state = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # after config.json, before the state
 run(sys.argv[1:])
 """
     done = execute(command(*QUICK.split(), "--out", "run", code=code), cwd=tmp_path)
@@ -475,4 +474,4 @@ def test_fuzz(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = json.loads((tmp_path / "f.json").read_text())
-    assert found["cases"] == 350 and len(found["targets"]) == 10 and 0 < found["refused"] < 350
+    assert found["cases"] == 350 and len(found["targets"]) == 13 and 0 < found["refused"] < 350

@@ -1,6 +1,7 @@
 """The run folder: its files, its name and its lock."""
 
 import contextlib
+import errno
 import json
 import tempfile
 from collections.abc import Mapping
@@ -104,8 +105,7 @@ class RunFolder:
             if error.errno in NO_LOCKS:
                 why, fix = "its file system has no locks", "choose another `out`, on a disk of this machine"
             else:
-                name = Path(error.filename or "").name
-                what = f"its {name} cannot be used" if name == ".lock" else "cannot be written"
+                what = "its .lock cannot be used" if error.errno == errno.EINVAL else "cannot be written"
                 why, fix = f"{what} ({error.strerror})", "choose another `out`"
             raise Refused(str(self.path), why, fix) from error
         return self

@@ -78,7 +78,7 @@ def test_a_list_that_is_none_is_refused(folder, line):
         with_std(folder)
     (folder / "substituted.tsv").unlink()
     (folder / "substituted.tsv").mkdir()
-    with pytest.raises(Refused, match=r"substituted\.tsv: is not a plain file"):
+    with pytest.raises(Refused, match=r"substituted\.tsv: cannot be read \(it is a folder"):
         with_std(folder)
 
 

@@ -190,7 +190,7 @@ def test_weights_that_are_not_finite(saved):
 
 def test_missing_and_folder(tmp_path):
     refused(tmp_path / "none.safetensors", "no such file")
-    refused(tmp_path, "is not a file")
+    refused(tmp_path, "it is a folder, not a plain file")
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path):
