@@ -54,8 +54,13 @@ def write_file(path: Path, *data: bytes | memoryview) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Adds `data` to the end of a plain file, or makes it, and flushes it to the disk. Raises OSError."""
+    """Adds `data` to the end of a plain file, or makes it, and flushes it to the disk.
+
+    Raises:
+        OSError: it cannot be written, is no plain file, or is a second name of another file, which would grow with it.
+    """
     refuse_special(path)
+    refuse_second_name(path)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_FOLLOW, 0o666), "ab") as file:
         file.write(data)
         file.flush()
@@ -67,6 +72,13 @@ def refuse_special(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         if kind := kind_of(path.lstat().st_mode):
             raise OSError(errno.EINVAL, f"it is {kind}, not a plain file", str(path))
+
+
+def refuse_second_name(path: Path) -> None:
+    """Raises OSError where `path` is a hard link to a file that has another name too."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.lstat().st_nlink > 1:
+            raise OSError(errno.EINVAL, "it is a second name of another file", str(path))
 
 
 def cannot_write(path: Path, error: OSError) -> Failed:

@@ -1,12 +1,11 @@
 """Locks on files between processes, by filelock."""
 
-import contextlib
 import errno
 from pathlib import Path
 
 from filelock import FileLock
 
-from cifarnet.storage.atomic import refuse_special
+from cifarnet.storage.atomic import refuse_second_name, refuse_special
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of a file system that has none
 
@@ -21,8 +20,6 @@ def file_lock(path: Path) -> FileLock:
         OSError: `path` is a link (also a second name of another file), or another thing that is no plain file.
     """
     refuse_special(path)
-    with contextlib.suppress(FileNotFoundError):
-        if path.lstat().st_nlink > 1:
-            raise OSError(errno.EINVAL, f"{path.name} is a second name of another file", str(path))
+    refuse_second_name(path)
     # The fallback is a file whose mere presence is the lock: it would outlive a killed process.
     return FileLock(path, thread_local=False, fallback_to_soft=False)

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.plain_file import check_within, read_text
-from cifarnet.storage.atomic import OURS, append, sweep_temporaries, write_file
+from cifarnet.storage.atomic import OURS, append, cannot_write, sweep_temporaries, write_file
 from cifarnet.storage.lock import NO_LOCKS, file_lock
 from cifarnet.storage.run_files import read_json
 from cifarnet.storage.safetensors_header import CHECKPOINT
@@ -152,8 +152,11 @@ class RunFolder:
         """
         if job:
             write_file(self._job, job.encode())
-        else:
+            return
+        try:
             self._job.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self._job, error) from error
 
     def is_of(self, job: str) -> bool:
         """True where the last run in this folder was begun by `job`."""

@@ -124,6 +124,14 @@ def test_the_job_is_not_written_through_a_link(tmp_path):
     assert (tmp_path / "other").read_text() == "keep"
 
 
+def test_a_folder_in_the_place_of_the_job(tmp_path):
+    with RunFolder(tmp_path / "run") as folder:
+        (tmp_path / "run" / ".job").mkdir()
+        for job in ("", "mine"):
+            with pytest.raises(Failed, match="cannot be written"):
+                folder.claim(job)
+
+
 def test_a_held_lock_is_refused_at_once(holder, tmp_path):
     with pytest.raises(Timeout):
         file_lock(tmp_path / "run" / ".lock").acquire(timeout=0)

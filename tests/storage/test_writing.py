@@ -60,6 +60,17 @@ def test_what_is_no_plain_file_is_not_replaced(tmp_path, kind):
     assert notes.read_text() == "mine" and not (tmp_path / "nowhere").exists()
 
 
+def test_a_second_name_of_the_users_file_does_not_grow(tmp_path):
+    """Replaced as a whole the other name keeps what it had; added to, it would not."""
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / "log").hardlink_to(tmp_path / "notes")
+    with pytest.raises(OSError, match="second name"):
+        append(tmp_path / "log", b"ours")
+    write_file(tmp_path / "log", b"ours")
+    append(tmp_path / "log", b" more")
+    assert (tmp_path / "notes").read_text() == "mine" and (tmp_path / "log").read_bytes() == b"ours more"
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     write_file(tmp_path / "a", b"old")
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as file:
