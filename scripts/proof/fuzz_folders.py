@@ -61,14 +61,19 @@ def upset(path: Path, rng: random.Random, elsewhere: Path, files: list[bytes]) -
         path.touch()
 
 
-def guarded(place: Path) -> Callable[[], None]:
-    """Makes a folder of the user's beside the case's; what is returned checks that nothing in it has changed."""
+def guarded(place: Path, may_add: bool = False) -> Callable[[], None]:
+    """Makes a folder of the user's beside the case's; what is returned checks that nothing in it has changed.
+
+    Args:
+        may_add: a new file is allowed: the user named a path that leads there.
+    """
     elsewhere = place / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "notes").write_bytes(NOTES)
 
     def check() -> None:
-        found = {path.name: path.read_bytes() for path in elsewhere.iterdir()}
+        names = ["notes"] if may_add else os.listdir(elsewhere)
+        found = {name: (elsewhere / name).read_bytes() for name in names}
         if found != {"notes": NOTES}:
             raise AssertionError(f"a file of the user's was changed: {found}")
 
@@ -110,7 +115,7 @@ def folder_cases(whole: Path, files: list[bytes]) -> list[Callable[[random.Rando
 
     def writer(rng: random.Random, place: Path) -> None:
         check, path = (
-            guarded(place),
+            guarded(place, may_add=True),
             place / rng.choice(("file", "x" * 300, "new/file", "file/under", "elsewhere/notes")),
         )
         if rng.random() < 0.8:
