@@ -7,7 +7,7 @@ provokes the real fault: a real `kill -9`, a full file system, a power cut under
 files. {rows} faults, {tests} tests, {cases} cases. This page is written by `python scripts/proof/reliability.py`.
 
 An error is one line on stderr, `error: what: why; what to do`; a traceback comes only with `--debug`. The exit code is 2 where the request
-was refused before any work, 1 where the work failed, 130 after Ctrl-C, 143 after SIGTERM. What was on the disk before is never lost or half
+was refused before any work, 1 where the work failed, 130 after Ctrl-C, 143 after SIGTERM, 129 where the terminal was closed. What was on the disk before is never lost or half
 overwritten. Tests that need a GPU, or the right to mount a file system, are skipped with that reason where it is missing.
 """
 
@@ -92,7 +92,7 @@ PROMISES = [
     ("foreign text (names, paths, versions, classes, titles) never becomes markup, escape sequence, formula, link or TeX",
      "cli/test_foreign_text::test_a_text_is_shown_and_not_obeyed cli/test_foreign_text::test_classes_of_a_run cli/test_foreign_text::test_names_of_files cli/test_foreign_text::test_versions_in_a_state cli/test_csv_file::test_names_come_out_as_they_went_in cli/test_csv_file::test_predictions_hold_no_formula analysis/test_text_in_reports::test_html_reads_as_it_was_written analysis/test_text_in_reports::test_markdown_reads_as_it_was_written analysis/test_text_in_reports::test_latex_reads_as_it_was_written analysis/test_text_in_figures::test_a_name_in_a_figure_is_the_name_that_went_in"),
     ("NaN or infinity in features, weights, logits: said where it arose; no finite loss, no state moved, no score made up",
-     "test_diverged::test_every_command_says_so test_diverged::test_a_training_whose_evaluation_overflows test_diverged::test_scores_that_are_not_defined_are_null_and_a_dash losses/test_head_contract::test_not_finite_in_not_finite_out"),
+     "test_diverged::test_every_command_says_so test_diverged::test_a_training_whose_evaluation_overflows test_diverged::test_scores_that_are_not_defined_are_null_and_a_dash losses/test_head_truth::test_not_finite_in_not_finite_out"),
     ("a figure that cannot be drawn never costs a finished run",
      "cli/test_figure_faults::test_a_training_outlives_its_figures cli/test_figure_faults::test_an_evaluation_outlives_its_figure cli/test_figure_faults::test_a_film_that_fails_is_warned_of_once cli/test_figure_faults::test_a_matplotlib_that_does_not_start cli/test_figure_faults::test_settings_of_the_user_change_nothing_and_stay"),
     ("the extension empty, cut, unreadable, for another Python: warned of, pure torch",
