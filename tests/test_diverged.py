@@ -86,13 +86,16 @@ def test_a_training_whose_evaluation_overflows(cli, trained, tmp_path, monkeypat
     assert code == 1 and out == "" and err.startswith("error: diverged: the logits of ") and err.count("\n") == 1
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("last*")} == before
     assert [record["epoch"] for record in read_metrics(RunFolder(tmp_path / "run").metrics)[0]] == [1]
+    assert json.loads(cli("runs", ".", "--json")[1])[0]["state"] == "diverged"
     monkeypatch.undo()
+    assert json.loads((tmp_path / "run" / "diverged.json").read_text())["epoch"] == 2
 
 
 def test_a_training_that_diverges_in_its_steps(cli):
     code, out, err = cli(*TRAIN.split(), "3", "--lr", "1e6", "--optimizer", "sgd", "--out", "run")
     assert code == 1 and out == "" and err.count("\n") == 1
     assert "not finite" in err and "smaller --lr" in err
+    assert json.loads(cli("runs", ".", "--json")[1])[0]["state"] == "diverged"
 
 
 def test_scores_that_are_not_defined_are_null_and_a_dash(cli, trained, monkeypatch):

@@ -108,6 +108,18 @@ def test_runs_latest_is_the_newest_run_that_can_be_used(cli, tmp_path):
     assert code == 0 and "has no checkpoint (diverged)" in err
 
 
+def test_a_hostile_run_beside_it_is_in_nobodys_way(cli, tmp_path, run_folder, notes):
+    """A neighbour whose checkpoint is a link out of its folder: the newest run is used all the same."""
+    (tmp_path / "runs").mkdir()
+    run_folder.rename(tmp_path / "runs" / "mine")
+    shutil.copytree(tmp_path / "runs" / "mine", tmp_path / "runs" / "theirs")
+    (tmp_path / "runs" / "theirs" / "last.safetensors").unlink()
+    (tmp_path / "runs" / "theirs" / "last.safetensors").symlink_to(notes)
+    (tmp_path / "runs" / "latest").symlink_to("mine")
+    code, _, err = cli("eval")
+    assert code == 0 and err.startswith("runs/mine: "), err
+
+
 def test_a_link_in_the_place_of_runs_latest(cli, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "latest").symlink_to("latest")
@@ -159,10 +171,14 @@ def test_a_folder_that_only_a_checkpoint_names_is_not_read(cli, tmp_path, monkey
     assert cli(*line.split())[0] == 0
     assert cli("eval", "run")[0] == 0  # a command here has named it
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another user's"))
-    one_line(cli("eval", "run"), 2, "the checkpoint names", f"--data-dir {tmp_path / 'data'}")
+    named = ("the checkpoint names", f"--data-dir {tmp_path / 'data'}")
+    one_line(cli("eval", "run"), 2, *named)
+    one_line(cli("train", "--resume", "--epochs", 2, "--out", "run"), 2, *named)
     code, _, err = cli("eval", "run", "--data-dir", "data")
     assert code == 0, err
     assert cli("eval", "run")[0] == 0
+    assert cli("train", "--resume", "--epochs", 2, "-q", "--out", "run")[0] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data_dir"] == str(tmp_path / "data")
 
 
 def test_a_device_stays_a_device(tmp_path, trained):  # noqa: F811

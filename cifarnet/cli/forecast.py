@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import CifarnetError
-from cifarnet.engine.recipes import recipe_values
+from cifarnet.engine.recipes import RECIPES
 
 if TYPE_CHECKING:
     from cifarnet.engine.rehearsal import Rehearsal
@@ -43,25 +41,12 @@ class Forecast:
             return None
         text = f"this training takes {about(left)} on this CPU"
         quick = quick_seconds(run, run.all_steps * spent / steps)
-        return f"{text}; `recipe={QUICK}` needs {about(quick)}" if quick and quick < left else text
+        return f"{text}; `recipe={QUICK}` needs {about(quick)}" if quick < left else text
 
 
-def quick_seconds(run: "TrainState", whole: float) -> float | None:
-    """Seconds that recipe `quick` would need of the same network, by its passes over the images; None: it cannot be."""
-    config = run.config
-    try:
-        quick = TrainConfig.from_dict(
-            {**kept(config), **recipe_values(QUICK, config.loss), "loss": config.loss}, "quick"
-        )
-    except CifarnetError:
-        return None
-    return whole * quick.epochs / config.epochs
-
-
-def kept(config: TrainConfig) -> dict[str, Any]:
-    """The values of a configuration that say what is trained on what, not how."""
-    names = ("arch", "stem", "dataset", "image_size", "embed_dim", "coarse")
-    return {name: getattr(config, name) for name in names}
+def quick_seconds(run: "TrainState", whole: float) -> float:
+    """Seconds that recipe `quick` needs of the same network, by its passes over the images; `whole`: those of all epochs now."""
+    return whole * RECIPES[QUICK].values["epochs"] / run.config.epochs
 
 
 def forecast_of(found: "Rehearsal") -> dict[str, Any]:
@@ -90,9 +75,10 @@ def forecast_lines(found: "Rehearsal") -> list[tuple[str, str]]:
     files = "config.json, metrics.jsonl, state.safetensors, last.safetensors"
     files += ", best.safetensors" if config.val_fraction else ""
     lines = [("time", f"an epoch takes {about(epoch)} here, all {config.epochs} {about(whole)}")]
-    if found.run.device.type == "cpu" and whole >= HOPELESS and (quick := quick_seconds(found.run, whole)):
-        lines.append(("note", f"`recipe={QUICK}` needs {about(quick)}") if quick < whole else ("", ""))
+    quick = quick_seconds(found.run, whole)
+    if found.run.device.type == "cpu" and whole >= HOPELESS and quick < whole:
+        lines.append(("note", f"`recipe={QUICK}` needs {about(quick)}"))
     lines.append(
         ("writes", f"{found.path}: {files}, summary.json, curves.png, confusion.png; about {size / 1e6:,.0f} MB")
     )
-    return [line for line in lines if line[1]]
+    return lines

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
 
+OWN = ("best", "last", "best.safetensors.index", "last.safetensors.index")  # stems of a run's checkpoints
+
 
 def named_loss(options: MarginOptions) -> str:
     """The loss with scale and margin, as far as it has them: SphereFace has no s, MagFace no m."""
@@ -39,9 +41,6 @@ def name_of(path: Path) -> str:
     if path.stem not in OWN or not (folder / "config.json").exists():
         return str(path)
     return str(folder.parent / folder.readlink()) if folder.is_symlink() else str(folder)
-
-
-OWN = ("best", "last", "best.safetensors.index", "last.safetensors.index")  # stems of a run's checkpoints
 
 
 def say_model(console: "Terminal", path: Path, model: "Classifier", info: "ModelInfo", named: bool) -> None:

@@ -118,6 +118,8 @@ def train(
         given["loss_options"] = constants
     if resume and (overwrite or init_from or config or "recipe" in named):
         raise Refused("resume", "goes on with a run as it is", "drop --overwrite, --init-from, --config and --recipe")
+    if resume and dry_run:
+        raise Refused("--dry-run", "is of a new run", "leave --resume out")
     if resume:
         chosen, out = resumed_config(out, given)
     else:
@@ -131,7 +133,7 @@ def train(
 
     watcher = TerminalWatcher(messages(quiet), [] if resume else headline(recipe, chosen, given), animate)
     if dry_run:
-        rehearse_and_say(chosen, out, watcher, json_output, resume, overwrite=overwrite, init_from=init_from)
+        rehearse_and_say(chosen, out, watcher, json_output, overwrite=overwrite, init_from=init_from)
         return
     about = {"recipe": recipe, "command": shlex.join(["cifarnet", *context.find_root().obj])}
     fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, about=about, watcher=watcher)
@@ -146,15 +148,15 @@ def train(
 
 
 def rehearse_and_say(
-    config: TrainConfig, out: Path | None, watcher: "TerminalWatcher", as_json: bool, resume: bool, **start: Any
+    config: TrainConfig, out: Path | None, watcher: "TerminalWatcher", as_json: bool, **start: Any
 ) -> None:
     """Carries out --dry-run: what would be trained on stderr, time and files on stdout."""
     from cifarnet.cli.forecast import forecast_lines, forecast_of
     from cifarnet.engine.rehearsal import rehearse
     from cifarnet.storage.run_folder import RunFolder
 
-    if resume or launched().world > 1:
-        raise Refused("--dry-run", "is of a new run in one process", "leave --resume and torchrun out")
+    if launched().world > 1:
+        raise Refused("--dry-run", "is of one process", "start it without torchrun")
     found = rehearse(config, lambda: watcher.load(config), out, **start)
     watcher.announce(found.run, RunFolder(found.path))
     for warning in found.warnings:
@@ -201,14 +203,17 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:
     """The configuration that the run was saved with, with what may change taken from the command line, and its folder."""
     from cifarnet.storage.run_folder import open_run
-    from cifarnet.storage.runs import newest_unfinished
+    from cifarnet.storage.runs import newest_state
 
-    folder = out or newest_unfinished()
+    folder = out or newest_state()
     if folder is None:
         raise Refused("resume", "there is no run yet", "name its folder with --out")
+    from cifarnet.engine.open_split import folder_of
     from cifarnet.engine.resume import check_same_run, load_config
 
     saved = load_config(open_run(folder, resume=True, overwrite=False).state)
+    if "data_dir" not in given:  # of a run that came from elsewhere not even looked at
+        given = given | {"data_dir": folder_of(saved, saved.dataset, None)}
     asked = TrainConfig.from_dict(merged(saved.to_dict(), given), "options")
     check_same_run(saved, asked)
     return asked, folder

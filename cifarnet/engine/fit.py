@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import connect
-from cifarnet.core.errors import Diverged, Refused
+from cifarnet.core.errors import Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
 from cifarnet.data.known_folders import remember_folder
@@ -58,8 +58,6 @@ def fit(
     if out is not None and not str(out):
         raise Refused("out", "is empty", "name the run's folder, or leave it out")
     check_options(config)
-    if config.data_dir is not None:  # found again from another folder
-        config = replace(config, data_dir=os.path.abspath(config.data_dir))
     watcher = watcher or Watcher()
     source = Path(init_from) if init_from is not None else None
     with connect(config.device) as ranks, ExitStack() as held:
@@ -79,7 +77,8 @@ def fit(
             state=folder.state if resume else None,
             init_from=source,
         )
-        if ranks.first and config.data_dir is not None:
+        if config.data_dir is not None:  # kept as a whole path: found again from another folder
+            run.config = replace(run.config, data_dir=os.path.abspath(config.data_dir))
             remember_folder(config.data_dir)
         ranks.of_first(lambda: begin(run, folder, resume, about or {}))
         if ranks.first:
@@ -87,12 +86,7 @@ def fit(
                 watcher.warn(warning)
             watcher.start(run, folder)
         with watcher, nullcontext(stop) if stop else StopRequest(together=ranks.world > 1) as asked:
-            try:
-                summary = train(run, folder, watcher, asked)
-            except Diverged as error:
-                if ranks.first:
-                    folder.write_diverged(str(error), run.progress.epoch + 1)
-                raise
+            summary = train(run, folder, watcher, asked)
         if ranks.first:
             watcher.finish(run, folder, summary)
     return path

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import torch
 
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.devices import determinism
-from cifarnet.core.errors import Interrupted
+from cifarnet.core.errors import Diverged, Interrupted
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, load, load_options
 from cifarnet.engine.ema import measure_batch_norm
@@ -69,7 +70,7 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
         Interrupted: a signal came; the state of the last whole step is saved.
     """
     config, progress = run.config, run.progress
-    with determinism(config.deterministic):
+    with determinism(config.deterministic), divergence_noted(run, folder):
         if progress.epoch == 0 and progress.step == 0:
             save_state(run, folder)
         scores = None
@@ -91,6 +92,17 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
             if progress.epoch == config.epochs:
                 save_state(run, folder)
         return summarise(run, folder, scores)
+
+
+@contextmanager
+def divergence_noted(run: TrainState, folder: RunFolder) -> Iterator[None]:
+    """A training that diverges in here, in a step or when it is measured, is noted in its folder for the list of runs."""
+    try:
+        yield
+    except Diverged as error:
+        if run.ranks.first:
+            folder.write_diverged(str(error), len(run.progress.history) + 1)
+        raise
 
 
 def save_state(run: TrainState, folder: RunFolder) -> None:
@@ -150,7 +162,7 @@ def keep_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, record: dic
     run.ranks.of_first(folder.check_held)
     also: list[Path] = [folder.best] if best else []
     save_model(folder.last, run.result, run.info(record), run.ranks, *also)
-    if run.ranks.first and run.progress.epoch == len(run.progress.history) == 1:
+    if run.ranks.first and run.progress.epoch == 1:
         mark_latest(folder)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifarnet.core.errors import Failed
+from cifarnet.core.errors import Diverged
 
 CALIBRATION_BINS = 15
 
@@ -79,17 +79,17 @@ def check_finite(outputs: Tensor, name: str = "logits") -> None:
     """Lets a model's outputs [N, ...] pass whose numbers are all finite: of others no score, class or figure is made.
 
     Raises:
-        Failed: finite weights, but so large that these outputs overflow (or a running statistic that is not a number).
+        Diverged: finite weights, but so large that these outputs overflow (or a running statistic that is not a number).
     """
     finite = outputs.detach().isfinite()
     broken = int((~finite.flatten(1).all(dim=1) if finite.dim() > 1 else ~finite).sum())
     if broken:
         why = f"the {name} of {broken:,} of {len(outputs):,} samples are not finite"
-        raise Failed("diverged", why, "train again with a smaller `lr`, or take an earlier checkpoint")
+        raise Diverged("diverged", why, "train again with a smaller `lr`, or take an earlier checkpoint")
 
 
 def coarse_score(losses: Tensor, correct: Tensor) -> CoarseScores:
-    """The scores of the losses [N] and the correct answers [N] of a split. Raises Failed as `check_finite`."""
+    """The scores of the losses [N] and the correct answers [N] of a split. Raises Diverged as `check_finite`."""
     check_finite(losses, "losses")
     return CoarseScores(len(losses), float(losses.double().mean()), float(correct.double().mean()))
 
@@ -113,7 +113,7 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
 
 def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
-    """All scores of logits [N, C] against labels [N]. Raises Failed as `check_finite`."""
+    """All scores of logits [N, C] against labels [N]. Raises Diverged as `check_finite`."""
     check_finite(logits)
     logits, labels = logits.detach().float().cpu(), labels.cpu()
     count = len(classes)

@@ -56,6 +56,11 @@ class RunFolder:
         return self.checked(found) if found else None
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Is there a model, wherever its file leads?"""
+        return bool(existing(self.best) or existing(self.last))
+
+    @property
     def written_state(self) -> float:
         """When the training state was written, in seconds since 1970; 0 where there is none."""
         found = existing(self.state)

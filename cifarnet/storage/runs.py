@@ -76,7 +76,7 @@ def latest() -> Path | None:
     return None
 
 
-def newest_unfinished() -> Path | None:
+def newest_state() -> Path | None:
     """The run in runs/, or that of runs/latest, whose training state is the youngest; None where there is none."""
     found = [path for path in (*_folders(RUNS), latest()) if path and RunFolder(path).written_state]
     return max(found, key=lambda path: RunFolder(path).written_state, default=None)
@@ -86,7 +86,7 @@ def newer_without_checkpoint(path: Path) -> tuple[Path, str] | None:
     """A run that was begun after that in `path` and has no checkpoint, and what became of it; None where there is none."""
     chosen, others = read_facts(path), []
     for other in _folders(RUNS):
-        if not RunFolder(other).checkpoint and (facts := read_facts(other)):
+        if not RunFolder(other).has_checkpoint and (facts := read_facts(other)):
             others.append((facts.started, other, facts.state))
     if not chosen or not others or max(others)[0] <= chosen.started:
         return None

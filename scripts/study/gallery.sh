@@ -53,7 +53,7 @@ Image.fromarray(test.images[index].permute(1, 2, 0).numpy()).save(f"{sys.argv[2]
 PY
 weights=cifarnet/weights/baseline-plus.safetensors
 "${cifarnet[@]}" featuremaps "$runs/horse.png" --run "$weights" --grad-cam \
-  --title "Baseline+ · ce · $name" --out "$runs/featuremaps"
+  --title "Baseline+ · ce · $name" --out "$runs/featuremaps" --overwrite
 cp "$runs/featuremaps/horse/overview.png" "$out/featuremaps.png"
 cp "$runs/featuremaps/horse/relu1.png" "$out/featuremaps-relu1.png"
 cp "$runs/featuremaps/horse/grad-cam.png" "$out/grad-cam.png"
