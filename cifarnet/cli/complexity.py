@@ -8,7 +8,7 @@ import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.csv_file import write_rows
-from cifarnet.cli.figures import Overwrite
+from cifarnet.cli.figures import Overwrite, destination
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.models import ARCHS
@@ -54,7 +54,8 @@ def complexity(
         raise Refused("--run", "says itself what the model is", "drop --arch, --all, --stem and --image-size")
     if every and "arch" in given:
         raise Refused("--all", "takes every architecture", "drop --arch")
-    figure, csv = (check_output(path, overwrite) if path else None for path in (figure, csv))
+    csv = check_output(csv, overwrite) if csv else None
+    figure = destination(figure, Path("x"), "", overwrite) if figure else None
     configs, classes = chosen_configs(arch, every, run, image_size, stem)
     costs = count(configs, classes, batch, skip=every)
     (baseline,) = count([TrainConfig(arch="baseline")], classes, 1)
