@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cifarnet.core.devices import send
 from cifarnet.core.errors import Refused
+from cifarnet.data.found import Found
 
 Channels = tuple[float, float, float]  # one number each for red, green, blue
 CHUNK = 4096  # images looked at together: 12 MB of 32x32 pixels, whatever the size of the set
@@ -36,10 +37,12 @@ class Split:
     Args:
         images: uint8 [N, 3, H, W], RGB.
         labels: int64 [N], class indices.
+        hashes: uint8 [N, 32], of the images before they were resized (see `hash_images`); None: as those in `images`.
     """
 
     images: Tensor
     labels: Tensor
+    hashes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
@@ -52,7 +55,8 @@ class Split:
 
     def subset(self, indices: Tensor) -> "Split":
         """The images at `indices` (int64 [n]), copied."""
-        return Split(self.images[indices], self.labels[indices])
+        hashes = None if self.hashes is None else self.hashes[indices]
+        return Split(self.images[indices], self.labels[indices], hashes)
 
     def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
         """uint8 [n, 3, H, W] on the split's device for each int64 [n] of `indices`; `workers` has no effect."""
@@ -70,6 +74,7 @@ class Dataset:
         train, test: the two splits.
         mean, std: of each channel (R, G, B) over the training split, of pixels in [0, 1].
         substituted: how many images of the train and of the test files are known not to be the published ones (see `origin`).
+        found: where it lies; None of a set that is made, or came with a package.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Dataset:
     mean: Channels
     std: Channels
     substituted: tuple[int, ...] = (0, 0)
+    found: Found | None = None
 
 
 def make_dataset(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:

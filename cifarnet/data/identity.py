@@ -1,8 +1,9 @@
 """What data this is, told by its content: digests of classes, labels and images, the same wherever the files lie.
 
-The images of a split are one number, the sum modulo 2^256 of SHA-256 over (label, height, width, as uint32 in little-endian
-order, then the pixels, channel by channel) of each: no order of the images changes it, one pixel does. Images that stay on
-the disk are not opened: their names and sizes take the pixels' place.
+The images of a split are one number, the sum modulo 2^256 of SHA-256 over (label, as uint32 in little-endian order, then
+the image's own hash) of each: no order of the images changes it, one pixel or one label does. An image's hash is that of
+its size and pixels before resizing (`hash_images`). Images that stay on the disk are not opened: their names and sizes take
+the pixels' place.
 """
 
 import hashlib
@@ -15,11 +16,11 @@ import torch
 
 from cifarnet.core.class_names import Numbers
 from cifarnet.data.dataset import AnySplit, Split
+from cifarnet.data.hashing import hash_images
 from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.data.sources.synthetic import FeatureSplit
 
-VERSION = 1  # of what is hashed: identities of two versions say nothing of each other
-CHUNK = 4096  # images hashed together
+VERSION = 2  # of what is hashed: identities of two versions say nothing of each other
 SHOWN = 3  # classes named in a message
 
 
@@ -74,15 +75,11 @@ def identify_split(split: AnySplit) -> SplitIdentity:
 
 def content_digest(split: Split) -> str:
     """64 hex digits over labels and images in memory (see above)."""
-    size = torch.tensor(split.images.shape[2:], dtype=torch.int32).numpy().tobytes()
+    hashes = hash_images(split.images) if split.hashes is None else split.hashes
+    labels = split.labels.cpu().to(torch.int32).numpy().astype("<u4")
     total = 0
-    for images, labels in zip(split.images.split(CHUNK), split.labels.split(CHUNK), strict=True):
-        rows = images.cpu().contiguous().flatten(1).numpy()
-        heads = labels.cpu().to(torch.int32).numpy()
-        for head, row in zip(heads, rows, strict=True):
-            found = hashlib.sha256(head.tobytes() + size)
-            found.update(row)
-            total += int.from_bytes(found.digest(), "little")
+    for label, image in zip(labels, hashes.numpy(), strict=True):
+        total += int.from_bytes(hashlib.sha256(label.tobytes() + image.tobytes()).digest(), "little")
     return f"{total % 2**256:064x}"
 
 
