@@ -205,7 +205,7 @@ def test_versions_in_a_state(clean_cli, hostile, text):
             metadata = file.metadata()
         metadata["versions"] = json.dumps({"torch": text, "gpu": text})
         path.write_bytes(save(load_file(path), metadata))
-        _, err = clean_cli("train", "--resume", "--out", "r[/b]x")
+        _, err = clean_cli("train", "--resume", "--out", "r[/b]x", *DATA)
         assert f"warning: torch was {printable(text)}" in err
     finally:
         path.write_bytes(kept)

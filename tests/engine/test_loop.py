@@ -33,6 +33,7 @@ from cifarnet.storage.run_folder import RunFolder, open_run
 from cifarnet.storage.safetensors_header import read_metadata
 
 DIGITS = load("digits")
+FEW = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(384)))  # with FEWER: 12 steps an epoch too
 BASE = TrainConfig(
     arch="baseline",
     dataset="digits",
@@ -43,11 +44,12 @@ BASE = TrainConfig(
     schedule="onecycle",
     precision="fp32",
 )
+FEWER = dataclasses.replace(BASE, batch_size=32)
 
 
 def start(folder, config, watcher=None, resume=False):
-    """Trains `config` in `folder`; returns the summary."""
-    session = build_run(config, DIGITS)
+    """Trains `config` in `folder`, with FEWER's batches on few images; returns the summary."""
+    session = build_run(config, FEW if config.batch_size == FEWER.batch_size else DIGITS)
     with open_run(folder, resume=resume, overwrite=False) as run, StopRequest() as stop:
         if resume:
             session.load(run.state)
@@ -116,7 +118,7 @@ def test_resume_is_bitwise(tmp_path, loss, where):
         "curricularface": {"augment": "autoaugment", "cutout": 8},
         "sphereface": {"swa": 0.4, "neck": "bn", "embed_dim": 16},
     }.get(loss, {})
-    config = dataclasses.replace(BASE, loss=loss, log_grad=True, **changes)
+    config = dataclasses.replace(FEWER, loss=loss, log_grad=True, **changes)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     start(whole, config)
     with pytest.raises(Interrupted) as caught:
@@ -170,8 +172,8 @@ def test_kill_9_loses_nothing(tmp_path):
 def test_signals_end_the_real_program_in_good_order(tmp_path, number, code):
     process = subprocess.Popen(
         [*command(tmp_path / "run"), "--epochs", "500"], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )  # fmt: skip  # (the tests themselves may run under nohup)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not metrics.exists() and time.monotonic() < deadline:

@@ -180,7 +180,7 @@ def test_prototypes_of_another_16_bit_type(on_host, types, regime):
 def test_several_blocks_sum_the_loss_and_the_state(on_host, loss, classes):
     """More rows than the threads of a block, of which the last to come adds up what all have left, in order."""
     on_host.keep_cosines(1 << 23)
-    batch = sample(loss, 700, 8, classes)
+    batch = sample(loss, 300, 8, classes)
     got, truth = run(on_host, loss, *batch), expected(loss, *batch)
     for actual, wanted in zip(got, truth, strict=True):
         assert error(actual, wanted) <= 1e-5
