@@ -3,23 +3,26 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.plain_file import open_plain
 from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arrays
 from cifarnet.data.images.decode import read_image_bytes
+from cifarnet.data.images.open import ImageError
+from cifarnet.data.images.streamed import StreamedSplit, cores
 from cifarnet.data.sources.cifar_layouts import PARQUET, Records, Source, files_of
 from cifarnet.data.sources.cifar_sets import PIXELS, Cifar
 
 IMAGE_COLUMNS = ("img", "image")
 SIDE = 32
-PNG, IHDR = b"\x89PNG\r\n\x1a\n", slice(16, 24)  # what a PNG begins with, and where its width and height are
+PNG = b"\x89PNG\r\n\x1a\n"
+PIECE, FEW = 256, 8  # images that a process decodes at a time; pieces for which no processes are started
 LARGEST = 2_000_000_000  # bytes that the columns may take in memory
 KIND = "cifar parquet"
 SHAPES = {"pixels": (torch.uint8, 2), "labels": (torch.uint8, 2)}
@@ -73,9 +76,12 @@ def decode_files(cifar: Cifar, paths: list[Path], count: int) -> tuple[np.ndarra
         images = images.field("bytes") if hasattr(images.type, "fields") else images
         if any(column.null_count for column in (images, *table.columns[1:])):
             raise Refused(str(path), "it has rows without an image or a label")
-        decode_rows(path, images.to_pylist(), pixels[done : done + table.num_rows])
         labels.append(np.stack([column.to_numpy() for column in table.columns[1:]], axis=1))
-        done += table.num_rows
+        rows = StreamedSplit(Rows(path, images), torch.zeros(len(images), dtype=torch.int64), SIDE)
+        pieces = torch.arange(len(rows)).split(PIECE)
+        for found in rows.batches(pieces, cores() if len(pieces) > FEW else 0):
+            pixels[done : done + len(found)] = found.flatten(1).numpy()
+            done += len(found)
     if done != count:
         raise Refused(str(paths[0]), f"there are {plural(done, 'image')}, not the {count:,} of {cifar.title}")
     together = np.concatenate(labels)
@@ -122,17 +128,25 @@ def check_types(path: Path, table: Any) -> Any:
     return table
 
 
-def decode_rows(path: Path, rows: list[bytes], out: np.ndarray) -> None:
-    """The PNGs of a file, decoded into `out`, uint8 [n, 3072]."""
+class Rows:
+    """The PNGs of a file, as what decodes images in several processes wants them."""
 
-    def decode(number: int, row: bytes, place: np.ndarray) -> None:
-        name = f"row {number} of {path}"
-        size = [int.from_bytes(row[IHDR][at : at + 4], "big") for at in (0, 4)]
-        if row[: len(PNG)] != PNG or size != [SIDE, SIDE]:
-            why = f"is no PNG of {SIDE}x{SIDE} pixels, as CIFAR's images are"
-            raise Refused(name, why, "`dataset=parquet` reads other sets")
-        place[:] = read_image_bytes(name, row, SIDE)[0].reshape(-1).numpy()
+    def __init__(self, path: Path, images: Any) -> None:
+        self.path, self.images = path, images  # an array of pyarrow's: nothing is copied where a worker reads it
 
-    with ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
-        for _ in pool.map(decode, range(len(rows)), rows, out, chunksize=1):
-            pass
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
+        """The image of a row. Raises ImageError: it is no PNG of 32x32 pixels, or damaged."""
+        name, row = f"row {index} of {self.path}", self.images[index].as_py()
+        width, height = (int.from_bytes(row[at : at + 4], "big") for at in (16, 20))
+        if not row.startswith(PNG) or (width, height) != (SIDE, SIDE):
+            raise ImageError(name, f"is no PNG of {SIDE}x{SIDE} pixels")
+        return read_image_bytes(name, row, size)
+
+    def take(self, indices: np.ndarray) -> "Rows":
+        return Rows(self.path, self.images.take(indices))
+
+    def digest(self) -> str:
+        return ""  # nobody asks: the pixels are in memory soon
