@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100: found in the layouts that people have them in, checked, and read. Nothing in a file is ever run."""
 
+import os
 import warnings
 from dataclasses import replace
 
@@ -45,13 +46,21 @@ def load(name: str, request: Request) -> Dataset:
         except Refused as error:
             if not source.owner:
                 raise
-            warnings.warn(f"{error}; passed over, as it is {source.owner}'s", stacklevel=2)
+            warnings.warn(f"{error}; left alone, as it is {source.owner}'s", stacklevel=2)
             continue
-        if source.owner:
-            where = f"{source.path} ({source.layout}, from {source.owner}'s cache)"
-            warnings.warn(f"{cifar.title} is read from {where}", stacklevel=2)
+        say_where(cifar, source, request)
         return data
     return read(name, obtain(cifar, request), request, fetched=True)
+
+
+def say_where(cifar: Cifar, source: Source, request: Request) -> None:
+    """A warning where the files lie in another place than one would think."""
+    where = str(source.path) + (f", in the cache of {source.owner}" if source.owner else "")
+    if request.data_dir is not None and not source.path.is_relative_to(os.path.abspath(request.data_dir)):
+        if os.path.isdir(request.data_dir):  # else it is a file, and its folder is read
+            warnings.warn(f"{cifar.title} is not in {request.data_dir}: it is read from {where}", stacklevel=2)
+    elif source.owner:
+        warnings.warn(f"{cifar.title} is read from {where}", stacklevel=2)
 
 
 def find(cifar: Cifar, request: Request) -> Source:
@@ -65,7 +74,7 @@ def find(cifar: Cifar, request: Request) -> Source:
 
 def obtain(cifar: Cifar, request: Request) -> Source:
     """The set, downloaded."""
-    archive.obtain(cifar.archive, cifar.title, searched(cifar, request), request.download, request.progress)
+    archive.obtain(cifar.archive, cifar.title, searched(request), request.download, request.progress)
     source = look(cifar, cache_folder())
     assert source is not None
     return source

@@ -69,7 +69,7 @@ def batch_name(file: str) -> str:
 def look_for_files(cifar: Cifar, folder: Path, incomplete: list[Refused]) -> Source | None:
     """The loose files in `folder`, binary ones before Python batches; those of which some are missing go to `incomplete`."""
     for layout, files in ((BINARY, [*cifar.archive.files]), (PYTHON, [*cifar.batches])):
-        missing = [name for name in files if not os.path.lexists(folder / name) or (folder / name).is_dir()]
+        missing = [name for name in files if not os.path.lexists(folder / name) or os.path.isdir(folder / name)]
         if not missing:
             reader = binary_file if layout == BINARY else python_file
             return Source(layout, folder, lambda split, read=reader: read(cifar, folder, split))  # type: ignore[misc]
@@ -100,7 +100,7 @@ def python_file(cifar: Cifar, folder: Path, split: str) -> Iterator[Records]:
 def look_for_archive(cifar: Cifar, path: Path) -> Source | None:
     """The archive at `path`, where it has the name or the size of one of the two. It is read here, and checked."""
     for layout, known in ((BINARY, cifar.archive), (PYTHON, cifar.python)):
-        if path.name in archive_names(known) or (path.is_file() and path.stat().st_size == known.size):
+        if path.name in archive_names(known) or (os.path.isfile(path) and os.path.getsize(path) == known.size):
             contents, difference = archive.read_found(path, known, ceilings=layout == PYTHON)
             status = DIFFERS if difference else EXACT
             return Source(layout, path, packed(cifar, layout, path, contents, status))

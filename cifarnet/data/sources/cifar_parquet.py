@@ -79,8 +79,10 @@ def decode_files(cifar: Cifar, paths: list[Path], count: int) -> tuple[np.ndarra
         labels.append(np.stack([column.to_numpy() for column in table.columns[1:]], axis=1))
         rows = StreamedSplit(Rows(path, images), torch.zeros(len(images), dtype=torch.int64), SIDE)
         pieces = torch.arange(len(rows)).split(PIECE)
-        for found in rows.batches(pieces, cores() if len(pieces) > FEW else 0):
-            pixels[done : done + len(found)] = found.flatten(1).numpy()
+        for found, _, errors in rows.decode(pieces, cores() if len(pieces) > FEW else 0):
+            if errors:
+                raise Refused(*errors[0])
+            pixels[done : done + len(found)] = found.reshape(len(found), -1)
             done += len(found)
     if done != count:
         raise Refused(str(paths[0]), f"there are {plural(done, 'image')}, not the {count:,} of {cifar.title}")

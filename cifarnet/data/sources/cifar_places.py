@@ -11,39 +11,38 @@ from cifarnet.data.sources.cifar_layouts import Source, archive_names, look_for_
 from cifarnet.data.sources.cifar_parquet import look_for_parquet
 from cifarnet.data.sources.cifar_sets import SETS, Cifar
 
-KAGGLE = ("trainLabels.csv", "sampleSubmission.csv")
-PICTURES = (".png", ".jpg", ".jpeg")
+KERAS, TORCHVISION, HUB = "Keras", "torchvision", "the Hugging Face hub"
 
 
 def sources(cifar: Cifar, request: Request) -> Iterator[Source]:
-    """The places that hold the set, the best first; one is searched only when the ones before did not do.
+    """The places that hold the set, the best first; one is searched only when those before it did not do.
 
     Raises:
         Refused: the place that was named is not there, holds another set, only a part of this one or a damaged archive.
     """
     if request.data_dir is not None:
-        if not request.data_dir.exists():
+        if not os.path.exists(request.data_dir):
             raise Refused(f"`data_dir={request.data_dir}`", "there is no such folder or archive")
         place = Path(os.path.abspath(request.data_dir))
         if source := look(cifar, place):
             yield source
-        refuse_other_sets(cifar, place)
+        refuse_another_set(cifar, place)
     if source := look(cifar, cache_folder()):
         yield source
-    for owner, place in other_tools(cifar):
-        source = None
-        try:
-            source = look(cifar, place)
-        except (Refused, OSError):  # incomplete or damaged: the other tool's affair
-            continue
-        if source:
-            yield replace(source, owner=owner)
+    for owner, root in other_tools():
+        for place in places_in(cifar, owner, root):
+            try:
+                source = look(cifar, place)
+            except Refused:  # incomplete or damaged: the other tool's affair
+                continue
+            if source:
+                yield replace(source, owner=owner)
 
 
-def searched(cifar: Cifar, request: Request) -> list[Path]:
-    """Where `sources` has looked, for a message."""
+def searched(request: Request) -> list[Path]:
+    """Where `sources` looks, for a message."""
     named = [] if request.data_dir is None else [request.data_dir]
-    return [*named, cache_folder(), *dict.fromkeys(place for _, place in other_tools(cifar))]
+    return [*named, cache_folder(), *(root for _, root in other_tools())]
 
 
 def look(cifar: Cifar, place: Path) -> Source | None:
@@ -52,22 +51,18 @@ def look(cifar: Cifar, place: Path) -> Source | None:
     Raises:
         Refused: a part of it is missing, or an archive is damaged.
     """
-    if not place.is_dir():
-        beside = {*cifar.archive.files, *cifar.batches}
-        if place.name in beside or place.suffix == ".parquet":
+    if not os.path.isdir(place):
+        if place.name in {*cifar.archive.files, *cifar.batches} or place.suffix == ".parquet":
             return look(cifar, place.parent)
         return look_for_archive(cifar, place) if os.path.lexists(place) else None
     incomplete: list[Refused] = []
-    folders = [place / cifar.archive.folder, place / cifar.python.folder, place]
-    inside = only_folder(place)
-    if inside and inside not in folders:
-        folders += [inside / cifar.archive.folder, inside / cifar.python.folder, inside]
-    for folder in folders:
+    places = [place, *only_folder(place)]
+    for folder in (place / cifar.archive.folder, place / cifar.python.folder, *places):
         if source := look_for_files(cifar, folder, incomplete):
             return source
-    for folder in (place, *([inside] if inside else [])):
+    for folder in places:
         for name in (*archive_names(cifar.archive), *archive_names(cifar.python)):
-            if (folder / name).is_file() and (source := look_for_archive(cifar, folder / name)):
+            if os.path.isfile(folder / name) and (source := look_for_archive(cifar, folder / name)):
                 return source
         if source := look_for_parquet(cifar, folder):
             return source
@@ -76,46 +71,55 @@ def look(cifar: Cifar, place: Path) -> Source | None:
     return None
 
 
-def only_folder(place: Path) -> Path | None:
-    """The one folder in `place`, as unpacking leaves it; None where there are none or several."""
+def only_folder(place: Path) -> list[Path]:
+    """The one folder in `place`, as unpacking may leave it, and the one in that; none where there are several."""
+    found: list[Path] = []
+    while len(found) < 2:
+        folders = [path for path in listed(found[-1] if found else place) if os.path.isdir(path)]
+        if len(folders) != 1:
+            break
+        found += folders
+    return found
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder, by name, hidden things left out; nothing where it cannot be read."""
     try:
-        with os.scandir(place) as entries:
-            folders = [Path(entry) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except OSError:
-        return None
-    return folders[0] if len(folders) == 1 else None
+        return []
 
 
-def other_tools(cifar: Cifar) -> Iterator[tuple[str, Path]]:
-    """Whose cache may hold the set, and where that is."""
-    home, folder = Path(os.path.expanduser("~")), cifar.python.folder
-    keras = Path(os.environ.get("KERAS_HOME") or home / ".keras") / "datasets"
-    yield "Keras", keras / f"{folder}-target"
-    yield "Keras", keras
-    yield "torchvision", Path.cwd() / "data"
-    yield "torchvision", home / "data"
-    owner, name = cifar.parquet[0].split("/")
-    for hub in hubs(home):
-        for repository in (f"datasets--{owner}--{name}", f"datasets--{name}"):
-            snapshots = hub / repository / "snapshots"
-            if snapshots.is_dir():
-                yield from (("the Hugging Face hub", one) for one in sorted(snapshots.iterdir()))
+def other_tools() -> list[tuple[str, Path]]:
+    """Tools that fetch CIFAR, and where each keeps it."""
+    home, environment = Path(os.path.expanduser("~")), os.environ.get
+    hub = Path(environment("HF_HOME") or Path(environment("XDG_CACHE_HOME") or home / ".cache") / "huggingface") / "hub"
+    return [
+        (KERAS, Path(environment("KERAS_HOME") or home / ".keras") / "datasets"),
+        (TORCHVISION, Path(os.path.abspath("data"))),
+        (TORCHVISION, home / "data"),
+        (HUB, Path(environment("HF_HUB_CACHE") or hub)),
+    ]
 
 
-def hubs(home: Path) -> list[Path]:
-    """Where the Hugging Face hub's client keeps what it fetched."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "huggingface"
-    return [Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or cache) / "hub")]
+def places_in(cifar: Cifar, owner: str, root: Path) -> list[Path]:
+    """The folders of a tool's cache that may hold this set."""
+    if owner == KERAS:
+        return [root / f"{cifar.python.folder}-target", root]
+    if owner == TORCHVISION:
+        return [root]
+    repository = "datasets--" + cifar.parquet[0].replace("/", "--")
+    return listed(root / repository / "snapshots")
 
 
-def refuse_other_sets(cifar: Cifar, place: Path) -> None:
+def refuse_another_set(cifar: Cifar, place: Path) -> None:
     """Refuses a place that was named and plainly holds something else, rather than to go on with data from elsewhere."""
-    if not place.is_dir():
+    if not os.path.isdir(place):
         other = next((one for one in SETS.values() if place.name in (one.archive.name, one.python.name)), None)
         why = f"this is {other.title}, not {cifar.title}" if other else f"is no archive of {cifar.title}"
         fix = f"`data_dir` takes {cifar.archive.name}, {cifar.python.name}, or a folder that holds one or its files"
         raise Refused(str(place), why, fix)
-    if any((place / name).exists() for name in KAGGLE) or (place / "train" / "1.png").exists():
+    if os.path.exists(place / "trainLabels.csv") or os.path.exists(place / "train" / "1.png"):
         why = (
             "this is Kaggle's CIFAR-10, whose test images are altered, hidden among 290,000 others, and have no labels"
         )
@@ -123,5 +127,5 @@ def refuse_other_sets(cifar: Cifar, place: Path) -> None:
         raise Refused(str(place), why, fix)
     classes = cifar.label_classes[-1]
     for folder in (place, place / "train"):
-        if folder.is_dir() and sum((folder / name).is_dir() for name in classes) > len(classes) // 2:
+        if sum(os.path.isdir(folder / name) for name in classes) > len(classes) // 2:
             raise Refused(str(place), "this is a folder of images", "`dataset=folder` reads it")

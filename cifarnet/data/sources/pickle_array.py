@@ -42,8 +42,10 @@ class Array:
 
 def find_name(module: Any, name: Any) -> Name:
     """The known name that these two texts are."""
-    if type(module) is not str or type(name) is not str or (module, name) not in NAMES:
-        raise NotPlain(f"it would call {printable(f'{module!s:.60}.{name!s:.60}')}")
+    if type(module) is not str or type(name) is not str:  # not shown: to write out tuples in tuples may take for ever
+        raise NotPlain("it would call what has no name")
+    if (module, name) not in NAMES:
+        raise NotPlain(f"it would call {printable(f'{module:.60}.{name:.60}')}")
     return NAMES[module, name]
 
 
