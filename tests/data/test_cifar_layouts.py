@@ -263,7 +263,7 @@ def test_broken_parquet_is_refused(tmp_path, monkeypatch):
     path.write_bytes(b"PAR1 and no more")
     assert "cannot be read as parquet" in refusal("cifar10", tmp_path / "data")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
-    assert "pip install 'cifarnet[parquet]'" in refusal("cifar10", tmp_path / "data")
+    assert 'pip install "cifarnet[parquet]"' in refusal("cifar10", tmp_path / "data")
 
 
 def test_places_that_hold_something_else(tmp_path, monkeypatch):

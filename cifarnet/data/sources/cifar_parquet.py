@@ -98,7 +98,7 @@ def read_table(cifar: Cifar, path: Path) -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        fix = "`pip install 'cifarnet[parquet]'`"
+        fix = 'pip install "cifarnet[parquet]"'
         raise Refused(str(path), "parquet is read by pyarrow, which is not installed", fix) from error
     try:
         with open_plain(path) as file:

@@ -10,6 +10,7 @@ import numpy as np
 from cifarnet.core.errors import printable
 
 DIMENSIONS = 4
+SHOWN = 100  # characters of a name in a message
 
 
 class NotPlain(ValueError):
@@ -45,7 +46,7 @@ def find_name(module: Any, name: Any) -> Name:
     if type(module) is not str or type(name) is not str:  # not shown: to write out tuples in tuples may take for ever
         raise NotPlain("it would call what has no name")
     if (module, name) not in NAMES:
-        raise NotPlain(f"it would call {printable(f'{module:.60}.{name:.60}')}")
+        raise NotPlain(f"it would call {printable(f'{module:.60}.{name:.60}')[:SHOWN]}")
     return NAMES[module, name]
 
 
