@@ -29,6 +29,7 @@ class Archive:
         size, md5, sha256: of the archive.
         folder: its files lie in this folder.
         files: name and size in bytes of each file that is read.
+        ceilings: these sizes are what a file has at most.
     """
 
     url: str
@@ -37,6 +38,7 @@ class Archive:
     sha256: str
     folder: str
     files: dict[str, int]
+    ceilings: bool = False
 
     @property
     def name(self) -> str:
@@ -78,11 +80,8 @@ def read(path: Path, archive: Archive) -> dict[str, bytes]:
     return contents
 
 
-def read_found(path: Path, archive: Archive, ceilings: bool = False) -> tuple[dict[str, bytes], str]:
+def read_found(path: Path, archive: Archive) -> tuple[dict[str, bytes], str]:
     """The named files of an archive that a user has, and in words how it differs from the published one, or "".
-
-    Args:
-        ceilings: the files have at most the sizes that are given, not exactly.
 
     Raises:
         Refused: as `read`, but for a checksum. An archive with another one is read to its end, and refused where it is damaged.
@@ -91,14 +90,12 @@ def read_found(path: Path, archive: Archive, ceilings: bool = False) -> tuple[di
         with open_plain(path) as whole:
             difference = compare(whole, path, archive)
             whole.seek(0)
-            return read_members(whole, path, archive, ceilings, to_the_end=bool(difference)), difference
+            return read_members(whole, path, archive, to_the_end=bool(difference)), difference
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise Refused(str(path), f"cannot be read ({error})", f"fetch {archive.url} again") from error
 
 
-def read_members(
-    whole: BufferedReader, path: Path, archive: Archive, ceilings: bool, to_the_end: bool
-) -> dict[str, bytes]:
+def read_members(whole: BufferedReader, path: Path, archive: Archive, to_the_end: bool) -> dict[str, bytes]:
     """The named files of an open archive; its own checksum, behind its last byte, is checked where it is read to the end."""
     contents: dict[str, bytes] = {}
     ceiling = sum(archive.files.values()) + SLACK
@@ -107,10 +104,10 @@ def read_members(
         folder, _, name = member.name.rpartition("/")
         if folder == archive.folder and name in archive.files:
             size = archive.files[name]
-            fits = member.size <= size if ceilings else member.size == size
+            fits = member.size <= size if archive.ceilings else member.size == size
             file = tar.extractfile(member) if member.isreg() and fits else None
             if file is None:
-                most = "at most " if ceilings else ""
+                most = "at most " if archive.ceilings else ""
                 raise Refused(str(path), f"{name} in it is not a plain file of {most}{size:,} bytes")
             contents[name] = file.read()
         if member.offset_data + member.size > ceiling or (len(contents) == len(archive.files) and not to_the_end):

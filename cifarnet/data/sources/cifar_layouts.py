@@ -101,7 +101,7 @@ def look_for_archive(cifar: Cifar, path: Path) -> Source | None:
     """The archive at `path`, where it has the name or the size of one of the two. It is read here, and checked."""
     for layout, known in ((BINARY, cifar.archive), (PYTHON, cifar.python)):
         if path.name in archive_names(known) or (os.path.isfile(path) and os.path.getsize(path) == known.size):
-            contents, difference = archive.read_found(path, known, ceilings=layout == PYTHON)
+            contents, difference = archive.read_found(path, known)
             status = DIFFERS if difference else EXACT
             return Source(layout, path, packed(cifar, layout, path, contents, status))
     return None

@@ -27,7 +27,7 @@ class Cifar:
         archive: the official binary archive.
         train, test: its files of the two splits; a Python batch has the same name without ".bin".
         label_classes: class names of each label byte, in the order of the bytes.
-        python: the official archive of Python batches; its files' sizes are ceilings.
+        python: the official archive of Python batches.
         batches: the Python batches, by name.
         label_keys: what the labels are called in a Python batch, in the order of the bytes.
         parquet: the repository and the folder of the parquet files on the Hugging Face hub.
@@ -81,6 +81,7 @@ SETS = {
             sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
             folder="cifar-10-batches-py",
             files=dict.fromkeys([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"], batch_ceiling(10_000)),
+            ceilings=True,
         ),
         batches={
             "data_batch_1": Batch("c99cafc152244af753f735de768cd75f", 31_035_704),
@@ -114,6 +115,7 @@ SETS = {
             sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
             folder="cifar-100-python",
             files={"train": batch_ceiling(50_000), "test": batch_ceiling(10_000)},
+            ceilings=True,
         ),
         batches={
             "train": Batch("16019d7e3df5f24257cddd939b257f8d", 155_249_918),

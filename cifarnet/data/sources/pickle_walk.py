@@ -16,7 +16,7 @@ import numpy as np
 
 from cifarnet.data.sources.pickle_array import NotPlain, build, call, find_name
 
-MOST = 500_000  # opcodes; CIFAR-100's larger file has 200,000
+MOST = 300_000  # opcodes; CIFAR-100's larger file has 200,000
 SHORT = 64  # bytes; what is longer stays a view of the file, or is Latin-1, which takes no more memory than in the file
 LINE = 256  # bytes of a name
 LONG = 8  # bytes of a number
@@ -81,7 +81,11 @@ class Walk:
 
     def number(self, width: int) -> int:
         """The next `width` bytes, an unsigned number."""
-        return int.from_bytes(self.take(width), "little")
+        start = self.at
+        self.at = end = start + width
+        if end > len(self.data):
+            raise NotPlain("it is cut short")
+        return int.from_bytes(self.data[start:end], "little")
 
     def counted(self, width: int) -> bytes | memoryview:
         """As many bytes as the number of `width` bytes in front says."""
