@@ -50,7 +50,7 @@ PROMISES = [
      "data/test_cifar::test_hostile_archives_even_with_the_right_checksum data/test_cifar::test_members_beside_the_named_ones_are_neither_written_nor_read data/test_cifar::test_a_huge_member_ends_the_search"),
     ("download cut short, or a web page in place of the file: nothing is left behind; 1",
      "data/test_cifar::test_bad_downloads_leave_nothing data/test_cifar::test_interrupted_by_the_user data/test_cifar::test_orphans_of_killed_processes_are_swept"),
-    ("only the pickle version of CIFAR is there: why it is not read, what to fetch; 2", "data/test_cifar::test_only_the_pickle_version"),
+    ("the Python version of CIFAR is read without being run; a pickle that holds anything else is refused by what it would call; 2", "data/test_cifar_pickles::test_hostile_pickles_are_refused_soon"),
     ("cache folder read-only: the variable that moves it; 2", "test_faults::test_a_read_only_cache_folder data/test_cifar::test_a_cache_that_cannot_be_written"),
     ("image folder without classes, with an empty class, with unreadable images: named; 2",
      "data/test_folder::test_no_folder_and_no_classes data/test_folder::test_an_empty_class data/test_folder::test_unreadable_images_are_named"),

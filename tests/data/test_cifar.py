@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import torch
 
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import cache_folder, load
+from cifarnet.data.identity import VERSION
 from cifarnet.data.sources import cifar
 from cifarnet.data.sources.archive import Archive
 from cifarnet.data.sources.cifar import SETS
@@ -26,8 +28,10 @@ Refusal = (Refused, Failed)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of its own; no proxy between here and the local server."""
+    """An empty cache and home of its own; no proxy between here and the local server."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("no_proxy", "*")
     return tmp_path / "xdg" / "cifarnet"
 
@@ -181,23 +185,13 @@ def test_label_out_of_range_by_file_and_record(tmp_path, name, file, offset, val
     assert str(place / file) in text and f"record {record} has the label {value}" in text
 
 
-def test_only_the_pickle_version(tmp_path, cache):
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    for folder in (tmp_path, tmp_path / "cifar-10-batches-py"):
-        (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"a pickle")
-        text = refused("cifar10", folder)
-        assert "unpickling runs code" in text and "curl -LO https://www.cs.toronto.edu/~kriz/cifar-10-binary" in text
-    (tmp_path / "cifar-100-python").mkdir()
-    for folder in (tmp_path, tmp_path / "cifar-100-python"):
-        assert "cifar-100-python: this is the Python version of CIFAR-100" in refused("cifar100", folder)
-    assert not cache.exists()  # nothing was tried
-
-
 def test_missing_names_the_folders_and_the_command(tmp_path, cache):
     (tmp_path / "data").mkdir()
     text = refused("cifar10", tmp_path / "data", download=False)
     assert f"{tmp_path}/data or {cache}" in text and "curl -LO https://www.cs.toronto.edu/~kriz/" in text
     assert "`dataset=digits` needs no download" in text
+    for place in ("home/.keras/datasets", "data", "home/data", "xdg/huggingface/hub"):
+        assert f" or {tmp_path / place}" in text
     assert "there is no such folder" in refused("cifar10", tmp_path / "nowhere")
 
 
@@ -214,11 +208,15 @@ def test_an_archive_that_is_not_the_published_one(tmp_path, small):
     data = small()
     folder = archived(tmp_path, data[:-1])
     assert f"{len(data) - 1:,} bytes, not {len(data):,}" in refused("cifar10", folder)
-    archived(tmp_path, data[:-1] + b"x")
-    assert "its MD5 is" in refused("cifar10", folder)
-    published = dataclasses.replace(SETS["cifar10"].archive, md5=hashlib.md5(data[:-1] + b"x").hexdigest())
-    SETS["cifar10"] = dataclasses.replace(SETS["cifar10"], archive=published)
-    assert "its SHA-256 is" in refused("cifar10", folder)
+    archived(tmp_path, data[:-1] + b"x")  # in gzip's own count of bytes
+    assert "cannot be read" in refused("cifar10", folder)
+    archived(tmp_path, data[:4] + b"\0\0\0\0" + data[8:])  # the time of packing: the images are whole
+    with pytest.warns(
+        UserWarning, match=r"binary\.tar\.gz: has the name and size of what was published .* not its checksum"
+    ):
+        found = load("cifar10", folder)
+    assert found.found.status == "differs"
+    check_content(found)
     assert (folder / "cifar-10-binary.tar.gz").exists()  # a user's file is never removed
 
 
@@ -251,6 +249,7 @@ def test_members_beside_the_named_ones_are_neither_written_nor_read(tmp_path, sm
     }
     folder = archived(tmp_path, small(pack(extra | FILES)))
     check_content(load("cifar10", folder))
+    shutil.rmtree(tmp_path / "xdg")  # the note on an exact set
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["cifar-10-binary.tar.gz", "data"]
 
 
@@ -308,8 +307,10 @@ def test_download_unpacks_into_the_cache_once(small, serve, cache):
     seen: list[tuple[int, int]] = []
     check_content(load("cifar10", progress=lambda done, total: seen.append((done, total))))
     assert seen[-1] == (len(data), len(data)) and [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert left_behind(cache) == sorted([FOLDER, *FILES])
-    check_content(load("cifar10", download=False))
+    assert left_behind(cache) == sorted([FOLDER, *FILES, "exact", f"cifar10-0-{VERSION}.txt"])
+    found = load("cifar10", download=False)
+    check_content(found)
+    assert found.found.status == "exact"  # by its content: loose binary files have no published checksum
 
 
 @pytest.mark.parametrize(("body", "options", "error", "text"), [

@@ -13,6 +13,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Split, load, pixels_of
+from cifarnet.data.found import DIFFERS, EXACT
 from cifarnet.data.sources.cifar import SETS
 from cifarnet.data.sources.origin import EXACT_STD
 
@@ -29,6 +30,7 @@ JPEG = "JPEG copy (not pixel-exact)"
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A set of four records a file, of random pixels, in the official layout."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     small = dataclasses.replace(SETS["cifar10"].archive, files=dict.fromkeys(FILES, 4 * 3073))
     monkeypatch.setitem(SETS, "cifar10", dataclasses.replace(SETS["cifar10"], archive=small))
     rng = np.random.default_rng(0)
@@ -39,17 +41,20 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def with_std(folder, std=EXACT_STD):
-    """The set of `folder` as if its training images had this contrast."""
-    return dataclasses.replace(load("cifar10", folder, download=False), std=std)
+def with_std(folder, std=EXACT_STD, status=None):
+    """The set of `folder` as if its training images had this contrast and its files this status."""
+    data = load("cifar10", folder, download=False)
+    found = dataclasses.replace(data.found, status=status or data.found.status)
+    return dataclasses.replace(data, std=std, found=found)
 
 
-def test_only_the_published_contrast_is_exact(folder):
-    assert pixels_of(with_std(folder)) == "exact"
-    re_encoded = (0.24523, 0.24278, 0.26063)
+def test_only_what_was_seen_to_be_published_is_exact(folder):
+    assert pixels_of(with_std(folder)) == "CIFAR-10 (files not verified)"
+    assert pixels_of(with_std(folder, status=EXACT)) == "exact"
+    assert pixels_of(with_std(folder, status=DIFFERS)) == "CIFAR-10 (not the published files)"
     without_its_list = (0.24702914, 0.24348440, 0.26158707)  # 82 of 50,000 from a JPEG copy
-    for std in (re_encoded, without_its_list):
-        assert pixels_of(with_std(folder, std)) == JPEG
+    assert pixels_of(with_std(folder, without_its_list)) == "CIFAR-10 (files not verified)"
+    assert pixels_of(with_std(folder, (0.24523, 0.24278, 0.26063))) == JPEG  # all of it was compressed
 
 
 def test_substituted_images_are_counted_and_named(folder):
@@ -66,7 +71,7 @@ def test_substituted_images_are_counted_and_named(folder):
 @pytest.mark.parametrize("text", [HEAD, HEAD.rstrip(), ""])
 def test_a_list_that_names_nothing_changes_nothing(folder, text):
     (folder / "substituted.tsv").write_text(text)
-    assert pixels_of(with_std(folder)) == "exact"
+    assert pixels_of(with_std(folder)) == "CIFAR-10 (files not verified)"
 
 
 @pytest.mark.parametrize(

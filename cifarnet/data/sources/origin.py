@@ -1,15 +1,19 @@
 """Whose pixels a CIFAR-10 has: the published ones, those but for a few images, or a copy's that was compressed on its way."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.plain_file import read_text
-from cifarnet.data.dataset import Dataset
+from cifarnet.data.dataset import Dataset, Split
+from cifarnet.data.found import DIFFERS, EXACT
+from cifarnet.data.identity import VERSION, content_digest
+from cifarnet.data.request import cache_folder
+from cifarnet.storage.atomic import write_file
 
 SUBSTITUTED = "substituted.tsv"  # beside the files: a line for each record whose pixels are not the published ones
 EXACT_STD = (0.24703223, 0.24348513, 0.26158784)  # of CIFAR-10's 50,000 training images
-ROUNDING = 5e-7  # what the published digits may be off by; 82 images of 50,000 from a JPEG copy change them by 3e-6
 FEW = 1e-5  # what a few substituted images change; re-encoding all of them lowers the deviation by 2e-3
 
 
@@ -43,15 +47,44 @@ def read_lines(path: Path) -> list[str]:
         raise Refused(str(path), f"cannot be read ({error.strerror})", "unpack the data again") from error
 
 
+def known_exact(name: str) -> str:
+    """The content of the set of this name, as `digest` gives it, whose published checksum was once seen; "" where none was."""
+    try:
+        return read_text(note_of(name), ceiling=1 << 10).strip()
+    except OSError:
+        return ""
+
+
+def note_exact(name: str, content: str) -> None:
+    """Notes the content of a set whose published checksum was seen; where the cache cannot be written nothing is noted."""
+    with contextlib.suppress(OSError, Failed):
+        note = note_of(name)
+        note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_file(note, content.encode() + b"\n")
+
+
+def digest(*splits: Split) -> str:
+    """The content of both splits."""
+    return " ".join(map(content_digest, splits))
+
+
+def note_of(name: str) -> Path:
+    return cache_folder() / "exact" / f"{name}-{VERSION}.txt"
+
+
 def pixels_of(data: Dataset) -> str:
     """The words that a figure measured on CIFAR-10 owes its pixels; of another set its name.
 
-    "exact" only where the training images have the published contrast to the last digit and no image is known to be substituted.
+    "exact" only where a published checksum was seen, or the content is that of a set whose checksum was.
     """
     if data.name != "cifar10":
         return data.name
-    off = max(abs(mine - known) for mine, known in zip(data.std, EXACT_STD, strict=True))
+    status = data.found.status if data.found else ""
     train, test = data.substituted
-    if train + test and off < FEW:
+    if status == EXACT:
+        return EXACT
+    if max(abs(mine - known) for mine, known in zip(data.std, EXACT_STD, strict=True)) >= FEW:
+        return "JPEG copy (not pixel-exact)"
+    if train + test:
         return f"CIFAR-10 ({test:,} of {len(data.test):,} test and {train:,} training images from a JPEG copy)"
-    return "exact" if off < ROUNDING and not train + test else "JPEG copy (not pixel-exact)"
+    return "CIFAR-10 (not the published files)" if status == DIFFERS else "CIFAR-10 (files not verified)"
