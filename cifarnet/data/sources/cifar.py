@@ -139,7 +139,7 @@ def find(cifar: Cifar, request: Request) -> Source:
                     f"this is the Python version of {cifar.title}, a pickle, and unpickling runs code from the file",
                     f"fetch the binary version with `curl -LO {cifar.archive.url}` and name its folder with `data_dir`",
                 )
-    archive.obtain(cifar.archive, cifar.title, looked_in, request.download, request.progress)
+    archive.obtain([cifar.archive], cifar.title, looked_in, request.download, request.progress)
     source = look(cifar, cache_folder())
     assert source is not None
     return source
