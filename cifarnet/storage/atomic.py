@@ -133,6 +133,22 @@ def move_folder(finished: Path, place: Path) -> None:
         sync_folder(place.parent)
 
 
+def write_new(path: Path, data: bytes | memoryview) -> None:
+    """A file of a folder that is being made and has no name yet; `fill_folder` flushes it. Raises OSError."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666), "wb") as file:
+        file.write(data)
+
+
+def fill_folder(finished: Path, place: Path) -> None:
+    """Gives a folder that is whole its name; where an empty folder has that already, its content moves there. Raises OSError."""
+    os.sync()  # once for all files, of which there may be many
+    if not place.exists():
+        return move_folder(finished, place)
+    for part in sorted(finished.iterdir()):
+        os.replace(part, place / part.name)
+    sync_folder(place)
+
+
 def point_link(link: Path, target: str) -> None:
     """Makes `link` lead to `target`, in the place of an older link; anything else that stands there stays. Raises OSError."""
     temporary = link.with_name(f".cifarnet-{secrets.token_hex(8)}.tmp")
