@@ -41,12 +41,10 @@ def data(
     if dataset is None:
         show_all(data_dir, json_output)
         return
-    from cifarnet.data.facts import facts_of
-
     found = read(dataset, data_dir, download)
     if convert is not None and out is not None:
         found = converted(found, convert, data_dir, out)
-    facts = facts_of(found)
+    facts = summed_up(found)
     if json_output:
         print_json(asdict(facts))
     else:
@@ -78,9 +76,7 @@ def read(name: str, data_dir: str | None, download: bool) -> "Dataset":
     try:
         return load_shown(messages(), name, data_dir, **load_options(TrainConfig(), name), download=download)
     except Missing as error:
-        raise Missing(
-            error.what, error.why, f"fetch it with `cifarnet data {name} --download`, or {error.fix}"
-        ) from error
+        raise Missing(error.what, error.why, f"`cifarnet data {name} --download` fetches it, or {error.fix}") from error
 
 
 def converted(found: "Dataset", layout: str, data_dir: str | None, out: Path) -> "Dataset":
@@ -97,7 +93,7 @@ def converted(found: "Dataset", layout: str, data_dir: str | None, out: Path) ->
     count = plural(len(written.train) + len(written.test), "image")
     messages().say(f"{out}: read back, the same classes, labels and pixels of {count} as in {found.name}")
     if any(found.substituted):
-        messages().say(f"{plural(sum(found.substituted), 'image')} of them are known not to be the published ones")
+        messages().say(f"{sum(found.substituted):,} of them are known not to be the published ones")
     return written
 
 
@@ -117,16 +113,23 @@ def show_all(data_dir: str | None, json_output: bool) -> None:
 
 def look(name: str, data_dir: str | None) -> "DataFacts":
     """The facts of one of the sets; one that cannot be read has its reason."""
-    from cifarnet.data.facts import MISSING, DataFacts, facts_of
+    from cifarnet.data.facts import MISSING, DataFacts
     from cifarnet.data.sources.archive import Missing
 
     try:
-        with messages().status(f"looking for {name}"):
-            return facts_of(read(name, data_dir if DATASETS[name].takes_folder else None, download=False))
+        return summed_up(read(name, data_dir if DATASETS[name].takes_folder else None, download=False))
     except Missing as error:
         return DataFacts(name, status=MISSING, problem=f"{error.why}; cifarnet data {name} --download fetches it")
     except CifarnetError as error:
         return DataFacts(name, status=MISSING, problem=spoken_error(error.what, error.why, error.fix))
+
+
+def summed_up(found: "Dataset") -> "DataFacts":
+    """The facts of a data set; its digest may take a few seconds."""
+    from cifarnet.data.facts import facts_of
+
+    with messages().status(f"digesting {found.name}"):
+        return facts_of(found)
 
 
 def data_table(listed: "list[DataFacts]") -> "Table":

@@ -12,7 +12,7 @@ from cifarnet.core.errors import Failed, Refused, printable
 from cifarnet.core.known import unknown
 from cifarnet.data.registry import DATASETS
 from cifarnet.data.request import ProgressCallback
-from cifarnet.storage.atomic import cannot_write, fill_folder
+from cifarnet.storage.atomic import FULL, fill_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +102,12 @@ def convert(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise cannot_write(out, error) from error
+        fix = (
+            "free some space, or choose another disk with `out`"
+            if error.errno in FULL
+            else "choose another place with `out`"
+        )
+        raise Failed(str(out), f"cannot be written ({error.strerror or error})", fix) from error
     return check_written(data, layout, out)
 
 
