@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifarnet.cli.common import messages, print_json, results
-from cifarnet.cli.options import spoken, spoken_error
+from cifarnet.cli.options import spoken_error
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError, Refused, plural
 from cifarnet.data.convert import CIFAR, check_conversion
 from cifarnet.data.registry import DATASETS, load_options
 
 if TYPE_CHECKING:
-    from cifarnet.cli.table import Table
+    from cifarnet.cli.terminal import Terminal
     from cifarnet.data import Dataset
     from cifarnet.data.facts import DataFacts
 
@@ -48,7 +48,7 @@ def data(
     if json_output:
         print_json(asdict(facts))
     else:
-        show_one(facts)
+        print_one(results(), facts)
 
 
 def check_options(
@@ -103,12 +103,7 @@ def show_all(data_dir: str | None, json_output: bool) -> None:
     if json_output:
         print_json([asdict(facts) for facts in listed])
         return
-    results().print(data_table(listed))
-    if missing := [(facts.name, facts.problem) for facts in listed if facts.problem]:
-        from cifarnet.cli.table import Facts
-
-        results().print()
-        results().print(Facts(missing))
+    print_all(results(), listed)
 
 
 def look(name: str, data_dir: str | None) -> "DataFacts":
@@ -132,9 +127,9 @@ def summed_up(found: "Dataset") -> "DataFacts":
         return facts_of(found)
 
 
-def data_table(listed: "list[DataFacts]") -> "Table":
-    """A row a data set."""
-    from cifarnet.cli.table import Column, Table
+def print_all(console: "Terminal", listed: "list[DataFacts]") -> None:
+    """A row a data set, and below why the others are not there."""
+    from cifarnet.cli.table import Column, Facts, Table
 
     columns = [Column("data set", number=False), Column("status", number=False), Column("train", 1), Column("test", 2)]
     columns += [Column("classes", 4), Column("digest", 3, number=False), Column("layout", 5, number=False)]
@@ -144,14 +139,17 @@ def data_table(listed: "list[DataFacts]") -> "Table":
         counts = ["–" if count is None else f"{count:,}" for count in (facts.train, facts.test, facts.classes)]
         texts = [text or "–" for text in (facts.digest, facts.layout, facts.path)]
         rows.append([facts.name, facts.status or "–", *counts, *texts])
-    return Table(columns, rows)
+    console.print(Table(columns, rows))
+    if missing := [(facts.name, facts.problem) for facts in listed if facts.problem]:
+        console.print()
+        console.print(Facts(missing))
 
 
-def show_one(facts: "DataFacts") -> None:
-    """Prints all that there is to say of one data set."""
+def print_one(console: "Terminal", facts: "DataFacts") -> None:
+    """All that there is to say of one data set."""
     from cifarnet.cli.table import Facts
 
-    left_out = ", ".join(f"{count:,}: {spoken(why)}" for why, count in facts.left_out.items())
+    left_out = ", ".join(f"{count:,}: {why}" for why, count in facts.left_out.items())
     rows = [("data set", facts.name), ("layout", facts.layout), ("place", facts.path), ("status", facts.status)]
     rows += [
         ("training images", f"{facts.train:,}"),
@@ -159,4 +157,4 @@ def show_one(facts: "DataFacts") -> None:
         ("classes", f"{facts.classes:,}"),
     ]
     rows += [("digest", facts.digest), ("left out", left_out)]
-    results().print(Facts([(name, text) for name, text in rows if text]))
+    console.print(Facts([(name, text) for name, text in rows if text]))
