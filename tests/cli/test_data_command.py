@@ -28,8 +28,8 @@ def small(tmp_path, monkeypatch):
     """Official binary files of both sets with three records each, by the name of the set; the network is not there."""
     monkeypatch.setattr(server, "PLAIN", ("127.0.0.1",))
     monkeypatch.setenv("no_proxy", "*")
-    MIRRORS_THEN = dict(MIRRORS)
-    MIRRORS.clear()
+    for official in list(MIRRORS):
+        monkeypatch.delitem(MIRRORS, official)
     written = {}
     for name in ("cifar10", "cifar100"):
         cifar, rng = SETS[name], np.random.default_rng(7)
@@ -43,8 +43,7 @@ def small(tmp_path, monkeypatch):
             records = np.hstack([labels, rng.integers(0, 256, (3, 3072))]).astype(np.uint8)
             (folder / file).write_bytes(records.tobytes())
         written[name] = folder
-    yield written
-    MIRRORS.update(MIRRORS_THEN)
+    return written
 
 
 def rows_of(images, labels):

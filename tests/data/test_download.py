@@ -355,6 +355,8 @@ def small(monkeypatch) -> Callable[..., Archive]:
         md5, sha256 = hashlib.md5(data).hexdigest(), hashlib.sha256(data).hexdigest()
         made = Archive(url, len(data), md5, sha256, FOLDER, {name: len(content) for name, content in FILES.items()})
         monkeypatch.setitem(SETS, "cifar10", dataclasses.replace(SETS["cifar10"], archive=made))
+        for official in list(MIRRORS):
+            monkeypatch.delitem(MIRRORS, official)
         monkeypatch.setitem(MIRRORS, url, mirrors)
         return made
 
