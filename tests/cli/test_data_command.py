@@ -36,7 +36,7 @@ def small(tmp_path, monkeypatch):
         files = dict.fromkeys(cifar.archive.files, 3 * cifar.record)
         archive = dataclasses.replace(cifar.archive, files=files, url="http://127.0.0.1:9/x.tar.gz")
         monkeypatch.setitem(SETS, name, dataclasses.replace(cifar, archive=archive))
-        folder = tmp_path / "data" / archive.folder
+        folder = tmp_path / "mine" / archive.folder
         folder.mkdir(parents=True)
         for file in files:
             labels = np.hstack([rng.integers(0, len(classes), (3, 1)) for classes in cifar.label_classes])
@@ -52,7 +52,7 @@ def rows_of(images, labels):
 
 
 def test_the_list_has_a_row_for_each_data_set(cli, small):
-    code, out, err = cli("data", "--json", "--data-dir", "data")
+    code, out, err = cli("data", "--json", "--data-dir", "mine")
     rows = {row["name"]: row for row in json.loads(out)}
     assert (code, err) == (0, "") and list(rows) == list(DATASETS)
     assert all(list(row)[: len(KEYS)] == KEYS for row in rows.values())
@@ -67,7 +67,7 @@ def test_the_list_has_a_row_for_each_data_set(cli, small):
 
 
 def test_one_data_set(cli, small):
-    code, out, err = cli("data", "cifar10", "--data-dir", "data")
+    code, out, err = cli("data", "cifar10", "--data-dir", "mine")
     assert (code, err) == (0, "")
     said = dict(line.split("  ", 1) for line in out.splitlines())
     assert (
@@ -122,7 +122,7 @@ def test_parquet_as_the_hub_has_it(cli, tmp_path):
 
 def test_binary_files_are_the_official_ones_byte_for_byte(cli, small, tmp_path):
     for name, source in small.items():
-        code, _, err = cli("data", name, "--data-dir", "data", "--convert", "binary", "--out", f"out-{name}")
+        code, _, err = cli("data", name, "--data-dir", "mine", "--convert", "binary", "--out", f"out-{name}")
         assert code == 0 and "the same classes" in err, err
         made = tmp_path / f"out-{name}" / source.name
         for file in SETS[name].archive.files:

@@ -363,9 +363,12 @@ def small(monkeypatch) -> Callable[..., Archive]:
     return publish
 
 
+BESIDE = {"download.lock", "exact"}  # what else is in the cache: the lock, and what is known of the published files
+
+
 def files_in(cache: Path) -> list[str]:
-    """Without the lock, which a later process takes again."""
-    return sorted(p.name for p in cache.rglob("*") if p.name != "download.lock")
+    """The set's folder with its files, archives, and parts of them."""
+    return sorted(path.name for path in cache.rglob("*") if path.relative_to(cache).parts[0] not in BESIDE)
 
 
 def check_content(data) -> None:
