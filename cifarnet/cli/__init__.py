@@ -7,7 +7,7 @@ import warnings
 import typer
 
 from cifarnet import __version__
-from cifarnet.cli import complexity, doctor, evaluate, featuremaps, predict, report, runs, train, visualize
+from cifarnet.cli import complexity, data, doctor, evaluate, featuremaps, predict, report, runs, train, visualize
 from cifarnet.cli.common import run_app, show_warning
 from cifarnet.cli.grammar import Group, add
 from cifarnet.cli.streams import drop_output, guard_streams
@@ -37,6 +37,7 @@ add(app, "featuremaps", featuremaps.featuremaps)
 app.add_typer(visualize.app, name="visualize")
 add(app, "report", report.report)
 add(app, "runs", runs.runs)
+add(app, "data", data.data)
 add(app, "doctor", doctor.doctor)
 
 

@@ -65,9 +65,10 @@ class Command(_WithExamples, TyperCommand):
             return rest
         if rest:
             raise hints.stray_argument(rest[0], context, typed)
-        for name, value in context.params.items():
-            if name in VALUES and isinstance(value, str):
-                context.params[name] = canonical(name, value)
+        for one in self.params:
+            value = context.params.get(one.name)
+            if one.name in VALUES and isinstance(value, str):
+                context.params[one.name] = canonical_of(one, value)
         hints.check_paths(context, typed)
         return rest
 
@@ -107,6 +108,16 @@ class Group(_WithExamples, TyperGroup):
         if args[0] not in self.commands and not context.resilient_parsing:
             raise hints.unknown_command(args[0], context, args[1:])
         return super().resolve_command(context, args)
+
+
+def canonical_of(parameter: Any, value: str) -> str:
+    """`canonical`, whose refusal names an argument as the help does: NAME."""
+    try:
+        return canonical(parameter.name, value)
+    except Refused as error:
+        if parameter.opts[0].startswith("-"):
+            raise
+        raise Refused(parameter.metavar, error.why, error.fix) from None
 
 
 def show_help(context: Any) -> NoReturn:

@@ -15,7 +15,7 @@ from cifarnet.losses.registry import LOSSES, Constant, flag_constants, range_of
 # Arguments of the library's calls that are options of the commands, besides the configuration's fields.
 # fmt: off
 ARGUMENTS = {
-    "animate", "channels", "config", "crop", "csv", "data_out", "dims", "figure", "grad_cam",
+    "animate", "channels", "config", "convert", "crop", "csv", "data_out", "dims", "figure", "grad_cam",
     "init_from", "layer", "method", "metric", "neighbors", "out", "overwrite", "predictions", "project", "recipe",
     "recursive", "resume", "samples", "split",
 }

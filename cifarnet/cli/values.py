@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cifarnet.core.config import IDENTITY, TrainConfig
 from cifarnet.core.known import same_name, unknown
+from cifarnet.data.convert import LAYOUTS
 from cifarnet.data.registry import DATASETS
 from cifarnet.engine.recipes import RECIPES
 from cifarnet.losses import LOSSES
@@ -23,6 +24,7 @@ VALUES: dict[str, tuple[str, ...]] = {name: choices for name, choices in CHOICES
     "device": ("auto", "cpu", "cuda", "mps"),
     "split": ("test", "train", "val"),
     "method": ("umap", "tsne", "pca"),
+    "convert": LAYOUTS,
     "metric": ("auto", "cosine", "euclidean"),
 }
 UNLISTED = {"arch": (IDENTITY,)}  # what may be written too, and is not offered

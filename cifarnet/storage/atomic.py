@@ -40,6 +40,39 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def resuming(path: Path) -> Iterator[BufferedRandom]:
+    """`replacing`, but what was written before an error stays in `<name>.part`, and the next time begins with it.
+
+    The file is open for reading and writing. One that is empty at an error is removed.
+
+    Raises:
+        OSError: as `replacing`, and where the partial file is no plain file, or is a second name of another.
+    """
+    partial = partial_of(path)
+    for place in (path, partial):
+        refuse_special(place)
+    refuse_second_name(partial)
+    with open(os.open(partial, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666), "r+b") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                file.flush()
+            if os.fstat(file.fileno()).st_size == 0:
+                partial.unlink(missing_ok=True)
+            raise
+    os.replace(partial, path)
+    sync_folder(path.parent)
+
+
+def partial_of(path: Path) -> Path:
+    """Where `resuming` keeps what there is of a file."""
+    return path.with_name(f"{path.name}.part")
+
+
 def write_file(path: Path, *data: bytes | memoryview) -> None:
     """Replaces `path` by the pieces of `data`, as a whole.
 
@@ -98,6 +131,22 @@ def move_folder(finished: Path, place: Path) -> None:
     if not place.exists():
         finished.rename(place)
         sync_folder(place.parent)
+
+
+def write_new(path: Path, data: bytes | memoryview) -> None:
+    """A file of a folder that is being made and has no name yet; `fill_folder` flushes it. Raises OSError."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666), "wb") as file:
+        file.write(data)
+
+
+def fill_folder(finished: Path, place: Path) -> None:
+    """Gives a folder that is whole its name; where an empty folder has that already, its content moves there. Raises OSError."""
+    os.sync()  # once for all files, of which there may be many
+    if not place.exists():
+        return move_folder(finished, place)
+    for part in sorted(finished.iterdir()):
+        os.replace(part, place / part.name)
+    sync_folder(place)
 
 
 def point_link(link: Path, target: str) -> None:

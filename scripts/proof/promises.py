@@ -42,14 +42,14 @@ PROMISES = [
     ("no metadata: never guessed; 2", "models/test_checkpoint::test_no_metadata_is_never_guessed"),
     ("weights that are not finite: 2", "models/test_checkpoint::test_weights_that_are_not_finite"),
     ("data missing and no network: where it was looked for, how to get it; 2",
-     "test_faults::test_without_a_network data/test_cifar::test_missing_names_the_folders_and_the_command data/test_cifar::test_no_network"),
+     "test_faults::test_without_a_network data/test_cifar::test_missing_names_the_folders_and_the_command data/test_download::test_no_network"),
     ("wrong file size: the expected and the actual; 2", "data/test_cifar::test_wrong_sizes_and_missing_files"),
-    ("wrong checksum of an archive: discarded; 2", "data/test_cifar::test_an_archive_that_is_not_the_published_one data/test_cifar::test_bad_downloads_leave_nothing"),
+    ("wrong checksum of an archive: discarded; 2", "data/test_cifar::test_an_archive_that_is_not_the_published_one data/test_download::test_a_failed_download_leaves_a_part_at_most"),
     ("label out of range: file and record, before a device sees it; 2", "data/test_cifar::test_label_out_of_range_by_file_and_record"),
     ("hostile archive: only the named members, at their sizes",
      "data/test_cifar::test_hostile_archives_even_with_the_right_checksum data/test_cifar::test_members_beside_the_named_ones_are_neither_written_nor_read data/test_cifar::test_a_huge_member_ends_the_search"),
-    ("download cut short, or a web page in place of the file: nothing is left behind; 1",
-     "data/test_cifar::test_bad_downloads_leave_nothing data/test_cifar::test_interrupted_by_the_user data/test_cifar::test_orphans_of_killed_processes_are_swept"),
+    ("download cut short: the part is kept, and the next try goes on from there; a web page in place of the file: nothing is left; 1",
+      "data/test_download::test_what_a_server_does_wrong_is_told_and_the_next_try_goes_on data/test_download::test_a_failed_download_leaves_a_part_at_most data/test_download::test_stopped_by_the_user_it_goes_on_the_next_time data/test_download::test_orphans_of_killed_processes_are_swept"),
     ("the Python version of CIFAR is read without being run; a pickle that holds anything else is refused by what it would call; 2", "data/test_cifar_pickles::test_hostile_pickles_are_refused_soon"),
     ("cache folder read-only: the variable that moves it; 2", "test_faults::test_a_read_only_cache_folder data/test_cifar::test_a_cache_that_cannot_be_written"),
     ("image folder without classes, with an empty class, with unreadable images: named; 2",
@@ -106,6 +106,8 @@ PROMISES = [
 ]  # fmt: skip
 
 BEYOND = [
+    ("server slow, gone, or with other bytes: the next is asked, and one line says so",
+     "data/test_download::test_a_slow_server_is_left_and_the_fastest_of_slow_ones_is_kept data/test_download::test_the_next_server_is_taken_and_one_line_says_so data/test_download::test_the_only_server_is_kept_however_slow_and_its_time_is_told"),
     ("damaged files of every kind: success or one line", "test_faults::test_fuzz"),
     ("sizes in a file allocate no more than the file justifies", "models/test_checkpoint::test_sizes_in_metadata_do_not_allocate data/test_images::test_bomb_takes_no_memory"),
     ("every number of a training state and of a checkpoint is checked before use",

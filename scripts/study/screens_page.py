@@ -12,6 +12,8 @@ SCREENS = {
     "complexity-one": "complexity --arch resnet50",
     "report": "report",
     "runs": "runs",
+    "data": "data",
+    "data-folder": "data folder --data-dir /data/birds",
 }
 HEAD = """# Screens
 

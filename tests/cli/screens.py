@@ -6,6 +6,7 @@ import torch
 
 from cifarnet.analysis.complexity import Complexity, Layer
 from cifarnet.core.config import TrainConfig
+from cifarnet.data.facts import MISSING, NO_FILES, DataFacts
 from cifarnet.storage.runs import RunFacts
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -159,5 +160,18 @@ RUNS = [
         30,
         "diverged",
         "2024-06-15T08:00:00+00:00",
+    ),
+]
+
+CACHE = "/home/somebody/.cache/cifarnet"
+MANY = {"no image's suffix": 12, "hidden": 1}
+DATA = [
+    DataFacts(
+        "cifar10", "Python batches", f"{CACHE}/cifar-10-batches-py", 50_000, 10_000, 10, "b2dc3329d4e27c01", "exact"
+    ),
+    DataFacts("cifar100", status=MISSING, problem=f"not in {CACHE}; cifarnet data cifar100 --download fetches it"),
+    DataFacts("digits", NO_FILES, None, 1_442, 355, 10, "78fbbe6ef2c9ac5d"),
+    DataFacts(
+        "folder", "image folder", "/data/birds", 1_281_167, 50_000, 1_000, "0123456789abcdef", "unverified", MANY
     ),
 ]

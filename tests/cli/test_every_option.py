@@ -25,6 +25,7 @@ BASES = {
     "featuremaps": "featuremaps a.png --run run --channels 1 --layer conv1",
     "report": "report run --no-test",
     "runs": "runs .",
+    "data": "data digits",
     "doctor": "doctor",
     "visualize curves": "visualize curves run",
     "visualize samples": "visualize samples --dataset digits --each 1",

@@ -11,9 +11,9 @@ from unittest import mock
 
 import pytest
 from rich.cells import cell_len
-from screens import BASELINE, CIFAR, FOUND, PREDICTIONS, RESNETS, RUNS, SUMMARY, scores, training
+from screens import BASELINE, CIFAR, DATA, FOUND, PREDICTIONS, RESNETS, RUNS, SUMMARY, scores, training
 
-from cifarnet.cli import doctor, tables, watcher
+from cifarnet.cli import data, doctor, tables, watcher
 from cifarnet.cli.complexity import print_tables
 from cifarnet.cli.headline import head_line
 from cifarnet.cli.streams import fitting
@@ -82,6 +82,8 @@ NUMBERS = {
     "predict": [("probability", text) for text in ("98.77%", "1.23%", "0.00%", "100.00%")],
     "report": [("", "10,000 images"), ("", "250"), ("", "0.4"), ("", "18")],
     "runs": [("accuracy", "95.31%"), ("epochs", "250/250"), ("seed", "1234"), ("started", "2024-06-13 17:45"), ("", "resnet18-adaface-cifar10-1")],
+    "data": [("train", "1,281,167"), ("train", "50,000"), ("test", "355"), ("classes", "1,000"), ("digest", "b2dc3329d4e27c01"), ("layout", "Python batches")],
+    "data-folder": [("", text) for text in ("1,281,167", "50,000", "1,000", "0123456789abcdef", "12: no image's suffix")],
     "doctor": [("", text) for text in ("0.1.0", "Linux-6.18.44-generic-x86_64-with-glibc2.36", "2.14.1+cu130", "63.5 GB", "1 core")],
 }  # fmt: skip
 
@@ -124,6 +126,8 @@ SCREENS = {
     "predict": lambda console: console.print(tables.prediction_table(PREDICTIONS)),
     "report": report,
     "runs": lambda console: console.print(tables.runs_table(RUNS)),
+    "data": lambda console: data.print_all(console, DATA),
+    "data-folder": lambda console: data.print_one(console, DATA[-1]),
     "doctor": lambda console: doctor.show(console, FOUND),
 }
 

@@ -1,14 +1,12 @@
-"""CIFAR from its binary files, archives and a local server: what is read, and everything that is refused."""
+"""CIFAR from its binary files and archives: what is read, and everything that is refused."""
 
 import dataclasses
 import hashlib
-import http.server
 import io
 import os
 import shutil
 import tarfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +15,8 @@ import torch
 
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import cache_folder, load
-from cifarnet.data.identity import VERSION
 from cifarnet.data.sources import cifar
-from cifarnet.data.sources.archive import Archive
+from cifarnet.data.sources.archive import Archive, Missing
 from cifarnet.data.sources.cifar import SETS
 
 FOLDER = "cifar-10-batches-bin"
@@ -187,7 +184,7 @@ def test_label_out_of_range_by_file_and_record(tmp_path, name, file, offset, val
 
 def test_missing_names_the_folders_and_the_command(tmp_path, cache):
     (tmp_path / "data").mkdir()
-    text = refused("cifar10", tmp_path / "data", download=False)
+    text = refused("cifar10", tmp_path / "data", error=Missing, download=False)
     assert f"{tmp_path}/data or {cache}" in text and "curl -LO https://www.cs.toronto.edu/~kriz/" in text
     assert "`dataset=digits` needs no download" in text
     for place in ("home/.keras/datasets", "data", "home/data", "xdg/huggingface/hub"):
@@ -257,106 +254,6 @@ def test_a_huge_member_ends_the_search(tmp_path, small):
     """50 MB of zeros in front, which compress to nothing."""
     folder = archived(tmp_path, small(pack({f"{FOLDER}/huge": bytes(50_000_000)} | FILES)))
     assert "not in it" in refused("cifar10", folder)
-
-
-# download
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Answers with `body`, announcing `length` bytes."""
-
-    body, length, status, kind = b"", 0, 200, "application/x-gzip"
-
-    def do_GET(self) -> None:
-        self.send_response(self.status)
-        self.send_header("Content-Type", self.kind)
-        if self.length:
-            self.send_header("Content-Length", str(self.length))
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_) -> None:
-        pass
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
-    """`serve(body, length=..., status=..., kind=...)` starts a server on 127.0.0.1 and gives the file's address."""
-    servers = []
-
-    def start(body: bytes, length: int = 0, **options) -> str:
-        handler = type("Handler", (Server,), {"body": body, "length": length or len(body), **options})
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/cifar-10-binary.tar.gz"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def left_behind(cache: Path) -> list[str]:
-    return sorted(p.name for p in cache.rglob("*"))
-
-
-def test_download_unpacks_into_the_cache_once(small, serve, cache):
-    data = pack(FILES)
-    small(data, serve(data))
-    seen: list[tuple[int, int]] = []
-    check_content(load("cifar10", progress=lambda done, total: seen.append((done, total))))
-    assert seen[-1] == (len(data), len(data)) and [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert left_behind(cache) == sorted([FOLDER, *FILES, "exact", f"cifar10-0-{VERSION}.txt"])
-    found = load("cifar10", download=False)
-    check_content(found)
-    assert found.found.status == "exact"  # by its content: loose binary files have no published checksum
-
-
-@pytest.mark.parametrize(("body", "options", "error", "text"), [
-    (pack(FILES)[:-100], {"length": len(pack(FILES))}, Failed, "the download"),
-    (pack(FILES)[:-100], {}, Failed, "the download ended at"),
-    (pack(FILES) + b"x", {}, Failed, "more came than"),
-    (b"<!DOCTYPE html><p>Sign in", {"kind": "text/html; charset=utf-8"}, Failed, "a web page came in place"),
-    (b"<!DOCTYPE html><p>Sign in", {}, Failed, "a web page came in place"),
-    (bytes(len(pack(FILES))), {}, Refused, "its MD5 is"),
-    (b"no", {"status": 404}, Refused, "HTTP 404"),
-    (b"no", {"status": 503}, Refused, "HTTP 503"),
-])  # fmt: skip
-def test_bad_downloads_leave_nothing(small, serve, cache, body, options, error, text):
-    small(pack(FILES), serve(body, **options))
-    assert text in refused("cifar10", error=error)
-    assert left_behind(cache) == []
-
-
-def test_no_network(tmp_path, small, cache):
-    small(url="http://127.0.0.1:9/cifar-10-binary.tar.gz")  # nobody listens there
-    text = refused("cifar10")
-    assert str(cache) in text and "curl -LO" in text and "refused" in text and "`dataset=digits` needs no" in text
-
-
-def test_interrupted_by_the_user(small, serve, cache):
-    data = pack(FILES)
-    small(data, serve(data))
-
-    def stop(*_) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        load("cifar10", progress=stop)
-    assert left_behind(cache) == []
-
-
-def test_orphans_of_killed_processes_are_swept(small, serve, cache):
-    data = pack(FILES)
-    small(data, serve(data))
-    cache.mkdir(parents=True)
-    old, young = cache / f".cifarnet-{0:016x}.tmp", cache / f".cifarnet-{1:016x}.tmp"
-    for path in (old, young):
-        path.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    load("cifar10")
-    assert not old.exists() and young.exists()  # the young one may belong to a process at work
 
 
 def test_an_archive_left_in_the_cache_is_used(small, cache):

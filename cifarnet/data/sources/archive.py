@@ -6,16 +6,20 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
 from cifarnet.core.caches import NAME_ONE, cache_folder
-from cifarnet.core.errors import Failed, Refused, plural
+from cifarnet.core.errors import CifarnetError, Failed, Refused, plural
 from cifarnet.core.plain_file import open_plain
+from cifarnet.data.images.cache import held
 from cifarnet.data.request import ProgressCallback
 from cifarnet.data.sources.download import download
-from cifarnet.storage.atomic import move_folder, write_file
+from cifarnet.data.sources.mirrors import MIRRORS
+from cifarnet.data.sources.server import Offer
+from cifarnet.storage.atomic import move_folder, partial_of, write_file
 
 SLACK = 1 << 20  # bytes that an archive may hold beyond its named files: headers, a readme, class names
 
@@ -120,29 +124,67 @@ def read_members(whole: BufferedReader, path: Path, archive: Archive, to_the_end
     return contents
 
 
+class Missing(Refused):
+    """A data set that can be downloaded and is not on this machine."""
+
+
 def obtain(
-    archive: Archive, title: str, looked_in: list[Path], allowed: bool = True, progress: ProgressCallback | None = None
-) -> None:
-    """Download the archive, verify it, and leave its named files in the cache (`<cache>/<archive.folder>/`).
+    archives: Sequence[Archive],
+    title: str,
+    looked_in: list[Path],
+    allowed: bool = True,
+    progress: ProgressCallback | None = None,
+) -> Archive:
+    """Download the set, verify it, and leave its named files in the cache (`<cache>/<archive.folder>/`).
+
+    Of several processes one downloads, and the others wait for it.
+
+    Args:
+        archives: the archives that hold the set, any of which will do: first the mirrors of each are asked, in this order,
+            and then the official address of the last.
+        looked_in: for the message.
+
+    Returns:
+        the archive whose files are there now.
 
     Raises:
-        Refused: not allowed, no connection, a cache folder that cannot be written, or a wrong checksum.
+        Missing: not allowed.
+        Refused: no connection, a cache folder that cannot be written, no room on its disk, or a wrong checksum.
         Failed: the download was cut short or something else came in its place.
     """
     where = " or ".join(map(str, looked_in))
-    fetch = f"`curl -LO {archive.url}` where there is a network, and name the folder it is in with `data_dir`"
+    fetch = f"`curl -LO {archives[-1].url}` where there is a network, and name the folder it is in with `data_dir`"
     fetch += "; `dataset=digits` needs no download"
     if not allowed:
-        raise Refused(title, f"not in {where}", f"fetch it with {fetch}")
+        raise Missing(title, f"not in {where}", f"fetch it with {fetch}")
     cache = writable(cache_folder())
-    try:
-        path = download(
-            archive.url, archive.size, cache, lambda file: check(file, cache / archive.name, archive), progress
-        )
-    except ConnectionError as error:
-        raise Refused(title, f"not in {where}, and the download failed ({error})", f"fetch it with {fetch}") from error
-    unpack(path, archive, cache)
-    path.unlink()
+    with held(cache / "download", progress):
+        for archive in archives:
+            if (cache / archive.folder).is_dir():  # another process was here first
+                return archive
+        needed = max(archive.size + sum(archive.files.values()) for archive in archives)
+        if (free := shutil.disk_usage(cache).free) < needed:
+            why = f"{free / 1e6:,.0f} MB are free there, and {title} needs {needed / 1e6:,.0f}"
+            raise Refused(f"cache folder {cache}", why, f"free some space, or {NAME_ONE}")
+        offers = {
+            offer: archive for archive in archives for offer in offers_of(archive, cache, archive is archives[-1])
+        }
+        try:
+            taken = download(list(offers), progress)
+        except CifarnetError as error:
+            raise type(error)(title, f"not in {where}, and the download failed: {error.why}", f"{error.fix}{error.fix and '; or '}fetch it with {fetch}") from error  # fmt: skip
+        unpack(taken.path, offers[taken], cache)
+        for archive in archives:
+            for path in (cache / archive.name, partial_of(cache / archive.name)):
+                path.unlink(missing_ok=True)
+        return offers[taken]
+
+
+def offers_of(archive: Archive, cache: Path, official: bool) -> list[Offer]:
+    """Who has the archive: its mirrors and, where it is asked for, the official address."""
+    path = cache / archive.name
+    addresses = [*MIRRORS.get(archive.url, ()), *([archive.url] if official else [])]
+    return [Offer(url, archive.size, path, lambda file: check(file, path, archive)) for url in addresses]
 
 
 def writable(cache: Path) -> Path:

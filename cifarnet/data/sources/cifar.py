@@ -73,8 +73,9 @@ def find(cifar: Cifar, request: Request) -> Source:
 
 
 def obtain(cifar: Cifar, request: Request) -> Source:
-    """The set, downloaded."""
-    archive.obtain(cifar.archive, cifar.title, searched(request), request.download, request.progress)
+    """The set, downloaded: mirrors have the Python batches."""
+    archives = [cifar.python, cifar.archive]
+    archive.obtain(archives, cifar.title, searched(request), request.download, request.progress)
     source = look(cifar, cache_folder())
     assert source is not None
     return source
