@@ -101,7 +101,7 @@ def _cell(part: float, diagonal: bool) -> Cell:
 
 def print_scores(console: Terminal, scores: dict[str, Any], figure: str) -> None:
     """The tables of an evaluation; of many classes the few scores alone."""
-    console.print(Facts(score_rows(scores)))
+    console.print(Facts([*score_rows(scores), ("data digest", scores["data_digest"] or "–")]))
     if "confusion" not in scores:
         return
     console.print()
