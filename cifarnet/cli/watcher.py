@@ -196,7 +196,7 @@ def describe(run: TrainState, folder: RunFolder, console: Terminal) -> None:
     backend = f"head backend {run.backend}{spread}"
     say(console, "model", f"{config.arch}, {run.parameters:,} parameters, loss {loss}, {backend}")
     shaped = f" ({words})" if (words := shaping_words(config)) else ""
-    digest = f"digest {run.data.digest}"
+    digest = f"digest {run.data.digests}"
     say(console, "data", f"{config.dataset}{shaped}: {trained}, {tested}, {len(run.classes)} classes, {digest}")
     say(console, "device", f"{device_name(run.device)}, {run.precision}")
     if ranks.world > 1:

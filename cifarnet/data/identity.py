@@ -60,6 +60,11 @@ class DataIdentity:
         """16 hex digits over all of it, the order of the images too."""
         return _digest(self.to_json().encode())
 
+    @property
+    def digests(self) -> str:
+        """The digest, and of what data set this is a part, if it is: "0123456789abcdef of fedcba9876543210"."""
+        return self.digest + (f" of {self.source}" if self.source != self.digest else "")
+
     def to_json(self) -> str:
         """For a file's metadata; `parse_identity` reads it."""
         return json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
