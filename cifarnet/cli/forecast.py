@@ -59,6 +59,7 @@ def forecast_of(found: "Rehearsal") -> dict[str, Any]:
         "precision": run.precision,
         "backend": run.backend,
         "data_digest": run.data.digest,
+        "source_digest": run.data.source,
         "train_images": len(run.train.split),
         "test_images": len(run.test.split),
         "epoch_seconds": found.train_seconds + found.evaluation_seconds,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifarnet.data.shape_options import shaping_words
 from cifarnet.losses.options import MarginOptions
 from cifarnet.storage.find_checkpoint import PACKAGED, newer_note
 
@@ -31,7 +32,8 @@ def head_line(path: Path, model: "Classifier", info: "ModelInfo", shown: str = "
     config, options = info.config, model.head.options
     loss = named_loss(options) if options else config.loss
     where = "the model that ships with cifarnet" if path == PACKAGED else name_of(path)
-    trained = shown or config.dataset
+    words = shaping_words(config)
+    trained = (shown or config.dataset) + (f" ({words})" if words else "")
     return f"{where}: {config.arch}, {loss}, {trained}, epoch {info.epoch}, seed {config.seed}"
 
 

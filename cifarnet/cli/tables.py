@@ -101,7 +101,9 @@ def _cell(part: float, diagonal: bool) -> Cell:
 
 def print_scores(console: Terminal, scores: dict[str, Any], figure: str) -> None:
     """The tables of an evaluation; of many classes the few scores alone."""
-    console.print(Facts(score_rows(scores)))
+    digest, source = scores["data_digest"] or "–", scores["source_digest"]
+    digests = digest if source in (digest, None) else f"{digest} of {source}"
+    console.print(Facts([*score_rows(scores), ("data digest", digests)]))
     if "confusion" not in scores:
         return
     console.print()

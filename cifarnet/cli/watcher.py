@@ -16,6 +16,7 @@ from cifarnet.cli.terminal import Terminal
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
 from cifarnet.data import Dataset
+from cifarnet.data.shape_options import shaping_words
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.train_state import TrainState
 from cifarnet.losses.auto_scale import misfits
@@ -194,7 +195,9 @@ def describe(run: TrainState, folder: RunFolder, console: Terminal) -> None:
         spread += f", {100 * config.head_sample:g}% of them drawn each step"
     backend = f"head backend {run.backend}{spread}"
     say(console, "model", f"{config.arch}, {run.parameters:,} parameters, loss {loss}, {backend}")
-    say(console, "data", f"{config.dataset}: {trained}, {tested}, {len(run.classes)} classes")
+    shaped = f" ({words})" if (words := shaping_words(config)) else ""
+    digest = f"digest {run.data.digests}"
+    say(console, "data", f"{config.dataset}{shaped}: {trained}, {tested}, {len(run.classes)} classes, {digest}")
     say(console, "device", f"{device_name(run.device)}, {run.precision}")
     if ranks.world > 1:
         apart = any(type(module).__name__.startswith("BatchNorm") for module in run.model.modules())

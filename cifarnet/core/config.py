@@ -11,14 +11,14 @@ from typing import Any
 
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_bounds, check_type, option
+from cifarnet.core.option_values import merged as merged
+from cifarnet.core.option_values import with_loss_options, without_unset
 
 SYNTHETIC = "synthetic-identities"  # the data set of features
 IDENTITY = "identity"  # the backbone that passes them on
 # What a run on features takes in place of the recipe's values: there is nothing to augment, and the prototypes alone learn.
 FEATURE_VALUES = {"arch": IDENTITY, "augment": "none", "lr": 0.05}
 GROUPS = ("Model", "Loss", "Data", "Optimisation", "Execution", "Output")
-# Constants of losses that were fields of their own up to version 0.1.
-LOSS_FIELDS_0_1 = ("scale", "margin", "h", "t_alpha", "easy_margin", "gamma", "label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,24 @@ class TrainConfig:
     )  # fmt: skip
     normalize: bool = option(
         True, "subtract the training set's mean, divide by its std (else pixels in [0, 1])", group="Data"
+    )
+    canonical_order: bool = option(
+        False,
+        "sort the images by their content, so that a seed gives one run whatever files they come from",
+        group="Data",
+    )
+    hold_out_classes: str | None = option(
+        None, "classes that are not trained on: how many (the last ones), or their names, as in cat,dog", group="Data"
+    )  # fmt: skip
+    subset: int = option(
+        0, "so many images of the training set in all, of each class its share; 0: all", group="Data", low=0, high=10**9
+    )
+    imbalance: float = option(
+        1.0, "a long tail: the first class has so many times the training images of the last", group="Data",
+        low=1, high=1_000_000,
+    )  # fmt: skip
+    label_noise: float = option(
+        0.0, "part of the training images whose label becomes another, at random", group="Data", low=0, high=1
     )
     val_fraction: float = option(
         0.0, "part of the training set held out to choose `best`; 0 keeps no best", group="Data", low=0, high=0.9
@@ -209,35 +227,3 @@ class TrainConfig:
                 raise Refused(source, f"unknown option '{name}'", f"known: {', '.join(known)}")
             check_type(known[name], value, source)
         return cls(**values).check()
-
-
-def with_loss_options(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with the loss's constants under `loss_options`, where version 0.1 kept them beside it."""
-    moved = {name: values[name] for name in LOSS_FIELDS_0_1 if name in values}
-    kept = {name: value for name, value in values.items() if name not in moved}
-    given = kept.get("loss_options", {})
-    return kept | {"loss_options": moved | given} if moved and isinstance(given, dict) else kept
-
-
-def without_unset(values: dict[str, Any]) -> dict[str, Any]:
-    """The values without the constants that version 0.1 wrote down as not set: None, False, no label smoothing."""
-    given = values.get("loss_options")
-    if not isinstance(given, dict):
-        return values
-    kept = {}
-    for name, value in given.items():
-        unset = value is None or value is False or (name == "label_smoothing" and value == 0)
-        if not (unset and name in LOSS_FIELDS_0_1):
-            kept[name] = value
-    return values | {"loss_options": kept}
-
-
-def merged(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Plain values for `from_dict`: what a later layer names takes the place of an earlier one's, constants one by one."""
-    result: dict[str, Any] = {}
-    for layer in map(with_loss_options, layers):
-        options, more = result.get("loss_options", {}), layer.get("loss_options", {})
-        result |= layer
-        if isinstance(options, dict) and isinstance(more, dict) and (options or more):
-            result["loss_options"] = options | more
-    return result

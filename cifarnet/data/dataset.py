@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from cifarnet.core.devices import send
 from cifarnet.core.errors import Refused
 from cifarnet.data.found import Found
+from cifarnet.data.hashing import hash_images
 
 Channels = tuple[float, float, float]  # one number each for red, green, blue
 CHUNK = 4096  # images looked at together: 12 MB of 32x32 pixels, whatever the size of the set
@@ -54,10 +56,29 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def image_hashes(self) -> Tensor:
+        """uint8 [N, 32], `hashes`, or made once when first asked for."""
+        return hash_images(self.images) if self.hashes is None else self.hashes
+
+    @property
+    def known_hashes(self) -> Tensor | None:
+        """`image_hashes` where they were given or have been asked for."""
+        return vars(self).get("image_hashes", self.hashes)
+
+    def hash_now(self) -> None:
+        """Makes `image_hashes`, so that the parts of this split have theirs from it."""
+        _ = self.image_hashes
+
     def subset(self, indices: Tensor) -> "Split":
         """The images at `indices` (int64 [n]), copied."""
-        hashes = None if self.hashes is None else self.hashes[indices]
-        return Split(self.images[indices], self.labels[indices], hashes)
+        hashes = self.known_hashes
+        images = self.images.index_select(0, indices.to(self.images.device))  # faster than images[indices]
+        return Split(images, self.labels[indices], None if hashes is None else hashes[indices])
+
+    def with_labels(self, labels: Tensor) -> "Split":
+        """The same images with other labels (int64 [N])."""
+        return Split(self.images, labels, self.known_hashes)
 
     def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
         """uint8 [n, 3, H, W] on the split's device for each int64 [n] of `indices`; `workers` has no effect."""

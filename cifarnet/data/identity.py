@@ -2,21 +2,19 @@
 
 The images of a split are one number, the sum modulo 2^256 of SHA-256 over (label, as uint32 in little-endian order, then
 the image's own hash) of each: no order of the images changes it, one pixel or one label does. An image's hash is that of
-its size and pixels before resizing (`hash_images`). Images that stay on the disk are not opened: their names and sizes take
-the pixels' place.
+its size and pixels before resizing (`hash_images`). Images that stay on the disk are not opened: names and sizes, in the
+order in which they are listed, take the pixels' place.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import torch
 
 from cifarnet.core.class_names import Numbers
 from cifarnet.data.dataset import AnySplit, Split
-from cifarnet.data.hashing import hash_images
+from cifarnet.data.hashing import sum_of_hashes
 from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.data.sources.synthetic import FeatureSplit
 
@@ -26,61 +24,85 @@ SHOWN = 3  # classes named in a message
 
 @dataclass(frozen=True)
 class SplitIdentity:
-    """Number of images, and digests in hex: of the labels in their order, of the images in any order."""
+    """Number of images, and digests in hex: of labels and of images in their order, and of both together in any order."""
 
     images: int
     labels: str
+    order: str
     content: str
+
+    def same_images(self, other: "SplitIdentity") -> bool:
+        """Are these the same images with the same labels, in whatever order?"""
+        return (self.images, self.content) == (other.images, other.content)
 
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """The data of a run: its class names (none where they are numbers), what it trains on and what it is measured on."""
+    """The data of a run: its class names (none where they are numbers), what it trains on and what it is measured on.
+
+    source: the digest of the data set that these were taken from, as it was loaded.
+    """
 
     classes: tuple[str, ...]
     count: int
     train: SplitIdentity
     test: SplitIdentity
+    source: str
 
     @property
     def digest(self) -> str:
-        """16 hex digits over all of it."""
-        return hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()
+        """16 hex digits over classes and content, the same in any order of the images."""
+        parts = [[part.images, part.content] for part in (self.train, self.test)]
+        return _digest(json.dumps([VERSION, self.classes, self.count, parts]).encode())
+
+    @property
+    def digest_in_order(self) -> str:
+        """16 hex digits over all of it, the order of the images too."""
+        return _digest(self.to_json().encode())
+
+    @property
+    def digests(self) -> str:
+        """The digest, and of what data set this is a part, if it is: "0123456789abcdef of fedcba9876543210"."""
+        return self.digest + (f" of {self.source}" if self.source != self.digest else "")
 
     def to_json(self) -> str:
         """For a file's metadata; `parse_identity` reads it."""
         return json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
 
 
-def identify(classes: Sequence[str], train: AnySplit, test: AnySplit) -> DataIdentity:
-    """The identity of what a run trains on, after images were held out, and of what it is measured on."""
+def identify(
+    classes: Sequence[str], train: AnySplit, test: AnySplit, source: DataIdentity | None = None
+) -> DataIdentity:
+    """The identity of what a run trains on, after images were held out, and of what it is measured on.
+
+    Args:
+        source: that of the data set that these are parts of; None where they are the set itself.
+    """
     names = () if isinstance(classes, Numbers) else tuple(classes)
-    return DataIdentity(names, len(classes), identify_split(train), identify_split(test))
+    found = DataIdentity(names, len(classes), identify_split(train), identify_split(test), source="")
+    return replace(found, source=(source or found).digest)
 
 
 def identify_split(split: AnySplit) -> SplitIdentity:
-    """The identity of a split; all of its pixels are read where they are in memory."""
+    """The identity of a split; all of its pixels are read where they are in memory, once."""
     if isinstance(split, FeatureSplit):  # a formula: the features follow from these
         text = f"{split.source} {split.samples if isinstance(split.samples, range) else split.samples.tolist()}"
         made = hashlib.sha256(text.encode()).hexdigest()
-        return SplitIdentity(len(split), made[:16], made)
+        return SplitIdentity(len(split), made[:16], made[:16], made)
     labels = split.labels.cpu().contiguous()
-    hashed = hashlib.blake2b(labels.numpy().tobytes(), digest_size=8).hexdigest()
+    numbers = labels.numpy().tobytes()
     if isinstance(split, StreamedSplit):
-        return SplitIdentity(len(split), hashed, split.source.digest())
+        files = split.source.digest()
+        content = hashlib.sha256(numbers + files.encode()).hexdigest()
+        return SplitIdentity(len(split), _digest(numbers), files, content)
     if not isinstance(split, Split):
         raise TypeError(f"a {type(split).__name__} has no identity")
-    return SplitIdentity(len(split), hashed, content_digest(split))
+    hashes = split.image_hashes
+    return SplitIdentity(len(split), _digest(numbers), _digest(hashes.numpy().tobytes()), sum_of_hashes(labels, hashes))
 
 
-def content_digest(split: Split) -> str:
-    """64 hex digits over labels and images in memory (see above)."""
-    hashes = hash_images(split.images) if split.hashes is None else split.hashes
-    labels = split.labels.cpu().to(torch.int32).numpy().astype("<u4")
-    total = 0
-    for label, image in zip(labels, hashes.numpy(), strict=True):
-        total += int.from_bytes(hashlib.sha256(label.tobytes() + image.tobytes()).digest(), "little")
-    return f"{total % 2**256:064x}"
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def parse_identity(text: str | None) -> DataIdentity | None:
@@ -90,31 +112,41 @@ def parse_identity(text: str | None) -> DataIdentity | None:
         if values.pop("version") != VERSION:
             return None
         train, test = (SplitIdentity(**values.pop(name)) for name in ("train", "test"))
-        found = DataIdentity(tuple(values.pop("classes")), values.pop("count"), train, test)
+        found = DataIdentity(tuple(values.pop("classes")), values.pop("count"), train, test, values.pop("source"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    texts = [*found.classes, train.labels, train.content, test.labels, test.content]
+    texts = [*found.classes, found.source]
+    texts += [text for part in (train, test) for text in (part.labels, part.order, part.content)]
     numbers = [found.count, train.images, test.images]
     good = not values and all(isinstance(one, str) for one in texts) and all(type(one) is int for one in numbers)
     return found if good else None
 
 
 def differences(was: DataIdentity, now: DataIdentity) -> list[str]:
-    """In words, how two data sets differ; [] where they are the same."""
-    found = []
-    if was.classes != now.classes or was.count != now.count:
-        pairs = zip(was.classes, now.classes, strict=False)
-        renamed = [f"class {n} was {old} and is {new}" for n, (old, new) in enumerate(pairs) if old != new]
-        more = f" and {len(renamed) - SHOWN} more" if len(renamed) > SHOWN else ""
-        if was.count != now.count:
-            found.append(f"it had {was.count:,} classes and has {now.count:,}")
-        if renamed:
-            found.append(", ".join(renamed[:SHOWN]) + more)
+    """In words, how two data sets differ; [] where they are the same, in the same order."""
+    found = _class_differences(was, now)
     for name, old, new in (("training", was.train, now.train), ("test", was.test, now.test)):
         if old.images != new.images:
             found.append(f"there were {old.images:,} {name} images and are {new.images:,}")
+        elif old.same_images(new):
+            if old != new:
+                found.append(f"the {name} images are in another order")
         elif old.labels != new.labels:
             found.append(f"the {name} images have other labels, or another order")
-        elif old.content != new.content:
+        else:
             found.append(f"the {name} images are others")
+    if not found and was.source != now.source:
+        found.append(f"they were taken from the data set {was.source} and now from {now.source}")
     return found
+
+
+def _class_differences(was: DataIdentity, now: DataIdentity) -> list[str]:
+    changed = [f"it had {was.count:,} classes and has {now.count:,}"] if was.count != now.count else []
+    pairs = zip(was.classes, now.classes, strict=False)
+    renamed = [f"class {n} was {old} and is {new}" for n, (old, new) in enumerate(pairs) if old != new]
+    if renamed:
+        more = f" and {len(renamed) - SHOWN} more" if len(renamed) > SHOWN else ""
+        changed.append(", ".join(renamed[:SHOWN]) + more)
+    elif not changed and was.classes != now.classes:
+        changed.append("its classes are called by numbers, or no longer so")
+    return changed

@@ -7,6 +7,7 @@ from typing import Any
 from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data.registry import DATASETS
+from cifarnet.data.shape_options import OPTIONS as SHAPING
 from cifarnet.losses import LOSSES, loss_constants
 from cifarnet.models import check_arch, find_arch
 
@@ -42,7 +43,7 @@ def only_with(dataset: str, name: str) -> Conflict:
 
 def without_images(name: str) -> Conflict:
     """Features are no images: this option has to stay off."""
-    off = "none" if name == "augment" else 0
+    off = "none" if name == "augment" else getattr(TrainConfig, name)
     return Conflict(
         name,
         lambda c: c.dataset == SYNTHETIC and getattr(c, name) != off,
@@ -76,7 +77,7 @@ CONFLICTS = (
         "arch", lambda c: c.dataset != SYNTHETIC and c.arch == IDENTITY,
         "{arch} does not fit: {dataset} has images", f"use {IDENTITY} with {SYNTHETIC} only",
     ),
-    *map(without_images, ("augment", "cutout", "mixup", "cutmix", "progressive", "val_fraction", "tta")),
+    *map(without_images, ("augment", "cutout", "mixup", "cutmix", "progressive", "val_fraction", "tta", *SHAPING)),
     *(only_with(dataset, name) for dataset, row in DATASETS.items() for name in row.options),
     Conflict(
         "data_dir", lambda c: c.data_dir is not None and c.dataset in DATASETS and not DATASETS[c.dataset].takes_folder,

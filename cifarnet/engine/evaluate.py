@@ -11,6 +11,7 @@ from torch import Tensor
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.devices import autocast
 from cifarnet.core.errors import Refused
+from cifarnet.data.shape_options import shaping_options
 from cifarnet.engine.metrics import coarse_score, score
 from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.models.checkpoint import load_model
@@ -131,7 +132,9 @@ def measure(opened: Opened, tta: bool = False) -> Evaluation:
     model, info, device, precision = opened.model, opened.info, opened.device, opened.precision
     document: dict[str, Any] = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": opened.split}
     document |= {"epoch": info.epoch, "seed": info.config.seed, "as_in_training": opened.as_in_training}
-    document |= {"precision": precision, "tta": tta}
+    data = opened.identity
+    document |= {"data_digest": data and data.digest, "source_digest": data and data.source}
+    document |= {"shaping": shaping_options(info.config), "precision": precision, "tta": tta}
     if only_coarse(info.config, len(info.classes)):
         scores = coarse_score(*measure_batches(model, opened.loader.epoch(0), device, precision))
         return Evaluation(document | scores.to_dict())

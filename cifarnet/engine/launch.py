@@ -107,7 +107,7 @@ def begin(run: TrainState, folder: RunFolder, resume: bool, about: Mapping[str, 
     else:
         folder.clear()
         about = {**about, "started": datetime.now(UTC).isoformat(timespec="seconds")}
-    folder.write_config(run.config, {**about, "data_digest": run.data.digest})
+    folder.write_config(run.config, {**about, "data_digest": run.data.digest, "source_digest": run.data.source})
     if folder.checkpoint:
         mark_latest(folder)
 
@@ -116,7 +116,7 @@ def rank_fingerprint(config: TrainConfig, dataset: Dataset) -> dict[str, str]:
     """All that must be the same on all ranks, in words: each option but those of place and device, the data, torch."""
     own = ("data_dir", "workers", "device")
     options = {f"`{name}`": str(value) for name, value in config.to_dict().items() if name not in own}
-    digest = identify(dataset.classes, dataset.train, dataset.test).digest
+    digest = identify(dataset.classes, dataset.train, dataset.test).digest_in_order
     data = f"{len(dataset.train):,} + {len(dataset.test):,} images, {len(dataset.classes)} classes, digest {digest}"
     return options | {"data": data, "torch": torch.__version__}
 

@@ -1,7 +1,8 @@
 """A trained model together with a split of the data that it was trained on, or of another set of the same classes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,9 +12,10 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import pick_device, pick_precision, precision_here
 from cifarnet.core.errors import Refused
 from cifarnet.core.known import unknown
-from cifarnet.data import DATASETS, AnySplit, Dataset, Loader, hold_out, load, load_options
-from cifarnet.data.identity import identify_split, parse_identity
+from cifarnet.data import DATASETS, AnySplit, Dataset, Loader, load, load_options
+from cifarnet.data.identity import DataIdentity, identify_split, parse_identity
 from cifarnet.data.known_folders import is_known, remember_folder
+from cifarnet.data.shaping import shape
 from cifarnet.losses import LOSSES
 from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
@@ -33,12 +35,22 @@ class Opened:
     loader: Loader
     device: torch.device
     precision: str
+    data: Dataset  # as it was loaded
+    shaping: TrainConfig  # what makes the split of it
     as_in_training: bool | None = None  # are these the images that the run was begun with? None: not known
 
     @property
     def images(self) -> Tensor:
         """The pictures of the split, uint8 [N, 3, H, W], on the CPU."""
         return next(iter(self.loader.split.batches([torch.arange(len(self.loader.split))]))).cpu()
+
+    @cached_property
+    def identity(self) -> DataIdentity | None:
+        """That of the data as the run would take it; None where its training split cannot be made of this set."""
+        try:
+            return shape(self.data, self.shaping).identity()
+        except Refused:
+            return None
 
     @property
     def angular(self) -> bool:
@@ -81,15 +93,27 @@ def open_split(
     data = load(name, folder_of(config, name, data_dir), **load_options(config, name))
     if data_dir is not None:
         remember_folder(data_dir)
-    if data.classes != info.classes:
-        raise Refused("dataset", unlike(data.classes, info.classes), "name data of the classes that the model knows")
-    images = data.test if split == "test" else data.train
-    if split != "test" and config.val_fraction > 0:
-        train, validation = hold_out(data.train, config.val_fraction, config.seed)
-        images = train if split == "train" else validation
+    asked = shape_of(config, data, info.classes)
+    shaped = shape(data, of_test(asked) if split == "test" else asked)
+    if shaped.dataset.classes != info.classes:
+        found = unlike(shaped.dataset.classes, info.classes)
+        raise Refused("dataset", found, "name data of the classes that the model knows")
+    images = {"test": shaped.dataset.test, "train": shaped.train, "val": shaped.validation}[split]
+    assert images is not None
     loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
     same = is_as_in_training(images, split, info) if name == config.dataset else None
-    return Opened(path, model.to(target), info, name, split, loader, target, chosen, same)
+    return Opened(path, model.to(target), info, name, split, loader, target, chosen, data, asked, same)
+
+
+def shape_of(config: TrainConfig, data: Dataset, classes: Sequence[str]) -> TrainConfig:
+    """The run's configuration, without held-out classes where another set has the model's `classes` and no others."""
+    other = data.name != config.dataset and data.classes == classes
+    return replace(config, hold_out_classes=None) if other else config
+
+
+def of_test(config: TrainConfig) -> TrainConfig:
+    """The configuration as far as it shapes the test split: the training images of another set may not suffice for more."""
+    return replace(config, subset=0, imbalance=1.0, label_noise=0.0, val_fraction=0.0)
 
 
 def folder_of(config: TrainConfig, name: str, data_dir: str | Path | None) -> str | Path | None:
@@ -126,4 +150,4 @@ def is_as_in_training(images: AnySplit, split: str, info: ModelInfo) -> bool | N
     known = parse_identity(info.data)
     if known is None or split == "val":
         return None
-    return identify_split(images) == (known.test if split == "test" else known.train)
+    return identify_split(images).same_images(known.test if split == "test" else known.train)

@@ -106,7 +106,7 @@ def load_state(
     path = existing(path) or path
     metadata = metadata_of(path, FORMAT, "state")
     was = parse_identity(metadata.get("data"))
-    if was and (found := differences(was, data)):
+    if was is not None and (found := differences(was, data)):
         fix = "give the data that it began with (`data_dir`), or start a new run"
         raise Refused("resume", f"the run was begun with other data: {'; '.join(found)}", fix)
     progress = _parse_progress(metadata.get("progress", ""), path)
@@ -121,6 +121,8 @@ def load_state(
         _check_optimizer(path, optimizer)
     saved = _load_sums(path, tensors.get("totals"), metadata.get("ranks", "1"), sums, ranks)
     warnings = _changed_versions(metadata.get("versions", "{}"))
+    if was is None:
+        warnings.append("the run does not say what data it began with, or in an older way: be sure that it is the same")
     if saved != ranks.world:
         change = f"the run was saved with {saved} {_ranks(saved)} and goes on with {ranks.world}"
         warnings.append(f"{change}: the same batches, but not the same bits")

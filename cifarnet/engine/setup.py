@@ -14,10 +14,10 @@ from cifarnet.core.config import IDENTITY, TrainConfig
 from cifarnet.core.devices import check_compiler, keep_freed_memory, pick_device, pick_precision
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused, plural
-from cifarnet.data import AnySplit, Dataset, Loader, hold_out
+from cifarnet.data import AnySplit, Dataset, Loader
 from cifarnet.data.dataset import Channels
-from cifarnet.data.identity import identify
 from cifarnet.data.images.normalize import normalize
+from cifarnet.data.shaping import shape
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.optim import build_optimizer
 from cifarnet.engine.step import BatchLoss, compiled
@@ -34,6 +34,9 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
 
     Its `config` says which precision `auto` came to.
 
+    Args:
+        dataset: as it was loaded: what the configuration makes of its training split is made here.
+
     Raises:
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split, ranks).
     """
@@ -41,16 +44,13 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
     if config.arch != IDENTITY:  # there is a head alone, whose few large tensors would leave holes of their size
         keep_freed_memory(device)
     config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
+    shaped = shape(dataset, config)
+    dataset, train = shaped.dataset, shaped.train
     model = build_model(config, len(dataset.classes), ranks)
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     mean, std = (dataset.mean, dataset.std) if config.normalize else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
     loader = partial(build_loader, config=config, device=device, mean=mean, std=std, ranks=ranks)
-    train, validation = dataset.train, None
-    if config.val_fraction > 0:
-        train, held_out = hold_out(dataset.train, config.val_fraction, config.seed)
-        validation = loader(held_out, training=False)
-    data = identify(dataset.classes, train, dataset.test)
     if init_from is not None:
         copy_weights(model, init_from)
     elif fit_to := getattr(model.backbone, "fit_to", None):
@@ -59,7 +59,7 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
     run = TrainState(
         config=config,
         classes=dataset.classes,
-        data=data,
+        data=shaped.identity(),
         device=device,
         precision=precision,
         backend=backend,
@@ -69,7 +69,7 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
         forward=compiled(BatchLoss(model, device, precision), config),
         train=loader(train, training=True),
         test=loader(dataset.test, training=False),
-        validation=validation,
+        validation=loader(shaped.validation, training=False) if shaped.validation is not None else None,
         mean=mean,
         std=std,
         sums=RunningSums(device),

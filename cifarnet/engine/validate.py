@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from cifarnet.data.shape_options import shaping_options
 from cifarnet.engine.evaluate import collect_logits, measure_batches, only_coarse
 from cifarnet.engine.metrics import CoarseScores, Scores, coarse_score, score
 from cifarnet.engine.train_state import TrainState
@@ -69,6 +70,8 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
         "loss": run.config.loss,
         "dataset": run.config.dataset,
         "data_digest": run.data.digest,
+        "source_digest": run.data.source,
+        "shaping": shaping_options(run.config),
         "seed": run.config.seed,
         "parameters": run.parameters,
         "epochs": run.progress.epoch,

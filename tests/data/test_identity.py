@@ -8,7 +8,7 @@ import torch
 
 from cifarnet.core.class_names import Numbers
 from cifarnet.data.dataset import Split
-from cifarnet.data.identity import content_digest, differences, identify, identify_split, parse_identity
+from cifarnet.data.identity import differences, identify, identify_split, parse_identity
 from cifarnet.data.sources.synthetic import Identities, make_identities
 
 CLASSES = ("cat", "dog", "ship")
@@ -18,6 +18,10 @@ def split(count=20, seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (count, 3, 5, 7), dtype=torch.uint8, generator=generator)
     return Split(images, torch.randint(3, (count,), generator=generator))
+
+
+def content_of(part):
+    return identify_split(part).content
 
 
 def changed(part, index=3, label=None, pixel=None):
@@ -34,16 +38,16 @@ def test_the_digest_is_that_of_the_definition():
     for image, label in zip(part.images, part.labels.tolist(), strict=True):
         pixels = hashlib.sha256(struct.pack("<II", 5, 7) + bytes(image.flatten().tolist())).digest()
         total += int.from_bytes(hashlib.sha256(struct.pack("<I", label) + pixels).digest(), "little")
-    assert content_digest(part) == f"{total % 2**256:064x}"
+    assert content_of(part) == f"{total % 2**256:064x}"
 
 
 def test_order_does_not_change_it_and_a_pixel_or_a_label_does():
     part = split()
     mixed = part.subset(torch.randperm(20))
-    assert content_digest(mixed) == content_digest(part)
+    assert content_of(mixed) == content_of(part)
     others = [changed(part, label=(int(part.labels[3]) + 1) % 3), changed(part, pixel=int(part.images[3, 1, 2, 3]) ^ 1)]
     others.append(part.subset(torch.arange(19)))
-    assert len({content_digest(one) for one in [part, *others]}) == 4
+    assert len({content_of(one) for one in [part, *others]}) == 4
 
 
 def test_what_differs_is_said_in_words():
@@ -58,6 +62,18 @@ def test_what_differs_is_said_in_words():
     assert differences(was, pixel) == ["the test images are others"]
     label = identify(CLASSES, changed(part, label=(int(part.labels[3]) + 1) % 3), test)
     assert differences(was, label) == ["the training images have other labels, or another order"]
+    # In another order: also where images of one class changed places, so that the labels stand as they stood.
+    first, second = (part.labels == 0).nonzero().flatten()[:2].tolist()
+    swapped = list(range(20))
+    swapped[first], swapped[second] = second, first
+    for order in (torch.tensor(swapped), torch.arange(20).flip(0)):
+        moved = identify(CLASSES, part.subset(order), test)
+        assert differences(was, moved) == ["the training images are in another order"] and moved.digest == was.digest
+        assert moved.digest_in_order != was.digest_in_order
+    elsewhere = identify(CLASSES, part, test, source=fewer)
+    assert differences(was, elsewhere) == [
+        f"they were taken from the data set {was.digest} and now from {fewer.digest}"
+    ]
     assert len({one.digest for one in (was, fewer, pixel, label)}) == 4
 
 

@@ -7,7 +7,7 @@ hash of its name, size and time of change: the index holds no names, so nothing 
 import functools
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,7 +103,7 @@ def indexed_dataset(listing: Listing, progress: ProgressCallback | None = None) 
     path = arrays_path(f"{STAMP}/{size}/{listing.subject}")
     index = look_through(whole, torch.from_numpy(listing.keys), path, in_memory, progress)
     mean, std = statistics(index.sums[listing.train], size)
-    images: AnySplit = Split(index.pixels, whole.labels) if in_memory else whole
+    images: AnySplit = Split(index.pixels, whole.labels) if in_memory else replace(whole, sums=index.sums)
     train, test = part_of(images, listing.train), part_of(images, listing.test)
     return Dataset(listing.name, listing.classes, train, test, mean, std)
 

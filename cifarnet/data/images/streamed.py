@@ -52,18 +52,21 @@ class StreamedSplit:
         source: where each image lies.
         labels: int64 [N].
         image_size: height and width after decoding.
+        sums: int64 [N, 6], of each image those of its channels (see `index.Index`), where they are known.
     """
 
     source: Source
     labels: Tensor
     image_size: int
+    sums: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def subset(self, indices: Tensor) -> "StreamedSplit":
         """The images at `indices` (int64 [n])."""
-        return StreamedSplit(self.source.take(indices.numpy()), self.labels[indices], self.image_size)
+        sums = None if self.sums is None else self.sums[indices]
+        return StreamedSplit(self.source.take(indices.numpy()), self.labels[indices], self.image_size, sums)
 
     def batches(self, indices: Iterable[Tensor], workers: int = 0) -> Iterator[Tensor]:
         """uint8 [n, 3, H, W] for each tensor of indices, in this order for any number of worker processes.

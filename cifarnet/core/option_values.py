@@ -1,0 +1,38 @@
+"""Options as plain values, by name: those of several sources put together, and those of older files brought up to date."""
+
+from typing import Any
+
+# Constants of losses that were fields of their own up to version 0.1.
+LOSS_FIELDS_0_1 = ("scale", "margin", "h", "t_alpha", "easy_margin", "gamma", "label_smoothing")
+
+
+def with_loss_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the loss's constants under `loss_options`, where version 0.1 kept them beside it."""
+    moved = {name: values[name] for name in LOSS_FIELDS_0_1 if name in values}
+    kept = {name: value for name, value in values.items() if name not in moved}
+    given = kept.get("loss_options", {})
+    return kept | {"loss_options": moved | given} if moved and isinstance(given, dict) else kept
+
+
+def without_unset(values: dict[str, Any]) -> dict[str, Any]:
+    """The values without the constants that version 0.1 wrote down as not set: None, False, no label smoothing."""
+    given = values.get("loss_options")
+    if not isinstance(given, dict):
+        return values
+    kept = {}
+    for name, value in given.items():
+        unset = value is None or value is False or (name == "label_smoothing" and value == 0)
+        if not (unset and name in LOSS_FIELDS_0_1):
+            kept[name] = value
+    return values | {"loss_options": kept}
+
+
+def merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Plain values for `from_dict`: what a later layer names takes the place of an earlier one's, constants one by one."""
+    result: dict[str, Any] = {}
+    for layer in map(with_loss_options, layers):
+        options, more = result.get("loss_options", {}), layer.get("loss_options", {})
+        result |= layer
+        if isinstance(options, dict) and isinstance(more, dict) and (options or more):
+            result["loss_options"] = options | more
+    return result
