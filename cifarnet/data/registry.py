@@ -61,7 +61,7 @@ def load(
             `webdataset`.
         image_size: height and width in pixels; images of another size are resized with antialiasing.
         seed: of a set that is made up.
-        download: fetch CIFAR from its official address when it is not on this machine.
+        download: fetch CIFAR, from a mirror or its official address, when it is not on this machine.
         progress: called with (done so far, in all) during a download and the first reading of an image set.
         options: those of the set's row: coarse (CIFAR-100's 20 superclasses); classes, dim, spread.
 

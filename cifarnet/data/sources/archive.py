@@ -172,7 +172,8 @@ def obtain(
         try:
             taken = download(list(offers), progress)
         except CifarnetError as error:
-            raise type(error)(title, f"not in {where}, and the download failed: {error.why}", f"{error.fix}{error.fix and '; or '}fetch it with {fetch}") from error  # fmt: skip
+            fix = f"{error.fix}; or fetch it with {fetch}" if error.fix else f"fetch it with {fetch}"
+            raise type(error)(title, f"not in {where}, and the download failed ({error.why})", fix) from error
         unpack(taken.path, offers[taken], cache)
         for archive in archives:
             for path in (cache / archive.name, partial_of(cache / archive.name)):

@@ -156,14 +156,12 @@ class Attempt:
         for offer, error in self.failures.items():
             hosts.setdefault(error.why, []).append(offer.host)
         reasons = "; ".join(f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in hosts.items())
-        kept = [place for place in {partial_of(offer.path) for offer in self.offers} if place.exists()]
-        again = "try again"
-        if kept:
-            again = (
-                f"try again: it goes on from the {sum(place.stat().st_size for place in kept):,} bytes that are kept"
-            )
-        kinds = {error.kind for error in self.failures.values()}
-        raise (Failed if Failed in kinds else Refused)("download", f"it failed ({reasons})", again)
+        kept = sum(
+            place.stat().st_size for place in {partial_of(offer.path) for offer in self.offers} if place.exists()
+        )
+        kind = Failed if Failed in {error.kind for error in self.failures.values()} else Refused
+        again = f"try again: it goes on from the {kept:,} bytes that are kept" if kept else "try again"
+        raise kind("download", reasons, again if kept or kind is Failed else "")
 
 
 def tell_slow(offer: Offer, rate: float, missing: int) -> None:
