@@ -8,7 +8,8 @@ from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.plain_file import read_text
 from cifarnet.data.dataset import Dataset, Split
 from cifarnet.data.found import DIFFERS, EXACT
-from cifarnet.data.identity import VERSION, content_digest
+from cifarnet.data.hashing import sum_of_hashes
+from cifarnet.data.identity import VERSION
 from cifarnet.data.request import cache_folder
 from cifarnet.storage.atomic import write_file
 
@@ -65,7 +66,7 @@ def note_exact(name: str, content: str) -> None:
 
 def digest(*splits: Split) -> str:
     """The content of both splits."""
-    return " ".join(map(content_digest, splits))
+    return " ".join(sum_of_hashes(split.labels, split.image_hashes) for split in splits)
 
 
 def note_of(name: str) -> Path:
