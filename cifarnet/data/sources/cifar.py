@@ -10,7 +10,6 @@ from torch import Tensor
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Dataset, Split, make_dataset, resize_all
 from cifarnet.data.found import DIFFERS, EXACT, UNVERIFIED, Found, patched
-from cifarnet.data.hashing import hash_images
 from cifarnet.data.request import Request, cache_folder
 from cifarnet.data.sources import archive
 from cifarnet.data.sources.cifar_layouts import AGAIN, PYTHON, Source, batch_name, files_of
@@ -94,10 +93,8 @@ def read(name: str, source: Source, request: Request, fetched: bool = False) -> 
     if any(substituted):
         status = patched(sum(substituted))
     elif (known := known_exact(note := f"{name}-{column}")) == "" and status == EXACT:
-        splits = [*map(hashed, splits)]
         note_exact(note, digest(*splits))
     elif known and status != EXACT:
-        splits = [*map(hashed, splits)]
         status = EXACT if digest(*splits) == known else status
     say_doubt(cifar, source, status)
     train, test = (resized(split, request.image_size) for split in splits)
@@ -137,14 +134,9 @@ def read_split(cifar: Cifar, source: Source, split: str, column: int, states: li
     return Split(images, labels)
 
 
-def hashed(split: Split) -> Split:
-    """The split with the hashes of its images, so that nothing needs them anew."""
-    return split if split.hashes is not None else replace(split, hashes=hash_images(split.images))
-
-
 def resized(split: Split, size: int) -> Split:
     """The images in another size, which keep the hashes that they had."""
-    return split if size == SIDE else replace(hashed(split), images=resize_all(split.images, size))
+    return split if size == SIDE else Split(resize_all(split.images, size), split.labels, split.image_hashes)
 
 
 def check_labels(title: str, labels: Tensor, classes: int) -> None:
