@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarnet.core.errors import Refused, plural
+from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.core.known import nearest
 from cifarnet.data.augment.batch import generator_for
-from cifarnet.data.shape_options import is_count
+from cifarnet.data.shape_options import asked_classes
 
 NAMED = 20  # classes named in a refusal
 
@@ -20,11 +20,11 @@ def held_out_classes(classes: Sequence[str], asked: str) -> list[int]:
     Raises:
         Refused: a name that is none of the classes, none at all, or fewer than two left to train.
     """
-    if is_count(asked):
-        count = int(asked) if len(asked) < 10 else len(classes)
-        held = list(range(max(len(classes) - count, 0), len(classes)))
+    wanted = asked_classes(asked)
+    if isinstance(wanted, int):
+        held = list(range(max(len(classes) - wanted, 0), len(classes)))
     else:
-        held = sorted({find_class(classes, name.strip()) for name in asked.split(",") if name.strip()})
+        held = sorted({find_class(classes, name) for name in wanted})
     if not held or len(classes) - len(held) < 2:
         left = len(classes) - len(held)
         why = f"leaves {plural(left, 'class')} to train" if held else "names no class"
@@ -43,7 +43,7 @@ def find_class(classes: Sequence[str], name: str) -> int:
     more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
     hint = f"did you mean {meant}? " if meant else ""
     known = f"{hint}the classes are {', '.join(classes[:NAMED])}{more}"
-    raise Refused("hold_out_classes", f"'{name}' is no class", known)
+    raise Refused("hold_out_classes", f"'{printable(name)}' is no class", known)
 
 
 def renumbered(labels: Tensor, kept: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,10 @@
 from typing import Any
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import plural
+from cifarnet.core.errors import plural, printable
 
 OPTIONS = ("hold_out_classes", "subset", "imbalance", "label_noise", "canonical_order")
+SHOWN = 5  # classes named in a line
 
 
 def shaping_options(config: TrainConfig) -> dict[str, Any]:
@@ -14,10 +15,10 @@ def shaping_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def shaping_words(config: TrainConfig) -> str:
-    """The same in words, "without cat,dog, long tail 100:1, 20% wrong labels"; empty where none is given."""
+    """The same in words, "without cat, dog, long tail 100:1, 20% wrong labels"; empty where none is given."""
     held = config.hold_out_classes or ""
     words = [
-        (held, f"without the last {plural(int(held), 'class')}" if is_count(held) else f"without {held}"),
+        (held, f"without {held_words(held)}"),
         (config.subset, f"a subset of {plural(config.subset, 'image')}"),
         (config.imbalance > 1, f"long tail {config.imbalance:g}:1"),
         (config.label_noise, f"{100 * config.label_noise:g}% wrong labels"),
@@ -26,6 +27,16 @@ def shaping_words(config: TrainConfig) -> str:
     return ", ".join(text for given, text in words if given)
 
 
-def is_count(text: str) -> bool:
-    """Is a value of `hold_out_classes` a number of classes? ("3," is a name.)"""
-    return text.strip().isascii() and text.strip().isdecimal()
+def asked_classes(text: str) -> int | list[str]:
+    """A value of `hold_out_classes`: how many classes, or the names that it lists ("3," is a name)."""
+    if text.strip().isascii() and text.strip().isdecimal():
+        return int(text) if len(text) < 10 else 10**9
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def held_words(text: str) -> str:
+    """The same in words: "the last 2 classes", "cat, dog"."""
+    asked = asked_classes(text)
+    if isinstance(asked, int):
+        return f"the last {plural(asked, 'class')}"
+    return printable(", ".join(asked)) if len(asked) <= SHOWN else plural(len(asked), "class")

@@ -8,6 +8,7 @@ from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data.registry import DATASETS
 from cifarnet.data.shape_options import OPTIONS as SHAPING
+from cifarnet.data.shape_options import asked_classes
 from cifarnet.losses import LOSSES, loss_constants
 from cifarnet.models import check_arch, find_arch
 
@@ -79,6 +80,10 @@ CONFLICTS = (
     ),
     *map(without_images, ("augment", "cutout", "mixup", "cutmix", "progressive", "val_fraction", "tta", *SHAPING)),
     *(only_with(dataset, name) for dataset, row in DATASETS.items() for name in row.options),
+    Conflict(
+        "hold_out_classes", lambda c: c.hold_out_classes is not None and not asked_classes(c.hold_out_classes),
+        "names no class", "give how many, or their names, as in cat,dog",
+    ),
     Conflict(
         "data_dir", lambda c: c.data_dir is not None and c.dataset in DATASETS and not DATASETS[c.dataset].takes_folder,
         "{dataset} is read from no files", "leave it out, or name the `dataset` that lies there",
