@@ -19,11 +19,15 @@ def hash_images(images: Tensor) -> Tensor:
     Returns:
         uint8 [N, 32].
     """
-    size = np.array(images.shape[2:], dtype="<u4").tobytes()
     hashes = bytearray()
     for chunk in images.split(CHUNK):
-        for row in chunk.cpu().contiguous().flatten(1).numpy():
-            found = hashlib.sha256(size)
-            found.update(row)
-            hashes += found.digest()
+        for pixels in chunk.cpu().contiguous().numpy():
+            hashes += hash_picture(pixels)
     return torch.from_numpy(np.frombuffer(hashes, np.uint8).reshape(-1, LENGTH).copy())
+
+
+def hash_picture(pixels: np.ndarray) -> bytes:
+    """The hash of one image, uint8 [3, H, W]: 32 bytes."""
+    found = hashlib.sha256(np.array(pixels.shape[1:], dtype="<u4").tobytes())
+    found.update(np.ascontiguousarray(pixels).data)
+    return found.digest()

@@ -88,10 +88,10 @@ def test_not_an_image_and_formats_off_the_list(tmp_path):
     assert read_image(tmp_path / "png.jpg", 32)[0].shape == (3, 32, 32)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA"])
 def test_truncated_anywhere_is_never_half_decoded(tmp_path, kind):
     """Cut at 40 places: either an error, or every pixel is there (a cut in what follows the pixels)."""
-    path = tmp_path / "image"
+    path = tmp_path / ("image.tga" if kind == "TGA" else "image")
     photo().save(path, kind)
     data = path.read_bytes()
     whole, remarks = read_image(path, 32)
