@@ -6,7 +6,7 @@ from typing import Any
 
 from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused
-from cifarnet.data.registry import DATASETS
+from cifarnet.data.registry import DATASETS, options_of_some
 from cifarnet.losses import LOSSES, loss_constants
 from cifarnet.models import check_arch, find_arch
 
@@ -29,14 +29,14 @@ def parallel_with(name: str, holds: Callable[[TrainConfig], Any], fix: str = "le
     return Conflict("head_parallel", lambda c: c.head_parallel and holds(c), f"cannot be with `{name}{value}`", fix)
 
 
-def only_with(dataset: str, name: str) -> Conflict:
-    """An option of one data set alone, as that set's row says."""
+def only_with(name: str, datasets: tuple[str, ...]) -> Conflict:
+    """An option of some data sets alone, as their rows say."""
     default = getattr(TrainConfig, name)
     return Conflict(
         name,
-        lambda c: c.dataset != dataset and getattr(c, name) != default,
+        lambda c: c.dataset not in datasets and getattr(c, name) != default,
         "{dataset} has no such option",
-        f"use it with `dataset={dataset}`",
+        f"use it with {' or '.join(f'`dataset={dataset}`' for dataset in datasets)}",
     )
 
 
@@ -77,7 +77,7 @@ CONFLICTS = (
         "{arch} does not fit: {dataset} has images", f"use {IDENTITY} with {SYNTHETIC} only",
     ),
     *map(without_images, ("augment", "cutout", "mixup", "cutmix", "progressive", "val_fraction", "tta")),
-    *(only_with(dataset, name) for dataset, row in DATASETS.items() for name in row.options),
+    *(only_with(name, datasets) for name, datasets in options_of_some().items()),
     Conflict(
         "data_dir", lambda c: c.data_dir is not None and c.dataset in DATASETS and not DATASETS[c.dataset].takes_folder,
         "{dataset} is read from no files", "leave it out, or name the `dataset` that lies there",

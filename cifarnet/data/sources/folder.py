@@ -198,7 +198,7 @@ def walk(root: Path, folder: Path, left: LeftOut) -> Iterator[tuple[str, list[En
 
 
 def list_folder(folder: str, place: bytes, left: LeftOut) -> tuple[list[Entry], list[str]]:
-    """The image files in a folder, sorted, and its subfolders. A key hashes `place`, name, size and time of change."""
+    """The image files in a folder, sorted, and its subfolders; `place` goes into their keys."""
     found, inside = [], []
     try:
         with os.scandir(folder) as entries:
@@ -210,8 +210,7 @@ def list_folder(folder: str, place: bytes, left: LeftOut) -> tuple[list[Entry], 
                 elif is_image_name(entry.name) or is_bare_image(entry):
                     name = os.fsencode(entry.name)
                     size, stamp = stamp_of(entry)
-                    text = b"%b/%b\0%b" % (place, name, stamp)
-                    found.append((name, hashlib.blake2b(text, digest_size=8).digest(), size))
+                    found.append((name, key_of(place, name, stamp), size))
                 else:
                     left.add_file(entry.name)
     except OSError as error:
@@ -237,6 +236,11 @@ def stamp_of(entry: os.DirEntry[str] | str) -> tuple[int, bytes]:
     except FileNotFoundError:  # a link into nothing: `read_square` names it
         return -1, b"missing"
     return status.st_size, b"%d %d" % (status.st_size, status.st_mtime_ns)
+
+
+def key_of(place: bytes, name: bytes, stamp: bytes) -> bytes:
+    """8 bytes that a file is known by: its folder, its name, and its size and time of change."""
+    return hashlib.blake2b(b"%b/%b\0%b" % (place, name, stamp), digest_size=8).digest()
 
 
 def relative_names(files: Files, part: Path) -> Iterator[bytes]:

@@ -24,14 +24,15 @@ class LeftOut(Counter[tuple[str, str]]):
             self[UNREADABLE if suffix in UNREAD else NO_IMAGE, suffix or BARE] += 1
 
     def in_words(self) -> str:
-        """ "12 .txt, 3 .mp4 (no images), 2 hidden"; "" where nothing was left out."""
-        shown = self.most_common(SAID)
+        """ "12 .txt, 3 .mp4 (no images), hidden: 2"; "" where nothing was left out."""
+        shown = sorted(self.items(), key=lambda item: (-item[1], item[0]))[:SAID]
         reasons: dict[str, list[str]] = {}
         for (reason, kind), count in shown:
-            reasons.setdefault(reason, []).append(f"{count:,} {kind}" if kind else f"{count:,} {reason}")
-        parts = [
-            ", ".join(kinds) + (f" ({reason})" if reason not in kinds[0] else "") for reason, kinds in reasons.items()
-        ]
+            reasons.setdefault(reason, []).append(f"{count:,} {kind}" if kind else f"{reason}: {count:,}")
+        named = {
+            reason: f" ({reason})" if all(kind for other, kind in self if other == reason) else "" for reason in reasons
+        }
+        parts = [", ".join(kinds) + named[reason] for reason, kinds in reasons.items()]
         if rest := self.total() - sum(count for _, count in shown):
             parts.append(f"{rest:,} of other kinds")
         return ", ".join(parts)
