@@ -311,7 +311,7 @@ def test_too_little_memory_is_not_a_damaged_picture(monkeypatch):
 
     monkeypatch.setattr(opening, "load", load)
     with pytest.raises(MemoryError):
-        read(encoded(photo(), "PNG"))
+        read(encoded(photo(), "JPEG"))
 
 
 def test_remarks_on_a_folders_images_are_passed_on(tmp_path):

@@ -16,6 +16,7 @@ from cifarnet.core.errors import Refused, printable
 from cifarnet.core.plain_file import open_plain
 from cifarnet.data.images.formats import SUFFIXES, is_image_name
 from cifarnet.data.images.open import LARGE, ImageError, check_cost, has_frames, load, open_picture
+from cifarnet.data.images.plain_png import PLAIN, plain_png
 from cifarnet.data.images.square import Square, square_of
 
 FRAMES = 256  # of an animation, looked at for one that shows something
@@ -123,9 +124,13 @@ def why_unreadable(error: OSError) -> str:
 
 def decode(name: str, file: BinaryIO, size: int, crop: bool = False, hashed: bool = False) -> Square:
     """The first frame that shows something."""
+    weight = file.seek(0, io.SEEK_END)
+    if weight <= PLAIN:
+        file.seek(0)
+        if (plain := plain_png(file.read())) is not None:
+            return square_of(name, plain, size, crop, hashed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata
-        weight = file.seek(0, io.SEEK_END)
         image, remarks = open_picture(name, file, weight, size)
         square = square_of(name, image, size, crop, hashed)
         if has_frames(image):

@@ -34,6 +34,7 @@ def is_here(kind: str) -> bool:
 
 FORMATS = tuple(filter(is_here, SUFFIXES_OF))
 UNMARKED = "TGA"  # a file of it begins with nothing of its own: only its name tells it
+MARKED = tuple(kind for kind in FORMATS if kind != UNMARKED)
 SUFFIXES = tuple(suffix for kind in FORMATS for suffix in SUFFIXES_OF[kind])
 # Pictures all the same, and said to be so when they are left out.
 UNREAD = tuple(suffix for kind, all_ in SUFFIXES_OF.items() if kind not in FORMATS for suffix in all_)
@@ -62,8 +63,7 @@ def is_image_name(name: str) -> bool:
 
 def formats_of(name: str) -> tuple[str, ...]:
     """The formats that a file of this name may have: all that its content tells, and TGA by its suffix alone."""
-    named = name.lower().endswith(SUFFIXES_OF[UNMARKED])
-    return FORMATS if named else tuple(kind for kind in FORMATS if kind != UNMARKED)
+    return FORMATS if name.lower().endswith(SUFFIXES_OF[UNMARKED]) else MARKED
 
 
 def format_of(start: bytes) -> str | None:

@@ -71,18 +71,23 @@ def square_of(name: str, image: Image.Image, size: int, crop: bool = False, hash
     small = resized(image, whole, converter, size, crop)
     if turn is not None:
         small = small.transpose(turn)
-    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+    pixels = planes(small)
     found = b""
     if hashed and (whole is None or whole.size == small.size or is_reduced(image)):
-        found = hash_picture(pixels.numpy())
+        found = hash_picture(pixels)
     elif hashed and whole is not None:
-        found = hash_picture(np.asarray(whole if turn is None else whole.transpose(turn)).transpose(2, 0, 1))
+        found = hash_picture(planes(whole if turn is None else whole.transpose(turn)))
     blank = converter.found_clear and int(pixels.min()) >= FAINT
     if blank:
         remarks.append(
             f"{name}: nothing in it is visible: its transparent parts are laid on white, and then all is white"
         )
-    return Square(pixels, remarks, blank, found)
+    return Square(torch.from_numpy(pixels), remarks, blank, found)
+
+
+def planes(image: Image.Image) -> np.ndarray:
+    """The pixels of an RGB picture, uint8 [3, H, W]."""
+    return np.array(np.asarray(image).transpose(2, 0, 1), order="C")
 
 
 def is_reduced(image: Image.Image) -> bool:
