@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def evaluate(
     run: Run = None,
     dataset: Annotated[
-        str | None, typer.Option(help="cifar10, cifar100, digits, folder, webdataset (default: the run's).")
+        str | None,
+        typer.Option(help="cifar10, cifar100, digits, folder, csv, parquet, webdataset (default: the run's)."),
     ] = None,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")

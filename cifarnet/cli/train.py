@@ -14,7 +14,7 @@ from cifarnet.cli.grammar import HelpAll
 from cifarnet.cli.options import given_constants, loss_flags, spoken, typed
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.distributed import launched
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, printable
 from cifarnet.data.registry import DATASETS
 from cifarnet.engine.recipes import RECIPES, recipe_values
 from cifarnet.losses import LOSSES
@@ -173,6 +173,10 @@ def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tu
     values = merged(recipe_values(recipe, config.loss), FEATURE_VALUES if config.dataset == SYNTHETIC else {})
     here, changed = spelled(values, config), spelled(given, config)
     rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}")]
+    if config.data_dir is not None and config.dataset != TrainConfig.dataset and "dataset" not in given:
+        rows.append(
+            ("data", f"what lies in {printable(config.data_dir)} is taken as {typed('dataset', config.dataset)}")
+        )
     rows += [("sets", " ".join(text for text in here if text not in changed)), ("changed", " ".join(changed))]
     return [(name, text) for name, text in rows if text]
 
@@ -193,11 +197,21 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
 
         from_file, _ = split_config(read_json(file, "name a JSON file of options"))
         TrainConfig.from_dict(from_file, str(file))
-    asked = merged(from_file, given)
+    asked = found_dataset(merged(from_file, given))
     values = recipe_values(recipe, asked.get("loss"))
     if asked.get("dataset") == SYNTHETIC:
         values |= FEATURE_VALUES
     return TrainConfig.from_dict(merged(values, asked), "options")
+
+
+def found_dataset(asked: dict[str, Any]) -> dict[str, Any]:
+    """The values asked for, with the data set that lies in `data_dir` where none is named."""
+    if "dataset" in asked or asked.get("data_dir") is None:
+        return asked
+    from cifarnet.data.sources.layouts import guess_dataset
+
+    found = guess_dataset(asked["data_dir"])
+    return asked | {"dataset": found} if found else asked
 
 
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:

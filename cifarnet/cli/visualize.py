@@ -103,7 +103,9 @@ def grid(view: View) -> Numbers:
 
 
 def samples(
-    dataset: Annotated[str, typer.Option(help="cifar10, cifar100, digits, folder, webdataset.")] = TrainConfig.dataset,
+    dataset: Annotated[
+        str, typer.Option(help="cifar10, cifar100, digits, folder, csv, parquet, webdataset.")
+    ] = TrainConfig.dataset,
     data_dir: Annotated[str | None, typer.Option(help="Where the data is (default: the user's cache).")] = None,
     each: Annotated[int, typer.Option(min=1, max=1000, help="Images a class.")] = 10,
     split: Annotated[str, typer.Option(help="train or test.")] = "train",

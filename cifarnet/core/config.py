@@ -56,9 +56,15 @@ class TrainConfig:
     dataset: str = option("cifar10", "the data set (webdataset: tar shards)", group="Data")
     data_dir: str | None = option(
         None,
-        "where the data is: a folder, or a pattern of tar shards (default: the user's cache)",
+        "where the data is: a folder, a CSV or parquet file, or a pattern of tar shards (default: the user's cache)",
         group="Data",
         resume=True,
+    )
+    image_column: str | None = option(
+        None, "csv, parquet: the column of the images' paths or bytes (default: guessed and said)", group="Data"
+    )
+    label_column: str | None = option(
+        None, "csv, parquet: the column of the labels (default: guessed and said)", group="Data"
     )
     coarse: bool = option(False, "CIFAR-100: the 20 superclasses in place of the 100 classes", group="Data")
     classes: int = option(10_000, "synthetic-identities: how many", group="Data", low=2, high=10**7)

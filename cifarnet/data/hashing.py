@@ -19,13 +19,10 @@ def hash_images(images: Tensor) -> Tensor:
     Returns:
         uint8 [N, 32].
     """
-    size = np.array(images.shape[2:], dtype="<u4").tobytes()
     hashes = bytearray()
     for chunk in images.split(CHUNK):
-        for row in chunk.cpu().contiguous().flatten(1).numpy():
-            found = hashlib.sha256(size)
-            found.update(row)
-            hashes += found.digest()
+        for pixels in chunk.cpu().contiguous().numpy():
+            hashes += hash_picture(pixels)
     return torch.from_numpy(np.frombuffer(hashes, np.uint8).reshape(-1, LENGTH).copy())
 
 
@@ -47,3 +44,10 @@ def order_by_hash(labels: Tensor, hashes: Tensor) -> Tensor:
     """int64 [N]: where the images stand in the order of their hashes, of equal images in that of their labels."""
     words = hashes.numpy().view(">u8")  # [N, 4], compared from the left
     return torch.from_numpy(np.lexsort((labels.numpy(), *words.T[::-1])))
+
+
+def hash_picture(pixels: np.ndarray) -> bytes:
+    """The hash of one image, uint8 [3, H, W]: 32 bytes."""
+    found = hashlib.sha256(np.array(pixels.shape[1:], dtype="<u4").tobytes())
+    found.update(np.ascontiguousarray(pixels).data)
+    return found.digest()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Source:
     """A row: the "module:function" that reads the set, and its name in titles.
 
-    options: fields of the configuration that this set alone takes; from_files: it is read from files of the user's, which
+    options: fields of the configuration that not every set takes; from_files: it is read from files of the user's, which
     may take a while the first time; takes_folder: `data_dir` says where to look.
     """
 
@@ -31,11 +31,14 @@ class Source:
 
 
 SOURCES = "cifarnet.data.sources"
+COLUMNS = ("image_column", "label_column")
 DATASETS: dict[str, Source] = {
     "cifar10": Source(f"{SOURCES}.cifar:load_cifar10", "CIFAR-10"),
     "cifar100": Source(f"{SOURCES}.cifar:load_cifar100", "CIFAR-100", options=("coarse",)),
     "digits": Source(f"{SOURCES}.digits:load_digits", "digits", takes_folder=False),
     "folder": Source(f"{SOURCES}.folder:load_folder", "image folder", from_files=True),
+    "csv": Source(f"{SOURCES}.csv_table:load_csv", "CSV of images", options=COLUMNS, from_files=True),
+    "parquet": Source(f"{SOURCES}.parquet:load_parquet", "parquet of images", options=COLUMNS, from_files=True),
     "webdataset": Source(f"{SOURCES}.webdataset:load_shards", "webdataset", from_files=True),
     SYNTHETIC: Source(
         f"{SOURCES}.synthetic:load_identities", SYNTHETIC, options=("classes", "dim", "spread"), takes_folder=False
@@ -57,13 +60,14 @@ def load(
 
     Args:
         name: a key of `DATASETS`.
-        data_dir: where to look before the user's cache; the folder itself for `folder`; a folder or a pattern for
-            `webdataset`.
+        data_dir: where to look before the user's cache; the folder itself for `folder`; the file or its folder for `csv` and
+            `parquet`; a folder or a pattern for `webdataset`.
         image_size: height and width in pixels; images of another size are resized with antialiasing.
         seed: of a set that is made up.
         download: fetch CIFAR, from a mirror or its official address, when it is not on this machine.
         progress: called with (done so far, in all) during a download and the first reading of an image set.
-        options: those of the set's row: coarse (CIFAR-100's 20 superclasses); classes, dim, spread.
+        options: those of the set's row: coarse (CIFAR-100's 20 superclasses); image_column, label_column (of a CSV or
+            parquet, None: guessed); classes, dim, spread.
 
     Returns:
         both splits as uint8 images (of synthetic-identities as fp32 features) and int64 labels, with the mean and standard
@@ -94,3 +98,9 @@ def load_options(config: TrainConfig, name: str | None = None) -> dict[str, Any]
     row = DATASETS.get(name or config.dataset)
     own = {option: getattr(config, option) for option in row.options} if row else {}
     return {"image_size": config.image_size, "seed": config.seed, **own}
+
+
+def options_of_some() -> dict[str, tuple[str, ...]]:
+    """The options that not every data set takes, each with those that do."""
+    names = dict.fromkeys(name for row in DATASETS.values() for name in row.options)
+    return {name: tuple(own for own, row in DATASETS.items() if name in row.options) for name in names}

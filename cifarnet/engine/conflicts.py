@@ -6,7 +6,7 @@ from typing import Any
 
 from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused
-from cifarnet.data.registry import DATASETS
+from cifarnet.data.registry import DATASETS, options_of_some
 from cifarnet.data.shape_options import OPTIONS as SHAPING
 from cifarnet.data.shape_options import asked_classes
 from cifarnet.losses import LOSSES, loss_constants
@@ -31,14 +31,14 @@ def parallel_with(name: str, holds: Callable[[TrainConfig], Any], fix: str = "le
     return Conflict("head_parallel", lambda c: c.head_parallel and holds(c), f"cannot be with `{name}{value}`", fix)
 
 
-def only_with(dataset: str, name: str) -> Conflict:
-    """An option of one data set alone, as that set's row says."""
+def only_with(name: str, datasets: tuple[str, ...]) -> Conflict:
+    """An option of some data sets alone, as their rows say."""
     default = getattr(TrainConfig, name)
     return Conflict(
         name,
-        lambda c: c.dataset != dataset and getattr(c, name) != default,
+        lambda c: c.dataset not in datasets and getattr(c, name) != default,
         "{dataset} has no such option",
-        f"use it with `dataset={dataset}`",
+        f"use it with {' or '.join(f'`dataset={dataset}`' for dataset in datasets)}",
     )
 
 
@@ -79,7 +79,7 @@ CONFLICTS = (
         "{arch} does not fit: {dataset} has images", f"use {IDENTITY} with {SYNTHETIC} only",
     ),
     *map(without_images, ("augment", "cutout", "mixup", "cutmix", "progressive", "val_fraction", "tta", *SHAPING)),
-    *(only_with(dataset, name) for dataset, row in DATASETS.items() for name in row.options),
+    *(only_with(name, datasets) for name, datasets in options_of_some().items()),
     Conflict(
         "hold_out_classes", lambda c: c.hold_out_classes is not None and not asked_classes(c.hold_out_classes),
         "names no class", "give how many, or their names, as in cat,dog",

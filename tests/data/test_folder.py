@@ -22,7 +22,7 @@ from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.signals import Stopped
 from cifarnet.data import Loader, Split, StreamedSplit, hold_out, load
 from cifarnet.data.images import index
-from cifarnet.data.images.decode import read_image
+from cifarnet.data.images.decode import read_image, read_square
 from cifarnet.data.sources import folder
 
 
@@ -153,7 +153,7 @@ def test_an_image_that_goes_away_during_the_work(root, monkeypatch, workers):
 def test_a_worker_that_is_killed(root, monkeypatch):
     monkeypatch.setattr(index, "MEMORY", 1000)
     data = load("folder", root)
-    monkeypatch.setattr(folder, "read_image", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(folder, "read_square", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     loader = Loader(data.test, 3, "cpu", mean=data.mean, std=data.std, shuffle=False, workers=1)
     with pytest.raises(Failed, match="decoding ended early"):
         list(loader.epoch(0))
@@ -169,17 +169,17 @@ def read_log(tmp_path_factory, monkeypatch) -> Callable[[], list[str]]:
     """Tells which files were decoded since it was last asked, in whatever process."""
     log = tmp_path_factory.mktemp("log") / "log"
 
-    def read(path, size):
+    def read(path, size, hashed):
         with open(log, "a") as file:
             file.write(f"{path}\n")
-        return read_image(path, size)
+        return read_square(path, size, hashed=hashed)
 
     def lines() -> list[str]:
         found = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
         return sorted(os.path.relpath(path, Path(path).parents[2]) for path in found)
 
-    monkeypatch.setattr(folder, "read_image", read)
+    monkeypatch.setattr(folder, "read_square", read)
     return lines
 
 
@@ -291,7 +291,8 @@ def test_a_damaged_or_hostile_index_is_ignored(root, cache, monkeypatch, ceiling
     keys = np.frombuffer(whole[length:], np.int64, 32, header["keys"]["data_offsets"][0])
     for value in (-1, 2**62):
         pixels = np.zeros((32 if ceiling > 1000 else 0, 3, 32, 32), np.uint8)
-        arrays = {"keys": keys, "sums": np.full((32, 6), value), "pixels": pixels}
+        hashes = np.zeros((len(pixels), 32), np.uint8)
+        arrays = {"keys": keys, "sums": np.full((32, 6), value), "pixels": pixels, "hashes": hashes}
         index.write_arrays(path, index.STAMP, arrays)
         assert same(load("folder", root), expected)
     path.unlink()
@@ -308,13 +309,13 @@ def test_a_cache_that_cannot_be_written(root, tmp_path, monkeypatch):
 
 
 def test_a_signal_in_the_first_reading_leaves_no_index(root, cache, monkeypatch):
-    def interrupted(path, size):
+    def interrupted(path, size, hashed):
         if path.endswith("05.BMP"):
             raise Stopped(signal.SIGINT)
-        return read_image(path, size)
+        return read_square(path, size, hashed=hashed)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(folder, "read_image", interrupted)
+        patch.setattr(folder, "read_square", interrupted)
         load("folder", root)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
     assert len(load("folder", root).train) == 24

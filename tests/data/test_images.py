@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from cifarnet.core.errors import Refused
 from cifarnet.data.images.decode import ImageError, find_images, printable, read_image
 from cifarnet.data.images.open import MAX_PIXELS
+from cifarnet.data.images.plain_png import plain_png
 
 
 def photo(width: int = 60, height: int = 40) -> Image.Image:
@@ -88,10 +89,10 @@ def test_not_an_image_and_formats_off_the_list(tmp_path):
     assert read_image(tmp_path / "png.jpg", 32)[0].shape == (3, 32, 32)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA"])
 def test_truncated_anywhere_is_never_half_decoded(tmp_path, kind):
     """Cut at 40 places: either an error, or every pixel is there (a cut in what follows the pixels)."""
-    path = tmp_path / "image"
+    path = tmp_path / ("image.tga" if kind == "TGA" else "image")
     photo().save(path, kind)
     data = path.read_bytes()
     whole, remarks = read_image(path, 32)
@@ -324,3 +325,28 @@ def test_find_images(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(Refused, match="no image files in it"):
         find_images([tmp_path / "none"], recursive=True)
+
+
+def test_a_plain_png_is_what_pillow_reads_and_any_other_is_left_to_it(tmp_path):
+    """Each filter (as Pillow chooses them), several IDAT chunks, harmless chunks; else None, and so where a byte is wrong."""
+    draw = np.random.default_rng(0)
+    noise = draw.integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    smooth = np.add.outer(np.arange(32), np.arange(40)).astype(np.uint8)[..., None].repeat(3, 2)
+    for pixels in (noise, smooth, draw.integers(0, 256, (300, 400, 3), dtype=np.uint8)):
+        for options in ({}, {"compress_level": 0}, {"optimize": True}, {"dpi": (72, 72)}):
+            Image.fromarray(pixels).save(tmp_path / "a.png", **options)
+            found = plain_png((tmp_path / "a.png").read_bytes())
+            assert found is not None and np.array_equal(np.array(found), pixels)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    for place in range(0, len(whole) - 12, 7):  # behind it lies the mark of the end
+        assert plain_png(whole[:place]) is None
+        assert plain_png(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]) is None, place
+    for picture, options in (
+        (Image.fromarray(noise).convert("RGBA"), {}), (Image.fromarray(noise).convert("L"), {}),
+        (Image.fromarray(noise), {"transparency": (1, 2, 3)}), (Image.fromarray(noise).convert("P"), {}),
+        (Image.fromarray(noise), {"exif": b"MM\0*\0\0\0\x08\0\0"}), (Image.new("RGB", (600, 2)), {}),
+        (Image.fromarray(noise), {"save_all": True, "append_images": [Image.fromarray(noise[::-1])]}),
+    ):  # fmt: skip
+        picture.save(tmp_path / "a.png", **options)
+        assert plain_png((tmp_path / "a.png").read_bytes()) is None

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cifarnet.data.images import open as opening
 from cifarnet.data.images import square
-from cifarnet.data.images.decode import read_image_bytes
+from cifarnet.data.images.decode import read_square_bytes
 
 SIZE = 32
 
@@ -83,8 +83,8 @@ def test_a_large_picture_made_smaller_in_pieces_is_the_same(kind, monkeypatch):
 
 def test_a_large_jpeg_is_decoded_small(monkeypatch):
     data = encoded(photo(1601, 1203), "JPEG", quality=95)
-    whole = read_image_bytes("a", data, SIZE)[0]
+    whole = read_square_bytes("a", data, SIZE).pixels
     monkeypatch.setattr(opening, "LARGE", 10_000)
     image, _ = opening.open_picture("a", io.BytesIO(data), len(data), SIZE)
     assert image.size == (201, 151)  # an eighth; 3 x 32 pixels would be enough
-    assert (read_image_bytes("a", data, SIZE)[0].int() - whole.int()).abs().max() <= 6
+    assert (read_square_bytes("a", data, SIZE).pixels.int() - whole.int()).abs().max() <= 6

@@ -13,7 +13,7 @@ from pictures import chunk, encoded, photo, png
 from PIL import Image
 
 from cifarnet.data.images import open as opening
-from cifarnet.data.images.decode import ImageError, read_image_bytes
+from cifarnet.data.images.decode import ImageError, read_square_bytes
 from cifarnet.data.registry import load
 
 SIZE = 32
@@ -22,7 +22,8 @@ EMPTY = (0, 0, 0, 0)
 
 def read(data: bytes, size: int = SIZE) -> tuple[torch.Tensor, list[str]]:
     """Pixels, and remarks without the name before them."""
-    pixels, remarks = read_image_bytes("a", data, size)
+    found = read_square_bytes("a", data, size)
+    pixels, remarks = found.pixels, found.remarks
     assert all(remark.startswith("a: ") and "\n" not in remark for remark in remarks)
     return pixels, [remark.removeprefix("a: ") for remark in remarks]
 
@@ -310,7 +311,7 @@ def test_too_little_memory_is_not_a_damaged_picture(monkeypatch):
 
     monkeypatch.setattr(opening, "load", load)
     with pytest.raises(MemoryError):
-        read(encoded(photo(), "PNG"))
+        read(encoded(photo(), "JPEG"))
 
 
 def test_remarks_on_a_folders_images_are_passed_on(tmp_path):

@@ -20,6 +20,7 @@ from PIL import Image
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import Loader, Split, StreamedSplit, load
 from cifarnet.data.images import index
+from cifarnet.data.sources import members
 from cifarnet.data.sources import tar_index as tar
 from cifarnet.data.sources import webdataset as shards
 
@@ -76,10 +77,10 @@ def count(tmp_path_factory, monkeypatch) -> Callable[[], tuple[int, int]]:
     log = tmp_path_factory.mktemp("log") / "log"
 
     def counted(letter, work):
-        def call(*arguments):
+        def call(*arguments, **options):
             with open(log, "a") as file:
                 file.write(letter)
-            return work(*arguments)
+            return work(*arguments, **options)
 
         return call
 
@@ -89,7 +90,7 @@ def count(tmp_path_factory, monkeypatch) -> Callable[[], tuple[int, int]]:
         return text.count("s"), text.count("i")
 
     monkeypatch.setattr(tar, "list_samples", counted("s", tar.list_samples))
-    monkeypatch.setattr(shards, "read_image_bytes", counted("i", shards.read_image_bytes))
+    monkeypatch.setattr(members, "read_square_bytes", counted("i", members.read_square_bytes))
     return ask
 
 
@@ -184,7 +185,9 @@ def test_without_test_shards_every_tenth_of_a_class_is_a_test_image(tmp_path):
         seen[label] += 1
         tested += [number] if seen[label] % 10 == 0 else []
     assert data.test.labels.tolist() == labels[tested].tolist()
-    assert torch.equal(data.test.images, torch.stack([shards.read_image_bytes("", encoded(n), 32)[0] for n in tested]))
+    assert torch.equal(
+        data.test.images, torch.stack([members.read_square_bytes("", encoded(n), 32).pixels for n in tested])
+    )
     assert len(data.train) == 60 - len(tested)
 
 
@@ -220,6 +223,7 @@ def test_a_damaged_or_hostile_listing_is_ignored(root, cache, count):
     place = tar.arrays_path(f"shard/{os.path.realpath(path)}")
     status = path.stat()
     good = {"offsets": [512], "sizes": [10], "labels": [0], "names": np.zeros((1, tar.NAME_WIDTH), np.uint8)}
+    good["notes"] = np.frombuffer(b"[[], []]", np.uint8)
     for name, value in (
         ("offsets", [-1]),
         ("offsets", [2**62]),
@@ -255,7 +259,7 @@ PAIR = {"a.png": encoded(1), "a.cls": b"0", "b.png": encoded(2), "b.cls": b"1"}
         ({**PAIR, "c.png": b"", "c.json": b'{"caption": 3}'}, "c.png: has no label"),
         ({**PAIR, "c.png": encoded(3), "c.json": b"[" * 100_000}, "c.png: has no label"),
         ({**PAIR, "c.png": encoded(3), "c.json": b'{"label": true}'}, "c.png: has no label"),
-        ({**PAIR, "c.cls": b"three"}, "c.cls: is no class number"),
+        ({**PAIR, "c.png": encoded(3), "c.cls": b"three"}, "c.png: has a class name as its label, and "),
         ({**PAIR, "c.cls": b"-1"}, "c.cls: is no class number"),
         ({**PAIR, "c.cls": b"9" * 30}, "c.cls: is no class number"),
         ({**PAIR, "c.cls": b"1" * (tar.MAX_LABEL + 1)}, "too many for a label"),

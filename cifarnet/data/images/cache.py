@@ -25,7 +25,7 @@ from cifarnet.storage.atomic import sweep_temporaries, write_file
 from cifarnet.storage.lock import file_lock
 from cifarnet.storage.safetensors_header import read_metadata
 
-FORMAT, VERSION = "cifarnet-index", f"2, Pillow {PIL.__version__}"  # another decoder may round pixels otherwise
+FORMAT, VERSION = "cifarnet-index", f"3, Pillow {PIL.__version__}"  # another decoder may round pixels otherwise
 DTYPES = {"int64": "I64", "uint8": "U8"}
 STALE = 24 * 3600  # seconds after which a temporary file is an orphan of a killed process
 NUMBER = 8  # bytes of a safetensors header's length

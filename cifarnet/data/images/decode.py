@@ -5,6 +5,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from cifarnet.core.errors import Refused, printable
 from cifarnet.core.plain_file import open_plain
+from cifarnet.data.images.formats import SUFFIXES, is_image_name
 from cifarnet.data.images.open import LARGE, ImageError, check_cost, has_frames, load, open_picture
+from cifarnet.data.images.plain_png import PLAIN, plain_png
 from cifarnet.data.images.square import Square, square_of
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 FRAMES = 256  # of an animation, looked at for one that shows something
 
 
@@ -54,10 +56,6 @@ def walk(folder: Path) -> Iterable[Path]:
         yield from (Path(place, name) for name in sorted(files) if is_image_name(name))
 
 
-def is_image_name(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
 def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -> tuple[Tensor, list[str]]:
     """Read one image as RGB.
 
@@ -75,28 +73,31 @@ def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -
     Raises:
         ImageError: missing, not a plain file, not an image, truncated, or too large.
     """
+    square = read_square(path, size, crop=crop)
+    return square.pixels, square.remarks
+
+
+def read_square(path: str | os.PathLike[str], size: int, *, crop: bool = False, hashed: bool = False) -> Square:
+    """The same with all that is known of it, its hash too where `hashed`."""
     name = printable(path)
     try:
         with open_plain_file(path) as file:
-            return decode(name, file, size, crop)
+            return decode(name, file, size, crop, hashed)
     except OSError as error:
         raise ImageError(name, why_unreadable(error)) from error
 
 
-def read_image_bytes(name: str, data: bytes, size: int) -> tuple[Tensor, list[str]]:
-    """The image that a file of these bytes would hold, as `read_image` gives it.
+def read_square_bytes(name: str, data: bytes, size: int, *, hashed: bool = False) -> Square:
+    """The image that a file of these bytes would hold, as `read_square` gives it.
 
     Args:
         name: what the image is called in a message, fit for a terminal.
-
-    Returns:
-        uint8 [3, size, size], and warnings fit for the user.
 
     Raises:
         ImageError: not an image, truncated, or too large.
     """
     try:
-        return decode(name, io.BytesIO(data), size)
+        return decode(name, io.BytesIO(data), size, hashed=hashed)
     except OSError as error:
         raise ImageError(name, why_unreadable(error)) from error
 
@@ -121,21 +122,27 @@ def why_unreadable(error: OSError) -> str:
     return f"cannot be read ({error.strerror or error})"
 
 
-def decode(name: str, file: BinaryIO, size: int, crop: bool = False) -> tuple[Tensor, list[str]]:
-    """The first frame that shows something as uint8 [3, size, size], and remarks."""
+def decode(name: str, file: BinaryIO, size: int, crop: bool = False, hashed: bool = False) -> Square:
+    """The first frame that shows something."""
+    weight = file.seek(0, io.SEEK_END)
+    if weight <= PLAIN:
+        file.seek(0)
+        if (plain := plain_png(file.read())) is not None:
+            return square_of(name, plain, size, crop, hashed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on metadata
-        weight = file.seek(0, io.SEEK_END)
         image, remarks = open_picture(name, file, weight, size)
-        square = square_of(name, image, size, crop)
+        square = square_of(name, image, size, crop, hashed)
         if has_frames(image):
-            square, number = shown(name, image, weight, square, size, crop)
+            square, number = shown(name, image, weight, square, size, crop, hashed)
             which = f"the first that shows something, number {number}, is used" if number > 1 else "the first is used"
             remarks.insert(0, f"{name}: has several frames or pages; {which}")
-        return square.pixels, remarks + square.remarks
+        return replace(square, remarks=remarks + square.remarks)
 
 
-def shown(name: str, image: Image.Image, weight: int, first: Square, size: int, crop: bool) -> tuple[Square, int]:
+def shown(
+    name: str, image: Image.Image, weight: int, first: Square, size: int, crop: bool, hashed: bool
+) -> tuple[Square, int]:
     """The first frame that is not blank, and its number from 1; the first of all where none is found."""
     looked_at, frame = image.width * image.height, first
     for number in range(1, FRAMES):
@@ -148,7 +155,7 @@ def shown(name: str, image: Image.Image, weight: int, first: Square, size: int, 
             if looked_at > LARGE:
                 break
             load(image)
-            frame = square_of(name, image, size, crop)
+            frame = square_of(name, image, size, crop, hashed)
         except MemoryError:
             raise
         except Exception:  # there are no more, or this one is broken

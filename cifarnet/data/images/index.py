@@ -4,12 +4,8 @@ A second start decodes nothing; after a change it decodes the images that are ne
 hash of its name, size and time of change: the index holds no names, so nothing in it can point anywhere.
 """
 
-import functools
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,15 +13,17 @@ from torch import Tensor
 
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import AnySplit, Channels, Dataset, Split, statistics_of_sums
+from cifarnet.data.found import Found
+from cifarnet.data.hashing import LENGTH
 from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arrays
 from cifarnet.data.images.decode import printable
-from cifarnet.data.images.streamed import Readable, StreamedSplit, Unreadable, cores, stack
+from cifarnet.data.images.first_reading import Remarks, decode_all
+from cifarnet.data.images.streamed import StreamedSplit, Unreadable
 from cifarnet.data.request import ProgressCallback
 
 MEMORY = 4 << 30  # bytes of pixels, both splits together, above which a set is streamed
 NAMED = 5  # files named in a message; of more, the number is given
-PIECE = 64  # images decoded between two looks at the result
-SHAPES = {"keys": (torch.int64, 1), "sums": (torch.int64, 2), "pixels": (torch.uint8, 4)}
+SHAPES = {"keys": (torch.int64, 1), "sums": (torch.int64, 2), "pixels": (torch.uint8, 4), "hashes": (torch.uint8, 2)}
 STAMP = "images"
 
 
@@ -37,11 +35,13 @@ class Index:
         keys: int64 [N].
         sums: int64 [N, 6]: of R, G, B the sum of the values (0 to 255), then of their squares.
         pixels: uint8 [N, 3, H, W], or [0, 3, H, W] where they are not kept.
+        hashes: uint8 [N, 32], of the images before they were resized; [0, 32] where they are not kept.
     """
 
     keys: Tensor
     sums: Tensor
     pixels: Tensor
+    hashes: Tensor
 
     def covers(self, keys: Tensor, in_memory: bool) -> bool:
         """True where these are the images, in this order."""
@@ -58,6 +58,7 @@ class Listing:
         keys: int64 [N], what each is known by.
         train, test: int64, which images belong to a split.
         subject: what the index is about: the real path.
+        found: where it lies, and what there is left out.
     """
 
     name: str
@@ -67,24 +68,7 @@ class Listing:
     train: Tensor
     test: Tensor
     subject: str
-
-
-class Decoded(NamedTuple):
-    """n images after decoding, k of which can be read. Numpy arrays, as in `stack`.
-
-    Args:
-        pixels: uint8 [k, 3, H, W], or [0, 3, H, W] where they are not kept.
-        readable: bool [n].
-        sums: int64 [k, 6], as in `Index`.
-        errors: the n - k others.
-        remarks: on images that can be read.
-    """
-
-    pixels: np.ndarray
-    readable: np.ndarray
-    sums: np.ndarray
-    errors: list[Unreadable]
-    remarks: list[str]
+    found: Found | None = None
 
 
 def indexed_dataset(listing: Listing, progress: ProgressCallback | None = None) -> Dataset:
@@ -103,16 +87,17 @@ def indexed_dataset(listing: Listing, progress: ProgressCallback | None = None) 
     path = arrays_path(f"{STAMP}/{size}/{listing.subject}")
     index = look_through(whole, torch.from_numpy(listing.keys), path, in_memory, progress)
     mean, std = statistics(index.sums[listing.train], size)
-    images: AnySplit = Split(index.pixels, whole.labels) if in_memory else replace(whole, sums=index.sums)
+    images: AnySplit = Split(index.pixels, whole.labels, index.hashes) if in_memory else replace(whole, sums=index.sums)
     train, test = part_of(images, listing.train), part_of(images, listing.test)
-    return Dataset(listing.name, listing.classes, train, test, mean, std)
+    return Dataset(listing.name, listing.classes, train, test, mean, std, found=listing.found)
 
 
 def part_of(whole: AnySplit, indices: Tensor) -> AnySplit:
     """The split at `indices`; a run of neighbours in memory is not copied."""
     first, last = int(indices[0]), int(indices[-1]) + 1
     if isinstance(whole, Split) and last - first == len(indices):
-        return Split(whole.images[first:last], whole.labels[first:last])
+        hashes = None if whole.hashes is None else whole.hashes[first:last]
+        return Split(whole.images[first:last], whole.labels[first:last], hashes)
     return whole.subset(indices)
 
 
@@ -146,8 +131,9 @@ def look_through(
     return index
 
 
-def parts_of(index: Index) -> tuple[Tensor, Tensor, Tensor]:
-    return index.keys, index.sums, index.pixels
+def parts_of(index: Index) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The tensors in the order of `SHAPES`."""
+    return index.keys, index.sums, index.pixels, index.hashes
 
 
 def read_index(path: Path, size: int) -> Index | None:
@@ -157,6 +143,8 @@ def read_index(path: Path, size: int) -> Index | None:
         return None
     index = Index(**arrays)
     count, area = len(index.keys), size**2
+    if index.hashes.shape != (len(index.pixels), LENGTH):
+        return None
     first, second = index.sums.split(3, dim=1) if index.sums.shape == (count, 6) else (None, None)
     if first is None or second is None or index.pixels.shape not in ((count, 3, size, size), (0, 3, size, size)):
         return None
@@ -172,6 +160,7 @@ def complete(
     size, count = whole.image_size, len(whole)
     sums = torch.zeros(count, 6, dtype=torch.int64)
     pixels = torch.empty(count if in_memory else 0, 3, size, size, dtype=torch.uint8)
+    hashes = torch.empty(len(pixels), LENGTH, dtype=torch.uint8)
     readable = torch.zeros(count, dtype=torch.bool)
     if known and len(known.keys) and (not in_memory or len(known.pixels)):
         order = known.keys.argsort()
@@ -181,6 +170,7 @@ def complete(
         sums[readable] = known.sums[source[readable]]
         if in_memory:
             pixels[readable] = known.pixels[source[readable]]
+            hashes[readable] = known.hashes[source[readable]]
 
     errors: list[Unreadable] = []
     remarks = Remarks()
@@ -191,53 +181,11 @@ def complete(
         sums[good] = torch.from_numpy(found.sums)
         if in_memory and len(good):
             pixels[good] = torch.from_numpy(found.pixels)
+            hashes[good] = torch.from_numpy(found.hashes)
         errors += found.errors
         remarks.pass_on(found.remarks)
     remarks.end()
-    return Index(keys, sums, pixels), readable, errors
-
-
-def decode_all(
-    whole: StreamedSplit, indices: Tensor, keep: bool, progress: ProgressCallback | None
-) -> Iterator[tuple[Tensor, Decoded]]:
-    """The images at `indices`, a piece at a time: int64 [n], and these images; pixels only where they are to be kept."""
-    pieces, done = indices.split(PIECE), 0
-    workers = cores() if len(indices) > 8 * PIECE else 0
-    decoded = whole.decode(pieces, workers, functools.partial(sum_up, keep=keep)) if len(indices) else ()
-    for index, found in zip(pieces, decoded, strict=False):
-        done += len(index)
-        if progress:
-            progress(done, len(indices))
-        yield index, found
-
-
-def sum_up(items: list[Readable | Unreadable], keep: bool) -> Decoded:
-    """Images stacked, with their sums; in a worker, so that those which are not kept need not come through its pipe."""
-    images, readable, errors = stack(items)
-    first = images.sum((2, 3), dtype=np.int64)
-    second = np.square(images, dtype=np.uint32).sum((2, 3), dtype=np.int64)
-    sums = np.concatenate([first, second], axis=1)
-    remarks = [remark for item in items if isinstance(item, Readable) for remark in item.remarks]
-    return Decoded(images if keep else images[:0], readable, sums, errors, remarks)
-
-
-class Remarks:
-    """Remarks on images as warnings: the first few, then only how many more there are."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def pass_on(self, remarks: list[str]) -> None:
-        for remark in remarks[: max(NAMED - self.count, 0)]:
-            warnings.warn(remark, stacklevel=2)
-        self.count += len(remarks)
-
-    def end(self) -> None:
-        if self.count > NAMED:
-            warnings.warn(
-                f"images: {self.count - NAMED:,} more such remarks; `cifarnet predict --recursive` says them all",
-                stacklevel=2,
-            )
+    return Index(keys, sums, pixels, hashes), readable, errors
 
 
 def names(items: list[str]) -> str:

@@ -10,10 +10,11 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from cifarnet.core.errors import Failed, printable
+from cifarnet.data.images.formats import FORMATS, MARK, format_of, formats_of
+from cifarnet.data.images.jpeg2000 import check_end
 from cifarnet.data.images.lean import lean_copies
 from cifarnet.data.images.sixteen import clear_where_equal, is_16_bit, range_remark, transparent_colour
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000
 LARGE = 1 << 24  # pixels above which a picture is made smaller in pieces, before all of it is RGB
 ENOUGH = 3  # of its sides, how many times the wanted size are enough then
@@ -22,13 +23,9 @@ ENOUGH = 3  # of its sides, how many times the wanted size are enough then
 # a thousand to one). Below are bytes a pixel, as Pillow takes them at the most until the picture is small.
 FREE, JUSTIFIED = 256 << 20, 1024
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "LA": 4}
-FORMAT_BYTES = {"WEBP": 16, "JPEG": 6, "MPO": 6}
+FORMAT_BYTES = {"WEBP": 16, "JPEG": 6, "MPO": 6, "AVIF": 16, "JPEG2000": 24}
 REREAD = 1 << 28  # bytes of a file up to which it is tried again without its notes
 
-SIGNATURES = {
-    b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP", b"BM": "BMP", b"GIF8": "GIF",
-    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
-}  # fmt: skip
 # How Pillow says that it lacks a kind, which may be a sound one; and what TIFFs it lists but mostly cannot unpack.
 LACKING = (
     "unsupported", "not yet supported", "unknown pixel mode", "unknown data organization", "cannot handle",
@@ -76,7 +73,7 @@ def load_first(name: str, file: BinaryIO, weight: int, size: int) -> tuple[Image
     if all(announced := webp_size(file.read(30)) or (0, 0)):  # Pillow makes room for it as soon as it opens the file
         check_size(name, announced, FORMAT_BYTES["WEBP"], weight)
     try:
-        image = Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=formats_of(name))
     except Image.DecompressionBombError as error:
         raise ImageError(name, f"has more than {MAX_PIXELS:,} pixels", "make it smaller") from error
     except UnidentifiedImageError as error:
@@ -89,6 +86,8 @@ def load_first(name: str, file: BinaryIO, weight: int, size: int) -> tuple[Image
             image.seek(0)
         if image.width * image.height > LARGE:
             image.draft(None, (ENOUGH * size, ENOUGH * size))
+        if image.format == "JPEG2000":
+            check_end(file)
         deep, clear = is_16_bit(image), transparent_colour(image)
         load(image)
         if clear is not None:
@@ -154,7 +153,7 @@ def webp_size(start: bytes) -> tuple[int, int] | None:
 def unidentified(name: str, file: BinaryIO) -> ImageError:
     """Why Pillow knows no format for a file: only the reader of the format that it bears the mark of says so."""
     kind = signature(file)
-    if kind is not None:
+    if kind in FORMATS:
         try:
             file.seek(0)
             Image.OPEN[kind][0](file, "")
@@ -178,8 +177,7 @@ def unreadable(name: str, kind: str | None, error: Exception) -> Unreadable:
 def signature(file: BinaryIO) -> str | None:
     """The format whose mark the file begins with."""
     file.seek(0)
-    start = file.read(4)
-    return next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None)
+    return format_of(file.read(MARK))
 
 
 def check_tiles(image: Image.Image) -> None:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cifarnet.data.hashing import hash_picture
 from cifarnet.data.images.open import ENOUGH, LARGE, ImageError
 from cifarnet.data.images.sixteen import extremes, grey_of, grey_table
 
@@ -31,20 +32,30 @@ UPRIGHT = {
 
 @dataclass(frozen=True, eq=False)
 class Square:
-    """pixels: uint8 [3, size, size]; remarks: fit for the user; blank: nothing of it shows on the background."""
+    """A picture made ready.
+
+    Args:
+        pixels: uint8 [3, size, size].
+        remarks: fit for the user.
+        blank: nothing of it shows on the background.
+        hash: 32 bytes, that of the upright picture before it was resized (`hash_picture`), and of `pixels` where it was
+            too large ever to be whole; empty where none was asked for.
+    """
 
     pixels: Tensor
     remarks: list[str]
-    blank: bool
+    blank: bool = False
+    hash: bytes = b""
 
 
-def square_of(name: str, image: Image.Image, size: int, crop: bool = False) -> Square:
+def square_of(name: str, image: Image.Image, size: int, crop: bool = False, hashed: bool = False) -> Square:
     """The present frame of a picture, turned upright as its EXIF block says.
 
     Args:
         name: what it is called in a remark.
         size: height and width of the result, resized with antialiasing (bilinear).
         crop: take the largest centred square; else all of it is squeezed.
+        hashed: hash it too.
 
     Raises:
         ImageError: pixels that cannot be made RGB.
@@ -56,16 +67,32 @@ def square_of(name: str, image: Image.Image, size: int, crop: bool = False) -> S
     except Exception:
         turn, remarks = None, [f"{name}: its EXIF block cannot be read, so it is not turned"]
     converter = Converter(name, image)
-    small = resized(image, converter, size, crop)
+    whole = converter(image) if max(image.width, size) * max(image.height, size) <= LARGE else None
+    small = resized(image, whole, converter, size, crop)
     if turn is not None:
         small = small.transpose(turn)
-    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+    pixels = planes(small)
+    found = b""
+    if hashed and (whole is None or whole.size == small.size or is_reduced(image)):
+        found = hash_picture(pixels)
+    elif hashed and whole is not None:
+        found = hash_picture(planes(whole if turn is None else whole.transpose(turn)))
     blank = converter.found_clear and int(pixels.min()) >= FAINT
     if blank:
         remarks.append(
             f"{name}: nothing in it is visible: its transparent parts are laid on white, and then all is white"
         )
-    return Square(pixels, remarks, blank)
+    return Square(torch.from_numpy(pixels), remarks, blank, found)
+
+
+def planes(image: Image.Image) -> np.ndarray:
+    """The pixels of an RGB picture, uint8 [3, H, W]."""
+    return np.array(np.asarray(image).transpose(2, 0, 1), order="C")
+
+
+def is_reduced(image: Image.Image) -> bool:
+    """Was this a large JPEG, of which fewer pixels were decoded than it has?"""
+    return getattr(image, "decoderconfig", ())[:1] not in ((), (1,))
 
 
 class Converter:
@@ -101,8 +128,11 @@ class Converter:
         return Image.alpha_composite(Image.new("RGBA", part.size, (*BACKGROUND, 255)), part).convert("RGB")
 
 
-def resized(image: Image.Image, converter: Converter, size: int, crop: bool) -> Image.Image:
+def resized(image: Image.Image, whole: Image.Image | None, converter: Converter, size: int, crop: bool) -> Image.Image:
     """An image as RGB of `size` x `size` pixels: the largest centred square of it, or all of it squeezed.
+
+    Args:
+        whole: all of it as RGB; None where it is too large for that.
 
     Of a large one only pieces are ever RGB: first their means over whole numbers of pixels are taken, as
     Pillow's `reducing_gap` does.
@@ -113,11 +143,8 @@ def resized(image: Image.Image, converter: Converter, size: int, crop: bool) -> 
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = left, top, left + side, top + side
-    if max(width, size) * max(height, size) <= LARGE:
-        image = converter(image)
-        if (width, height) == (size, size):
-            return image
-        return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    if whole is not None:
+        return whole if whole.size == (size, size) else whole.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
     left, top, right, bottom = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
     across, down = (int((end - start) / size / ENOUGH) or 1 for start, end in ((left, right), (top, bottom)))

@@ -15,15 +15,17 @@ from torch.utils.data import Dataset as TorchDataset
 from cifarnet.core.errors import Failed
 from cifarnet.core.signals import ignore_signals
 from cifarnet.data.images.decode import ImageError, printable
+from cifarnet.data.images.square import Square
 
 Unreadable = tuple[str, str]  # (name of an image, why it cannot be read)
 
 
 class Readable(NamedTuple):
-    """An image, uint8 [3, H, W], and remarks on it, fit for the user."""
+    """An image, uint8 [3, H, W], remarks on it, fit for the user, and its hash, where one was asked for."""
 
     pixels: np.ndarray
     remarks: list[str]
+    hash: bytes
 
 
 class Source(Protocol):
@@ -31,8 +33,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
-        """Image `index` as uint8 [3, size, size], and remarks; raises ImageError."""
+    def read(self, index: int, size: int, hashed: bool = False) -> Square:
+        """Image `index`, its hash too where `hashed`; raises ImageError."""
         ...
 
     def take(self, indices: np.ndarray) -> "Source":
@@ -80,11 +82,15 @@ class StreamedSplit:
             yield torch.from_numpy(images)
 
     def decode(
-        self, indices: Iterable[Tensor], workers: int, collate: Callable[[list[Any]], Any] | None = None
+        self,
+        indices: Iterable[Tensor],
+        workers: int,
+        collate: Callable[[list[Any]], Any] | None = None,
+        hashed: bool = False,
     ) -> Iterator[Any]:
         """The result of `collate` (by default `stack`), run in the worker, for each tensor of indices."""
         loader = DataLoader(
-            Decoder(self.source, self.image_size),
+            Decoder(self.source, self.image_size, hashed),
             batch_sampler=map(Tensor.tolist, indices),  # type: ignore[arg-type]  # lazily: an epoch of Python integers is large
             collate_fn=collate or stack,
             num_workers=workers,
@@ -100,13 +106,13 @@ class StreamedSplit:
 class Decoder(TorchDataset):
     """Runs in a worker: an image, or (name, why) as a value, since an exception would lose its type."""
 
-    def __init__(self, source: Source, image_size: int) -> None:
-        self.source, self.image_size = source, image_size
+    def __init__(self, source: Source, image_size: int, hashed: bool) -> None:
+        self.source, self.image_size, self.hashed = source, image_size, hashed
 
     def __getitem__(self, index: int) -> Readable | Unreadable:
         try:
-            pixels, remarks = self.source.read(index, self.image_size)
-            return Readable(pixels.numpy(), remarks)
+            found = self.source.read(index, self.image_size, self.hashed)
+            return Readable(found.pixels.numpy(), found.remarks, found.hash)
         except ImageError as error:
             return error.what, error.why
 

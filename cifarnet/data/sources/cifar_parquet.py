@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.plain_file import open_plain
 from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arrays
-from cifarnet.data.images.decode import read_image_bytes
+from cifarnet.data.images.decode import read_square_bytes
 from cifarnet.data.images.open import ImageError
+from cifarnet.data.images.square import Square
 from cifarnet.data.images.streamed import StreamedSplit, cores
 from cifarnet.data.sources.cifar_layouts import PARQUET, Records, Source, files_of
 from cifarnet.data.sources.cifar_sets import PIXELS, Cifar
@@ -139,13 +139,13 @@ class Rows:
     def __len__(self) -> int:
         return len(self.images)
 
-    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
+    def read(self, index: int, size: int, hashed: bool = False) -> Square:
         """The image of a row. Raises ImageError: it is no PNG of 32x32 pixels, or damaged."""
         name, row = f"row {index} of {self.path}", self.images[index].as_py()
         width, height = (int.from_bytes(row[at : at + 4], "big") for at in (16, 20))
         if not row.startswith(PNG) or (width, height) != (SIDE, SIDE):
             raise ImageError(name, f"is no PNG of {SIDE}x{SIDE} pixels")
-        return read_image_bytes(name, row, size)
+        return read_square_bytes(name, row, size, hashed=hashed)
 
     def take(self, indices: np.ndarray) -> "Rows":
         return Rows(self.path, self.images.take(indices))

@@ -1,26 +1,38 @@
-"""Image folders, `train/<class>/*` and `test/<class>/*`: in memory where they fit, else streamed from the disk."""
+"""Image folders, `train/<class>/*` and `test/<class>/*` or `<class>/*`: in memory where they fit, else streamed from the disk."""
 
 import hashlib
 import os
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.plain_file import open_plain
 from cifarnet.data.dataset import Dataset
-from cifarnet.data.images.decode import is_image_name, printable, read_image
+from cifarnet.data.found import Found
+from cifarnet.data.images.decode import Square, printable, read_square
+from cifarnet.data.images.formats import MARK, format_of, is_image_name
 from cifarnet.data.images.index import Listing, indexed_dataset, names
 from cifarnet.data.images.streamed import StreamedSplit, hash_arrays
 from cifarnet.data.request import Request
+from cifarnet.data.sources.layouts import TEST, TRAIN, VAL, find_root, look, split_folders
+from cifarnet.data.sources.left_out import LeftOut
+from cifarnet.data.sources.splits import stratified
+from cifarnet.data.sources.wrong_folder import SHAPE, refuse_shape
 
 
 def load_folder(request: Request) -> Dataset:
     """An image folder; classes are the subfolders of `train`, in the order of their names.
 
-    Images may have any size and any format that `read_image` takes; each is squeezed into a square of the image size.
+    The parts have any of the usual names; where no test part is there, one is made (`stratified`). All images in and
+    below a class's folder are its images, in the order in which torchvision's ImageFolder takes them; hidden ones and
+    links to folders are left out.
+
+    Images may have any size and any format that `read_square` takes; each is squeezed into a square of the image size.
     The first start decodes all of them, for the training set's mean and standard deviation and to find unreadable
     ones, and leaves an index in the user's cache (index.py). Each start lists the folder anew. An image that was added,
     removed, renamed, or changed in its size or its time of change is noticed, and it alone is decoded. Not noticed is
@@ -29,19 +41,58 @@ def load_folder(request: Request) -> Dataset:
     Raises:
         Refused: no classes, a class without images, or images that cannot be read, by name.
     """
-    root = request.data_dir
-    if root is None:
+    if request.data_dir is None:
         raise Refused("data_dir", "an image folder needs it", "name the folder that holds train/ and test/")
-    classes = list_classes(root / "train")
-    if unknown := set(list_classes(root / "test")) ^ set(classes):
+    root, trained, tested = find_parts(request.data_dir)
+    classes = list_classes(trained)
+    if tested and (unknown := set(list_classes(tested)) ^ set(classes)):
         raise Refused(printable(root), f"the classes of train and test differ: {names(sorted(unknown))}")
-    folders = [root / part / name for part in ("train", "test") for name in classes]
-    files, keys = list_files(root, folders)
-    whole = StreamedSplit(files, torch.from_numpy(files.folder_of % len(classes)).long(), request.image_size)
-    trained = int((files.folder_of < len(classes)).sum())
-    train, test = torch.arange(len(files)).tensor_split([trained])
-    listing = Listing("folder", tuple(map(printable, classes)), whole, keys, train, test, os.path.realpath(root))
+    left = LeftOut()
+    parts = [trained, tested] if tested else [trained]
+    files, keys, labels, starts = list_files(root, [(part, classes) for part in parts], left)
+    what = printable(root)
+    left.say(what)
+    if tested:
+        train, test = torch.arange(len(files)).tensor_split([starts[1]])
+    else:
+        train, test = stratified(what, labels, relative_names(files, trained))
+    whole = StreamedSplit(files, torch.from_numpy(labels), request.image_size)
+    found = Found("image folder", root, left_out=left.as_pairs())
+    listing = Listing("folder", tuple(map(printable, classes)), whole, keys, train, test, os.path.realpath(root), found)
     return indexed_dataset(listing, request.progress)
+
+
+def find_parts(given: Path) -> tuple[Path, Path, Path | None]:
+    """The folder that holds the parts, the one of training, and that of testing, None where there is none.
+
+    Raises:
+        Refused: it cannot be read, or holds nothing of this kind.
+    """
+    try:
+        root = find_root(given)
+        parts = split_folders(root)
+    except OSError as error:
+        raise refuse_shape(given, error) from error
+    if root != given:
+        warnings.warn(
+            f"{printable(given)}: the images are taken from {printable(root.relative_to(given))}/ in it", stacklevel=2
+        )
+    for found in parts.values():
+        if len(found) > 1:
+            raise Refused(printable(root), f"the folders {names(found)} have the same meaning", "leave one of them")
+    trained, *others = (parts.get(role, [None])[0] for role in (TRAIN, TEST, VAL))
+    tested = others[0] or others[1]
+    if trained is None and tested is None:
+        if len(look(root).folders) < 2:
+            raise refuse_shape(root)
+        return root, root, None
+    if trained is None:
+        raise Refused(printable(root), f"there is the folder {tested} and none for training", SHAPE)
+    beside = sorted(set(look(root).folders) - {trained, tested})
+    if beside:
+        used = f"{trained} and {tested}" if tested else trained
+        warnings.warn(f"{printable(root)}: left out: the folders {names(beside)} (the set is {used})", stacklevel=2)
+    return root, root / trained, root / tested if tested else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +114,13 @@ class Files:
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
-        """Image `index` as uint8 [3, size, size], and remarks; raises ImageError."""
-        return read_image(os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index])), size)
+    def path(self, index: int) -> str:
+        """The file of image `index`."""
+        return os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index]))
+
+    def read(self, index: int, size: int, hashed: bool = False) -> Square:
+        """Image `index`, its hash too where `hashed`; raises ImageError."""
+        return read_square(self.path(index), size, hashed=hashed)
 
     def take(self, indices: np.ndarray) -> "Files":
         """The files at `indices`."""
@@ -79,60 +134,116 @@ class Files:
 def list_classes(folder: Path) -> list[str]:
     """Names of the class folders, sorted; hidden ones are left out."""
     try:
-        found = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+        found = list(look(folder).folders)
     except OSError as error:
-        raise Refused(
-            printable(folder),
-            f"cannot be read ({error.strerror})",
-            "an image folder holds train/<class>/* and test/<class>/*",
-        ) from error
+        raise refuse_shape(folder, error) from error
     if len(found) < 2:
-        raise Refused(printable(folder), f"{len(found) or 'no'} class folder in it", "put each class in its own folder")
+        raise refuse_shape(folder)
     return found
 
 
-def list_files(root: Path, folders: list[Path]) -> tuple[Files, np.ndarray]:
-    """The image files of each folder in the order of their names, and their keys; what has no image's suffix is left out.
+def list_files(
+    root: Path, parts: list[tuple[Path, list[str]]], left: LeftOut
+) -> tuple[Files, np.ndarray, np.ndarray, list[int]]:
+    """The image files of each part, class by class.
+
+    Args:
+        root: what keys count from.
+        parts: folders, each with its class folders.
+        left: counts what is no image.
+
+    Returns:
+        the files; int64 [N] keys; int64 [N] labels; where each part starts.
 
     Raises:
-        Refused: a folder holds no image or cannot be read.
+        Refused: a class holds no image, or a folder cannot be read.
     """
-    inside, keys, sizes, empty = [], [], [], []
-    for folder in folders:
-        found = list_folder(folder, os.fsencode(folder.relative_to(root)))
-        inside.append(np.array([name for name, _, _ in found], dtype=bytes))
-        keys.append(np.frombuffer(b"".join(key for _, key, _ in found), dtype=np.int64))
-        sizes.append(np.array([size for _, _, size in found], dtype=np.int64))
-        if not found:
-            empty.append(folder)
-    if empty:
-        where, classes = empty[0].parent, names([folder.name for folder in empty if folder.parent == empty[0].parent])
-        raise Refused(printable(where), f"no images in the class {classes}", "remove the folder or fill it")
-    folder_of = np.repeat(np.arange(len(folders), dtype=np.int32), [len(part) for part in inside])
-    files = Files(tuple(map(str, folders)), folder_of, np.concatenate(inside), np.concatenate(sizes))
-    return files, np.concatenate(keys)
+    folders, inside, keys, sizes, labels, starts, total = [], [], [], [], [], [], 0
+    for part, classes in parts:
+        starts.append(total)
+        empty, before = [], left.total()
+        for label, name in enumerate(classes):
+            count = 0
+            for folder, found in sorted(walk(root, part / name, left)):
+                folders.append(folder)
+                inside.append(np.array([file for file, _, _ in found], dtype=bytes))
+                keys.append(b"".join(key for _, key, _ in found))
+                sizes.append(np.array([size for _, _, size in found], dtype=np.int64))
+                count += len(found)
+            labels.append(np.full(count, label, dtype=np.int64))
+            total += count
+            if not count:
+                empty.append(name)
+        if empty:
+            seen = f" (left out: {left.in_words()})" if left.total() > before else ""
+            why = f"no images in the class {names(empty)}{seen}"
+            raise Refused(printable(part), why, "remove the folder or fill it")
+    folder_of = np.repeat(np.arange(len(folders), dtype=np.int32), [len(found) for found in inside])
+    files = Files(tuple(folders), folder_of, np.concatenate(inside), np.concatenate(sizes))
+    return files, np.frombuffer(bytearray().join(keys), dtype=np.int64), np.concatenate(labels), starts
 
 
-def list_folder(folder: Path, place: bytes) -> list[tuple[bytes, bytes, int]]:
-    """Name, key (8 bytes) and size of each image file, sorted. The key hashes `place`, name, size and time of change."""
-    found = []
+Entry = tuple[bytes, bytes, int]  # name, key (8 bytes) and size of an image file
+
+
+def walk(root: Path, folder: Path, left: LeftOut) -> Iterator[tuple[str, list[Entry]]]:
+    """The image files in a folder and in those below it, a folder at a time; links to folders are not followed."""
+    waiting = [str(folder)]
+    while waiting:
+        place = waiting.pop()
+        found, inside = list_folder(place, os.fsencode(os.path.relpath(place, root)), left)
+        waiting += inside
+        if found:
+            yield place, found
+
+
+def list_folder(folder: str, place: bytes, left: LeftOut) -> tuple[list[Entry], list[str]]:
+    """The image files in a folder, sorted, and its subfolders; `place` goes into their keys."""
+    found, inside = [], []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if is_image_name(entry.name):
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    inside.append(entry.path)
+                elif entry.is_symlink() and entry.is_dir():
+                    left["links to folders", ""] += 1
+                elif is_image_name(entry.name) or is_bare_image(entry):
                     name = os.fsencode(entry.name)
                     size, stamp = stamp_of(entry)
-                    text = b"%b/%b\0%b" % (place, name, stamp)
-                    found.append((name, hashlib.blake2b(text, digest_size=8).digest(), size))
+                    found.append((name, key_of(place, name, stamp), size))
+                else:
+                    left.add_file(entry.name)
     except OSError as error:
         raise Refused(printable(folder), f"cannot be read ({error.strerror})", "check its permissions") from error
-    return sorted(found)
+    return sorted(found), inside
 
 
-def stamp_of(entry: os.DirEntry[str]) -> tuple[int, bytes]:
-    """Size, and size with time of change in nanoseconds; of a link those of the file it leads to."""
+def is_bare_image(entry: os.DirEntry[str]) -> bool:
+    """Is this a file without a suffix that begins as an image does?"""
+    if "." in entry.name or not entry.is_file():
+        return False
     try:
-        status = entry.stat()
-    except FileNotFoundError:  # a link into nothing: `read_image` names it
+        with open_plain(entry.path) as file:
+            return format_of(file.read(MARK)) is not None
+    except OSError:
+        return False
+
+
+def stamp_of(entry: os.DirEntry[str] | str) -> tuple[int, bytes]:
+    """Size, and size with time of change in nanoseconds; of a link those of the file it leads to. -1 where there is no file."""
+    try:
+        status = os.stat(entry) if isinstance(entry, str) else entry.stat()
+    except FileNotFoundError:  # a link into nothing: `read_square` names it
         return -1, b"missing"
     return status.st_size, b"%d %d" % (status.st_size, status.st_mtime_ns)
+
+
+def key_of(place: bytes, name: bytes, stamp: bytes) -> bytes:
+    """8 bytes that a file is known by: its folder, its name, and its size and time of change."""
+    return hashlib.blake2b(b"%b/%b\0%b" % (place, name, stamp), digest_size=8).digest()
+
+
+def relative_names(files: Files, part: Path) -> Iterator[bytes]:
+    """`cat/1.png` of each file below `part`: the same wherever the folder is."""
+    places = [os.fsencode(os.path.relpath(folder, part)) for folder in files.folders]
+    return (places[folder] + b"/" + name for folder, name in zip(files.folder_of, files.names.tolist(), strict=True))

@@ -15,15 +15,19 @@ import torch
 from cifarnet.core.errors import Refused
 from cifarnet.core.plain_file import open_plain
 from cifarnet.data.images.cache import arrays_path, read_arrays, write_arrays
-from cifarnet.data.images.decode import SUFFIXES, printable, why_unreadable
+from cifarnet.data.images.decode import printable, why_unreadable
+from cifarnet.data.images.formats import SUFFIXES
 from cifarnet.data.request import ProgressCallback
+from cifarnet.data.sources.left_out import LeftOut
+from cifarnet.data.sources.tar_labels import MAX_CLASSES, count_words, parse_label
 
 MAX_IMAGE = 256 << 20  # bytes of an image file
 MAX_LABEL = 1 << 20  # bytes of a .cls or .json, and of a header that tarfile reads whole
 NAME_WIDTH = 100  # bytes of a member's name that are kept
-MAX_CLASSES = 10**9
 IMAGES = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 SHAPES = {"offsets": (torch.int64, 1), "sizes": (torch.int64, 1), "labels": (torch.int64, 1), "names": (torch.uint8, 2)}
+SHAPES |= {"notes": (torch.uint8, 1)}
+DOTTED = "a key ends at the first dot of its name, so a name with more dots is another suffix of it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +38,10 @@ class Shard:
         path: the file.
         stamp: its size and time of change when it was listed.
         offsets, sizes: int64 [n], bytes, where each image's file lies.
-        labels: int64 [n].
+        labels: int64 [n]: class numbers, or -1 - k for the class named `words[k]`.
         names: bytes of a fixed width [n], the images' names, cut where they are long.
+        words: names of classes, where labels are text.
+        left: the members that belong to no sample.
     """
 
     path: Path
@@ -44,6 +50,8 @@ class Shard:
     sizes: np.ndarray
     labels: np.ndarray
     names: np.ndarray
+    words: tuple[str, ...] = ()
+    left: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass
@@ -52,7 +60,7 @@ class Sample:
 
     key: str
     image: tuple[str, int, int] | None = None
-    label: int | None = None
+    label: int | str | None = None
     suffixes: set[str] = field(default_factory=set)
 
 
@@ -88,16 +96,18 @@ def read_shard(path: Path, count: int = 1, number: int = 0, progress: ProgressCa
         else:
             arrays = {name: tensor.numpy() for name, tensor in known.items()}
     arrays["names"] = np.ascontiguousarray(arrays["names"]).view(f"S{NAME_WIDTH}").reshape(-1)
-    return Shard(path, stamp, **arrays)
+    words, left = json.loads(bytes(arrays.pop("notes")))
+    return Shard(path, stamp, **arrays, words=tuple(words), left=LeftOut({tuple(kind): n for *kind, n in left}))
 
 
 def fits(arrays: dict[str, Any], size: int) -> bool:
     """Could arrays from the cache be those of a file of `size` bytes?"""
-    offsets, sizes, labels, called = (arrays[name] for name in SHAPES)
+    offsets, sizes, labels, called, notes = (arrays[name] for name in SHAPES)
     if called.shape != (len(offsets), NAME_WIDTH) or not len(offsets) == len(sizes) == len(labels) > 0:
         return False
     inside = (offsets >= 0) & (offsets <= size) & (sizes >= 0) & (sizes <= MAX_IMAGE) & (offsets + sizes <= size)
-    return bool((inside & (labels >= 0) & (labels < MAX_CLASSES)).all())
+    words = count_words(bytes(notes))
+    return words is not None and bool((inside & (labels >= -words) & (labels < MAX_CLASSES)).all())
 
 
 class Bounded:
@@ -114,32 +124,43 @@ class Bounded:
 
 
 def list_samples(path: Path, stream: Any, size: int) -> dict[str, np.ndarray]:
-    """Offsets, sizes, labels and names (uint8 [n, NAME_WIDTH]) of the images in an open tar file."""
+    """Offsets, sizes, labels, names (uint8 [n, NAME_WIDTH]) and notes (words, left out) of the images in an open tar file."""
     from webdataset.tariterators import base_plus_ext  # what is a key and what a suffix: the package's rule
 
     samples: list[Sample] = []
-    for member in members(path, stream, size):
+    left = LeftOut()
+    for member in members(path, stream, size, left):
         key, suffix = base_plus_ext(member.name)
-        if key is None or "__" in (key[:2], key[-2:]):  # the package's own notes, as __info__.json
+        if key is None:
+            left.add_file(os.path.basename(member.name))
+            continue
+        if "__" in (key[:2], key[-2:]):  # the package's own notes, as __info__.json
             continue
         if not samples or samples[-1].key != key:
-            check_sample(path, samples)
+            check_sample(path, samples, left)
             samples.append(Sample(key))
-        take_member(path, stream.fileno(), samples[-1], suffix.lower(), member)
-    check_sample(path, samples)
+        take_member(path, stream.fileno(), samples[-1], suffix.lower(), member, left)
+    check_sample(path, samples, left)
     found = [(s.image, s.label) for s in samples if s.image is not None and s.label is not None]
     if not found:
-        raise Refused(printable(path), "no samples in it", "a sample is an image and its label: 0001.jpg and 0001.cls")
+        seen = f" (left out: {left.in_words()})" if left else ""
+        dotted = f"; {DOTTED}" if any(kind.count(".") > 1 for _, kind in left) else ""
+        fix = f"a sample is an image and its label: 0001.jpg and 0001.cls{dotted}"
+        raise Refused(printable(path), f"no samples in it{seen}", fix)
     called = np.array([os.fsencode(image[0])[-NAME_WIDTH:] for image, _ in found], dtype=f"S{NAME_WIDTH}")
+    words = sorted({label for _, label in found if isinstance(label, str)})
+    number = {word: -1 - place for place, word in enumerate(words)}
+    notes = json.dumps([words, [(*kind, count) for kind, count in left.items()]]).encode()
     return {
         "offsets": np.array([image[1] for image, _ in found], dtype=np.int64),
         "sizes": np.array([image[2] for image, _ in found], dtype=np.int64),
-        "labels": np.array([label for _, label in found], dtype=np.int64),
+        "labels": np.array([number[label] if isinstance(label, str) else label for _, label in found], dtype=np.int64),
         "names": called.view(np.uint8).reshape(len(found), NAME_WIDTH),
+        "notes": np.frombuffer(notes, np.uint8),
     }
 
 
-def members(path: Path, stream: Any, size: int) -> Iterator[tarfile.TarInfo]:
+def members(path: Path, stream: Any, size: int, left: LeftOut) -> Iterator[tarfile.TarInfo]:
     """The plain files in a tar, each within it; a tar that does not reach its end mark is refused."""
     fix = "write the shard again"
     if path.suffix.lower() in (".gz", ".tgz", ".bz2", ".xz", ".zst"):
@@ -154,6 +175,8 @@ def members(path: Path, stream: Any, size: int) -> Iterator[tarfile.TarInfo]:
                     raise Refused(printable(path), "is cut short", fix)
                 if member.isreg() and not member.issparse():
                     yield member
+                elif not member.isdir():
+                    left["links and other things that are no plain files", ""] += 1
             end = tar.offset
     except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
         raise Refused(printable(path), f"is not a tar file, or is damaged ({printable(str(error))})", fix) from error
@@ -161,42 +184,41 @@ def members(path: Path, stream: Any, size: int) -> Iterator[tarfile.TarInfo]:
         raise Refused(printable(path), f"is damaged or cut short at byte {end:,}", fix)
 
 
-def take_member(path: Path, file: int, sample: Sample, suffix: str, member: tarfile.TarInfo) -> None:
+def take_member(path: Path, file: int, sample: Sample, suffix: str, member: tarfile.TarInfo, left: LeftOut) -> None:
     """Notes what a member says of its sample; a `.cls` goes before a `.json`."""
     name = printable(os.path.join(path, member.name))
     if suffix in sample.suffixes:
-        raise Refused(name, "stands twice in its sample", "write the shard again")
+        raise Refused(name, "stands twice in its sample", f"write the shard again ({DOTTED})")
     sample.suffixes.add(suffix)
     if suffix in IMAGES and sample.image is None:
         if member.size > MAX_IMAGE:
             raise Refused(name, f"has {member.size:,} bytes, more than {MAX_IMAGE:,}", "make it smaller")
         sample.image = member.name, member.offset_data, member.size
+    elif suffix in IMAGES:
+        left["second images of their sample", ""] += 1
     elif suffix == "cls" or (suffix == "json" and "cls" not in sample.suffixes):
         if member.size > MAX_LABEL:
             raise Refused(name, f"has {member.size:,} bytes, too many for a label", "write the class number alone")
         label = parse_label(os.pread(file, member.size, member.offset_data), suffix)
         if label is None and suffix == "cls":
-            raise Refused(name, "is no class number", "write digits: 0 for the first class")
+            raise Refused(
+                name, "is no class number and no class name", "write digits, 0 for the first class, or a name"
+            )
         sample.label = label
+    elif suffix != "json":
+        left["no images and no labels", f".{printable(suffix)[:20]}"] += 1
 
 
-def parse_label(data: bytes, suffix: str) -> int | None:
-    """The class number in a `.cls` (digits) or a `.json` (`{"label": 3}`); None where there is none."""
-    try:
-        if suffix == "cls":
-            text = data.strip()
-            label = int(text) if text.isdigit() and len(text) < 20 else None
-        else:
-            label = json.loads(data).get("label")
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    return label if type(label) is int and 0 <= label < MAX_CLASSES else None
-
-
-def check_sample(path: Path, samples: list[Sample]) -> None:
+def check_sample(path: Path, samples: list[Sample], left: LeftOut) -> None:
     """Raises Refused where the last sample has an image without a label."""
-    if samples and samples[-1].image is not None and samples[-1].label is None:
-        name = printable(os.path.join(path, samples[-1].image[0]))
+    if not samples:
+        return
+    last = samples[-1]
+    if last.image is not None and last.label is None:
+        name, key = printable(os.path.join(path, last.image[0])), printable(last.key)
+        dotted = f" ({DOTTED})" if any("." in suffix for suffix in last.suffixes) else ""
         raise Refused(
-            name, "has no label", f'add {printable(samples[-1].key)}.cls with the class number, or .json with "label"'
+            name, "has no label", f'add {key}.cls with the class number or name, or .json with "label"{dotted}'
         )
+    if last.image is None and last.suffixes & {"cls", "json"}:
+        left["labels without an image", ""] += 1

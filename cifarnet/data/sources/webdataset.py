@@ -4,11 +4,9 @@ An index of each tar says where its images lie. So every image is reached direct
 epoch and sharing among ranks are exact, as for any other set; the package's own reader streams, and could promise none.
 """
 
-import hashlib
 import os
 import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +16,28 @@ from torch import Tensor
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.plain_file import read_text
 from cifarnet.data.dataset import Dataset
+from cifarnet.data.found import Found
 from cifarnet.data.images.cache import arrays_path, held
-from cifarnet.data.images.decode import ImageError, printable, read_image_bytes, why_unreadable
+from cifarnet.data.images.decode import printable
 from cifarnet.data.images.index import Listing, indexed_dataset, names
-from cifarnet.data.images.streamed import StreamedSplit, hash_arrays
+from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.data.request import Request
-from cifarnet.data.sources.tar_index import Shard, open_shard, read_shard
+from cifarnet.data.sources.left_out import LeftOut
+from cifarnet.data.sources.members import Members, join
+from cifarnet.data.sources.splits import check_trained, parts_by_name
+from cifarnet.data.sources.tar_index import read_shard
 
 CLASSES = "classes.txt"
 MOST_SHARDS = 100_000  # that a pattern may stand for
 TEST_EACH = 10  # where no shard is a test shard: every tenth image of each class is a test image
-VALIDATION = {"val", "valid", "validation"}
 
 
 def load_shards(request: Request) -> Dataset:
     """WebDataset tar shards on this machine: a folder of them, or a pattern with braces.
 
-    A sample is an image (`.jpg`, `.png`, …) with its label: `.cls`, a class number in digits, or `.json`, an object
-    with the number as `label`. Class names are the lines of `classes.txt` beside the first shard, else the numbers.
+    A sample is an image (`.jpg`, `.png`, …) with its label: `.cls`, a class number in digits or a class name, or
+    `.json`, an object with one of these as `label`. Class names are the lines of `classes.txt` beside the first shard,
+    else the numbers, or the names in their order.
     Shards whose names hold the word `test` (else `val`) are the test set, those with `train` (else all others) the
     training set; without any such word every tenth image of each class is a test image, in the order of the shards.
 
@@ -49,78 +51,22 @@ def load_shards(request: Request) -> Dataset:
     with held(arrays_path(f"shards/{os.path.realpath(paths[0])}"), request.progress):
         shards = [read_shard(path, len(paths), number, request.progress) for number, path in enumerate(paths)]
     members, labels, keys = join(shards)
-    classes = read_classes(paths[0].parent) or number_classes(labels)
+    named = read_classes(paths[0].parent)
+    if (labels < 0).any():
+        labels, named = label_by_name(members, labels, named)
+    classes = named or number_classes(labels)
     train, test = divide([shard.path for shard in shards], members.shard_of, labels)
-    check_labels(members, labels, classes, train)
+    check_labels(members, labels, classes)
+    check_trained("webdataset", classes, labels, train, "labels count from 0 without gaps")
+    left = LeftOut()
+    for shard in shards:
+        left.update(shard.left)
+    left.say(printable(str(request.data_dir)))
     whole = StreamedSplit(members, torch.from_numpy(labels), request.image_size)
     subject = "\0".join(os.path.realpath(path) for path in paths)
-    listing = Listing("webdataset", classes, whole, keys, train, test, subject)
+    found = Found("tar shards", request.data_dir or paths[0].parent, left_out=left.as_pairs())
+    listing = Listing("webdataset", tuple(map(printable, classes)), whole, keys, train, test, subject, found)
     return indexed_dataset(listing, request.progress)
-
-
-@dataclass(frozen=True, eq=False)
-class Members:
-    """Images within tar files.
-
-    Args:
-        shards: the files.
-        shard_of: int32 [N], an index into them.
-        offsets, sizes: int64 [N], bytes.
-        names: bytes of a fixed width [N], of the members, cut where they are long: for messages.
-    """
-
-    shards: tuple[Shard, ...]
-    shard_of: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
-    names: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    def name(self, index: int) -> str:
-        """`shard.tar/key.jpg`, fit for a terminal."""
-        return printable(os.path.join(self.shards[self.shard_of[index]].path, os.fsdecode(self.names[index])))
-
-    def read(self, index: int, size: int) -> tuple[Tensor, list[str]]:
-        """Image `index` as uint8 [3, size, size], and remarks; raises ImageError, also where the tar is no longer what was listed."""
-        shard = self.shards[self.shard_of[index]]
-        try:
-            file, stamp = open_shard(shard.path)
-            try:
-                if stamp != shard.stamp:
-                    raise ImageError(printable(shard.path), "was changed since the start", "start again")
-                data = os.pread(file, int(self.sizes[index]), int(self.offsets[index]))
-            finally:
-                os.close(file)
-        except OSError as error:
-            raise ImageError(printable(shard.path), why_unreadable(error)) from error
-        return read_image_bytes(self.name(index), data, size)
-
-    def take(self, indices: np.ndarray) -> "Members":
-        """The images at `indices`."""
-        return Members(
-            self.shards, self.shard_of[indices], self.offsets[indices], self.sizes[indices], self.names[indices]
-        )
-
-    def digest(self) -> str:
-        """Hex digits over names, places and sizes, wherever the shards are."""
-        return hash_arrays(self.shard_of, self.offsets, self.sizes, self.names)
-
-
-def join(shards: list[Shard]) -> tuple[Members, np.ndarray, np.ndarray]:
-    """The images of all shards in their order, with labels and keys (int64 [N] both)."""
-    shard_of = np.repeat(np.arange(len(shards), dtype=np.int32), [len(shard.offsets) for shard in shards])
-    offsets, sizes, labels, called = (
-        np.concatenate([getattr(shard, part) for shard in shards]) for part in ("offsets", "sizes", "labels", "names")
-    )
-    bases = [
-        hashlib.blake2b(f"{os.path.realpath(shard.path)}\0{shard.stamp}".encode("utf-8", "surrogateescape")).digest()
-        for shard in shards
-    ]
-    base = np.frombuffer(b"".join(digest[:8] for digest in bases), dtype=np.int64)
-    keys = base[shard_of] ^ (offsets * np.int64(0x9E3779B97F4A7C1))  # an odd factor: within a shard no two are equal
-    return Members(tuple(shards), shard_of, offsets, sizes, called), labels, keys
 
 
 def find_shards(pattern: Path | None) -> list[Path]:
@@ -168,27 +114,17 @@ def count_names(pattern: str) -> int:
     return count
 
 
-def words_of(path: Path) -> set[str]:
-    """`train`, `test`, …: the words of a file's name, in small letters."""
-    return set(re.findall(r"[a-z]+", path.stem.lower()))
-
-
 def divide(paths: list[Path], shard_of: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
     """The numbers of the training images and of the test images, int64 each, in order.
 
     Raises:
         Refused: one of them would be empty.
     """
-    words = [words_of(path) for path in paths]
-    tested = [n for n, found in enumerate(words) if "test" in found]
-    held = [n for n, found in enumerate(words) if found & VALIDATION]
-    others = [n for n in range(len(paths)) if n not in {*tested, *held}]
-    trained = [n for n, found in enumerate(words) if "train" in found and n in others] or others
-    tested = tested or held
-    if left := sorted({*range(len(paths))} - {*tested, *trained}):
-        warnings.warn(f"shards that are not used: {names([paths[n].name for n in left])}", stacklevel=2)
-    if tested:
-        train, test = np.isin(shard_of, trained), np.isin(shard_of, tested)
+    parts = parts_by_name([path.stem for path in paths])
+    if parts.left:
+        warnings.warn(f"shards that are not used: {names([paths[n].name for n in parts.left])}", stacklevel=2)
+    if parts.test:
+        train, test = np.isin(shard_of, parts.train), np.isin(shard_of, parts.test)
     else:
         warnings.warn(f"no test shards: every {TEST_EACH}th image of each class is a test image", stacklevel=2)
         order = np.argsort(labels, kind="stable")
@@ -227,15 +163,36 @@ def number_classes(labels: np.ndarray) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
-def check_labels(members: Members, labels: np.ndarray, classes: tuple[str, ...], train: Tensor) -> None:
-    """Raises Refused where a label is no class, or a class has no training image."""
+def label_by_name(
+    members: Members, labels: np.ndarray, classes: tuple[str, ...] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers for labels that are text, and the classes: those given, else the labels in order.
+
+    Raises:
+        Refused: some labels are numbers, or one is not among the classes.
+    """
+    if (labels >= 0).any():
+        number, text = (members.name(int(kind.argmax())) for kind in (labels >= 0, labels < 0))
+        raise Refused(
+            text, f"has a class name as its label, and {number} a number", "give all images the one or the other"
+        )
+    called = classes or tuple(sorted({word for shard in members.shards for word in shard.words}))
+    place = {word: number for number, word in enumerate(called)}
+    parts, start = [], 0
+    for shard in members.shards:
+        own = labels[start : start + len(shard.labels)]
+        start += len(own)
+        known = np.array([place.get(word, -1) for word in shard.words], dtype=np.int64)
+        if (known < 0).any():
+            word = printable(shard.words[int((known < 0).argmax())])
+            raise Refused(printable(shard.path), f"has the label {word}, which is not in {CLASSES}", "add it there")
+        parts.append(known[-1 - own])
+    return np.concatenate(parts), called
+
+
+def check_labels(members: Members, labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    """Raises Refused where a label is no class."""
     wrong = (labels >= len(classes)).nonzero()[0]
     if len(wrong):
         first = f"{members.name(int(wrong[0]))} has label {labels[wrong[0]]}"
         raise Refused(first, f"there are {len(classes):,} classes, counted from 0", f"check the labels and {CLASSES}")
-    if len(classes) < 2:
-        raise Refused("webdataset", "all images have one label", "give each class its number")
-    empty = (np.bincount(labels[train.numpy()], minlength=len(classes)) == 0).nonzero()[0]
-    if len(empty):
-        why = f"no training images of {names([classes[n] for n in empty])}"
-        raise Refused("webdataset", why, "labels count from 0 without gaps")

@@ -1,0 +1,248 @@
+"""The rows of parquet files: which columns hold images and labels, and the images' bytes, one after the other."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cifarnet.core.errors import Refused, printable
+from cifarnet.core.plain_file import open_plain
+from cifarnet.data.images.index import names
+from cifarnet.data.request import ProgressCallback
+from cifarnet.data.sources.labels import LABELS, encode_labels, pick_column
+from cifarnet.data.sources.left_out import LeftOut
+from cifarnet.data.sources.tar_index import MAX_IMAGE
+
+IMAGES = (
+    "image",
+    "img",
+    "images",
+    "picture",
+    "photo",
+    "image_bytes",
+    "img_bytes",
+    "bytes",
+    "jpg",
+    "jpeg",
+    "png",
+    "content",
+)
+BATCH = 256  # rows that are in memory at a time
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Images of parquet files, their bytes in one file.
+
+    Args:
+        path, stamp: that file, with its size and time of change.
+        offsets, sizes: int64 [N], where each image lies in it.
+        labels: int64 [N], class numbers.
+        rows: int64 [N, 2], of each image the number of its parquet file, and its row there.
+        classes: their names.
+        image, label: the columns.
+        left: rows that are no part of the set.
+    """
+
+    path: Path
+    stamp: str
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+    classes: tuple[str, ...]
+    image: str
+    label: str
+    left: LeftOut
+
+    def at(self, path: Path, stamp: str) -> "Copied":
+        """The same in this file."""
+        return replace(self, path=path, stamp=stamp)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """For `write_arrays`; `from_arrays` reads them."""
+        left = [(*kind, count) for kind, count in self.left.items()]
+        notes = json.dumps([self.stamp, self.classes, self.image, self.label, left]).encode()
+        arrays = {name: getattr(self, name) for name in ("offsets", "sizes", "labels", "rows")}
+        return arrays | {"notes": np.frombuffer(notes, np.uint8)}
+
+    @classmethod
+    def from_arrays(cls, path: Path, arrays: dict[str, np.ndarray]) -> "Copied":
+        """Raises ValueError or TypeError where these are no such arrays."""
+        stamp, classes, image, label, left = json.loads(bytes(arrays.pop("notes")))
+        texts = [stamp, image, label, *classes]
+        lengths = {len(array) for array in arrays.values()}
+        if not all(isinstance(text, str) for text in texts) or len(lengths) != 1 or arrays["rows"].shape[1] != 2:
+            raise ValueError("not what was written")
+        counts = LeftOut({(str(reason), str(kind)): int(count) for reason, kind, count in left})
+        return cls(path, stamp, **arrays, classes=tuple(classes), image=image, label=label, left=counts)
+
+
+def check_installed() -> None:
+    """Raises Refused where pyarrow is absent."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise Refused(
+            "`dataset=parquet`", "the pyarrow package is not installed", 'pip install "cifarnet[parquet]"'
+        ) from error
+
+
+def copy_rows(
+    paths: Sequence[Path], options: Mapping[str, Any], out: BinaryIO, progress: ProgressCallback | None
+) -> Copied:
+    """Writes the images' bytes to `out`, one after the other, and tells where each lies (`path` and `stamp` are not yet known).
+
+    Raises:
+        Refused: a file is damaged, columns cannot be told, or a label is no class.
+        OSError: `out` cannot be written.
+    """
+    left, places, labels = LeftOut(), [], []
+    image = label = ""
+    known: list[str] | None = None
+    written = 0
+    for number, path in enumerate(paths):
+        with Table(path) as table:
+            image, label = find_columns(path, table.schema, options)
+            known = class_names(table.schema, label) or known
+            for row, data, value in table.rows(image, label):
+                if data is None or value is None or value == -1:
+                    left["rows without an image" if data is None else "rows without a label", ""] += 1
+                    continue
+                if len(data) > MAX_IMAGE:
+                    raise Refused(f"{printable(path)}, row {row}", f"has {len(data):,} bytes", "make it smaller")
+                out.write(data)
+                places.append((written, len(data), number, row))
+                labels.append(value)
+                written += len(data)
+                if progress and row % (8 * BATCH) == 0:
+                    progress(number, len(paths))
+    if not places:
+        raise Refused(
+            printable(paths[0]),
+            "no row has an image and a label",
+            "name the columns with `image_column` and `label_column`",
+        )
+    classes, numbers = as_classes(paths[0], labels, known)
+    offsets, sizes, files, rows = np.array(places, dtype=np.int64).T
+    rows = np.stack([files, rows], axis=1)
+    return Copied(Path(), "", offsets.copy(), sizes.copy(), numbers, rows, classes, image, label, left)
+
+
+def as_classes(path: Path, labels: list[Any], known: list[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
+    """The classes, and int64 [N], the labels as their numbers. Raises Refused where a label is no known class."""
+    if known is None or not all(isinstance(label, int) for label in labels):
+        return encode_labels(list(map(str, labels)))
+    if wrong := [label for label in labels if not 0 <= label < len(known)]:
+        why = f"has the label {wrong[0]}, and names of {len(known):,} classes"
+        raise Refused(printable(path), why, "write the labels again, counted from 0")
+    return tuple(known), np.array(labels, dtype=np.int64)
+
+
+class Table:
+    """A parquet file that is open; what pyarrow raises is refused by the file's name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> "Table":
+        import pyarrow.parquet as pq
+
+        try:
+            self.file = open_plain(self.path)
+        except OSError as error:
+            raise Refused(printable(self.path), f"cannot be read ({error.strerror})", "name a parquet file") from error
+        try:
+            self.table = pq.ParquetFile(self.file)
+            self.schema = self.table.schema_arrow
+        except Exception as error:  # of a damaged file it may be anything
+            self.file.close()
+            raise self.damaged(error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def rows(self, image: str, label: str) -> Iterator[tuple[int, bytes | None, Any]]:
+        """Of each row its number, the image's bytes and the label; None where one is missing."""
+        row = 0
+        batches = self.table.iter_batches(BATCH, columns=[image, label], use_threads=False)
+        while True:
+            try:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                found = list(zip(*(batch.column(name).to_pylist() for name in (image, label)), strict=True))
+            except Exception as error:
+                raise self.damaged(error) from error
+            for data, value in found:
+                yield row, data.get("bytes") if isinstance(data, dict) else data, value
+                row += 1
+
+    def damaged(self, error: Exception) -> Exception:
+        """The error for what pyarrow raised. (That memory ran out says nothing about the file.)"""
+        if isinstance(error, MemoryError):
+            return error
+        text = printable(str(error).splitlines()[0][:200] if str(error) else type(error).__name__)
+        return Refused(printable(self.path), f"is no parquet file, or is damaged ({text})", "fetch or write it again")
+
+
+def find_columns(path: Path, schema: Any, options: Mapping[str, Any]) -> tuple[str, str]:
+    """The column of images (bytes, or a struct with `bytes`) and that of labels (whole numbers or text).
+
+    Raises:
+        Refused: one cannot be told, or what the options name is none.
+    """
+    images = [field.name for field in schema if holds_bytes(field.type)]
+    labels = [field.name for field in schema if holds_labels(field.type)]
+    found = []
+    for option, fit, usual, kind in (
+        ("image_column", images, IMAGES, "bytes of images"),
+        ("label_column", labels, LABELS, "labels, whole numbers or text"),
+    ):
+        if asked := options.get(option):
+            if asked not in fit:
+                why = f"has no column {printable(asked)} of {kind}"
+                raise Refused(
+                    printable(path), why, f"`{option}` is one of {names(fit)}" if fit else "choose another file"
+                )
+            found.append(asked)
+            continue
+        column = fit[0] if len(fit) == 1 else pick_column(fit, usual)
+        if column is None:
+            why = f"which column holds {kind} cannot be told: {names(fit)}" if fit else f"no column of it holds {kind}"
+            raise Refused(printable(path), why, f"name it with `{option}`" if fit else f"it has {names(schema.names)}")
+        found.append(column)
+    return found[0], found[1]
+
+
+def holds_bytes(kind: Any) -> bool:
+    """Can a column of this type hold image files?"""
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and holds_bytes(kind.field(place).type)
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def holds_labels(kind: Any) -> bool:
+    """Can a column of this type hold labels?"""
+    import pyarrow.types as types
+
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_integer(value) or types.is_string(value) or types.is_large_string(value)
+
+
+def class_names(schema: Any, label: str) -> list[str] | None:
+    """The class names that the Hugging Face library wrote into the file, where it did."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        found = features[label]["names"]
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return None
+    good = isinstance(found, list) and len(found) > 1 and all(isinstance(name, str) and name for name in found)
+    return found if good and len(set(found)) == len(found) else None

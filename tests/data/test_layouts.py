@@ -1,0 +1,470 @@
+"""The same images as people have them, in folders, a CSV, parquet and tar shards: one content; and the wrong folders."""
+
+import csv
+import io
+import json
+import shutil
+import tarfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from cifarnet.cli.train import headline, new_config
+from cifarnet.core.errors import Refused
+from cifarnet.data import Loader, Split, StreamedSplit, load
+from cifarnet.data.found import Found
+from cifarnet.data.identity import content_digest
+from cifarnet.data.images import index
+from cifarnet.data.images.decode import read_square
+from cifarnet.data.sources import parquet
+from cifarnet.data.sources.layouts import guess_dataset
+
+CLASSES = ("cat", "dog", "fox")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """The user's cache, empty."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "cifarnet" / "index"
+
+
+def arrays() -> dict[str, Split]:
+    """48 training and 12 test images of 32 x 32 random pixels in three classes."""
+    draw = np.random.default_rng(3)
+    images = torch.from_numpy(draw.integers(0, 256, (60, 3, 32, 32), dtype=np.uint8))
+    labels = torch.arange(60) % 3
+    return {"train": Split(images[:48], labels[:48]), "test": Split(images[48:], labels[48:])}
+
+
+def png(image: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows():
+    """(part, number, PNG bytes, label) of each image."""
+    for part, split in arrays().items():
+        for number, (image, label) in enumerate(zip(split.images, split.labels.tolist(), strict=True)):
+            yield part, number, png(image), label
+
+
+def write_folder(root: Path, parts=("train", "test"), suffix=".png") -> Path:
+    for part, number, data, label in rows():
+        place = root / (parts[0] if part == "train" else parts[1]) / CLASSES[label]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:02}{suffix}").write_bytes(data)
+    return root
+
+
+def write_csv(root: Path) -> Path:
+    write_folder(root / "all")
+    lines = [["file", "label", "split"]]
+    lines += [[f"all/{part}/{CLASSES[label]}/{n:02}.png", CLASSES[label], part] for part, n, _, label in rows()]
+    with open(root / "list.csv", "w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    return root / "list.csv"
+
+
+def write_parquet(root: Path, group=10, test=True) -> Path:
+    info = {"info": {"features": {"label": {"names": list(CLASSES), "_type": "ClassLabel"}}}}
+    for part in ("train", "test") if test else ("train",):
+        chosen = [(data, label) for found, _, data, label in rows() if found == part]
+        pictures = [{"bytes": data, "path": None} for data, _ in chosen]
+        table = pa.table({"img": pictures, "label": [label for _, label in chosen]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+        place = root / "plain_text"
+        place.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, place / f"{part}-00000-of-00001.parquet", row_group_size=group)
+    return root
+
+
+def write_shards(root: Path, text=False) -> Path:
+    root.mkdir(exist_ok=True)
+    for part in ("train", "test"):
+        with tarfile.open(root / f"{part}-0.tar", "w") as archive:
+            for found, number, data, label in rows():
+                if found == part:
+                    name = CLASSES[label] if text else str(label)
+                    add(archive, f"v1.0/{number}.png", data)
+                    add(archive, f"v1.0/{number}.cls", name.encode())
+    if not text:
+        (root / "classes.txt").write_text("\n".join(CLASSES))
+    return root
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+
+
+def quiet(name: str, place: Path, **options):
+    """The data set, and the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = load(name, place, **options)
+    return data, [str(warning.message) for warning in caught]
+
+
+def refusal(name: str, place: Path | None, **options) -> str:
+    with warnings.catch_warnings(), pytest.raises(Refused) as caught:
+        warnings.simplefilter("ignore")
+        load(name, place, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_same_images_in_any_layout_have_one_digest(tmp_path):
+    """At their own size and resized, at the first start and from the cache; the classes are the same too."""
+    expected = arrays()
+    places = {
+        "folder": write_folder(tmp_path / "folder"),
+        "csv": write_csv(tmp_path),
+        "parquet": write_parquet(tmp_path / "parquet"),
+        "webdataset": write_shards(tmp_path / "shards"),
+    }
+    found = {}
+    for name, place in places.items():
+        assert guess_dataset(place) == name
+        for size in (32, 32, 16):
+            data, _ = quiet(name, place, image_size=size)
+            assert data.classes == CLASSES and isinstance(data.found, Found) and data.found.path.exists()
+            for part, split in (("train", data.train), ("test", data.test)):
+                assert content_digest(split) == content_digest(expected[part]), (name, size, part)
+                assert sorted(split.labels.tolist()) == sorted(expected[part].labels.tolist())
+                if size == 32:
+                    assert content_digest(Split(split.images, split.labels)) == content_digest(expected[part])
+        found[name] = data
+    assert torch.equal(found["csv"].train.images, found["parquet"].train.images)  # in the order of the lines
+    text, _ = quiet("webdataset", write_shards(tmp_path / "text", text=True))
+    assert text.classes == CLASSES and content_digest(text.train) == content_digest(expected["train"])
+
+
+def test_what_is_hashed_is_the_upright_picture_on_white(tmp_path):
+    """Against pixels worked out here: turned by its EXIF, grey, transparent, and a JPEG as Pillow decodes it."""
+    draw = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6
+    clear = np.dstack([draw, np.full((20, 30), 255, np.uint8)])
+    clear[:5, :, 3] = 0
+    white = draw.copy()
+    white[:5] = 255
+    Image.fromarray(draw).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(draw[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    Image.fromarray(draw).save(tmp_path / "photo.jpg")
+    photo = np.array(Image.open(tmp_path / "photo.jpg"))
+    grey = np.repeat(draw[..., :1], 3, axis=2)
+    for name, pixels in {
+        "turned.png": np.rot90(draw, 3),
+        "grey.png": grey,
+        "clear.png": white,
+        "photo.jpg": photo,
+    }.items():
+        whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+        for size in (8, 64):
+            square = read_square(tmp_path / name, size, hashed=True)
+            label = torch.zeros(1, dtype=torch.int64)
+            known = torch.frombuffer(bytearray(square.hash), dtype=torch.uint8)[None]
+            assert content_digest(Split(square.pixels[None], label, known)) == content_digest(Split(whole, label)), name
+        assert read_square(tmp_path / name, 8).hash == b""
+
+
+def test_names_of_the_parts_and_subfolders(tmp_path):
+    expected = arrays()
+    for parts in (("Training", "Test"), ("train", "val"), ("TRAIN", "validation"), ("train", "Valid")):
+        root = write_folder(tmp_path / "-".join(parts), parts)
+        data, said = quiet("folder", root)
+        assert content_digest(data.test) == content_digest(expected["test"]) and said == []
+    shutil.copytree(root / "Valid", root / "test")
+    data, said = quiet("folder", root)
+    assert len(said) == 1 and "left out: the folders Valid (the set is train and test)" in said[0]
+    deep = root / "train" / "cat" / "b.c" / "d"
+    deep.mkdir(parents=True)
+    shutil.move(root / "train" / "cat" / "00.png", deep / "00.png")
+    (root / "train" / "cat" / "b-c").mkdir()
+    shutil.move(root / "train" / "cat" / "03.png", root / "train" / "cat" / "b-c" / "x.PNG")
+    (root / "train" / "cat" / "link").symlink_to(root / "train" / "dog")
+    (root / "train" / "cat" / ".hidden").mkdir()
+    for name in ("a.txt", "b.txt", "c.mp4", "d.heic", "README"):
+        (root / "train" / "dog" / name).write_text("no image")
+    for start in range(2):
+        data, said = quiet("folder", root)
+        (line,) = said[1:]
+        assert line.endswith(
+            ": left out: 2 .txt, 1 .mp4, 1 without a suffix (no images), hidden: 1, links to folders: 1, "
+            "1 .heic (no format that is read here)"
+        ), start
+    assert dict(data.found.left_out)[".txt: no images"] == 2 and sum(n for _, n in data.found.left_out) == 7
+    assert content_digest(data.train) == content_digest(expected["train"])
+    shutil.rmtree(root / "train" / "cat" / ".hidden")
+    (root / "train" / "cat" / "link").unlink()
+    theirs = datasets.ImageFolder(str(root / "train"))
+    assert torch.equal(
+        data.train.images, torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image, _ in theirs])
+    )
+
+
+def test_other_suffixes_and_none(tmp_path):
+    root = tmp_path / "photos"
+    kinds = {
+        ".jfif": "JPEG",
+        ".avif": "AVIF",
+        ".jp2": "JPEG2000",
+        ".j2k": "JPEG2000",
+        ".tga": "TGA",
+        ".apng": "PNG",
+        "": "PNG",
+        ".JPE": "JPEG",
+    }
+    for number, (suffix, kind) in enumerate(kinds.items()):
+        for label in ("a", "b"):
+            for part in ("train", "test"):
+                (root / part / label).mkdir(parents=True, exist_ok=True)
+                picture = Image.new("RGB", (16, 16), (number * 30, 100, 200))
+                picture.save(root / part / label / f"image{number}{suffix}", kind)
+    data, said = quiet("folder", root)
+    assert said == [] and len(data.train) == 16
+    reds = data.train.images[:8, 0].float().mean((1, 2)).tolist()
+    assert np.allclose(reds, [30 * n for n in range(8)], atol=6)
+
+
+def test_a_split_is_made_where_none_is(tmp_path):
+    """A tenth of each class, at least one, the same in a copy and whatever the seed."""
+    root = tmp_path / "photos"
+    for label, count in (("a", 25), ("b", 4), ("c", 60)):
+        (root / label).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (4, 4), (number, count, 0)).save(root / label / f"{number}.png")
+    data, said = quiet("folder", root)
+    assert len(said) == 1 and "no test set, so one image of 10 of each class is taken for it (10 of 89)" in said[0]
+    assert data.test.labels.bincount().tolist() == [3, 1, 6] and len(data.train) == 79
+    assert guess_dataset(root) == "folder"
+    (tmp_path / "copy" / "inner" / "train").mkdir(parents=True)
+    for label in "abc":
+        shutil.copytree(root / label, tmp_path / "copy" / "inner" / "train" / label)
+    again, said = quiet("folder", tmp_path / "copy", seed=5)
+    assert "the images are taken from inner/ in it" in said[0] and len(said) == 2
+    assert torch.equal(again.test.images, data.test.images) and torch.equal(again.train.images, data.train.images)
+    streets = tmp_path / "streets"  # a class that is called train
+    for label in ("train", "bus"):
+        shutil.copytree(root / "a", streets / label)
+    assert quiet("folder", streets)[0].classes == ("bus", "train") and guess_dataset(streets) == "folder"
+    for path in (root / "b").glob("[1-9]*"):
+        path.unlink()
+    assert "a single image" in refusal("folder", root)
+
+
+def test_wrong_folders_say_what_was_seen_and_what_to_do(tmp_path):
+    def folder(name, files=(), folders=()):
+        place = tmp_path / name
+        for inside in ("", *folders):
+            (place / inside).mkdir(parents=True, exist_ok=True)
+        for file in files:
+            (place / file).write_bytes(b"x")
+        return place
+
+    cases = [
+        (folder("zip", ["cats.zip"]), "the archive cats.zip; unpack it"),
+        (folder("targz", ["cats.tar.gz"]), "the archive cats.tar.gz; unpack it"),
+        (folder("tar", ["a.tar"]), "use `dataset=webdataset`, or unpack them"),
+        (
+            folder("list", ["a.png", "list.csv"]),
+            "1 image and the list list.csv; read it with `dataset=csv` and `data_dir=",
+        ),
+        (folder("pq", ["a.parquet"]), "use `dataset=parquet`"),
+        (folder("cifar", ["data_batch_1.bin"]), "the files of CIFAR-10; use `dataset=cifar10`"),
+        (folder("c100", folders=["cifar-100-python"]), "the files of CIFAR-100; use `dataset=cifar100`"),
+        (folder("flat", ["a.png", "b.jpg"]), "2 images; put each class in its own folder, or list"),
+        (folder("odd", ["a.doc", "b.doc"], ["x"]), "it holds 2 .doc, 1 folder (x); put each class"),
+        (folder("empty"), "it holds nothing"),
+        (folder("testonly", folders=["test/a", "test/b"]), "there is the folder test and none for training"),
+        (
+            folder("twice", folders=["train/a", "train/b", "Training/a"]),
+            "the folders Training, train have the same meaning",
+        ),
+        (folder("kaggle", ["trainLabels.csv", "train/1.png"], ["train", "test"]), "the list trainLabels.csv; read it"),
+        (folder("file", ["a.csv"]) / "a.csv", "is a file, not a folder; use `dataset=csv`"),
+        (tmp_path / "nowhere", "No such file"),
+    ]
+    for place, words in cases:
+        assert words in refusal("folder", place), place
+
+
+def test_a_csv_as_people_write_it(tmp_path):
+    """Kaggle's numbered images, other delimiters and headings, none at all, named columns, numbers as classes."""
+    expected = [
+        (n, png(image), label)
+        for n, (image, label) in enumerate(
+            zip(arrays()["train"].images, arrays()["train"].labels.tolist(), strict=True), 1
+        )
+    ]
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+    for number, data, _ in expected:
+        (tmp_path / "train" / f"{number}.png").write_bytes(data)
+    (tmp_path / "test" / "1.png").write_bytes(expected[0][1])
+    table = tmp_path / "trainLabels.csv"
+    table.write_text("id,label\n" + "".join(f"{n},{CLASSES[label]}\n" for n, _, label in expected))
+    (tmp_path / "sampleSubmission.csv").write_text("id,label\n1,cat\n")
+    assert guess_dataset(tmp_path) == "csv" and guess_dataset(table) == "csv"
+    data, said = quiet("csv", tmp_path)
+    assert any("trainLabels.csv is read; left out: sampleSubmission.csv" in text for text in said)
+    assert any("images from the column id, labels from the column label" in text for text in said)
+    assert any("test: its images have no labels here" in text for text in said)
+    assert (len(data.train), len(data.test)) == (42, 6) and data.classes == CLASSES
+    together = Split(torch.cat([data.train.images, data.test.images]), torch.cat([data.train.labels, data.test.labels]))
+    assert content_digest(together) == content_digest(arrays()["train"])
+
+    table.write_text(
+        "\ufeffnumber;Image Path;ID\n" + "".join(f"{10 - label};train\\{n}.png;{n}\n" for n, _, label in expected)
+    )
+    data, said = quiet("csv", table)  # by what is in the columns: "number" repeats, and no heading is known
+    assert data.classes == ("8", "9", "10") and "labels from the column number" in said[0]
+    table.write_text("".join(f"train/{n}.png\t{label}\t\n" for n, _, label in expected))
+    assert "column 1, labels from column 2" in quiet("csv", table)[1][0]
+    table.write_text("path,a,b\n" + "".join(f"train/{n}.png,{label},{label % 2}\n" for n, _, label in expected))
+    assert "which of its columns holds the labels cannot be told: path, a, b; name it with `label_column`" in refusal(
+        "csv", table
+    )
+    assert quiet("csv", table, label_column="b")[0].classes == ("0", "1")
+    assert "has no column c" in refusal("csv", table, image_column="c")
+
+    for text, words in (
+        ("path,label\ntrain/1.png,a\nnone.png,b\nnope/x.png,a\n", "2 of 3 images are not there: none.png, nope/x.png"),
+        ("path,label\ntrain/1.png,a\ntrain/2.png\n", "line 3 has 1 column, the first 2"),
+        ("path\na\n", "2 lines of 1 column"),
+        ("", "0 lines"),
+        ("path,label\ntrain/1.png,a\ntrain/2.png,a\n", "all images have one label"),
+        ("path,label\ntrain/1.png,\n", "no line has a path and a label (lines without a label: 1)"),
+    ):
+        table.write_text(text)
+        assert words in refusal("csv", table), text
+    table.write_bytes(b"\xff\xfe\x00")
+    assert "not text in UTF-8" in refusal("csv", table)
+    assert "there is no such file" in refusal("csv", tmp_path / "none.csv") and "csv needs it" in refusal("csv", None)
+
+
+def test_parquet_streamed_gives_what_it_gives_in_memory(tmp_path, monkeypatch):
+    """In any order, entered later, by workers; a later start opens no parquet file."""
+    root = write_parquet(tmp_path / "set")
+    memory, _ = quiet("parquet", root)
+    monkeypatch.setattr(index, "MEMORY", 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet, "make_copy", None)
+        streamed, _ = quiet("parquet", root)
+    assert isinstance(streamed.train, StreamedSplit) and (streamed.mean, streamed.std) == (memory.mean, memory.std)
+
+    def batches(split, workers, start):
+        return list(Loader(split, 7, "cpu", mean=memory.mean, std=memory.std, workers=workers, seed=2).epoch(3, start))
+
+    expected = batches(memory.train, 0, 0)
+    for workers, start in ((0, 0), (2, 3)):
+        for (x, y), (u, v) in zip(expected[start:], batches(streamed.train, workers, start), strict=True):
+            assert torch.equal(x, u) and torch.equal(y, v)
+
+
+def test_parquet_copies_that_are_stale_or_damaged_are_made_again(tmp_path, cache):
+    root = write_parquet(tmp_path / "set")
+    expected, _ = quiet("parquet", root)
+    (copy,) = cache.glob("*.images")
+    for harm in (lambda: copy.write_bytes(b"x" * copy.stat().st_size), copy.unlink, lambda: [p.write_bytes(b"x") for p in cache.glob("*.safetensors")]):  # fmt: skip
+        harm()
+        again, _ = quiet("parquet", root)
+        assert content_digest(again.train) == content_digest(expected.train)
+    write_parquet(root, group=3)
+    assert content_digest(quiet("parquet", root)[0].train) == content_digest(expected.train)
+
+
+def test_parquet_columns_and_labels(tmp_path):
+    split = arrays()["train"]
+    images, labels = [png(image) for image in split.images], split.labels.tolist()
+    words = [CLASSES[label] for label in labels]
+
+    def write(name="a.parquet", **columns):
+        pq.write_table(pa.table(columns), tmp_path / name)
+        return tmp_path / name
+
+    path = write(jpg=images, other=images, label=words, id=list(range(48)))
+    data, said = quiet("parquet", path)
+    assert guess_dataset(path) == "parquet" and data.classes == CLASSES and len(data.test) == 6
+    assert "images from the column jpg, labels from the column label" in said[0]
+    assert "no test set, so one image of 10" in said[1]
+    path = write(x=[None, *images[1:]], n=[-1 if n == 1 else 7 + label for n, label in enumerate(labels)])
+    data, said = quiet("parquet", path)
+    assert data.classes == ("7", "8", "9") and len(data.train) + len(data.test) == 46
+    assert any("left out: rows without a label: 1, rows without an image: 1" in text for text in said)
+    path = write(a=images, b=images, u=labels, v=labels)
+    assert "which column holds bytes of images cannot be told: a, b; name it with `image_column`" in refusal(
+        "parquet", path
+    )
+    assert "which column holds labels" in refusal("parquet", path, image_column="b")
+    assert quiet("parquet", path, image_column="b", label_column="v")[0].classes == ("0", "1", "2")
+    assert "has no column u of bytes" in refusal("parquet", path, image_column="u")
+    assert "no column of it holds bytes of images; it has label" in refusal("parquet", write(label=labels))
+    assert "row 5 (is not an image" in refusal(
+        "parquet", write(image=[*images[:5], b"text", *images[6:]], label=labels)
+    )
+    whole = path.read_bytes()
+    for data in (b"", b"PAR1", whole[:-20], whole[:4] + bytes(len(whole) // 2 - 4) + whole[len(whole) // 2 :]):
+        path.write_bytes(data)
+        assert "is damaged" in refusal("parquet", path)
+    assert "there is no such file" in refusal("parquet", tmp_path / "none.parquet") or "cannot be read" in refusal(
+        "parquet", tmp_path / "none"
+    )
+
+
+def test_keys_with_dots_are_counted(tmp_path):
+    """By the package's rule a key ends at the first dot of its name: `cat.1.png` is no sample, and said to be none."""
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        for number, (_, _, data, label) in enumerate(rows()):
+            add(archive, f"a.b/{number}.png", data)
+            add(archive, f"a.b/{number}.json", json.dumps({"class_name": CLASSES[label]}).encode())
+        add(archive, "a.b/x.1.png", data)
+        add(archive, "a.b/x.1.cls", b"0")
+        add(archive, "a.b/x.2.txt", b"0")
+        add(archive, "README", b"0")
+    for _ in range(2):
+        data, said = quiet("webdataset", tmp_path)
+        assert data.classes == CLASSES and len(data.train) + len(data.test) == 60
+        line = next(text for text in said if "left out" in text)
+        assert "1 .1.png" in line and "1 .1.cls" in line and "1 .2.txt" in line and "1 without a suffix" in line
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        add(archive, "x.1.png", data=png(arrays()["train"].images[0]))
+        add(archive, "x.1.cls", b"0")
+    assert "a key ends at the first dot" in refusal("webdataset", tmp_path)
+
+
+def test_what_no_layout_says_is_not_guessed(tmp_path):
+    assert guess_dataset(tmp_path) is None and guess_dataset(tmp_path / "none") is None
+    (tmp_path / "models").mkdir()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "a.txt").touch()
+    assert guess_dataset(tmp_path) is None
+    (tmp_path / "cifar-100-python").mkdir()
+    assert guess_dataset(tmp_path) == "cifar100" and guess_dataset(tmp_path / "cifar-100-python") == "cifar100"
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert guess_dataset(tmp_path) == "cifar10"
+    assert guess_dataset(tmp_path / "shards-{000..002}.tar") == "webdataset"
+
+
+def test_train_takes_what_lies_there(tmp_path):
+    """Without a data set's name, and says so; a name that was given stays."""
+    root = str(write_parquet(tmp_path / "set"))
+    config = new_config("report", None, {"data_dir": root})
+    assert config.dataset == "parquet"
+    assert ("data", f"what lies in {root} is taken as --dataset parquet") in headline(
+        "report", config, {"data_dir": root}
+    )
+    assert new_config("report", None, {"data_dir": root, "dataset": "folder"}).dataset == "folder"
+    assert new_config("report", None, {"data_dir": str(tmp_path / "none")}).dataset == "cifar10"
