@@ -109,7 +109,10 @@ def range_of(name: str) -> str:
             losses.setdefault(row.constants[name].bounds.range, []).append(loss)
     if len(losses) == 1:
         return next(iter(losses))
-    return "; ".join(f"{', '.join(names)}: {values}" for values, names in losses.items())
+    usual = max(losses, key=lambda values: len(losses[values]))  # of so many losses that they are not named
+    named = {values: names for values, names in losses.items() if values != usual or len(names) < 5}
+    words = [f"{', '.join(names)}: {values}" for values, names in named.items()]
+    return "; ".join(words if len(named) == len(losses) else [*words, f"else {usual}"])
 
 
 def flag_constants() -> dict[str, Constant]:

@@ -54,6 +54,6 @@ def margin_factors(sums: Tensor, temperature: float, gamma: float) -> Tensor:
     square = rho.square().clamp_max(CLOSEST)
     kappa = square.sqrt() * (size - square) / (1 - square)
     deviation = kappa.std()
-    standard = (kappa - kappa.mean()) / deviation if deviation > 0 else torch.zeros_like(kappa)
+    standard = (kappa - kappa.mean()) / deviation if deviation > 1e-9 * kappa.mean() else torch.zeros_like(kappa)
     concentrated = gamma * (1 - torch.sigmoid(temperature * standard))
     return concentrated + (1 - gamma) * (1 + torch.cos(math.pi * seen / (1.05 * seen.max()))) / 2

@@ -40,8 +40,10 @@ def objective_loss(
         batch = Batch(unit, norm, cosine, labels, _as(working, memory))
         if training:
             batch.training, batch.ranks = True, ranks
+            # A batch of its own: what it has computed carries no gradient.
+            still = Batch(unit.detach(), norm.detach(), cosine.detach(), labels, batch.memory, True, ranks)
             with torch.no_grad():
-                moved = objective.next(batch, options)
+                moved = objective.next(still, options)
             batch.memory |= moved
         else:
             moved = {}
