@@ -102,7 +102,7 @@ class Model:
     def _features(self, images: Any) -> Tensor:
         """[N, E] on the model's device; of no images at all [0, E]."""
         embedded = embed_batches(self.classifier, self._batches(images), self.device, "fp32")
-        none = torch.empty(0, self.classifier.head.weight.shape[1], device=self.device)
+        none = torch.empty(0, self.classifier.head.in_features, device=self.device)
         return torch.cat([none, *(features for features, _ in embedded)])
 
     def _batches(self, images: Any) -> Iterator[tuple[Tensor, list[Prediction]]]:

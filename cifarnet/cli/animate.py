@@ -11,14 +11,19 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader
 from cifarnet.engine.train_state import TrainState
+from cifarnet.losses import loss_constants
 
 SAMPLES = 300  # test images in a frame
 
 
 def check_animation(config: TrainConfig) -> None:
-    """Refuses --animate for features that have more than three dimensions, and for a spread head."""
+    """Refuses --animate for features that have more than three dimensions, several prototypes a class, and a spread head."""
     if config.embed_dim not in (2, 3):
         raise Refused("--animate", "draws features of 2 or 3 dimensions", "add --embed-dim 3")
+    if config.prototypes == "simplex":
+        raise Refused("--animate", "draws features of 2 or 3 dimensions, a simplex has more", "leave one of them out")
+    if config.loss == "subcenter-arcface" and loss_constants(config.loss, config.loss_options)["subcenters"] > 1:
+        raise Refused("--animate", "draws one prototype a class", "add --subcenters 1, or use --loss arcface")
     if config.head_parallel:
         raise Refused("--animate", "needs all prototypes in one process", "leave --head-parallel out")
 

@@ -80,7 +80,8 @@ def loss_flags(panel: str) -> list[inspect.Parameter]:
 
 
 def _parameter(name: str, constant: Constant, panel: str) -> inspect.Parameter:
-    kind: Any = bool if isinstance(constant.default, bool) else str | None if constant.auto else float | None
+    words = constant.auto or isinstance(constant.default, str)
+    kind: Any = bool if isinstance(constant.default, bool) else str | None if words else float | None
     default = False if kind is bool else None
     values = range_of(name)
     text = f"{constant.help} ({values})" if values else constant.help

@@ -205,7 +205,7 @@ def describe(run: TrainState, folder: RunFolder, console: Terminal) -> None:
         say(console, "ranks", f"{ranks.world}, a batch of {config.batch_size} over all of them{note}")
     say(console, "run", str(folder.path))
     if head.options is not None:
-        for note in misfits(head.options, len(run.classes), head.weight.shape[1]):
+        for note in misfits(head.options, len(run.classes), head.in_features):
             say(console, "note", note)
 
 

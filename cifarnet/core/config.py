@@ -51,6 +51,12 @@ class TrainConfig:
         1.0, "with `head_parallel`: part of the classes that a step takes, drawn anew each step", group="Loss",
         above=0, high=1,
     )  # fmt: skip
+    prototypes: str = option(
+        "learned",
+        "class prototypes: learned, frozen (they stay random), simplex (as far apart as they can be, and not learned)",
+        group="Loss",
+        choices=("learned", "frozen", "simplex"),
+    )
     frozen_head: bool = option(False, "keep the class prototypes random, as the report's code did", group="Loss")
 
     dataset: str = option("cifar10", "the data set (webdataset: tar shards)", group="Data")

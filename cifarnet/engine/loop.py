@@ -125,6 +125,8 @@ def run_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopRe
     run.model.train()
     run.not_finite = torch.zeros_like(run.not_finite)
     started, before = time.perf_counter(), progress.seconds
+    if progress.step == 0:
+        run.model.head.begin_epoch(progress.epoch, config.epochs)
     for images, labels in run.train.epoch(progress.epoch, start=progress.step):
         train_step(run, images, labels)
         progress.seconds = before + time.perf_counter() - started

@@ -14,9 +14,21 @@ ONECYCLE_START, ONECYCLE_END = 25.0, 1e4  # OneCycleLR's div_factor and final_di
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """adamw, adam, sgd (Nesterov) or muon over the parameters that learn; fused, so that one launch updates all of them.
 
-    muon (not fused) takes the filters of convolutions, tensors of four dimensions, and leaves the rest to sgd.
+    muon (not fused) takes the filters of convolutions, tensors of four dimensions, and leaves the rest to sgd. What the head
+    names as `undecayed` is a group of its own, without weight decay.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    free = getattr(getattr(model, "head", None), "undecayed", ())
+    undecayed = [parameter for name, parameter in named if name in {f"head.{one}" for one in free}]
+    parameters = [parameter for _, parameter in named if all(parameter is not one for one in undecayed)]
+    optimizer = _optimizer(parameters, config)
+    if undecayed:
+        speed = {"filters": False, "speed": config.rest_lr} if config.optimizer == "muon" else {}
+        optimizer.add_param_group({"params": undecayed, "weight_decay": 0.0, **speed})
+    return optimizer
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
     if config.optimizer == "muon":
         filters = [parameter for parameter in parameters if parameter.dim() == 4]
         rest = [parameter for parameter in parameters if parameter.dim() != 4]

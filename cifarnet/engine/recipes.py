@@ -118,4 +118,5 @@ def recipe_values(name: str, loss: str | None = None) -> dict[str, Any]:
         useless -= LOSSES[loss].constants.keys()
         if not LOSSES[loss].adds:  # SphereFace's m multiplies the angle: it stays its authors'
             useless.add("margin")
+        useless |= {name for name, constant in LOSSES[loss].constants.items() if constant.never_auto}
     return {key: value for key, value in values.items() if key not in useless}

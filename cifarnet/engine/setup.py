@@ -55,6 +55,7 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
         copy_weights(model, init_from)
     elif fit_to := getattr(model.backbone, "fit_to", None):
         fit_to(sample_images(train, mean, std))
+    model.head.count(train.labels)
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
     run = TrainState(
         config=config,
@@ -96,7 +97,7 @@ def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.
     check_model(config)
     if config.batch_size == 1:
         with torch.device("meta"), WithoutDrawing():
-            check_batch_of_one(build_model(config, num_classes=2), config)
+            check_batch_of_one(build_model(config, num_classes=3), config)
     kernels.asked(config.backend)  # a wrong word is refused also where no margin head reads it
     plain = not LOSSES[config.loss].angular or config.head_parallel
     backend = "torch" if plain else kernels.resolve(config.backend, device.type, loss=config.loss)

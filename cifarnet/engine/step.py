@@ -106,7 +106,8 @@ def scale_loss_for_ddp(run: TrainState, loss: Tensor, images: int) -> Tensor:
 def check_head_learns(run: TrainState) -> None:
     """The class prototypes must learn, unless they were frozen on request."""
     gradient = run.model.head.weight.grad
-    if not run.config.frozen_head and (gradient is None or not gradient.any()):
+    learns = not run.config.frozen_head and run.config.prototypes == "learned"
+    if learns and (gradient is None or not gradient.any()):
         raise Failed(
             "training",
             "the head got no gradient in the first step",

@@ -79,7 +79,8 @@ def misfits(options: MarginOptions, num_classes: int, features: int) -> list[str
     """The constants that cannot do their work with so many classes, in words for the user; empty where all is well."""
     notes = []
     least = least_scale(num_classes)
-    if "scale" in options.constants and options.scale < least:
+    scale = LOSSES[options.loss].constants.get("scale")
+    if scale is not None and scale.auto and options.scale < least:
         notes.append(
             f"s = {options.scale:g} is below {least:.1f}, the least at which {num_classes} classes can reach "
             f"p = {CONFIDENCE} (CosFace eq. 6)"

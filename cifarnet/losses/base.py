@@ -22,6 +22,7 @@ class Head(nn.Module):
         options: the margin loss with its constants; None for a head without a margin.
         apart: names of the parameters of which each rank holds rows of its own, those of `classes`.
         whole_batch: the loss is the mean over the samples of all ranks, and not over this rank's.
+        undecayed: names of the parameters that no weight decay may pull at.
     """
 
     weight: nn.Parameter
@@ -29,6 +30,12 @@ class Head(nn.Module):
     options: MarginOptions | None = None
     apart: tuple[str, ...] = ()
     whole_batch = False
+    undecayed: tuple[str, ...] = ()
+
+    @property
+    def in_features(self) -> int:
+        """D, the size of the features."""
+        return self.weight.shape[-1]
 
     @property
     def num_classes(self) -> int:
@@ -50,6 +57,16 @@ class Head(nn.Module):
 
     def seek(self, step: int) -> None:
         """Training goes on at this step."""
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Training begins `epoch` (from 0) of `epochs`."""
+
+    @torch.no_grad()
+    def count(self, labels: Tensor) -> None:
+        """Counts the classes of all training labels [M], for a loss that treats classes by their size."""
+        counts = getattr(self, "counts", None)
+        if isinstance(counts, Tensor):
+            counts.copy_(torch.bincount(labels.to(counts.device).long(), minlength=len(counts)))
 
     def reset_parameters(self) -> None:
         """Draws the parameters anew and puts the running state back to its start."""
@@ -93,11 +110,12 @@ class Head(nn.Module):
 class StatefulHead(Head):
     """A margin head with the buffer `state`, which its loss remembers between steps; always fp32.
 
-    Where the loss has a state, the state dict holds the loss's name beside it, as ASCII codes, uint8. Loading the state of
+    Where the loss has a state or tables, the state dict holds the loss's name beside it, as ASCII codes, uint8. Loading the state of
     another loss is an error; a state dict without a name is taken as it is.
     """
 
     options: MarginOptions
+    tables: tuple[str, ...] = ()  # names of what is kept beside the state
 
     def __init__(self, options: MarginOptions) -> None:
         super().__init__()
@@ -111,18 +129,20 @@ class StatefulHead(Head):
 
     def taken_from(self, tensors: Mapping[str, Tensor], loss: str) -> dict[str, Tensor]:
         """As `Head.taken_from`: a state of the same size means another thing to another loss."""
-        foreign = ("state", LOSS_KEY) if loss != self.options.loss else ()
+        foreign = ("state", LOSS_KEY, *self.tables, *self.undecayed) if loss != self.options.loss else ()
         return {name: value for name, value in tensors.items() if name not in foreign}
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def, override]
         # A running mean with rate 0.01 stands still in bf16: the state stays fp32 when the module is cast.
         super()._apply(fn, recurse)
-        self.state = self.state.float()
+        for name in ("state", *self.tables):
+            kept = getattr(self, name)
+            setattr(self, name, kept.float() if kept.is_floating_point() else kept)
         return self
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):  # type: ignore[no-untyped-def, override]
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if len(self.state):
+        if len(self.state) or self.tables:
             destination[prefix + LOSS_KEY] = torch.tensor(list(self.options.loss.encode()), dtype=torch.uint8)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):  # type: ignore[no-untyped-def, override]

@@ -8,14 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarnet.core.distributed import Ranks
+from cifarnet.core.errors import Refused
 from cifarnet.losses import kernels
 from cifarnet.losses.angles import normalize
 from cifarnet.losses.auto_scale import fitting_margin, fitting_scale
 from cifarnet.losses.base import Head, StatefulHead
-from cifarnet.losses.contract import check_batch, check_classes, check_range, full_precision, working_type
-from cifarnet.losses.focal import focal_loss
+from cifarnet.losses.contract import check_batch, check_classes, check_range, full_precision
+from cifarnet.losses.linear import AdjustedHead, LinearHead
 from cifarnet.losses.margin_loss import correct, inference_logits, margin_loss, state_of_all_ranks
+from cifarnet.losses.objectives import OBJECTIVES
+from cifarnet.losses.objectives.base import Objective
+from cifarnet.losses.objectives.run import objective_logits, objective_loss
 from cifarnet.losses.options import margin_options
+from cifarnet.losses.prototypes import fix_prototypes
 from cifarnet.losses.registry import loss_constants, loss_row
 from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead, measure
 
@@ -31,9 +36,9 @@ class MarginHead(StatefulHead):
         constants: the loss's own, such as scale, margin, h, t_alpha, easy_margin; None or nothing takes the original
             authors' value.
 
-    The prototypes are the parameter `weight` [C, D]; the buffer `state` is what the loss remembers between steps
-    (sphereface: steps; curricularface: t; adaface: mean and std of the norms). It moves in training mode only, and not
-    where the loss is not finite. With several `ranks` (see `join`) it follows the batch of all of them, and the loss is the
+    The prototypes are the parameter `weight` [C, D] (subcenter-arcface's [C, K, D]); the buffer `state` is what the loss remembers
+    between steps (sphereface: steps; curricularface: t; adaface: mean and std of the norms). It moves in training mode only,
+    and not where the loss is not finite. Some losses keep tables beside it (`Objective.tables`), such as the class counts. With several `ranks` (see `join`) it follows the batch of all of them, and the loss is the
     mean over this rank's rows.
 
     The compiled backends have no second derivative and do not go through torch.func's transforms; backend="torch" does.
@@ -54,7 +59,18 @@ class MarginHead(StatefulHead):
     ) -> None:
         super().__init__(margin_options(loss, **constants))
         self.backend = backend
-        self.weight = nn.Parameter(torch.empty(check_classes(num_classes), in_features))
+        self.objective = OBJECTIVES.get(loss)
+        self.shape = shape = (check_classes(num_classes), in_features)
+        weight: tuple[int, ...] = shape
+        if self.objective is not None:
+            weight = self.objective.shape(*shape, self.options)
+            for name, value in self.objective.tables(*shape, self.options).items():
+                self.register_buffer(name, value)
+                self.tables += () if name == "state" else (name,)
+            for name, value in self.objective.learned(num_classes, self.options).items():
+                self.register_parameter(name, nn.Parameter(value))
+                self.undecayed += (name,)
+        self.weight = nn.Parameter(torch.empty(weight))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -62,8 +78,12 @@ class MarginHead(StatefulHead):
         """Draws the prototypes anew, uniformly on the unit sphere, and puts the running state back to its start."""
         self.weight.normal_()
         if not self.weight.is_meta:  # there is nothing to normalise there, and torch would import its compiler for it
-            self.weight.copy_(F.normalize(self.weight, dim=1))
+            self.weight.copy_(F.normalize(self.weight, dim=-1))
         self.state.copy_(self.initial_state())
+        if self.objective is not None:
+            first = self.objective.tables(*self.shape, self.options)
+            for name, value in (first | self.objective.learned(len(self.weight), self.options)).items():
+                getattr(self, name).copy_(value)
 
     def join(self, ranks: Ranks) -> None:
         """The state follows the batch of all these ranks from now on."""
@@ -79,8 +99,10 @@ class MarginHead(StatefulHead):
         return loss, correct(rows)
 
     def _loss_and_rows(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        labels = check_batch(features, labels, self.weight.shape[1])
+        labels = check_batch(features, labels, self.in_features)
         self._refuse_recomputing()
+        if self.objective is not None:
+            return self._objective_loss(self.objective, features, labels)
         state, moves = self.state, self.training
         shared = self.training and self.ranks.world > 1 and len(self.state) > 0
         if shared:
@@ -102,9 +124,35 @@ class MarginHead(StatefulHead):
                 self.state.copy_(state)
         return loss, rows
 
+    def _objective_loss(self, objective: Objective, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        check_range(labels, len(self.weight))
+        kernels.resolve(self.backend, features.device.type, features.dtype, self.options.loss)
+        kernels.count_torch_call()
+        loss, rows, moved = objective_loss(
+            objective, features, self.weight, labels, self.options, self.memory, self.training, self.ranks
+        )
+        self._keep(moved)
+        return loss, rows
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """All that the head keeps besides W, by name."""
+        return {name: getattr(self, name) for name in ("state", *self.tables, *self.undecayed)}
+
+    @torch.no_grad()
+    def _keep(self, moved: Mapping[str, Tensor]) -> None:
+        for name, value in moved.items():
+            getattr(self, name).copy_(value)
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Training begins `epoch` (from 0) of `epochs`; every rank calls it, before the epoch's first step."""
+        if self.objective is not None:
+            self._keep(self.objective.begin_epoch(epoch, epochs, self.memory, self.options))
+
     def _refuse_recomputing(self) -> None:
         """Within a backward pass, as activation checkpointing calls it, the state is no longer the forward pass's."""
-        if not self.training or not len(self.state) or torch.compiler.is_compiling():
+        moves = self.objective.moves if self.objective is not None else len(self.state) > 0
+        if not self.training or not moves or torch.compiler.is_compiling():
             return
         if torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
@@ -113,78 +161,34 @@ class MarginHead(StatefulHead):
             )
 
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Head.measure`; no N x C numbers are held."""
+        """As `Head.measure`; no N x C numbers are held, but by losses without kernels."""
+        if self.objective is not None:
+            return super().measure(features, labels)
         return measure(features, labels, self.weight, self.options, self.classes)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p.
 
-        fp32, of float64 features float64.
+        fp32, of float64 features float64. Of sphereface2 and uniface the probability of class j is sigmoid(f_j).
         """
+        if self.objective is not None:
+            return objective_logits(self.objective, features, self.weight, self.options, self.memory)
         return inference_logits(features, self.weight, self.options)
 
     def prototypes(self) -> Tensor:
-        """The class prototypes on the unit sphere [C, D]."""
-        return normalize(self.weight.detach().float())[0]
+        """The class prototypes on the unit sphere [C, D]. Raises Refused where a class has several."""
+        weight = self.weight.detach().float()
+        if weight.dim() == 3:
+            if weight.shape[1] > 1:
+                why = f"has {weight.shape[1]} prototypes a class, and this needs one"
+                raise Refused(self.options.loss, why, "use a model trained with `subcenters=1`, or with `loss=arcface`")
+            weight = weight.squeeze(1)
+        return normalize(weight)[0]
 
     def extra_repr(self) -> str:
         """The options, for printing the module."""
-        classes, size = self.weight.shape
+        classes, size = self.shape
         return f"in_features={size}, num_classes={classes}, {self.options}"
-
-
-class LinearHead(Head):
-    """A linear classifier (weights and bias) with softmax cross-entropy, or the focal loss where `gamma` is given."""
-
-    def __init__(
-        self, in_features: int, num_classes: int, *, gamma: float | None = None, label_smoothing: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.gamma, self.label_smoothing = gamma, label_smoothing
-        linear = nn.Linear(in_features, num_classes)
-        self.weight, self.bias = nn.Parameter(linear.weight.detach()), nn.Parameter(linear.bias.detach())
-        self.register_buffer("state", torch.empty(0))
-
-    def reset_parameters(self) -> None:
-        """Draws weights and biases anew, as nn.Linear's."""
-        nn.Linear.reset_parameters(self)  # type: ignore[arg-type]
-
-    def initialise_as_keras(self) -> None:
-        """Glorot-uniform weights, biases 0."""
-        super().initialise_as_keras()
-        nn.init.zeros_(self.bias)
-
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss, a scalar, of features [N, D] with labels [N] (integers in [0, C))."""
-        return self._loss(self._checked_logits(features, labels), labels.long())
-
-    def loss_and_correct(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and [N] whether each sample's largest logit is its own class's."""
-        logits = self._checked_logits(features, labels)
-        return self._loss(logits, labels.long()), logits.detach().argmax(dim=1) == labels
-
-    def _checked_logits(self, features: Tensor, labels: Tensor) -> Tensor:
-        check_range(check_batch(features, labels, self.weight.shape[1]), len(self.weight))
-        return self.logits(features)
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.gamma is not None:
-            return focal_loss(logits, labels, self.gamma)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-
-    def logits(self, features: Tensor) -> Tensor:
-        """z W^T + b, [N, C]; fp32, of float64 features float64."""
-        working = working_type(features)
-        with full_precision(features.device):
-            return F.linear(features.to(working), self.weight.to(working), self.bias.to(working))
-
-    def decision(self) -> tuple[Tensor, Tensor]:
-        """W [C, D] and b [C], fp32."""
-        return self.weight.detach().float(), self.bias.detach().float()
-
-    def prototypes(self) -> Tensor:
-        """The rows of W on the unit sphere [C, D]."""
-        return normalize(self.weight.detach().float())[0]
 
 
 def build_head(
@@ -194,6 +198,7 @@ def build_head(
     constants: Mapping[str, Any] | None = None,
     *,
     frozen: bool = False,
+    simplex: bool = False,
     backend: str = "auto",
     class_parallel: ClassParallelOptions | None = None,
 ) -> Head:
@@ -202,6 +207,7 @@ def build_head(
     Args:
         constants: the loss's own, by name; scale and margin may be "auto" (see `cifarnet.losses.auto_scale`).
         frozen: its parameters do not learn.
+        simplex: the prototypes stand as far apart as they can and do not learn; in_features is at least C - 1.
         class_parallel: how a margin head's classes lie on several ranks; None keeps all of them here.
 
     Raises:
@@ -217,6 +223,10 @@ def build_head(
         head = ShardedMarginHead(in_features, num_classes, loss, class_parallel=class_parallel, **chosen)
     elif row.angular:
         head = MarginHead(in_features, num_classes, loss, backend=backend, **chosen)
-    else:
+    elif row.kernels:
         head = LinearHead(in_features, num_classes, **chosen)
-    return head.requires_grad_(not frozen)
+    else:
+        head = AdjustedHead(in_features, num_classes, **chosen)
+    if simplex:
+        fix_prototypes(head)
+    return head.requires_grad_(False) if frozen else head

@@ -20,6 +20,7 @@ from cifarnet.losses import extension_file
 from cifarnet.losses.extension_file import extension_path as _extension_path
 from cifarnet.losses.extension_file import runs_on
 from cifarnet.losses.options import MarginOptions
+from cifarnet.losses.registry import LOSSES
 
 BACKENDS = ("auto", "torch", "cpu", "cuda")
 PURE_TORCH = "use backend='torch' for it"
@@ -57,8 +58,10 @@ resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = None) -> str:
     backend, what = asked(backend)
-    if backend == "torch":
+    if backend == "torch" or (backend == "auto" and not _written(loss)):
         return "torch"
+    if not _written(loss):
+        raise Refused(what, f"{loss} has no compiled kernels, pure torch runs it", "use `backend=torch`")
     if backend == "auto":
         if device not in ("cpu", "cuda") or dtype == torch.float64:
             return "torch"
@@ -74,6 +77,11 @@ def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = N
             raise Refused(what, f"the {backend} extension is not built", f"use `backend=torch`, or build it: {BUILD}")
         raise Refused(what, problem, f"use `backend=torch`, or {REBUILD}")
     return backend
+
+
+def _written(loss: str | None) -> bool:
+    """Are there kernels of `loss` in the sources?"""
+    return loss is None or loss not in LOSSES or LOSSES[loss].kernels
 
 
 def asked(backend: str) -> tuple[str, str]:

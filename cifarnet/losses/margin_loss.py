@@ -82,16 +82,25 @@ def margin_loss(
     targets = targets_of(angles, options)
     own = torch.zeros_like(cosine, dtype=torch.bool).scatter_(1, labels[:, None], True)
     others = targets.others(cosine)
-    peak = others.detach().masked_fill(own, -math.inf).amax(dim=1)
+    losses, peak = softmax_losses(own, targets.psi, targets.scale, others)
     highest = peak if others is cosine else cosine.detach().masked_fill(own, -math.inf).amax(dim=1)
-    logits = targets.scale[:, None] * (others - peak[:, None])
-    losses = targets.losses(peak, logits.masked_fill(own, -math.inf).logsumexp(dim=1))
     loss = losses.mean()
     penalty = margin.penalty(norm)
     if penalty is not None:
         loss = loss + penalty.mean()
     moved = torch.where(loss.detach().isfinite(), angles.state.to(state.dtype), state)
     return loss, moved, torch.stack([norm.detach(), target.detach(), highest], dim=1)
+
+
+def softmax_losses(own: Tensor, psi: Tensor, scale: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of each sample [N], and the largest of its others [N], detached.
+
+    Args:
+        own: [N, C], true for each sample's own class; psi, scale: [N]; others: [N, C], of which the own class's is not read.
+    """
+    peak = others.detach().masked_fill(own, -math.inf).amax(dim=1)
+    logits = scale[:, None] * (others - peak[:, None])
+    return Targets(psi, scale).losses(peak, logits.masked_fill(own, -math.inf).logsumexp(dim=1)), peak
 
 
 def correct(rows: Tensor) -> Tensor:

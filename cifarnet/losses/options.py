@@ -13,9 +13,9 @@ class MarginOptions:
     """The loss's name and all constants of its row; `options["h"]` is one of them. Make it by `margin_options`."""
 
     loss: str
-    constants: Mapping[str, float | bool] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> float:
+    def __getitem__(self, name: str) -> Any:
         return self.constants[name]
 
     @property

@@ -1,65 +1,13 @@
 """The losses: one row a loss, with its constants. The table is read without torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import Bounds, check_bounds, check_number
-from cifarnet.core.known import unknown
-
-PI = 3.14159  # the widest angle that a margin may add
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A constant of a loss: the original authors' value, its range, and a line of help.
-
-    flag: the command line has an option of this name; every other constant is set by --loss-option.
-    auto: "auto" stands for a value that fits the classes (see `auto_scale`).
-    """
-
-    default: float | bool
-    help: str
-    bounds: Bounds = field(default_factory=Bounds)
-    flag: bool = False
-    auto: bool = False
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A row: where the loss comes from, its constants, and its running state.
-
-    state: names of the numbers that the loss remembers between steps; initial_state: their first values.
-    angular: its logits come from angles, without bias, so that MarginHead runs it.
-    adds: to what a fixed margin m is added, "angle" or "cosine"; "" where there is none, or m does something else.
-    """
-
-    source: str
-    constants: dict[str, Constant] = field(default_factory=dict)
-    state: tuple[str, ...] = ()
-    initial_state: tuple[float, ...] = ()
-    angular: bool = True
-    adds: str = ""
-
-    @property
-    def defaults(self) -> dict[str, float | bool]:
-        """The original authors' values."""
-        return {name: constant.default for name, constant in self.constants.items()}
-
-
-def _scale(default: float) -> Constant:
-    text = "s of the margin losses, or auto: fit to the number of classes (default: the paper's)"
-    return Constant(default, text, Bounds(above=0, high=1000), flag=True, auto=True)
-
-
-ANGLE = Bounds(low=0, high=PI)
-
-
-def _margin(default: float, bounds: Bounds = ANGLE) -> Constant:
-    text = "m of the margin losses, or auto: fit to classes and features (default: the paper's)"
-    return Constant(default, text, bounds, flag=True, auto=True)
-
+from cifarnet.core.known import same_name, unknown
+from cifarnet.losses.more_rows import MORE_LOSSES
+from cifarnet.losses.row import Constant, Loss, margin_of, scale_of
 
 LOSSES: dict[str, Loss] = {
     "ce": Loss(
@@ -69,28 +17,37 @@ LOSSES: dict[str, Loss] = {
     ),
     "focal": Loss(
         "arXiv 1708.02002",
-        {"gamma": Constant(2.0, "focal loss: the focusing exponent", Bounds(low=0, high=1000), flag=True)},
+        {
+            "gamma": Constant(
+                2.0,
+                "focal loss: the focusing exponent; vs, kappaface: the paper's gamma",
+                Bounds(low=0, high=1000),
+                flag=True,
+            )
+        },
         angular=False,
     ),
-    "sphereface": Loss("arXiv 1704.08063", {"margin": _margin(4, Bounds(choices=(1, 2, 3, 4, 5)))}, ("steps",), (0.0,)),
-    "cosface": Loss("arXiv 1801.09414", {"scale": _scale(64.0), "margin": _margin(0.35)}, adds="cosine"),
+    "sphereface": Loss(
+        "arXiv 1704.08063", {"margin": margin_of(4, Bounds(choices=(1, 2, 3, 4, 5)))}, ("steps",), (0.0,)
+    ),
+    "cosface": Loss("arXiv 1801.09414", {"scale": scale_of(64.0), "margin": margin_of(0.35)}, adds="cosine"),
     "arcface": Loss(
         "arXiv 1801.07698",
         {
-            "scale": _scale(64.0),
-            "margin": _margin(0.5),
+            "scale": scale_of(64.0),
+            "margin": margin_of(0.5),
             "easy_margin": Constant(False, "ArcFace: the margin only where the target cosine is positive", flag=True),
         },
         adds="angle",
     ),
     "curricularface": Loss(
-        "arXiv 2004.00288", {"scale": _scale(64.0), "margin": _margin(0.5)}, ("t",), (0.0,), adds="angle"
+        "arXiv 2004.00288", {"scale": scale_of(64.0), "margin": margin_of(0.5)}, ("t",), (0.0,), adds="angle"
     ),
     "adaface": Loss(
         "arXiv 2204.00964",
         {
-            "scale": _scale(64.0),
-            "margin": _margin(0.4),
+            "scale": scale_of(64.0),
+            "margin": margin_of(0.4),
             "h": Constant(0.333, "AdaFace's h, how far the norm moves the margin", Bounds(low=0, high=1000), flag=True),
             "t_alpha": Constant(0.01, "AdaFace's EMA rate of the norm statistics", Bounds(low=0, high=1), flag=True),
         },
@@ -98,7 +55,8 @@ LOSSES: dict[str, Loss] = {
         (20.0, 100.0),
         adds="angle",
     ),
-    "magface": Loss("arXiv 2103.06627", {"scale": _scale(64.0)}),
+    "magface": Loss("arXiv 2103.06627", {"scale": scale_of(64.0)}),
+    **MORE_LOSSES,
 }
 
 
@@ -122,11 +80,25 @@ def loss_constants(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if constant is None:
             takes = ", ".join(f"`{key}`" for key in row.constants) or "no constants"
             raise Refused(name, f"{loss} has no such constant", f"{loss} takes {takes}")
-        if constant.auto and value == "auto":
-            continue
-        check_number(name, value, flag=isinstance(constant.default, bool), auto=constant.auto)
-        check_bounds(name, value, constant.bounds)
-    return {**row.defaults, **chosen}
+        chosen[name] = _checked(name, value, constant)
+    return row.with_defaults(chosen)
+
+
+def _checked(name: str, value: Any, constant: Constant) -> Any:
+    """The value as the loss takes it, a text spelt as in the choices. Raises Refused."""
+    if constant.auto and value == "auto":
+        return value
+    if constant.never_auto and value == "auto":
+        raise Refused(name, f"there is no rule for auto: {constant.never_auto}", "give a number")
+    if isinstance(constant.default, str):
+        choices = constant.bounds.choices or ()
+        found = same_name(value, choices) if isinstance(value, str) else None
+        if found is None:
+            raise unknown(name, value, choices)
+        return found
+    check_number(name, value, flag=isinstance(constant.default, bool), auto=constant.auto)
+    check_bounds(name, value, constant.bounds)
+    return value
 
 
 def range_of(name: str) -> str:
@@ -137,9 +109,17 @@ def range_of(name: str) -> str:
             losses.setdefault(row.constants[name].bounds.range, []).append(loss)
     if len(losses) == 1:
         return next(iter(losses))
-    return "; ".join(f"{', '.join(names)}: {values}" for values, names in losses.items())
+    usual = max(losses, key=lambda values: len(losses[values]))  # of so many losses that they are not named
+    named = {values: names for values, names in losses.items() if values != usual or len(names) < 5}
+    words = [f"{', '.join(names)}: {values}" for values, names in named.items()]
+    return "; ".join(words if len(named) == len(losses) else [*words, f"else {usual}"])
 
 
 def flag_constants() -> dict[str, Constant]:
-    """The constants that have an option of their own on the command line, each once."""
-    return {name: one for row in LOSSES.values() for name, one in row.constants.items() if one.flag}
+    """The constants that have an option of their own on the command line, each once: as the first loss has it."""
+    found: dict[str, Constant] = {}
+    for row in LOSSES.values():
+        for name, constant in row.constants.items():
+            if constant.flag:
+                found.setdefault(name, constant)
+    return found

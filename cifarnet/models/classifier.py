@@ -59,10 +59,13 @@ def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = Non
         backbone = build_backbone(config.arch, config.stem, config.image_size, config.dim)
         width = cast(int, backbone.num_features)
         neck = build_neck(config.neck, width, config.embed_dim)
+        width = config.embed_dim or width
+        if config.prototypes == "simplex":  # whose corners of C classes lie in C - 1 dimensions
+            neck, width = nn.Sequential(neck, nn.Linear(width, num_classes - 1)), num_classes - 1
         parallel = None
         if ranks and config.head_parallel:
             parallel = ClassParallelOptions(ranks, config.head_sample, config.seed)
-        head = configured_head(config, config.embed_dim or width, num_classes, parallel)
+        head = configured_head(config, width, num_classes, parallel)
         model = Classifier(backbone, neck, head)
         if config.init == "keras":
             initialise_as_keras(model)
@@ -78,7 +81,8 @@ def configured_head(
         num_classes,
         config.loss,
         config.loss_options,
-        frozen=config.frozen_head,
+        frozen=config.frozen_head or config.prototypes == "frozen",
+        simplex=config.prototypes == "simplex",
         backend=config.backend,
         class_parallel=class_parallel,
     )

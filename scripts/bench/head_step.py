@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.losses import LOSSES
 from cifarnet.losses.heads import MarginHead
 
-LOSS_NAMES = [name for name, loss in LOSSES.items() if loss.angular]
+LOSS_NAMES = [name for name, loss in LOSSES.items() if loss.angular and loss.kernels]
 
 
 def steps(shape: tuple[int, int, int], loss: str, dtype: torch.dtype, device: str, count: int = 1) -> None:

@@ -98,7 +98,7 @@ def test_every_argument_that_an_error_names_is_spoken():
 def test_a_loss_option_that_no_loss_has(cli):
     code, _, err = cli("train", "--loss", "magface", "--loss-option", "foo=1")
     assert code == 2 and err.startswith(
-        "error: --loss-option foo: no loss has such a constant; the losses have easy_margin,"
+        "error: --loss-option foo: no loss has such a constant; the losses have balance,"
     )
     code, _, err = cli("train", "--loss", "magface", "--loss-option", "h=1")
     assert code == 2 and err == "error: --h: magface has no such constant; magface takes --scale\n"

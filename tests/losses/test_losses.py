@@ -13,7 +13,7 @@ from cifarnet.losses import LOSSES, LinearHead, MarginHead, build_head
 from cifarnet.losses.margin_loss import margin_loss
 from cifarnet.losses.margins import MARGINS
 
-ANGULAR = [name for name, row in LOSSES.items() if row.angular]
+ANGULAR = [name for name, row in LOSSES.items() if row.angular and row.kernels]
 N, D, C = 12, 16, 7
 
 

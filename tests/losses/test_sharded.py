@@ -16,7 +16,7 @@ from cifarnet.losses.sharded.blocks import others_of
 from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead
 from cifarnet.losses.sharded.partial_fc import draw_classes
 
-ANGULAR = [name for name, row in LOSSES.items() if row.angular]
+ANGULAR = [name for name, row in LOSSES.items() if row.angular and row.kernels]
 N, D, C = 13, 16, 37  # neither divides by 2 or 3
 CUTS = {2: [0, 9, 13], 3: [0, 7, 7, 13]}  # each rank's samples: uneven, and for one rank of three none at all
 

@@ -22,6 +22,7 @@ from cifarnet.losses.contract import check_batch, check_classes, check_range, fu
 from cifarnet.losses.margin_loss import Targets, inference_logits, targets_of
 from cifarnet.losses.margins import MARGINS, MAX_SCALE
 from cifarnet.losses.options import MarginOptions, margin_options
+from cifarnet.losses.registry import LOSSES
 from cifarnet.losses.sharded.blocks import Others, others_of, shard_gradients, target_cosines
 from cifarnet.losses.sharded.collectives import Batch, gathered, sum_of_own
 from cifarnet.losses.sharded.partial_fc import draw_classes
@@ -73,6 +74,8 @@ class ShardedMarginHead(StatefulHead):
         **constants: float | bool | None,
     ) -> None:
         super().__init__(margin_options(loss, **constants))
+        if not LOSSES[loss].kernels:
+            raise Refused("head_parallel", f"{loss}'s classes cannot be spread", "leave it out, or use another loss")
         ranks, sample = class_parallel.ranks, class_parallel.sample
         if check_classes(num_classes) < ranks.world:
             raise Refused("head_parallel", f"{plural(num_classes, 'class')} for {ranks.world} ranks", "use fewer ranks")

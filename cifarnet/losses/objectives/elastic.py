@@ -1,0 +1,91 @@
+"""ElasticFace: a margin drawn anew for each sample and step (arXiv 2109.09416).
+
+A draw follows from the head's state (steps, seed) and the sample's place in the batch of all ranks, so that a resumed run, and one
+on other ranks, draws the same.
+"""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from cifarnet.losses.margins import angular_margin
+from cifarnet.losses.objectives.base import Batch, Objective, everywhere
+from cifarnet.losses.options import MarginOptions
+
+SEEDS = 2**24  # as many as fp32 tells apart
+# splitmix64's multipliers and its increment, as int64 holds them
+MIX = tuple(number - 2**64 for number in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15))
+
+
+class ElasticFace(Objective):
+    """m_i ~ N(m, sigma) in training, m in evaluation; with plus, the smallest draw goes to the largest c_y.
+
+    The authors' code pairs draws and samples by another permutation, nearly at random; this is the paper's.
+    """
+
+    moves = True
+
+    def tables(self, classes: int, size: int, options: MarginOptions) -> dict[str, Tensor]:
+        return {"state": torch.cat([torch.zeros(1), torch.randint(SEEDS, (1,)).float()])}
+
+    def next(self, batch: Batch, options: MarginOptions) -> dict[str, Tensor]:
+        steps, seed = batch.memory["state"]
+        return {"state": torch.stack([steps + 1, seed])}
+
+    def margins(self, batch: Batch, options: MarginOptions) -> Tensor:
+        """m_i [N]."""
+        if not batch.training:
+            return torch.full_like(batch.target, options.margin)
+        targets, mine = everywhere(batch.ranks, batch.target.detach())
+        drawn = options.margin + options["sigma"] * standard_normal(len(targets), batch.memory["state"])
+        if options["plus"]:
+            order = targets.argsort(descending=True, stable=True)
+            drawn = torch.empty_like(drawn).scatter_(0, order, drawn.sort().values)
+        return drawn[mine]
+
+    def target(self, batch: Batch, options: MarginOptions) -> Tensor:
+        return self.under_margin(batch, self.margins(batch, options))
+
+    @abstractmethod
+    def under_margin(self, batch: Batch, margin: Tensor) -> Tensor:
+        """psi [N]."""
+
+
+class ElasticArcFace(ElasticFace, name="elastic-arcface"):
+    """psi = cos(theta_y + m_i), past pi ArcFace's line."""
+
+    def under_margin(self, batch: Batch, margin: Tensor) -> Tensor:
+        return angular_margin(batch.angles, margin, easy=False)
+
+
+class ElasticCosFace(ElasticFace, name="elastic-cosface"):
+    """psi = c_y - m_i."""
+
+    def under_margin(self, batch: Batch, margin: Tensor) -> Tensor:
+        return batch.target - margin
+
+
+def standard_normal(count: int, state: Tensor) -> Tensor:
+    """[count] draws of N(0, 1) that follow from `state` (steps, seed) alone; its dtype and device, and no waiting for it.
+
+    Each place is hashed with splitmix64 (Steele, Lea and Flood, 2014); 24 bits of it, so |x| < 5.5.
+    """
+    steps, seed = state.long()
+    bits = torch.arange(count, device=state.device) + (steps << 20) + hashed(seed)
+    uniform = ((hashed(bits) >> 40) & (SEEDS - 1)).to(state.dtype) * 2 + (1 - SEEDS)
+    return math.sqrt(2) * torch.erfinv(uniform / SEEDS)
+
+
+def hashed(number: Tensor) -> Tensor:
+    """splitmix64's output function of int64 numbers, modulo 2^64."""
+    number = number * MIX[2] + MIX[2]
+    number = (number ^ _shifted(number, 30)) * MIX[0]
+    number = (number ^ _shifted(number, 27)) * MIX[1]
+    return number ^ _shifted(number, 31)
+
+
+def _shifted(number: Tensor, by: int) -> Tensor:
+    """To the right, zeros from the left."""
+    return (number >> by) & ((1 << (64 - by)) - 1)

@@ -1,0 +1,59 @@
+"""KappaFace: wider margins for classes that are spread, or that have few samples (arXiv 2201.07394)."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cifarnet.losses.margins import angular_margin
+from cifarnet.losses.objectives.base import Batch, Objective
+from cifarnet.losses.options import MarginOptions
+
+CLOSEST = 1 - 1e-6  # rho^2 goes no further: a class of one sample would be concentrated without bound
+
+
+class KappaFace(Objective, name="kappaface"):
+    """psi = cos(theta_y + m psi_y), past pi ArcFace's line; psi [C] is 1 in the first epoch, then once an epoch `margin_factors`.
+
+    `sums` [C, D+1] holds each class's unit features of the epoch added up, and how many these were.
+    """
+
+    moves = True
+
+    def tables(self, classes: int, size: int, options: MarginOptions) -> dict[str, Tensor]:
+        return {"psi": torch.ones(classes), "sums": torch.zeros(classes, size + 1)}
+
+    def next(self, batch: Batch, options: MarginOptions) -> dict[str, Tensor]:
+        own = batch.own.to(batch.unit.dtype)
+        counted = torch.cat([batch.unit, torch.ones_like(batch.norm[:, None])], dim=1)
+        return {"sums": batch.memory["sums"] + batch.ranks.sum(own.T @ counted)}
+
+    def target(self, batch: Batch, options: MarginOptions) -> Tensor:
+        return angular_margin(batch.angles, options.margin * batch.memory["psi"][batch.labels], easy=False)
+
+    def begin_epoch(
+        self, epoch: int, epochs: int, memory: Mapping[str, Tensor], options: MarginOptions
+    ) -> dict[str, Tensor]:
+        sums = memory["sums"]
+        if epoch == 0 or not bool(sums[:, -1].any()):
+            return {}
+        factors = margin_factors(sums.cpu().double(), options["temperature"], options["gamma"])
+        return {"psi": factors.to(sums), "sums": torch.zeros_like(sums)}
+
+
+def margin_factors(sums: Tensor, temperature: float, gamma: float) -> Tensor:
+    """psi [C] in [0, 1], of the sums [C, D+1] of an epoch, float64.
+
+    psi = gamma (1 - sigmoid(T k)) + (1 - gamma) (1 + cos(pi n / (1.05 n_max))) / 2, with k the concentrations
+    rho (D - rho^2) / (1 - rho^2), rho = |S|/n, standardised over the classes; 0 where they are all equal.
+    """
+    features, seen = sums[:, :-1], sums[:, -1]
+    size = features.shape[1]
+    rho = features.norm(dim=1) / seen.clamp_min(1)
+    square = rho.square().clamp_max(CLOSEST)
+    kappa = square.sqrt() * (size - square) / (1 - square)
+    deviation = kappa.std()
+    standard = (kappa - kappa.mean()) / deviation if deviation > 1e-9 * kappa.mean() else torch.zeros_like(kappa)
+    concentrated = gamma * (1 - torch.sigmoid(temperature * standard))
+    return concentrated + (1 - gamma) * (1 + torch.cos(math.pi * seen / (1.05 * seen.max()))) / 2

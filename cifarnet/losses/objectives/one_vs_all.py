@@ -1,0 +1,112 @@
+"""SphereFace2 and UniFace: each class is a yes or no of its own, with one learned bias for all; no softmax.
+
+The trained probability of class j is sigmoid(f_j); the softmax of the logits f only ranks the classes.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifarnet.losses.objectives.base import Batch, Objective, held
+from cifarnet.losses.options import MarginOptions
+
+
+class OneVsAll(Objective):
+    """own * sp(-f_y) + rest * sum_{j != y} sp(f_j), sp(x) = log(1 + e^x)."""
+
+    def weights(self, options: MarginOptions) -> tuple[float, float]:
+        """Of the own class's term and of the others'."""
+        raise NotImplementedError
+
+    def margin_logits(self, batch: Batch, options: MarginOptions) -> tuple[Tensor, Tensor]:
+        """f_y [N], and f_j [N, C], whose own column is not read."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch, options: MarginOptions) -> Tensor:
+        own, rest = self.weights(options)
+        target, others = self.margin_logits(batch, options)
+        others = _softplus(others.masked_fill(batch.own, -math.inf)).sum(dim=1)
+        return own * _softplus(-target) + rest * others
+
+
+class SphereFace2(OneVsAll, name="sphereface2"):
+    """f = r tau + b (arXiv 2108.01513), g(c) = 2 ((c+1)/2)^t - 1:
+
+    C: tau_y = g(c_y) - m, tau_j = g(c_j) + m. A: tau_y = g(cos(min(theta_y + m, pi))), M: g(cos(min(m theta_y, pi))), both
+    tau_j = g(c_j). In A and M, and in C with `detach`, the derivative of tau by the cosine is taken for 1.
+    """
+
+    def learned(self, classes: int, options: MarginOptions) -> dict[str, Tensor]:
+        return {"bias": torch.tensor([first_bias(classes, options)])}
+
+    def weights(self, options: MarginOptions) -> tuple[float, float]:
+        whole = options["loss_weight"] / options.scale
+        return whole * options["balance"], whole * (1 - options["balance"])
+
+    def margin_logits(self, batch: Batch, options: MarginOptions) -> tuple[Tensor, Tensor]:
+        own, others = tau_of_target(batch.target, options), spread(batch.cosine, options["t"])
+        if options["variant"] == "C":
+            others = others + options.margin
+        if options["variant"] != "C" or options["detach"]:
+            own, others = held(own, batch.target), held(others, batch.cosine)
+        bias = batch.memory["bias"]
+        return options.scale * own + bias, options.scale * others + bias
+
+    def logits(self, cosine: Tensor, norm: Tensor, options: MarginOptions, memory: Mapping[str, Tensor]) -> Tensor:
+        return options.scale * spread(cosine.clamp(-1, 1), options["t"]) + memory["bias"]
+
+
+class UniFace(OneVsAll, name="uniface"):
+    """f_y = s (c_y - m) - b, f_j = s c_j - b (Zhou et al., ICCV 2023).
+
+    The authors clamp f to +-s, where the target's gradient is 0 below c_y = m - 1 + b/s; here it is not clamped.
+    """
+
+    def learned(self, classes: int, options: MarginOptions) -> dict[str, Tensor]:
+        return {"bias": torch.tensor([math.log(10 * classes)])}
+
+    def weights(self, options: MarginOptions) -> tuple[float, float]:
+        return 1.0, options["negative_weight"]
+
+    def margin_logits(self, batch: Batch, options: MarginOptions) -> tuple[Tensor, Tensor]:
+        bias = batch.memory["bias"]
+        return options.scale * (batch.target - options.margin) - bias, options.scale * batch.cosine - bias
+
+    def logits(self, cosine: Tensor, norm: Tensor, options: MarginOptions, memory: Mapping[str, Tensor]) -> Tensor:
+        return options.scale * cosine - memory["bias"]
+
+
+def spread(cosine: Tensor, t: float) -> Tensor:
+    """g(c) = 2 ((c+1)/2)^t - 1."""
+    return 2 * ((cosine + 1) / 2) ** t - 1
+
+
+def tau_of_target(cosine: Tensor, options: MarginOptions) -> Tensor:
+    """tau_y of the target's cosines."""
+    if options["variant"] == "C":
+        return spread(cosine, options["t"]) - options.margin
+    theta = cosine.detach().acos()
+    wide = theta + options.margin if options["variant"] == "A" else theta * options.margin
+    return spread(wide.clamp_max(math.pi).cos(), options["t"])
+
+
+def first_bias(classes: int, options: MarginOptions) -> float:
+    """b at which the gradients of own and other classes are equal where all cosines are 0.
+
+    The authors' form alone loses its digits where x > 1, that is for few classes.
+    """
+    right = torch.zeros((), dtype=torch.float64, device="cpu")
+    a_own = options.scale * float(tau_of_target(right, options))
+    a_rest = options.scale * (float(spread(right, options["t"])) + options.margin * (options["variant"] == "C"))
+    x = options["balance"] / ((1 - options["balance"]) * (classes - 1))
+    root = math.sqrt((1 - x) ** 2 + 4 * x * math.exp(min(a_own - a_rest, 700.0)))
+    if x <= 1:
+        return math.log(2 * x) - a_rest - math.log(1 - x + root)
+    return math.log(x - 1 + root) - math.log(2) - a_own
+
+
+def _softplus(value: Tensor) -> Tensor:
+    return F.softplus(value, threshold=40)
