@@ -27,7 +27,9 @@ from cifarnet.engine.fit import fit
 
 LAYOUTS = {"binary": "cifar10", "python": "cifar10", "parquet": "parquet", "folder": "folder", "csv": "csv",
            "shards": "webdataset"}  # fmt: skip
-CONFIG = TrainConfig(arch="baseline", loss="arcface", batch_size=128, canonical_order=True, device="cpu", precision="fp32")
+CONFIG = TrainConfig(
+    arch="baseline", loss="arcface", batch_size=128, canonical_order=True, device="cpu", precision="fp32"
+)
 
 
 def write_layouts(data: Dataset, work: Path) -> dict[str, Path]:

@@ -1,13 +1,12 @@
 """What `cifarnet train` says of folders that are not what it was told: the last section of docs/data.md.
 
-    python scripts/study/wrong_folders.py
+python scripts/study/wrong_folders.py
 """
 
 import contextlib
 import io
 import os
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -74,10 +73,12 @@ def no_images(folder: Path) -> None:
 
 
 def damaged(folder: Path) -> None:
-    classes(folder, "cat", "dog")
+    classes(folder / "train", "cat", "dog")
+    classes(folder / "test", "cat", "dog")
     whole = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
-    whole.save(folder / "cat" / "2.jpg")
-    (folder / "cat" / "2.jpg").write_bytes((folder / "cat" / "2.jpg").read_bytes()[:900])
+    path = folder / "train" / "cat" / "2.jpg"
+    whole.save(path)
+    path.write_bytes(path.read_bytes()[:900])
 
 
 CASES: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -98,7 +99,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 def message(dataset: str, make: Callable[[Path], object]) -> str:
     """What is said on stderr of a folder called `photos`."""
-    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place), warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         os.environ.update(XDG_CACHE_HOME=place + "/cache", HOME=place)
         Path("photos").mkdir()
         make(Path("photos"))

@@ -105,6 +105,8 @@ def test_no_folder_and_no_classes(root, tmp_path):
     assert "no class folder" in refusal(tmp_path / "flat")
     (tmp_path / "flat" / "train" / "only").mkdir()
     assert "1 class folder" in refusal(tmp_path / "flat")
+    (tmp_path / "flat" / "train" / "a.png").unlink()
+    assert "holds a single class, only" in refusal(tmp_path / "flat")
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -116,7 +118,7 @@ def test_an_empty_class(root, part):
 
 def test_classes_that_differ(root):
     (root / "test" / "two").mkdir()
-    assert "the classes of train and test differ: two" in refusal(root)
+    assert "its parts have not the same classes: only test has two" in refusal(root)
 
 
 @pytest.mark.parametrize("ceiling", [index.MEMORY, 1000])

@@ -20,7 +20,7 @@ from cifarnet.cli.train import headline, new_config
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader, Split, StreamedSplit, load
 from cifarnet.data.found import Found
-from cifarnet.data.identity import content_digest
+from cifarnet.data.identity import identify_split
 from cifarnet.data.images import index
 from cifarnet.data.images.decode import read_square
 from cifarnet.data.sources import parquet
@@ -140,14 +140,14 @@ def test_the_same_images_in_any_layout_have_one_digest(tmp_path):
             data, _ = quiet(name, place, image_size=size)
             assert data.classes == CLASSES and isinstance(data.found, Found) and data.found.path.exists()
             for part, split in (("train", data.train), ("test", data.test)):
-                assert content_digest(split) == content_digest(expected[part]), (name, size, part)
+                assert identify_split(split).content == identify_split(expected[part]).content, (name, size, part)
                 assert sorted(split.labels.tolist()) == sorted(expected[part].labels.tolist())
                 if size == 32:
-                    assert content_digest(Split(split.images, split.labels)) == content_digest(expected[part])
+                    assert identify_split(Split(split.images, split.labels)).content == identify_split(expected[part]).content
         found[name] = data
     assert torch.equal(found["csv"].train.images, found["parquet"].train.images)  # in the order of the lines
     text, _ = quiet("webdataset", write_shards(tmp_path / "text", text=True))
-    assert text.classes == CLASSES and content_digest(text.train) == content_digest(expected["train"])
+    assert text.classes == CLASSES and identify_split(text.train).content == identify_split(expected["train"]).content
 
 
 def test_what_is_hashed_is_the_upright_picture_on_white(tmp_path):
@@ -176,7 +176,7 @@ def test_what_is_hashed_is_the_upright_picture_on_white(tmp_path):
             square = read_square(tmp_path / name, size, hashed=True)
             label = torch.zeros(1, dtype=torch.int64)
             known = torch.frombuffer(bytearray(square.hash), dtype=torch.uint8)[None]
-            assert content_digest(Split(square.pixels[None], label, known)) == content_digest(Split(whole, label)), name
+            assert identify_split(Split(square.pixels[None], label, known)).content == identify_split(Split(whole, label)).content, name
         assert read_square(tmp_path / name, 8).hash == b""
 
 
@@ -185,7 +185,7 @@ def test_names_of_the_parts_and_subfolders(tmp_path):
     for parts in (("Training", "Test"), ("train", "val"), ("TRAIN", "validation"), ("train", "Valid")):
         root = write_folder(tmp_path / "-".join(parts), parts)
         data, said = quiet("folder", root)
-        assert content_digest(data.test) == content_digest(expected["test"]) and said == []
+        assert identify_split(data.test).content == identify_split(expected["test"]).content and said == []
     shutil.copytree(root / "Valid", root / "test")
     data, said = quiet("folder", root)
     assert len(said) == 1 and "left out: the folders Valid (the set is train and test)" in said[0]
@@ -206,7 +206,7 @@ def test_names_of_the_parts_and_subfolders(tmp_path):
             "1 .heic (no format that is read here)"
         ), start
     assert dict(data.found.left_out)[".txt: no images"] == 2 and sum(n for _, n in data.found.left_out) == 7
-    assert content_digest(data.train) == content_digest(expected["train"])
+    assert identify_split(data.train).content == identify_split(expected["train"]).content
     shutil.rmtree(root / "train" / "cat" / ".hidden")
     (root / "train" / "cat" / "link").unlink()
     theirs = datasets.ImageFolder(str(root / "train"))
@@ -324,7 +324,7 @@ def test_a_csv_as_people_write_it(tmp_path):
     assert any("test: its images have no labels here" in text for text in said)
     assert (len(data.train), len(data.test)) == (42, 6) and data.classes == CLASSES
     together = Split(torch.cat([data.train.images, data.test.images]), torch.cat([data.train.labels, data.test.labels]))
-    assert content_digest(together) == content_digest(arrays()["train"])
+    assert identify_split(together).content == identify_split(arrays()["train"]).content
 
     table.write_text(
         "\ufeffnumber;Image Path;ID\n" + "".join(f"{10 - label};train\\{n}.png;{n}\n" for n, _, label in expected)
@@ -381,9 +381,9 @@ def test_parquet_copies_that_are_stale_or_damaged_are_made_again(tmp_path, cache
     for harm in (lambda: copy.write_bytes(b"x" * copy.stat().st_size), copy.unlink, lambda: [p.write_bytes(b"x") for p in cache.glob("*.safetensors")]):  # fmt: skip
         harm()
         again, _ = quiet("parquet", root)
-        assert content_digest(again.train) == content_digest(expected.train)
+        assert identify_split(again.train).content == identify_split(expected.train).content
     write_parquet(root, group=3)
-    assert content_digest(quiet("parquet", root)[0].train) == content_digest(expected.train)
+    assert identify_split(quiet("parquet", root)[0].train).content == identify_split(expected.train).content
 
 
 def test_parquet_columns_and_labels(tmp_path):

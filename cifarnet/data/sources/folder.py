@@ -45,8 +45,12 @@ def load_folder(request: Request) -> Dataset:
         raise Refused("data_dir", "an image folder needs it", "name the folder that holds train/ and test/")
     root, trained, tested = find_parts(request.data_dir)
     classes = list_classes(trained)
-    if tested and (unknown := set(list_classes(tested)) ^ set(classes)):
-        raise Refused(printable(root), f"the classes of train and test differ: {names(sorted(unknown))}")
+    if tested and (theirs := set(list_classes(tested))) != set(classes):
+        sides = ((trained, set(classes) - theirs), (tested, theirs - set(classes)))
+        why = "; ".join(f"only {printable(part.name)} has {names(sorted(found))}" for part, found in sides if found)
+        raise Refused(
+            printable(root), f"its parts have not the same classes: {why}", "remove them, or add what is missing"
+        )
     left = LeftOut()
     parts = [trained, tested] if tested else [trained]
     files, keys, labels, starts = list_files(root, [(part, classes) for part in parts], left)

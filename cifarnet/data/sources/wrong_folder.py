@@ -37,6 +37,9 @@ def refuse_shape(folder: Path, error: OSError | None = None) -> Refused:
         return Refused(
             what, f"{count}, but the archive {printable(packed[0])}", "unpack it, and name the folder it makes"
         )
+    if len(seen.folders) == 1 and not seen.images:
+        why = f"holds a single class, {printable(seen.folders[0])}"
+        return Refused(what, why, f"two are the fewest: {SHAPE}")
     if seen.images:
         why = f"{count}, but {plural(seen.images, 'image')}"
         return Refused(
