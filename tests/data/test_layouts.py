@@ -143,7 +143,10 @@ def test_the_same_images_in_any_layout_have_one_digest(tmp_path):
                 assert identify_split(split).content == identify_split(expected[part]).content, (name, size, part)
                 assert sorted(split.labels.tolist()) == sorted(expected[part].labels.tolist())
                 if size == 32:
-                    assert identify_split(Split(split.images, split.labels)).content == identify_split(expected[part]).content
+                    assert (
+                        identify_split(Split(split.images, split.labels)).content
+                        == identify_split(expected[part]).content
+                    )
         found[name] = data
     assert torch.equal(found["csv"].train.images, found["parquet"].train.images)  # in the order of the lines
     text, _ = quiet("webdataset", write_shards(tmp_path / "text", text=True))
@@ -176,7 +179,10 @@ def test_what_is_hashed_is_the_upright_picture_on_white(tmp_path):
             square = read_square(tmp_path / name, size, hashed=True)
             label = torch.zeros(1, dtype=torch.int64)
             known = torch.frombuffer(bytearray(square.hash), dtype=torch.uint8)[None]
-            assert identify_split(Split(square.pixels[None], label, known)).content == identify_split(Split(whole, label)).content, name
+            assert (
+                identify_split(Split(square.pixels[None], label, known)).content
+                == identify_split(Split(whole, label)).content
+            ), name
         assert read_square(tmp_path / name, 8).hash == b""
 
 

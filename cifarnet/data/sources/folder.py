@@ -22,7 +22,7 @@ from cifarnet.data.request import Request
 from cifarnet.data.sources.layouts import TEST, TRAIN, VAL, find_root, look, split_folders
 from cifarnet.data.sources.left_out import LeftOut
 from cifarnet.data.sources.splits import stratified
-from cifarnet.data.sources.wrong_folder import SHAPE, refuse_shape
+from cifarnet.data.sources.wrong_folder import SHAPE, refuse_shape, refuse_unlike
 
 
 def load_folder(request: Request) -> Dataset:
@@ -46,11 +46,7 @@ def load_folder(request: Request) -> Dataset:
     root, trained, tested = find_parts(request.data_dir)
     classes = list_classes(trained)
     if tested and (theirs := set(list_classes(tested))) != set(classes):
-        sides = ((trained, set(classes) - theirs), (tested, theirs - set(classes)))
-        why = "; ".join(f"only {printable(part.name)} has {names(sorted(found))}" for part, found in sides if found)
-        raise Refused(
-            printable(root), f"its parts have not the same classes: {why}", "remove them, or add what is missing"
-        )
+        raise refuse_unlike(root, {trained.name: set(classes) - theirs, tested.name: theirs - set(classes)})
     left = LeftOut()
     parts = [trained, tested] if tested else [trained]
     files, keys, labels, starts = list_files(root, [(part, classes) for part in parts], left)

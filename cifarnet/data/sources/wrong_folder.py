@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.data.images.formats import is_image_name
+from cifarnet.data.images.index import names
 from cifarnet.data.sources.layouts import ARCHIVES, CIFAR, PARQUET, SHARD, TABLES, TEST, TRAIN, VAL, Seen, look, role_of
 
 SHAPE = "an image folder holds train/<class>/* and test/<class>/*, or <class>/*"
@@ -37,7 +38,7 @@ def refuse_shape(folder: Path, error: OSError | None = None) -> Refused:
         return Refused(
             what, f"{count}, but the archive {printable(packed[0])}", "unpack it, and name the folder it makes"
         )
-    if len(seen.folders) == 1 and not seen.images:
+    if len(seen.folders) == 1 and not seen.files:
         why = f"holds a single class, {printable(seen.folders[0])}"
         return Refused(what, why, f"two are the fewest: {SHAPE}")
     if seen.images:
@@ -46,6 +47,14 @@ def refuse_shape(folder: Path, error: OSError | None = None) -> Refused:
             what, why, "put each class in its own folder, or list images and labels in a CSV (`dataset=csv`)"
         )
     return Refused(what, f"{count}; it holds {seen.in_words()}", f"put each class in its own folder: {SHAPE}")
+
+
+def refuse_unlike(root: Path, alone: dict[str, set[str]]) -> Refused:
+    """The error for parts whose classes differ; `alone`: by part the classes that only it has."""
+    why = "; ".join(f"only {printable(part)} has {names(sorted(found))}" for part, found in alone.items() if found)
+    return Refused(
+        printable(root), f"its parts have not the same classes: {why}", "remove them, or add what is missing"
+    )
 
 
 def best(tables: list[str]) -> str:
