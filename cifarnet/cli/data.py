@@ -8,6 +8,7 @@ import typer
 
 from cifarnet.cli.common import messages, print_json, results
 from cifarnet.cli.options import spoken_error
+from cifarnet.cli.run_data import show_run
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError, Refused, plural
 from cifarnet.data.convert import CIFAR, check_conversion
@@ -25,6 +26,7 @@ def data(
     ] = None,
     data_dir: Annotated[str | None, typer.Option(help="Where to look first (default: the user's cache).")] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch it now where it is missing.")] = False,
+    run: Annotated[Path | None, typer.Option(help="Say what this run trains on.")] = None,
     convert: Annotated[
         str | None, typer.Option(help="Write it in another layout: binary (CIFAR's own), folder (PNG), parquet.")
     ] = None,
@@ -35,9 +37,15 @@ def data(
 
     Examples:
         cifarnet data
+        cifarnet data --run runs/latest
         cifarnet data digits --convert folder --out digits-png
     """
     check_options(dataset, data_dir, download, convert, out)
+    if run is not None:
+        if dataset is not None or download or convert is not None:
+            raise Refused("--run", "names the data set itself", "leave the other names and options out")
+        show_run(run, data_dir, json_output)
+        return
     if dataset is None:
         show_all(data_dir, json_output)
         return
@@ -116,6 +124,8 @@ def look(name: str, data_dir: str | None) -> "DataFacts":
     except Missing as error:
         return DataFacts(name, status=MISSING, problem=f"{error.why}; cifarnet data {name} --download fetches it")
     except CifarnetError as error:
+        if data_dir is None and DATASETS[name].from_files:
+            return DataFacts(name)  # there is no place where it would be looked for
         return DataFacts(name, status=MISSING, problem=spoken_error(error.what, error.why, error.fix))
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def guess_dataset(data_dir: str | os.PathLike[str]) -> str | None:
     try:
         if not path.is_dir():
             return of_file(name) if path.is_file() or "{" in name else None
-        if found := of_names([name, *look(path).folders, *look(path).files]):
+        if found := cifar_of_names([name, *look(path).folders, *look(path).files]):
             return found
         root = find_root(path)
         seen = look(root)
@@ -152,7 +153,7 @@ def guess_dataset(data_dir: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def of_names(names: list[str]) -> str | None:
+def cifar_of_names(names: Iterable[str]) -> str | None:
     """The CIFAR whose files or folders are among these names."""
     return next((dataset for dataset, known in CIFAR.items() if set(known) & set(names)), None)
 
@@ -160,5 +161,5 @@ def of_names(names: list[str]) -> str | None:
 def of_file(name: str) -> str | None:
     """What a file of this name, or a pattern of names, is."""
     kinds = {"csv": TABLES, "parquet": PARQUET, "webdataset": SHARD}
-    exact = of_names([re.sub(r"\.\d+$", "", name)])
+    exact = cifar_of_names([re.sub(r"\.\d+$", "", name)])
     return exact or next((dataset for dataset, suffixes in kinds.items() if name.endswith(suffixes)), None)

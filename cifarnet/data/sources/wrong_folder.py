@@ -5,7 +5,19 @@ from pathlib import Path
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.data.images.formats import is_image_name
 from cifarnet.data.images.index import names
-from cifarnet.data.sources.layouts import ARCHIVES, CIFAR, PARQUET, SHARD, TABLES, TEST, TRAIN, VAL, Seen, look, role_of
+from cifarnet.data.sources.layouts import (
+    ARCHIVES,
+    PARQUET,
+    SHARD,
+    TABLES,
+    TEST,
+    TRAIN,
+    VAL,
+    Seen,
+    look,
+    cifar_of_names,
+    role_of,
+)
 
 SHAPE = "an image folder holds train/<class>/* and test/<class>/*, or <class>/*"
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
@@ -21,10 +33,9 @@ def refuse_shape(folder: Path, error: OSError | None = None) -> Refused:
         above = look(folder.parent) if role_of(folder.name) in (TRAIN, TEST, VAL) else Seen()
     except OSError as new:
         return Refused(what, f"cannot be read ({(error or new).strerror})", SHAPE)
-    count = f"{len(seen.folders) or 'no'} class folder in it"
-    for dataset, known in CIFAR.items():
-        if set(known) & {*seen.files, *seen.folders}:
-            return Refused(what, f"{count}, but the files of {TITLES[dataset]}", f"use `dataset={dataset}`")
+    count = f"{plural(len(seen.folders), 'class folder') if seen.folders else 'no class folder'} in it"
+    if dataset := cifar_of_names(seen.folders + seen.files):
+        return Refused(what, f"holds the files of {TITLES[dataset]}", f"use `dataset={dataset}`")
     places = [(folder, seen), (folder.parent, above)]
     for place, inside in places:  # a list of labels beside the images, as Kaggle has it
         if tables := inside.ending(TABLES):
