@@ -19,7 +19,7 @@ from cifarnet.data.images.formats import MARK, format_of, is_image_name
 from cifarnet.data.images.index import Listing, indexed_dataset, names
 from cifarnet.data.images.streamed import StreamedSplit, hash_arrays
 from cifarnet.data.request import Request
-from cifarnet.data.sources.layouts import TEST, TRAIN, VAL, find_root, look, cifar_of_names, split_folders
+from cifarnet.data.sources.layouts import TEST, TRAIN, VAL, cifar_of_names, find_root, look, split_folders
 from cifarnet.data.sources.left_out import LeftOut
 from cifarnet.data.sources.splits import stratified
 from cifarnet.data.sources.wrong_folder import SHAPE, refuse_shape, refuse_unlike

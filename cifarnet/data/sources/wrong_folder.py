@@ -14,8 +14,8 @@ from cifarnet.data.sources.layouts import (
     TRAIN,
     VAL,
     Seen,
-    look,
     cifar_of_names,
+    look,
     role_of,
 )
 
