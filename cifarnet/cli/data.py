@@ -15,7 +15,6 @@ from cifarnet.data.convert import CIFAR, check_conversion
 from cifarnet.data.registry import DATASETS, load_options
 
 if TYPE_CHECKING:
-    from cifarnet.cli.terminal import Terminal
     from cifarnet.data import Dataset
     from cifarnet.data.facts import DataFacts
 
@@ -56,6 +55,8 @@ def data(
     if json_output:
         print_json(asdict(facts))
     else:
+        from cifarnet.cli.data_tables import print_one
+
         print_one(results(), facts)
 
 
@@ -111,6 +112,8 @@ def show_all(data_dir: str | None, json_output: bool) -> None:
     if json_output:
         print_json([asdict(facts) for facts in listed])
         return
+    from cifarnet.cli.data_tables import print_all
+
     print_all(results(), listed)
 
 
@@ -135,36 +138,3 @@ def summed_up(found: "Dataset") -> "DataFacts":
 
     with messages().status(f"digesting {found.name}"):
         return facts_of(found)
-
-
-def print_all(console: "Terminal", listed: "list[DataFacts]") -> None:
-    """A row a data set, and below why the others are not there."""
-    from cifarnet.cli.table import Column, Facts, Table
-
-    columns = [Column("data set", number=False), Column("status", number=False), Column("train", 1), Column("test", 2)]
-    columns += [Column("classes", 4), Column("digest", 3, number=False), Column("layout", 5, number=False)]
-    columns += [Column("place", 6, number=False)]
-    rows = []
-    for facts in listed:
-        counts = ["–" if count is None else f"{count:,}" for count in (facts.train, facts.test, facts.classes)]
-        texts = [text or "–" for text in (facts.digest, facts.layout, facts.path)]
-        rows.append([facts.name, facts.status or "–", *counts, *texts])
-    console.print(Table(columns, rows))
-    if missing := [(facts.name, facts.problem) for facts in listed if facts.problem]:
-        console.print()
-        console.print(Facts(missing))
-
-
-def print_one(console: "Terminal", facts: "DataFacts") -> None:
-    """All that there is to say of one data set."""
-    from cifarnet.cli.table import Facts
-
-    left_out = ", ".join(f"{count:,}: {why}" for why, count in facts.left_out.items())
-    rows = [("data set", facts.name), ("layout", facts.layout), ("place", facts.path), ("status", facts.status)]
-    rows += [
-        ("training images", f"{facts.train:,}"),
-        ("test images", f"{facts.test:,}"),
-        ("classes", f"{facts.classes:,}"),
-    ]
-    rows += [("digest", facts.digest), ("left out", left_out)]
-    console.print(Facts([(name, text) for name, text in rows if text]))

@@ -173,6 +173,8 @@ def other_values():
         "augment": "basic",
         "data-dir": ".",
         "hold-out-classes": "2",
+        "image-column": "path",
+        "label-column": "class",
     }
     return found | {name: [f"--{name}", value] for name, value in rows.items()}
 

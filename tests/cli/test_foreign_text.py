@@ -250,7 +250,7 @@ def test_there_is_no_other_way_to_the_terminal():
         "Console": {"terminal.py"},
         "Text": {"terminal.py", "table.py"},
         "RichTable": {"table.py"},
-        "Table": {"tables.py", "cost_tables.py"},
+        "Table": {"tables.py", "cost_tables.py", "data_tables.py"},
         "print": {"common.py", "__init__.py", "grammar.py"},
         "from_markup": set(),
         "Syntax": set(),

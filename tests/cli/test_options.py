@@ -22,6 +22,7 @@ PYTHON_ONLY = {"images", "layers", "num_classes", "frozen"}
 # Things that are no argument at all.
 THINGS = {
     "MASTER_PORT",
+    "download",
     "diverged",
     "training",
     "webdataset",

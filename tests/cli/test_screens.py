@@ -13,7 +13,7 @@ import pytest
 from rich.cells import cell_len
 from screens import BASELINE, CIFAR, DATA, FOUND, PREDICTIONS, RESNETS, RUNS, SUMMARY, scores, training
 
-from cifarnet.cli import data, doctor, tables, watcher
+from cifarnet.cli import data_tables, doctor, tables, watcher
 from cifarnet.cli.complexity import print_tables
 from cifarnet.cli.headline import head_line
 from cifarnet.cli.streams import fitting
@@ -126,8 +126,8 @@ SCREENS = {
     "predict": lambda console: console.print(tables.prediction_table(PREDICTIONS)),
     "report": report,
     "runs": lambda console: console.print(tables.runs_table(RUNS)),
-    "data": lambda console: data.print_all(console, DATA),
-    "data-folder": lambda console: data.print_one(console, DATA[-1]),
+    "data": lambda console: data_tables.print_all(console, DATA),
+    "data-folder": lambda console: data_tables.print_one(console, DATA[-1]),
     "doctor": lambda console: doctor.show(console, FOUND),
 }
 
