@@ -194,7 +194,7 @@ def test_names_of_the_parts_and_subfolders(tmp_path):
         assert identify_split(data.test).content == identify_split(expected["test"]).content and said == []
     shutil.copytree(root / "Valid", root / "test")
     data, said = quiet("folder", root)
-    assert len(said) == 1 and "left out: the folders Valid (the set is train and test)" in said[0]
+    assert len(said) == 1 and "left out: Valid (the set is train and test)" in said[0]
     deep = root / "train" / "cat" / "b.c" / "d"
     deep.mkdir(parents=True)
     shutil.move(root / "train" / "cat" / "00.png", deep / "00.png")
@@ -474,3 +474,18 @@ def test_train_takes_what_lies_there(tmp_path):
     )
     assert new_config("report", None, {"data_dir": root, "dataset": "folder"}).dataset == "folder"
     assert new_config("report", None, {"data_dir": str(tmp_path / "none")}).dataset == "cifar10"
+
+
+def test_runs_beside_the_images_are_no_classes(tmp_path):
+    """A training in the folder of its own data leaves figures there: the next one trains on the same classes."""
+    write_folder(tmp_path, parts=("", ""))
+    before = quiet("folder", tmp_path)[0]
+    for run in ("runs/first", "mine"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / ".lock").touch()
+        assert quiet("folder", tmp_path)[0].classes == CLASSES  # a run that has just begun
+        (tmp_path / run / "config.json").write_text("{}")
+        (tmp_path / run / "confusion.png").write_bytes(png(arrays()["train"].images[0]))
+    after, said = quiet("folder", tmp_path)
+    assert after.classes == before.classes == CLASSES and len(after.train) == len(before.train)
+    assert len(said) == 1 and "no test set" in said[0]

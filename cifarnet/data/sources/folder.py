@@ -19,7 +19,7 @@ from cifarnet.data.images.formats import MARK, format_of, is_image_name
 from cifarnet.data.images.index import Listing, indexed_dataset, names
 from cifarnet.data.images.streamed import StreamedSplit, hash_arrays
 from cifarnet.data.request import Request
-from cifarnet.data.sources.layouts import TEST, TRAIN, VAL, cifar_of_names, find_root, look, split_folders
+from cifarnet.data.sources.layouts import TEST, TRAIN, VAL, cifar_of_names, find_root, holds_images, look, split_folders
 from cifarnet.data.sources.left_out import LeftOut
 from cifarnet.data.sources.splits import stratified
 from cifarnet.data.sources.wrong_folder import SHAPE, refuse_shape, refuse_unlike
@@ -88,10 +88,10 @@ def find_parts(given: Path) -> tuple[Path, Path, Path | None]:
         return root, root, None
     if trained is None:
         raise Refused(printable(root), f"there is the folder {tested} and none for training", SHAPE)
-    beside = sorted(set(look(root).folders) - {trained, tested})
+    beside = sorted(name for name in set(look(root).folders) - {trained, tested} if holds_images(root / name))
     if beside:
         used = f"{trained} and {tested}" if tested else trained
-        warnings.warn(f"{printable(root)}: left out: the folders {names(beside)} (the set is {used})", stacklevel=2)
+        warnings.warn(f"{printable(root)}: left out: {names(beside)} (the set is {used})", stacklevel=2)
     return root, root / trained, root / tested if tested else None
 
 

@@ -1,5 +1,6 @@
 """Folders looked at from outside: what lies in one, and what that can be. Opens no image, needs no torch."""
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -57,10 +58,21 @@ def role_of(name: str) -> str | None:
 
 
 def look(folder: str | os.PathLike[str]) -> Seen:
-    """What lies in a folder. Raises OSError."""
+    """What lies in a folder, but for the folders of training runs, which hold figures. Raises OSError."""
     with os.scandir(folder) as entries:
         found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    found = [(name, inside) for name, inside in found if not (inside and is_of_runs(Path(folder, name)))]
     return Seen(*(tuple(sorted(name for name, is_folder in found if is_folder is kind)) for kind in (True, False)))
+
+
+def is_of_runs(folder: Path) -> bool:
+    """Is it a training run's folder, or the folder `runs` that holds them?"""
+    if folder.name == "runs":
+        with contextlib.suppress(OSError):
+            return any(is_of_runs(place) for place in folder.iterdir() if place.is_dir())
+        return False
+    locked, begun = ((folder / name).exists() for name in (".lock", "config.json"))
+    return locked and (begun or not holds_images(folder, depth=0))
 
 
 def find_root(given: Path) -> Path:
