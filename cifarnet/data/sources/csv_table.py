@@ -31,7 +31,7 @@ DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True)
-class Table:
+class Listed:
     """The lines of a CSV that name an image: paths as they are written, labels, parts ("" where none is said)."""
 
     paths: list[str]
@@ -123,9 +123,9 @@ def read_rows(path: Path) -> list[list[str]]:
     return rows
 
 
-def read_table(path: Path, rows: list[list[str]], columns: Columns, left: LeftOut) -> Table:
+def read_table(path: Path, rows: list[list[str]], columns: Columns, left: LeftOut) -> Listed:
     """The lines that have a path and a label; the others are counted."""
-    table = Table([], [], [])
+    table = Listed([], [], [])
     for row in rows[columns.headed :]:
         image, label = row[columns.image], row[columns.label]
         if not image or not label:
@@ -183,7 +183,7 @@ def find_files(path: Path, values: list[str]) -> tuple[Files, np.ndarray]:
     return Files(tuple(folders), *arrays), np.frombuffer(keys, dtype=np.int64)
 
 
-def divide(path: Path, table: Table, labels: np.ndarray, files: Files) -> tuple[Tensor, Tensor]:
+def divide(path: Path, table: Listed, labels: np.ndarray, files: Files) -> tuple[Tensor, Tensor]:
     """The numbers of the training images and of the test images, int64 each, in order.
 
     Raises:

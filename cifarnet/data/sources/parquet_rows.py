@@ -105,7 +105,7 @@ def copy_rows(
     known: list[str] | None = None
     written = 0
     for number, path in enumerate(paths):
-        with Table(path) as table:
+        with OpenTable(path) as table:
             image, label = find_columns(path, table.schema, options)
             known = class_names(table.schema, label) or known
             for row, data, value in table.rows(image, label):
@@ -142,13 +142,13 @@ def as_classes(path: Path, labels: list[Any], known: list[str] | None) -> tuple[
     return tuple(known), np.array(labels, dtype=np.int64)
 
 
-class Table:
+class OpenTable:
     """A parquet file that is open; what pyarrow raises is refused by the file's name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __enter__(self) -> "Table":
+    def __enter__(self) -> "OpenTable":
         import pyarrow.parquet as pq
 
         try:
