@@ -82,7 +82,7 @@ def main() -> None:
 
     from cifarnet.data import load
 
-    places = {name: given.work / name for name in one_set.LAYOUTS} | {"csv": given.work / "list.csv"}
+    places = one_set.places_in(given.work)
     if not given.work.exists():
         one_set.write_layouts(load("cifar10", given.data_dir, download=False), given.work)
     found = {}

@@ -2,7 +2,7 @@
 
     python scripts/proof/one_set.py DATA_DIR WORK [--epochs 1] [--json RESULT]
 
-WORK, an empty folder, gets the layouts (about 1.2 GB) and the runs.
+WORK gets the layouts (about 1.2 GB), unless an earlier call left them there, and the runs.
 """
 
 import argparse
@@ -35,7 +35,7 @@ CONFIG = TrainConfig(
 def write_layouts(data: Dataset, work: Path) -> dict[str, Path]:
     """Writes CIFAR-10 in each layout; returns what `--data-dir` is then."""
     done = Counter(0, None)
-    places = {name: work / name for name in LAYOUTS}
+    places = places_in(work)
     for name in ("binary", "python", "parquet", "folder", "shards"):
         places[name].mkdir(parents=True)
     write_binary(data, None, places["binary"], done)
@@ -43,7 +43,13 @@ def write_layouts(data: Dataset, work: Path) -> dict[str, Path]:
     write_parquet(data, places["parquet"], done)
     write_images(data, places["folder"], done)
     write_shards(data, places["shards"])
-    return places | {"csv": write_list(places["folder"], work / "list.csv")}
+    write_list(places["folder"], places["csv"])
+    return places
+
+
+def places_in(work: Path) -> dict[str, Path]:
+    """Of each layout what `--data-dir` is."""
+    return {name: work / name for name in LAYOUTS} | {"csv": work / "list.csv"}
 
 
 def write_batches(data: Dataset, place: Path) -> None:
@@ -59,14 +65,13 @@ def write_batches(data: Dataset, place: Path) -> None:
             (folder / name.removesuffix(".bin")).write_bytes(pickle.dumps(content, protocol=2))
 
 
-def write_list(folder: Path, path: Path) -> Path:
-    """A CSV of the images in a folder; returns its path."""
+def write_list(folder: Path, path: Path) -> None:
+    """A CSV of the images in a folder."""
     with path.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["path", "label", "split"])
         for image in sorted(folder.glob("*/*/*.png")):
             lines.writerow([image.relative_to(path.parent), image.parent.name, image.parents[1].name])
-    return path
 
 
 def write_shards(data: Dataset, place: Path) -> None:
@@ -108,7 +113,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    places = write_layouts(load("cifar10", given.data_dir, download=False), given.work)
+    places = places_in(given.work)
+    if not given.work.exists():
+        write_layouts(load("cifar10", given.data_dir, download=False), given.work)
     config = TrainConfig.from_dict(CONFIG.to_dict() | {"epochs": given.epochs})
     found = compare(places, given.work / "runs", config)
     if given.json:
