@@ -75,7 +75,8 @@ def forecast_lines(found: "Rehearsal") -> list[tuple[str, str]]:
     epoch, whole = found.train_seconds + found.evaluation_seconds, found.seconds
     files = "config.json, metrics.jsonl, state.safetensors, last.safetensors"
     files += ", best.safetensors" if config.val_fraction else ""
-    lines = [("time", f"an epoch takes {about(epoch)} here, all {config.epochs} {about(whole)}")]
+    whole_time = f", all {config.epochs} {about(whole)}" if config.epochs > 1 else ""
+    lines = [("time", f"an epoch takes {about(epoch)} here{whole_time}")]
     quick = quick_seconds(found.run, whole)
     if found.run.device.type == "cpu" and whole >= HOPELESS and quick < whole:
         lines.append(("note", f"`recipe={QUICK}` needs {about(quick)}"))
