@@ -105,6 +105,19 @@ def test_linear_heads_for_unequal_classes(loss):
     counts, gamma = np.arange(1, C + 1) ** 2, 0.3 if loss == "vs" else 0.0
     assert head(z, y).item() == pytest.approx(adjusted(z.numpy(), w, b, y.numpy(), counts, gamma, 1.0), rel=1e-10)
     torch.testing.assert_close(head.logits(z), z @ head.weight.T + head.bias)
+
+    def of(features, weight, bias):
+        return torch.func.functional_call(head, {"weight": weight, "bias": bias}, (features, y))
+
+    inputs = [value.detach().clone().requires_grad_() for value in (z, head.weight, head.bias)]
+    assert torch.autograd.gradcheck(of, inputs)  # finite differences
+    exact = torch.autograd.grad(of(*inputs), inputs)
+    for dtype, error in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+        low = [value.detach().to(dtype).requires_grad_() for value in inputs]
+        assert of(*low).item() == pytest.approx(of(*(value.double() for value in low)).item(), rel=error)
+        if dtype == torch.float32:
+            for ours, true in zip(torch.autograd.grad(of(*low), low), exact, strict=True):
+                assert (ours.double() - true).norm() <= error * true.norm()
     head.count(labels[labels > 0])  # a class without samples
     value = head(z, y)
     value.backward()
