@@ -6,6 +6,7 @@ from margin_reference import ORIGINAL
 
 from cifarnet.losses import LOSSES, kernels
 from cifarnet.losses.margin_loss import margin_loss
+from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.options import MarginOptions
 
 GPU = torch.cuda.is_available() and bool(kernels.build_info().get("cuda"))
@@ -35,14 +36,22 @@ def evaluate(request):
         if backend == "cuda":
             z, w, y, state = (x.cuda() for x in (z, w, y, state))
         z, w = z.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
-        function = margin_loss if backend == "torch" else kernels.margin_loss
         options = options_of(loss, constants)
-        value, new, _ = function(z, w, y, options, state, training)
+        if backend == "torch":
+            value, _, moved = margin_loss(z, w, y, options, {"state": state}, training)
+            new = moved.get("state", state)
+        else:
+            value, new, _ = kernels.margin_loss(z, w, y, call_of(options), state, training)
         gradients = torch.autograd.grad(value, (z, w), torch.tensor(upstream, device=z.device))
         return tuple(x.detach().cpu() for x in (value, new, *gradients))
 
     yield run
     extension.keep_cosines(kept)
+
+
+def call_of(options):
+    """The compiled call of a loss that needs to know nothing of the batch for it."""
+    return OBJECTIVES[options.loss].kernel(None, options)
 
 
 def options_of(loss, constants):

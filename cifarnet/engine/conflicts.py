@@ -12,7 +12,7 @@ from cifarnet.data.shape_options import asked_classes
 from cifarnet.losses import LOSSES, loss_constants
 from cifarnet.models import check_arch, find_arch
 
-SPREAD = [name for name, row in LOSSES.items() if row.angular and row.kernels]  # what `head_parallel` can
+SPREAD = [name for name, row in LOSSES.items() if row.angular and row.spreads]  # what `head_parallel` can
 SMALLEST_SIDE = 16  # pixels: the last stage of a ResNet still has one to work on
 
 
@@ -94,7 +94,7 @@ CONFLICTS = (
         "needs the head whose classes lie apart", "add `head_parallel`",
     ),
     parallel_with("loss", lambda c: not LOSSES[c.loss].angular, "use a margin loss"),
-    parallel_with("loss", lambda c: not LOSSES[c.loss].kernels, f"use one of {', '.join(SPREAD)}"),
+    parallel_with("loss", lambda c: not LOSSES[c.loss].spreads, f"use one of {', '.join(SPREAD)}"),
     parallel_with("prototypes", lambda c: c.prototypes == "simplex"),
     Conflict(
         "prototypes", lambda c: c.prototypes == "simplex" and c.frozen_head,

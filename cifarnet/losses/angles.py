@@ -1,26 +1,10 @@
 """Features and prototypes on the unit sphere: lengths, cosines and sines that stay finite and keep their digits."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 NORM_FLOOR = 1e-31  # a vector as short has no direction: its cosines and its gradient are 0
 COSINE_LIMIT = 1 - 1e-7  # beyond it value and derivative are those at the limit
-
-
-@dataclass
-class Angles:
-    """The input of a margin: `cosine` [N] to the target, `norm` [N] of the features, the head's `state`."""
-
-    cosine: Tensor
-    norm: Tensor
-    state: Tensor
-
-    @property
-    def sine(self) -> Tensor:
-        """sin(theta_y) [N], positive; (1-c)(1+c) keeps its digits where 1 - c^2 loses them."""
-        return ((1 - self.cosine) * (1 + self.cosine)).clamp_min(torch.finfo(self.cosine.dtype).tiny).sqrt()
 
 
 def normalize(vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,14 @@
 """The contract of every head: it owns the class weights and turns features into a loss, or into logits for inference."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarnet.core.distributed import ALONE, Ranks
+from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.options import MarginOptions
 from cifarnet.losses.registry import LOSSES
 
@@ -117,15 +119,41 @@ class StatefulHead(Head):
     options: MarginOptions
     tables: tuple[str, ...] = ()  # names of what is kept beside the state
 
-    def __init__(self, options: MarginOptions) -> None:
+    def __init__(self, options: MarginOptions, num_classes: int, in_features: int) -> None:
         super().__init__()
-        self.options = options
+        self.options = options = replace(options, classes=num_classes)
+        self.objective = OBJECTIVES[options.loss]
+        self.shape = shape = (num_classes, in_features)
         self.ranks = ALONE
         self.register_buffer("state", self.initial_state())
+        for name, value in self.objective.tables(*shape, options).items():
+            self.register_buffer(name, value)
+            self.tables += () if name == "state" else (name,)
+        for name, value in self.objective.learned(num_classes, options).items():
+            self.register_parameter(name, nn.Parameter(value))
+            self.undecayed += (name,)
 
     def initial_state(self) -> Tensor:
         """The state before the first step, fp32."""
         return torch.tensor(LOSSES[self.options.loss].initial_state, dtype=torch.float32)
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """All that the head keeps besides W, by name."""
+        return {name: getattr(self, name) for name in ("state", *self.tables, *self.undecayed)}
+
+    @torch.no_grad()
+    def _keep(self, moved: Mapping[str, Tensor]) -> None:
+        for name, value in moved.items():
+            getattr(self, name).copy_(value)
+
+    def _reset_memory(self) -> None:
+        self._keep({"state": self.initial_state()} | self.objective.tables(*self.shape, self.options))
+        self._keep(self.objective.learned(self.shape[0], self.options))
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Training begins `epoch` (from 0) of `epochs`; every rank calls it, before the epoch's first step."""
+        self._keep(self.objective.begin_epoch(epoch, epochs, self.memory, self.options))
 
     def taken_from(self, tensors: Mapping[str, Tensor], loss: str) -> dict[str, Tensor]:
         """As `Head.taken_from`: a state of the same size means another thing to another loss."""

@@ -13,12 +13,10 @@ from cifarnet.losses import kernels
 from cifarnet.losses.angles import normalize
 from cifarnet.losses.auto_scale import fitting_margin, fitting_scale
 from cifarnet.losses.base import Head, StatefulHead
-from cifarnet.losses.contract import check_batch, check_classes, check_range, full_precision
+from cifarnet.losses.compiled import compiled_loss
+from cifarnet.losses.contract import check_batch, check_classes, check_range
 from cifarnet.losses.linear import AdjustedHead, LinearHead
-from cifarnet.losses.margin_loss import correct, inference_logits, margin_loss, state_of_all_ranks
-from cifarnet.losses.objectives import OBJECTIVES
-from cifarnet.losses.objectives.base import Objective
-from cifarnet.losses.objectives.run import objective_logits, objective_loss
+from cifarnet.losses.margin_loss import correct, inference_logits, margin_loss
 from cifarnet.losses.options import margin_options
 from cifarnet.losses.prototypes import fix_prototypes
 from cifarnet.losses.registry import loss_constants, loss_row
@@ -57,20 +55,10 @@ class MarginHead(StatefulHead):
         backend: str = "auto",
         **constants: float | bool | None,
     ) -> None:
-        super().__init__(margin_options(loss, **constants))
+        options = margin_options(loss, **constants)
+        super().__init__(options, check_classes(num_classes), in_features)
         self.backend = backend
-        self.objective = OBJECTIVES.get(loss)
-        self.shape = shape = (check_classes(num_classes), in_features)
-        weight: tuple[int, ...] = shape
-        if self.objective is not None:
-            weight = self.objective.shape(*shape, self.options)
-            for name, value in self.objective.tables(*shape, self.options).items():
-                self.register_buffer(name, value)
-                self.tables += () if name == "state" else (name,)
-            for name, value in self.objective.learned(num_classes, self.options).items():
-                self.register_parameter(name, nn.Parameter(value))
-                self.undecayed += (name,)
-        self.weight = nn.Parameter(torch.empty(weight))
+        self.weight = nn.Parameter(torch.empty(self.objective.shape(num_classes, in_features, options)))
         self.reset_parameters()
 
     @torch.no_grad()
@@ -79,11 +67,7 @@ class MarginHead(StatefulHead):
         self.weight.normal_()
         if not self.weight.is_meta:  # there is nothing to normalise there, and torch would import its compiler for it
             self.weight.copy_(F.normalize(self.weight, dim=-1))
-        self.state.copy_(self.initial_state())
-        if self.objective is not None:
-            first = self.objective.tables(*self.shape, self.options)
-            for name, value in (first | self.objective.learned(len(self.weight), self.options)).items():
-                getattr(self, name).copy_(value)
+        self._reset_memory()
 
     def join(self, ranks: Ranks) -> None:
         """The state follows the batch of all these ranks from now on."""
@@ -101,58 +85,18 @@ class MarginHead(StatefulHead):
     def _loss_and_rows(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels = check_batch(features, labels, self.in_features)
         self._refuse_recomputing()
-        if self.objective is not None:
-            return self._objective_loss(self.objective, features, labels)
-        state, moves = self.state, self.training
-        shared = self.training and self.ranks.world > 1 and len(self.state) > 0
-        if shared:
-            check_range(labels, len(self.weight))
-            state = state_of_all_ranks(features, self.weight, labels, self.options, self.state, self.ranks)
-            moves = False  # it has
-        if kernels.resolve(self.backend, features.device.type, features.dtype, self.options.loss) == "torch":
+        where = kernels.resolve(self.backend, features.device.type, features.dtype, self.options.loss)
+        if where == "torch":
             kernels.count_torch_call()
             check_range(labels, len(self.weight))
-            with full_precision(features.device):
-                loss, state, rows = margin_loss(features, self.weight, labels, self.options, state, moves)
-        else:  # autocast passes the operator by
-            loss, state, rows = kernels.margin_loss(features, self.weight, labels, self.options, state, moves)
-        if self.training and len(self.state):
-            with torch.no_grad():
-                if shared:  # a loss that is not finite on one rank moves the state of none
-                    broken = self.ranks.largest((~loss.isfinite()).float())
-                    state = torch.where(broken > 0, self.state, state)
-                self.state.copy_(state)
-        return loss, rows
-
-    def _objective_loss(self, objective: Objective, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        check_range(labels, len(self.weight))
-        kernels.resolve(self.backend, features.device.type, features.dtype, self.options.loss)
-        kernels.count_torch_call()
-        loss, rows, moved = objective_loss(
-            objective, features, self.weight, labels, self.options, self.memory, self.training, self.ranks
-        )
+        run = margin_loss if where == "torch" else compiled_loss  # autocast passes the operators by
+        loss, rows, moved = run(features, self.weight, labels, self.options, self.memory, self.training, self.ranks)
         self._keep(moved)
         return loss, rows
 
-    @property
-    def memory(self) -> dict[str, Tensor]:
-        """All that the head keeps besides W, by name."""
-        return {name: getattr(self, name) for name in ("state", *self.tables, *self.undecayed)}
-
-    @torch.no_grad()
-    def _keep(self, moved: Mapping[str, Tensor]) -> None:
-        for name, value in moved.items():
-            getattr(self, name).copy_(value)
-
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Training begins `epoch` (from 0) of `epochs`; every rank calls it, before the epoch's first step."""
-        if self.objective is not None:
-            self._keep(self.objective.begin_epoch(epoch, epochs, self.memory, self.options))
-
     def _refuse_recomputing(self) -> None:
         """Within a backward pass, as activation checkpointing calls it, the state is no longer the forward pass's."""
-        moves = self.objective.moves if self.objective is not None else len(self.state) > 0
-        if not self.training or not moves or torch.compiler.is_compiling():
+        if not self.training or not (self.objective.moves or self.objective.collects) or torch.compiler.is_compiling():
             return
         if torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
@@ -161,19 +105,17 @@ class MarginHead(StatefulHead):
             )
 
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Head.measure`; no N x C numbers are held, but by losses without kernels."""
-        if self.objective is not None:
+        """As `Head.measure`; no N x C numbers are held, but where a class has several prototypes."""
+        if self.objective.centres:
             return super().measure(features, labels)
-        return measure(features, labels, self.weight, self.options, self.classes)
+        return measure(features, labels, self.weight, self.options, self.memory, self.classes)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p.
 
         fp32, of float64 features float64. Of sphereface2 and uniface the probability of class j is sigmoid(f_j).
         """
-        if self.objective is not None:
-            return objective_logits(self.objective, features, self.weight, self.options, self.memory)
-        return inference_logits(features, self.weight, self.options)
+        return inference_logits(features, self.weight, self.options, self.memory)
 
     def prototypes(self) -> Tensor:
         """The class prototypes on the unit sphere [C, D]. Raises Refused where a class has several."""

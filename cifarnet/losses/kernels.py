@@ -19,7 +19,7 @@ from cifarnet.core.launcher import local_number
 from cifarnet.losses import extension_file
 from cifarnet.losses.extension_file import extension_path as _extension_path
 from cifarnet.losses.extension_file import runs_on
-from cifarnet.losses.options import MarginOptions
+from cifarnet.losses.objectives.base import Kernel
 from cifarnet.losses.registry import LOSSES
 
 BACKENDS = ("auto", "torch", "cpu", "cuda")
@@ -161,9 +161,9 @@ def count_torch_call() -> None:
 
 
 def margin_loss(
-    features: Tensor, weight: Tensor, labels: Tensor, options: MarginOptions, state: Tensor, training: bool
+    features: Tensor, weight: Tensor, labels: Tensor, call: Kernel, state: Tensor, training: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The compiled `cifarnet.losses.margin_loss.margin_loss`, same arguments and results; `resolve` must have allowed it.
+    """The mean loss, the state as it is from now on (moved in training), and rows of each sample; `resolve` must have allowed it.
 
     features and weight may be float32, bfloat16 or float16, each its own; sums are float32. The rows are all that the extension
     keeps of a sample [N, statistics]; the first four columns: |z|, c_y, the largest other cosine, log S over the others.
@@ -180,11 +180,12 @@ def margin_loss(
         weight,
         labels,
         state,
-        loss_number(options.loss),
-        options.scale,
-        options.margin,
-        options.others,
+        loss_number(call.loss),
+        call.scale,
+        call.margin,
+        call.constants,
         training,
+        *(() if call.margins is None and call.weights is None else (call.margins, call.weights)),
     )
     return loss, new_state, rows
 
@@ -227,7 +228,7 @@ def _register_fakes() -> None:
     """Output shapes for torch.compile; the cosines come back for backward unless there are too many of them."""
 
     @torch.library.register_fake("cifarnet::margin_loss")
-    def loss(features, weight, labels, state, loss, scale, margin, constants, training):  # type: ignore[no-untyped-def]
+    def loss(features, weight, labels, state, loss, scale, margin, constants, training, margins=None, weights=None):  # type: ignore[no-untyped-def]
         samples, classes = features.shape[0], weight.shape[0]
         kept = samples if samples * classes <= _extension.kept_cosines() else 0
         new = features.new_empty

@@ -83,6 +83,7 @@ MORE_LOSSES: dict[str, Loss] = {
         },
         adds="angle",
         kernels=False,
+        spreads=False,
     ),
     "sphereface-r": Loss(
         "arXiv 2109.05565",
@@ -130,5 +131,6 @@ MORE_LOSSES: dict[str, Loss] = {
         },
         adds="angle",
         kernels=False,
+        spreads=False,
     ),
 }

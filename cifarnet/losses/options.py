@@ -10,10 +10,14 @@ from cifarnet.losses.registry import LOSSES, loss_constants
 
 @dataclass(frozen=True)
 class MarginOptions:
-    """The loss's name and all constants of its row; `options["h"]` is one of them. Make it by `margin_options`."""
+    """The loss's name and all constants of its row; `options["h"]` is one of them. Make it by `margin_options`.
+
+    classes: how many there are, in a head's options.
+    """
 
     loss: str
     constants: Mapping[str, Any] = field(default_factory=dict)
+    classes: int = 0
 
     def __getitem__(self, name: str) -> Any:
         return self.constants[name]

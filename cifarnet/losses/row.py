@@ -33,7 +33,8 @@ class Loss:
     state: names of the numbers that the loss remembers between steps; initial_state: their first values.
     angular: its logits come from angles, without bias, so that MarginHead runs it.
     adds: to what a fixed margin m is added, "angle" or "cosine"; "" where there is none, or m does something else.
-    kernels: the compiled head has it, and `head_parallel` can spread its classes; else pure torch runs it.
+    kernels: the compiled head has it; else pure torch runs it.
+    spreads: `head_parallel` can spread its classes.
     depending: defaults that another constant brings with it: {(name, value): {name: default}}.
     """
 
@@ -44,6 +45,7 @@ class Loss:
     angular: bool = True
     adds: str = ""
     kernels: bool = True
+    spreads: bool = True
     depending: Mapping[tuple[str, Any], Mapping[str, Any]] = field(default_factory=dict)
 
     @property

@@ -14,16 +14,18 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.losses import kernels
 from cifarnet.losses.margin_loss import margin_loss
+from cifarnet.losses.objectives.base import Kernel
 from cifarnet.losses.options import margin_options
 
 SCALE, MARGIN = 64.0, 0.5
 OPTIONS = margin_options("arcface", scale=SCALE, margin=MARGIN)
+CALL = Kernel("arcface", SCALE, MARGIN, [0.0])
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def reference(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
     """The pure-torch head, which torch.compile also gets."""
-    return margin_loss(z, w, y, OPTIONS, z.new_empty(0), True)[0]
+    return margin_loss(z, w, y, OPTIONS, {"state": no_state(z.device)}, True)[0]
 
 
 @cache
@@ -33,7 +35,7 @@ def no_state(device: torch.device) -> Tensor:
 
 
 def ours(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    return kernels.margin_loss(z, w, y, OPTIONS, no_state(z.device), True)[0]
+    return kernels.margin_loss(z, w, y, CALL, no_state(z.device), True)[0]
 
 
 def textbook(z: Tensor, w: Tensor, y: Tensor) -> Tensor:

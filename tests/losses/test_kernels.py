@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from head_backends import options_of
+from head_backends import call_of, options_of
 from margin_reference import ORIGINAL, STATE, reference
 
 from cifarnet.losses import LOSSES, kernels
@@ -57,7 +57,7 @@ def compiled(loss, features, weight, labels, state, training=True, **constants):
     constants = {**ORIGINAL[loss], **constants}
     options = options_of(loss, constants)
     z, w = features.detach().requires_grad_(), weight.detach().requires_grad_()
-    value, new, _ = kernels.margin_loss(z, w, labels, options, state, training)
+    value, new, _ = kernels.margin_loss(z, w, labels, call_of(options), state, training)
     return value, new, *torch.autograd.grad(value * 1.5, (z, w))
 
 
@@ -203,7 +203,7 @@ def test_only_the_gradient_that_is_asked_for(regime, wanted):
     EXTENSION.keep_cosines(kept)
     z, w, y, state = sample("magface", n, d, c)
     (z if wanted == "features" else w).requires_grad_()
-    (kernels.margin_loss(z, w, y, margin_options("magface"), state, True)[0] * 1.5).backward()
+    (kernels.margin_loss(z, w, y, call_of(margin_options("magface")), state, True)[0] * 1.5).backward()
     both = compiled("magface", z, w, y, state)
     got, other = (z.grad, w.grad) if wanted == "features" else (w.grad, z.grad)
     assert other is None
@@ -229,7 +229,7 @@ def test_what_is_refused():
     z, w, y, state = sample("arcface", 6, 8, 4)
 
     def run(z, w, y, state=state, loss="arcface"):
-        return kernels.margin_loss(z, w, y, margin_options(loss), state, True)
+        return kernels.margin_loss(z, w, y, call_of(margin_options(loss)), state, True)
 
     with pytest.raises(IndexError, match=r"label 4 of sample 2 is out of range: there are 4 classes"):
         run(z, w, torch.tensor([0, 1, 4, 0, 0, 0]))
@@ -273,6 +273,6 @@ def test_another_number_of_constants_is_an_error(constants):
 def test_a_second_derivative_is_refused():
     z, w, y, state = sample("arcface", 6, 8, 4)
     z.requires_grad_()
-    loss, *_ = kernels.margin_loss(z, w, y, margin_options("arcface"), state, True)
+    loss, *_ = kernels.margin_loss(z, w, y, call_of(margin_options("arcface")), state, True)
     with pytest.raises(NotImplementedError, match="no second derivative"):
         torch.autograd.grad(loss, z, create_graph=True)

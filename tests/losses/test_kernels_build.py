@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from cifarnet.core.errors import Refused
-from cifarnet.losses import LOSSES, kernels, margins
+from cifarnet.losses import LOSSES, kernels
 from cifarnet.losses.heads import MarginHead
+from cifarnet.losses.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,7 +103,7 @@ def newface(monkeypatch):
     """A loss in pure torch, a copy of CosFace, that the extension does not have."""
     pytest.importorskip("cifarnet._C", reason="the extension is not built")
     monkeypatch.setitem(LOSSES, "newface", LOSSES["cosface"])
-    monkeypatch.setitem(margins.MARGINS, "newface", margins.MARGINS["cosface"])
+    monkeypatch.setitem(OBJECTIVES, "newface", OBJECTIVES["cosface"])
     return "newface"
 
 

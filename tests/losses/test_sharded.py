@@ -16,7 +16,7 @@ from cifarnet.losses.sharded.blocks import others_of
 from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead
 from cifarnet.losses.sharded.partial_fc import draw_classes
 
-ANGULAR = [name for name, row in LOSSES.items() if row.angular and row.kernels]
+ANGULAR = [name for name, row in LOSSES.items() if row.angular and row.spreads]
 N, D, C = 13, 16, 37  # neither divides by 2 or 3
 CUTS = {2: [0, 9, 13], 3: [0, 7, 7, 13]}  # each rank's samples: uneven, and for one rank of three none at all
 
@@ -165,26 +165,24 @@ def test_drawn_negatives_give_the_full_sum_on_average():
     weight = torch.randn(classes, D, dtype=torch.float64)
     own = torch.randint(-1, classes, (6,))
     unit = torch.nn.functional.normalize(torch.randn(6, D, dtype=torch.float64))
-    targets = shard_module.Targets(torch.zeros(6), torch.full((6,), 8.0, dtype=torch.float64), None, torch.zeros(1))
+    scale = torch.full((6,), 8.0, dtype=torch.float64)
 
-    def total(*arguments):
-        others = others_of(unit, *arguments)
+    def total(rows, places, offset=None):
+        others = others_of(unit, rows, places, scale, offset=offset)
         return (8 * others.peak).exp() * others.rest
 
-    full = total(weight, own, targets)
+    full = total(weight, own)
     sums = []
     for step in range(draws):
         draw = draw_classes(own, classes, 0.1, (1, step, 0))
         assert len(draw.index) == 40 and torch.equal(draw.index[draw.own[own >= 0]], own[own >= 0])
-        sums.append(total(weight[draw.index], draw.own, targets, draw.offset.double()))
+        sums.append(total(weight[draw.index], draw.own, draw.offset.double()))
     sums = torch.stack(sums)
     error = sums.std(dim=0) / math.sqrt(draws)
     assert ((sums.mean(dim=0) - full).abs() < 4 * error).all()
     assert (error / full < 0.05).all()  # so that the line above can fail
     everything = draw_classes(own, classes, 0.9999, (1, 0, 0))
-    torch.testing.assert_close(
-        total(weight[everything.index], everything.own, targets, everything.offset.double()), full
-    )
+    torch.testing.assert_close(total(weight[everything.index], everything.own, everything.offset.double()), full)
 
 
 def test_draws_follow_from_seed_step_and_rank():

@@ -7,6 +7,7 @@ from cifarnet.losses.objectives import (
     imbalance,
     kappa,
     one_vs_all,
+    originals,
     sphereface_r,
     subcenters,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "imbalance",
     "kappa",
     "one_vs_all",
+    "originals",
     "sphereface_r",
     "subcenters",
 ]

@@ -1,20 +1,21 @@
-"""What a loss in pure torch sees of a batch, and what it may say of it. A loss is a subclass, known by its name in LOSSES.
+"""What a margin loss sees of a batch, and what it may say of it. A loss is a subclass, known by its name in LOSSES.
 
-Unlike the margins of `losses.margins`, which the compiled head has too, it sees all cosines and may keep tables of its own.
-Shapes: N samples of this rank, C classes, D feature size.
+Pure torch, with autograd: the reference for the compiled kernels, and what runs where they do not. A loss speaks of the target's
+cosine c_y [N] and, block by block, of the other cosines, so that nothing of size N x C need exist.
+Shapes: N samples, C classes, D feature size, [N, c] a block of the classes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.losses.angles import Angles, normalize
-from cifarnet.losses.margin_loss import softmax_losses
+from cifarnet.losses.angles import normalize
 from cifarnet.losses.options import MarginOptions
 from cifarnet.losses.sharded.collectives import gathered
 
@@ -23,40 +24,66 @@ OBJECTIVES: dict[str, "Objective"] = {}
 
 @dataclass
 class Batch:
-    """A batch before its loss.
+    """N samples before their loss.
 
-    unit [N, D] and norm [N]: of the features; cosine [N, C], clamped; labels [N]; memory: what the head keeps, by name ("state",
-    the tables, what it learns besides W); training: in a training step; ranks: those whose batches make up the step's.
+    Attributes:
+        cosine: c_y [N], clamped.
+        norm: [N], and unit: [N, D], of the features.
+        labels: [N].
+        memory: what the head keeps, by name: "state", the tables, what it learns besides W.
+        log_sum: of s [N], log of the sum over the other classes of exp(s c_j), [N].
+        training: in a training step.
+        ranks: those whose batches make up the step's.
+        moved: the memory is as the step uses it, and not as before the step.
     """
 
-    unit: Tensor
-    norm: Tensor
     cosine: Tensor
+    norm: Tensor
+    unit: Tensor
     labels: Tensor
     memory: dict[str, Tensor]
+    log_sum: Callable[[Tensor], Tensor]
     training: bool = False
     ranks: Ranks = ALONE
-
-    @cached_property
-    def own(self) -> Tensor:
-        """[N, C]: is it the sample's own class?"""
-        return torch.zeros_like(self.cosine, dtype=torch.bool).scatter_(1, self.labels[:, None], True)
-
-    @cached_property
-    def target(self) -> Tensor:
-        """The cosine to the own class [N]."""
-        return self.cosine.gather(1, self.labels[:, None]).squeeze(1)
+    moved: bool = True
 
     @property
-    def angles(self) -> Angles:
-        """The targets as `losses.margins` takes them."""
-        return Angles(self.target, self.norm, self.memory["state"])
+    def state(self) -> Tensor:
+        """The running state."""
+        return self.memory["state"]
+
+    @property
+    def sine(self) -> Tensor:
+        """sin(theta_y) [N], positive; (1-c)(1+c) keeps its digits where 1 - c^2 loses them."""
+        return ((1 - self.cosine) * (1 + self.cosine)).clamp_min(torch.finfo(self.cosine.dtype).tiny).sqrt()
+
+    def detached(self) -> "Batch":
+        """The same samples, without gradients."""
+        vectors = self.cosine.detach(), self.norm.detach(), self.unit.detach()
+        return Batch(*vectors, self.labels, self.memory, self.log_sum, self.training, self.ranks, self.moved)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A call of the compiled head: which of its losses, with which constants (in the order of its enum).
+
+    margins: fp32 [N], each sample's m in place of `margin`; weights: fp32 [N], of each sample's softmax part.
+    """
+
+    loss: str
+    scale: float = 1.0
+    margin: float = 0.0
+    constants: list[float] = field(default_factory=list)
+    margins: Tensor | None = None
+    weights: Tensor | None = None
 
 
 class Objective:
-    """The plain normalised softmax, s fixed: a subclass says what differs. `class Name(Objective, name="its-name")`."""
+    """A loss over cosines. `class Name(Softmax, name="its-name")` makes it known."""
 
     moves: ClassVar[bool] = False  # a training step changes what the head keeps
+    collects: ClassVar[bool] = False  # and adds to what an epoch adds up, see `collect`
+    centres: ClassVar[bool] = False  # a class has several prototypes
 
     def __init_subclass__(cls, name: str = "") -> None:
         if name:
@@ -82,32 +109,91 @@ class Objective:
         """In training, what is kept after this step, by name; the step itself uses it already. Of the batch of all ranks."""
         return {}
 
-    def scale(self, batch: Batch, options: MarginOptions) -> Tensor:
-        """s [N] of the samples."""
-        return torch.full_like(batch.norm, options.scale)
-
-    def target(self, batch: Batch, options: MarginOptions) -> Tensor:
-        """psi [N], the cosine that takes the place of the target's."""
-        return batch.target
-
-    def others(self, batch: Batch, options: MarginOptions) -> Tensor:
-        """[N, C], the cosines as the other classes' logits take them; the own class's is not read."""
-        return batch.cosine
-
-    def losses(self, batch: Batch, options: MarginOptions) -> Tensor:
-        """[N], whose mean is the loss: softmax cross-entropy over s psi and s times the others."""
-        target, scale = self.target(batch, options), self.scale(batch, options)
-        return softmax_losses(batch.own, target, scale, self.others(batch, options))[0]
-
-    def logits(self, cosine: Tensor, norm: Tensor, options: MarginOptions, memory: Mapping[str, Tensor]) -> Tensor:
-        """The logits of inference [N, C], of the cosines [N, C] and the features' norms [N]."""
-        return options.scale * cosine
+    def collect(self, batch: Batch, finite: Tensor) -> None:
+        """Adds this step to what an epoch adds up, in `batch.memory`, where `finite` (a bool). Of the batch of all ranks."""
 
     def begin_epoch(
         self, epoch: int, epochs: int, memory: Mapping[str, Tensor], options: MarginOptions
     ) -> dict[str, Tensor]:
         """What is kept before the first step of `epoch` (from 0, of `epochs`), by name, where it changes."""
         return {}
+
+    @abstractmethod
+    def logits(self, cosine: Tensor, norm: Tensor, options: MarginOptions, memory: Mapping[str, Tensor]) -> Tensor:
+        """The logits of inference [N, C], of the cosines [N, C] and the features' norms [N]."""
+
+
+class Softmax(Objective):
+    """Softmax cross-entropy over s psi and s times the others, s fixed, no margin: a subclass says what differs."""
+
+    @abstractmethod
+    def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
+        """The compiled call. The batch's angles are taken when they are asked for: a loss that can do without is faster."""
+
+    def scales_by_norm(self, options: MarginOptions) -> bool:
+        """Is s the features' norm?"""
+        return False
+
+    def scale(self, norm: Tensor, options: MarginOptions, memory: Mapping[str, Tensor]) -> Tensor:
+        """s [N], of the features' norms [N]."""
+        return torch.full_like(norm, options.scale)
+
+    def target(self, batch: Batch, options: MarginOptions) -> Tensor:
+        """psi [N], the cosine that takes the place of the target's."""
+        return batch.cosine
+
+    def others(self, cosine: Tensor, batch: Batch, options: MarginOptions) -> Tensor:
+        """The cosines of other classes [N, c] as their logits take them; the same tensor where nothing changes."""
+        return cosine
+
+    def weights(self, batch: Batch, options: MarginOptions) -> Tensor | None:
+        """[N], by which each sample's loss is multiplied, or None."""
+        return None
+
+    def penalty(self, norm: Tensor, options: MarginOptions) -> Tensor | None:
+        """[N], added to each sample's loss, or None."""
+        return None
+
+    def logits(self, cosine: Tensor, norm: Tensor, options: MarginOptions, memory: Mapping[str, Tensor]) -> Tensor:
+        return self.scale(norm, options, memory)[:, None] * cosine
+
+    def losses(self, batch: Batch, options: MarginOptions, peak: Tensor, log_rest: Tensor) -> Tensor:
+        """[N], whose mean is the loss, where the sum over the other classes of exp(s n_j) is exp(s peak + log_rest).
+
+        softplus(log S - s psi): written so, it does not cancel once the model is trained; and cosines are subtracted before
+        they are scaled: s (peak - psi) keeps its digits at any s.
+        """
+        scale = self.scale(batch.norm, options, batch.memory)
+        losses = F.softplus(scale * (peak - self.target(batch, options)) + log_rest, threshold=40)
+        weights, penalty = self.weights(batch, options), self.penalty(batch.norm, options)
+        losses = losses if weights is None else losses * weights
+        return losses if penalty is None else losses + penalty
+
+
+class OneVsAll(Objective):
+    """own sp(-f_y) + rest times the sum over j != y of sp(f_j), sp(x) = log(1 + e^x): each class is a yes or no of its own."""
+
+    @abstractmethod
+    def parts(self, options: MarginOptions) -> tuple[float, float]:
+        """The weights of the own class's term and of the others'."""
+
+    @abstractmethod
+    def target_logit(self, batch: Batch, options: MarginOptions) -> Tensor:
+        """f_y [N]."""
+
+    @abstractmethod
+    def other_logits(self, cosine: Tensor, memory: Mapping[str, Tensor], options: MarginOptions) -> Tensor:
+        """f_j of other classes [N, c], of their cosines."""
+
+    def losses(self, batch: Batch, options: MarginOptions, others: Tensor) -> Tensor:
+        """[N], whose mean is the loss; others [N]: the sum over the other classes of sp(f_j)."""
+        own, rest = self.parts(options)
+        return own * softplus(-self.target_logit(batch, options)) + rest * others
+
+
+def softplus(value: Tensor) -> Tensor:
+    """log(1 + e^x), elementwise."""
+    return F.softplus(value, threshold=40)
 
 
 def everywhere(ranks: Ranks, mine: Tensor) -> tuple[Tensor, slice]:

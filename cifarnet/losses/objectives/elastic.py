@@ -10,8 +10,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from cifarnet.losses.margins import angular_margin
-from cifarnet.losses.objectives.base import Batch, Objective, everywhere
+from cifarnet.losses.objectives.base import Batch, Kernel, Softmax, everywhere
+from cifarnet.losses.objectives.originals import angular_margin
 from cifarnet.losses.options import MarginOptions
 
 SEEDS = 2**24  # as many as fp32 tells apart
@@ -19,7 +19,7 @@ SEEDS = 2**24  # as many as fp32 tells apart
 MIX = tuple(number - 2**64 for number in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15))
 
 
-class ElasticFace(Objective):
+class ElasticFace(Softmax):
     """m_i ~ N(m, sigma) in training, m in evaluation; with plus, the smallest draw goes to the largest c_y.
 
     The authors' code pairs draws and samples by another permutation, nearly at random; this is the paper's.
@@ -31,22 +31,28 @@ class ElasticFace(Objective):
         return {"state": torch.cat([torch.zeros(1), torch.randint(SEEDS, (1,)).float()])}
 
     def next(self, batch: Batch, options: MarginOptions) -> dict[str, Tensor]:
-        steps, seed = batch.memory["state"]
+        steps, seed = batch.state
         return {"state": torch.stack([steps + 1, seed])}
 
     def margins(self, batch: Batch, options: MarginOptions) -> Tensor:
         """m_i [N]."""
         if not batch.training:
-            return torch.full_like(batch.target, options.margin)
-        targets, mine = everywhere(batch.ranks, batch.target.detach())
-        drawn = options.margin + options["sigma"] * standard_normal(len(targets), batch.memory["state"])
+            return torch.full_like(batch.cosine, options.margin)
+        labels, mine = everywhere(batch.ranks, batch.labels)
+        drawn = standard_normal(len(labels), batch.state, 0 if batch.moved else 1)
+        margins = options.margin + options["sigma"] * drawn
         if options["plus"]:
+            targets, _ = everywhere(batch.ranks, batch.cosine.detach())
             order = targets.argsort(descending=True, stable=True)
-            drawn = torch.empty_like(drawn).scatter_(0, order, drawn.sort().values)
-        return drawn[mine]
+            margins = torch.empty_like(margins).scatter_(0, order, margins.sort().values)
+        return margins[mine]
 
     def target(self, batch: Batch, options: MarginOptions) -> Tensor:
         return self.under_margin(batch, self.margins(batch, options))
+
+    def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
+        margins = self.margins(batch, options) if batch.training else None
+        return Kernel(options.loss, options.scale, options.margin, margins=margins)
 
     @abstractmethod
     def under_margin(self, batch: Batch, margin: Tensor) -> Tensor:
@@ -57,23 +63,23 @@ class ElasticArcFace(ElasticFace, name="elastic-arcface"):
     """psi = cos(theta_y + m_i), past pi ArcFace's line."""
 
     def under_margin(self, batch: Batch, margin: Tensor) -> Tensor:
-        return angular_margin(batch.angles, margin, easy=False)
+        return angular_margin(batch, margin, easy=False)
 
 
 class ElasticCosFace(ElasticFace, name="elastic-cosface"):
     """psi = c_y - m_i."""
 
     def under_margin(self, batch: Batch, margin: Tensor) -> Tensor:
-        return batch.target - margin
+        return batch.cosine - margin
 
 
-def standard_normal(count: int, state: Tensor) -> Tensor:
-    """[count] draws of N(0, 1) that follow from `state` (steps, seed) alone; its dtype and device, and no waiting for it.
+def standard_normal(count: int, state: Tensor, ahead: int = 0) -> Tensor:
+    """[count] draws of N(0, 1) that follow from `state` (steps + ahead, seed) alone; its dtype and device, and no waiting for it.
 
     Each place is hashed with splitmix64 (Steele, Lea and Flood, 2014); 24 bits of it, so |x| < 5.5.
     """
     steps, seed = state.long()
-    bits = torch.arange(count, device=state.device) + (steps << 20) + hashed(seed)
+    bits = torch.arange(count, device=state.device) + ((steps + ahead) << 20) + hashed(seed)
     uniform = ((hashed(bits) >> 40) & (SEEDS - 1)).to(state.dtype) * 2 + (1 - SEEDS)
     return math.sqrt(2) * torch.erfinv(uniform / SEEDS)
 

@@ -6,11 +6,11 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from cifarnet.losses.objectives.base import Batch, Objective
+from cifarnet.losses.objectives.base import Batch, Kernel, Softmax
 from cifarnet.losses.options import MarginOptions
 
 
-class MisclassifiedVectors(Objective):
+class MisclassifiedVectors(Softmax):
     """With psi the target's cosine under the margin, another cosine c above psi becomes (1+t) c + t.
 
     easy: the target itself has its margin only where c_y > 0; which classes are hard does not change by it.
@@ -22,22 +22,26 @@ class MisclassifiedVectors(Objective):
 
     def target(self, batch: Batch, options: MarginOptions) -> Tensor:
         shifted = self.under_margin(batch, options.margin)
-        return torch.where(batch.target > 0, shifted, batch.target) if options["easy"] else shifted
+        return torch.where(batch.cosine > 0, shifted, batch.cosine) if options["easy"] else shifted
 
-    def others(self, batch: Batch, options: MarginOptions) -> Tensor:
-        hard = batch.cosine.detach() > self.under_margin(batch, options.margin).detach()[:, None]
-        return torch.where(hard, (1 + options["t"]) * batch.cosine + options["t"], batch.cosine)
+    def others(self, cosine: Tensor, batch: Batch, options: MarginOptions) -> Tensor:
+        hard = cosine.detach() > self.under_margin(batch, options.margin).detach()[:, None]
+        return torch.where(hard, (1 + options["t"]) * cosine + options["t"], cosine)
+
+    def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
+        constants = [float(options["t"]), float(options["easy"])]
+        return Kernel(options.loss, options.scale, options.margin, constants)
 
 
 class MVArcFace(MisclassifiedVectors, name="mv-arcface"):
     """psi = cos(theta_y + m)."""
 
     def under_margin(self, batch: Batch, margin: float) -> Tensor:
-        return batch.target * math.cos(margin) - batch.angles.sine * math.sin(margin)
+        return batch.cosine * math.cos(margin) - batch.sine * math.sin(margin)
 
 
 class MVCosFace(MisclassifiedVectors, name="mv-cosface"):
     """psi = c_y - m."""
 
     def under_margin(self, batch: Batch, margin: float) -> Tensor:
-        return batch.target - margin
+        return batch.cosine - margin

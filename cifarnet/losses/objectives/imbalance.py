@@ -6,13 +6,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cifarnet.losses.objectives.base import Batch, Objective
+from cifarnet.losses.objectives.base import Batch, Kernel, Softmax
 from cifarnet.losses.options import MarginOptions
 
 DEFERRED = 0.8  # of the epochs pass before rare classes weigh more: the authors' 160 of 200
 
 
-class LDAM(Objective, name="ldam"):
+class LDAM(Softmax, name="ldam"):
     """psi = c_y - Delta_y, Delta_j = m (n_min / n_j)^(1/4); with drw a weighted mean late in the training.
 
     n_j is the head's table `counts`, 1 for each class until it is told (`Head.count`). The state is the part of the
@@ -23,16 +23,19 @@ class LDAM(Objective, name="ldam"):
         return {"counts": torch.ones(classes, dtype=torch.int64)}
 
     def target(self, batch: Batch, options: MarginOptions) -> Tensor:
-        return batch.target - ldam_margins(batch.memory["counts"], options.margin)[batch.labels]
+        return batch.cosine - ldam_margins(batch.memory["counts"], options.margin)[batch.labels]
 
-    def losses(self, batch: Batch, options: MarginOptions) -> Tensor:
-        losses = super().losses(batch, options)
+    def weights(self, batch: Batch, options: MarginOptions) -> Tensor | None:
         if not options["drw"]:
-            return losses
+            return None
         rare = rarity(batch.memory["counts"], options["beta"])[batch.labels]
-        weights = torch.where(batch.memory["state"][0] >= DEFERRED - 1e-6, rare, torch.ones_like(rare))
+        weights = torch.where(batch.state[0] >= DEFERRED - 1e-6, rare, torch.ones_like(rare))
         total, count = batch.ranks.sum(torch.stack([weights.sum(), torch.ones_like(weights).sum()]))
-        return losses * weights * (count / total)  # the mean over all ranks is sum w l / sum w of the whole batch
+        return weights * (count / total)  # the mean over all ranks is sum w l / sum w of the whole batch
+
+    def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
+        margins = ldam_margins(batch.memory["counts"], options.margin)[batch.labels]
+        return Kernel("cosface", options.scale, margins=margins, weights=self.weights(batch, options))
 
     def begin_epoch(
         self, epoch: int, epochs: int, memory: Mapping[str, Tensor], options: MarginOptions

@@ -6,31 +6,39 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cifarnet.losses.margins import angular_margin
-from cifarnet.losses.objectives.base import Batch, Objective
+from cifarnet.losses.objectives.base import Batch, Kernel, Softmax, everywhere
+from cifarnet.losses.objectives.originals import angular_margin
 from cifarnet.losses.options import MarginOptions
 
 CLOSEST = 1 - 1e-6  # rho^2 goes no further: a class of one sample would be concentrated without bound
 
 
-class KappaFace(Objective, name="kappaface"):
+class KappaFace(Softmax, name="kappaface"):
     """psi = cos(theta_y + m psi_y), past pi ArcFace's line; psi [C] is 1 in the first epoch, then once an epoch `margin_factors`.
 
     `sums` [C, D+1] holds each class's unit features of the epoch added up, and how many these were.
     """
 
     moves = True
+    collects = True
 
     def tables(self, classes: int, size: int, options: MarginOptions) -> dict[str, Tensor]:
         return {"psi": torch.ones(classes), "sums": torch.zeros(classes, size + 1)}
 
-    def next(self, batch: Batch, options: MarginOptions) -> dict[str, Tensor]:
-        own = batch.own.to(batch.unit.dtype)
-        counted = torch.cat([batch.unit, torch.ones_like(batch.norm[:, None])], dim=1)
-        return {"sums": batch.memory["sums"] + batch.ranks.sum(own.T @ counted)}
+    def collect(self, batch: Batch, finite: Tensor) -> None:
+        sums = batch.memory["sums"]
+        unit, _ = everywhere(batch.ranks, torch.where(finite, batch.unit, 0.0))
+        labels, _ = everywhere(batch.ranks, batch.labels)
+        sums[:, :-1].index_add_(0, labels, unit.to(sums.dtype))
+        sums[:, -1].index_add_(0, labels, finite.to(sums.dtype).expand(len(labels)))
 
     def target(self, batch: Batch, options: MarginOptions) -> Tensor:
-        return angular_margin(batch.angles, options.margin * batch.memory["psi"][batch.labels], easy=False)
+        return angular_margin(batch, options.margin * batch.memory["psi"][batch.labels], easy=False)
+
+    def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
+        return Kernel(
+            "arcface", options.scale, constants=[0.0], margins=options.margin * batch.memory["psi"][batch.labels]
+        )
 
     def begin_epoch(
         self, epoch: int, epochs: int, memory: Mapping[str, Tensor], options: MarginOptions

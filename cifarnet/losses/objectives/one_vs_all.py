@@ -7,29 +7,10 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cifarnet.losses.objectives.base import Batch, Objective, held
+from cifarnet.losses.objectives.base import Batch, OneVsAll, held
 from cifarnet.losses.options import MarginOptions
-
-
-class OneVsAll(Objective):
-    """own * sp(-f_y) + rest * sum_{j != y} sp(f_j), sp(x) = log(1 + e^x)."""
-
-    def weights(self, options: MarginOptions) -> tuple[float, float]:
-        """Of the own class's term and of the others'."""
-        raise NotImplementedError
-
-    def margin_logits(self, batch: Batch, options: MarginOptions) -> tuple[Tensor, Tensor]:
-        """f_y [N], and f_j [N, C], whose own column is not read."""
-        raise NotImplementedError
-
-    def losses(self, batch: Batch, options: MarginOptions) -> Tensor:
-        own, rest = self.weights(options)
-        target, others = self.margin_logits(batch, options)
-        others = _softplus(others.masked_fill(batch.own, -math.inf)).sum(dim=1)
-        return own * _softplus(-target) + rest * others
 
 
 class SphereFace2(OneVsAll, name="sphereface2"):
@@ -42,18 +23,23 @@ class SphereFace2(OneVsAll, name="sphereface2"):
     def learned(self, classes: int, options: MarginOptions) -> dict[str, Tensor]:
         return {"bias": torch.tensor([first_bias(classes, options)])}
 
-    def weights(self, options: MarginOptions) -> tuple[float, float]:
+    def parts(self, options: MarginOptions) -> tuple[float, float]:
         whole = options["loss_weight"] / options.scale
         return whole * options["balance"], whole * (1 - options["balance"])
 
-    def margin_logits(self, batch: Batch, options: MarginOptions) -> tuple[Tensor, Tensor]:
-        own, others = tau_of_target(batch.target, options), spread(batch.cosine, options["t"])
-        if options["variant"] == "C":
-            others = others + options.margin
-        if options["variant"] != "C" or options["detach"]:
-            own, others = held(own, batch.target), held(others, batch.cosine)
-        bias = batch.memory["bias"]
-        return options.scale * own + bias, options.scale * others + bias
+    def target_logit(self, batch: Batch, options: MarginOptions) -> Tensor:
+        own = tau_of_target(batch.cosine, options)
+        own = held(own, batch.cosine) if self.detaches(options) else own
+        return options.scale * own + batch.memory["bias"]
+
+    def other_logits(self, cosine: Tensor, memory: Mapping[str, Tensor], options: MarginOptions) -> Tensor:
+        others = spread(cosine, options["t"]) + options.margin * (options["variant"] == "C")
+        others = held(others, cosine) if self.detaches(options) else others
+        return options.scale * others + memory["bias"]
+
+    def detaches(self, options: MarginOptions) -> bool:
+        """Is the derivative of tau by the cosine taken for 1?"""
+        return bool(options["variant"] != "C" or options["detach"])
 
     def logits(self, cosine: Tensor, norm: Tensor, options: MarginOptions, memory: Mapping[str, Tensor]) -> Tensor:
         return options.scale * spread(cosine.clamp(-1, 1), options["t"]) + memory["bias"]
@@ -68,12 +54,14 @@ class UniFace(OneVsAll, name="uniface"):
     def learned(self, classes: int, options: MarginOptions) -> dict[str, Tensor]:
         return {"bias": torch.tensor([math.log(10 * classes)])}
 
-    def weights(self, options: MarginOptions) -> tuple[float, float]:
+    def parts(self, options: MarginOptions) -> tuple[float, float]:
         return 1.0, options["negative_weight"]
 
-    def margin_logits(self, batch: Batch, options: MarginOptions) -> tuple[Tensor, Tensor]:
-        bias = batch.memory["bias"]
-        return options.scale * (batch.target - options.margin) - bias, options.scale * batch.cosine - bias
+    def target_logit(self, batch: Batch, options: MarginOptions) -> Tensor:
+        return options.scale * (batch.cosine - options.margin) - batch.memory["bias"]
+
+    def other_logits(self, cosine: Tensor, memory: Mapping[str, Tensor], options: MarginOptions) -> Tensor:
+        return options.scale * cosine - memory["bias"]
 
     def logits(self, cosine: Tensor, norm: Tensor, options: MarginOptions, memory: Mapping[str, Tensor]) -> Tensor:
         return options.scale * cosine - memory["bias"]
@@ -106,7 +94,3 @@ def first_bias(classes: int, options: MarginOptions) -> float:
     if x <= 1:
         return math.log(2 * x) - a_rest - math.log(1 - x + root)
     return math.log(x - 1 + root) - math.log(2) - a_own
-
-
-def _softplus(value: Tensor) -> Tensor:
-    return F.softplus(value, threshold=40)

@@ -4,16 +4,18 @@ import torch
 from torch import Tensor
 
 from cifarnet.losses.angles import normalize
-from cifarnet.losses.margins import angular_margin
-from cifarnet.losses.objectives.base import Batch, Objective
+from cifarnet.losses.objectives.base import Batch, Kernel, Softmax
+from cifarnet.losses.objectives.originals import angular_margin
 from cifarnet.losses.options import MarginOptions
 
 
-class SubcenterArcFace(Objective, name="subcenter-arcface"):
+class SubcenterArcFace(Softmax, name="subcenter-arcface"):
     """psi = cos(theta_y + m), every class's cosine the largest of its K sub-centres'; W is [C, K, D].
 
     Only the nearest sub-centre of a class gets a gradient; one that is never nearest stays where it is.
     """
+
+    centres = True
 
     def shape(self, classes: int, size: int, options: MarginOptions) -> tuple[int, ...]:
         return classes, int(options["subcenters"]), size
@@ -24,4 +26,7 @@ class SubcenterArcFace(Objective, name="subcenter-arcface"):
         return torch.max(every.view(len(unit), classes, centres), dim=2).values
 
     def target(self, batch: Batch, options: MarginOptions) -> Tensor:
-        return angular_margin(batch.angles, options.margin, easy=False)
+        return angular_margin(batch, options.margin, easy=False)
+
+    def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
+        return Kernel("arcface", options.scale, options.margin, [0.0])

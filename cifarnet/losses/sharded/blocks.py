@@ -1,10 +1,10 @@
-"""One shard's part of a margin loss: the other classes' log-sum and both gradients, without ever holding N x C numbers.
+"""One shard's part of a margin loss: sums over the other classes and both gradients, without ever holding N x C numbers.
 
 A shard is C_k of the C classes. The classes go through in blocks, so that a block's cosines stay in the cache. Every sum is
 in the features' dtype, fp32 or float64, whatever the weight's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +12,19 @@ from torch import Tensor
 
 from cifarnet.core.distributed import Ranks
 from cifarnet.losses.angles import COSINE_LIMIT, NORM_FLOOR, normalize
-from cifarnet.losses.margin_loss import Targets
 
 BLOCK = {
     "cpu": 2**20,
     "cuda": 2**24,
 }  # cosines a block: 4 MB in fp32 on the CPU, 64 MB on a GPU, which needs larger products
 FEWEST = 256  # classes a block, however large the batch
+
+Shape = Callable[[Tensor], Tensor]  # of a block's cosines [N, c], as the loss takes them; it may return its argument
+
+
+def plain(cosine: Tensor) -> Tensor:
+    """The cosines as they are."""
+    return cosine
 
 
 @dataclass
@@ -40,9 +46,18 @@ class Others:
         rest = ranks.sum(self.rest * (scale * (self.peak - peak)).exp())
         return Others(peak, rest, ranks.largest(self.highest))
 
+    def log_sum(self, scale: Tensor) -> Tensor:
+        """log of the sum [N]."""
+        return scale * self.peak + self.rest.log()
+
 
 def others_of(
-    unit_features: Tensor, weight: Tensor, own: Tensor, targets: Targets, offset: Tensor | None = None
+    unit_features: Tensor,
+    weight: Tensor,
+    own: Tensor,
+    scale: Tensor,
+    shape: Shape = plain,
+    offset: Tensor | None = None,
 ) -> Others:
     """The sum over this shard's other classes, and the largest other cosine.
 
@@ -50,43 +65,57 @@ def others_of(
         unit_features: [N, D], of length 1, fp32 or float64.
         weight: [C_k, D], of any length and float dtype.
         own: int64 [N], where each row's own class stands in this shard; -1: not in it.
-        targets: scale and threshold of each row.
+        scale: s [N]; shape: n_j of the cosines c_j.
         offset: [C_k], added to a class's logit (the log of how many classes a drawn one stands for).
     """
     lowest = torch.finfo(unit_features.dtype).min
-    highest = torch.full_like(targets.scale, lowest)
+    highest = torch.full_like(scale, lowest)
     peak, rest = highest.clone(), torch.zeros_like(highest)
     for rows, _, _, cosine in _blocks(unit_features, weight):
         _fill_own(cosine, own - rows.start, -torch.inf)
         highest = torch.maximum(highest, cosine.amax(dim=1))
-        others = targets.others(cosine)
-        risen = highest if others is cosine else torch.maximum(peak, others.amax(dim=1))
-        powers = others.sub_(risen[:, None]).mul_(targets.scale[:, None])
+        others = shape(cosine)
+        risen = highest
+        if others is not cosine:
+            _fill_own(others, own - rows.start, -torch.inf)
+            risen = torch.maximum(peak, others.amax(dim=1))
+        powers = others.sub_(risen[:, None]).mul_(scale[:, None])
         if offset is not None:
             powers += offset[rows]
-        rest = rest * (targets.scale * (peak - risen)).exp() + powers.exp_().sum(dim=1)
+        rest = rest * (scale * (peak - risen)).exp() + powers.exp_().sum(dim=1)
         peak = risen
     none = highest == lowest
     return Others(peak.masked_fill(none, -torch.inf), rest, highest.masked_fill(none, -torch.inf))
+
+
+def sum_over_others(
+    unit_features: Tensor, weight: Tensor, own: Tensor, value: Callable[[Tensor, slice], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The sum over this shard's other classes of value(cosines [N, c], rows) [N, c], and the largest other cosine; [N] each."""
+    highest, total = torch.full_like(unit_features[:, 0], -torch.inf), torch.zeros_like(unit_features[:, 0])
+    for rows, _, _, cosine in _blocks(unit_features, weight):
+        values = value(cosine, rows)
+        _fill_own(values, own - rows.start, 0.0)
+        total += values.sum(dim=1)
+        _fill_own(cosine, own - rows.start, -torch.inf)
+        highest = torch.maximum(highest, cosine.amax(dim=1))
+    return total, highest
 
 
 def shard_gradients(
     unit_features: Tensor,
     weight: Tensor,
     own: Tensor,
-    targets: Targets,
-    others: Others,
-    by_others: Tensor,
+    slope: Callable[[Tensor, slice, Tensor], Tensor],
     by_target: Tensor,
-    offset: Tensor | None = None,
     want: tuple[bool, bool] = (True, True),
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of a loss of which these are known: d / d log S [N] and d / d c_y [N], S over all shards.
+    """The gradients of a loss of which the derivatives by the cosines are known.
 
     Args:
-        unit_features, weight, own, targets, offset: as given to `others_of`.
-        others: of all shards.
-        by_others, by_target: the loss's derivative by log S and by the target's cosine, [N] each.
+        unit_features, weight, own: as given to `others_of`.
+        slope: of cosines [N, c], their rows and whether each is an own one, the derivatives of the loss by them [N, c].
+        by_target: the derivative by the own class's cosine [N].
         want: whether the gradient of the features, and of the weight, is needed.
 
     Returns:
@@ -94,18 +123,10 @@ def shard_gradients(
     """
     features = torch.zeros_like(unit_features) if want[0] else None
     gradient = torch.empty_like(weight) if want[1] else None
-    pull = by_others * targets.scale / others.rest
     for rows, unit, length, cosine in _blocks(unit_features, weight):
-        slope = None  # of n_j by c_j
-        if targets.threshold is not None:
-            assert targets.t is not None
-            slope = torch.where(cosine > targets.threshold[:, None], targets.t + 2 * cosine, 1.0)
-        powers = targets.others(cosine).sub_(others.peak[:, None]).mul_(targets.scale[:, None])
-        if offset is not None:
-            powers += offset[rows]
-        share = powers.exp_().mul_(pull[:, None])
-        if slope is not None:
-            share *= slope
+        mine = torch.zeros_like(cosine, dtype=torch.bool)
+        _fill_own(mine, own - rows.start, torch.ones_like(mine[:, 0]))
+        share = slope(cosine, rows, mine)
         _fill_own(share, own - rows.start, by_target)
         if features is not None:
             features.addmm_(share, unit)
@@ -125,7 +146,7 @@ def target_cosines(unit_features: Tensor, weight: Tensor, own: Tensor) -> Tensor
 
 def _blocks(unit_features: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Block by block: its rows of the weight, these on the unit sphere [c, D], their length [c], the cosines [N, c], clamped."""
-    size = max(BLOCK.get(weight.device.type, BLOCK["cpu"]) // len(unit_features), FEWEST)
+    size = max(BLOCK.get(weight.device.type, BLOCK["cpu"]) // max(len(unit_features), 1), FEWEST)
     for start in range(0, len(weight), size):
         rows = slice(start, min(start + size, len(weight)))
         unit, length = normalize(weight[rows].to(unit_features.dtype))

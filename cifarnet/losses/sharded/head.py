@@ -12,20 +12,21 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused, plural
-from cifarnet.losses.angles import COSINE_LIMIT, Angles, clamp_cosine, normalize
+from cifarnet.losses.angles import COSINE_LIMIT, normalize
 from cifarnet.losses.base import StatefulHead
 from cifarnet.losses.contract import check_batch, check_classes, check_range, full_precision, working_type
-from cifarnet.losses.margin_loss import Targets, inference_logits, targets_of
-from cifarnet.losses.margins import MARGINS, MAX_SCALE
+from cifarnet.losses.margin_loss import in_type, inference_logits
+from cifarnet.losses.objectives import OBJECTIVES
+from cifarnet.losses.objectives.base import Softmax, softplus
 from cifarnet.losses.options import MarginOptions, margin_options
 from cifarnet.losses.registry import LOSSES
-from cifarnet.losses.sharded.blocks import Others, others_of, shard_gradients, target_cosines
-from cifarnet.losses.sharded.collectives import Batch, gathered, sum_of_own
-from cifarnet.losses.sharded.partial_fc import draw_classes
+from cifarnet.losses.sharded.blocks import others_of, plain, target_cosines
+from cifarnet.losses.sharded.collectives import Batch, gathered
+from cifarnet.losses.sharded.loss import ShardedLoss
+from cifarnet.losses.sharded.partial_fc import Draw, draw_classes
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,19 @@ class ShardedMarginHead(StatefulHead):
         class_parallel: ClassParallelOptions = ClassParallelOptions(),
         **constants: float | bool | None,
     ) -> None:
-        super().__init__(margin_options(loss, **constants))
-        if not LOSSES[loss].kernels:
+        options = margin_options(loss, **constants)
+        if not LOSSES[loss].spreads:
             raise Refused("head_parallel", f"{loss}'s classes cannot be spread", "leave it out, or use another loss")
         ranks, sample = class_parallel.ranks, class_parallel.sample
         if check_classes(num_classes) < ranks.world:
             raise Refused("head_parallel", f"{plural(num_classes, 'class')} for {ranks.world} ranks", "use fewer ranks")
         if not 0 < sample <= 1:
             raise Refused("head_sample", f"{sample} is out of range", "give a part above 0 and at most 1")
+        super().__init__(options, num_classes, in_features)
         self.ranks, self.sample, self.seed, self.step = ranks, sample, class_parallel.seed, 0
         self._num_classes, self._classes = num_classes, range(*ranks.part(num_classes))
         self.weight = nn.Parameter(_initial_rows(num_classes, in_features, self.classes))
+        self._reset_memory()  # after the weights, as MarginHead's: the same draws
 
     @property
     def num_classes(self) -> int:
@@ -99,7 +102,7 @@ class ShardedMarginHead(StatefulHead):
     def reset_parameters(self) -> None:
         """Draws this rank's prototypes anew, uniformly on the unit sphere, and puts the running state back to its start."""
         self.weight.copy_(_initial_rows(self.num_classes, self.weight.shape[1], self.classes))
-        self.state.copy_(self.initial_state())
+        self._reset_memory()
 
     def seek(self, step: int) -> None:
         """The next forward in training draws the classes of this step."""
@@ -122,18 +125,24 @@ class ShardedMarginHead(StatefulHead):
         with full_precision(features.device):
             working = working_type(features)
             unit, norm = normalize(features.to(working))
-            loss, correct, state = _ShardedLoss.apply(unit, norm, self.weight, labels, self, self.training)
+            draws = self._draw if self.training and self.sample < 1 else None
+            learned = [getattr(self, name) for name in self.undecayed]
+            loss, correct, moved = ShardedLoss.apply(
+                unit, norm, self.weight, labels, self, draws, self.training, *learned
+            )
         if self.training:
             self.step += 1
-            with torch.no_grad():
-                self.state.copy_(state)
+            self._keep(moved)
         return loss, correct
+
+    def _draw(self, own: Tensor) -> Draw:
+        return draw_classes(own, len(self.weight), self.sample, (self.seed, self.step, self.ranks.rank))
 
     @torch.no_grad()
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy [n] of this rank's samples over the logits of inference (no margin), and whether each is nearest to its own class [n]."""
         labels = self._check(features, labels)
-        return measure(features, labels, self.weight, self.options, self.classes, self.ranks)
+        return measure(features, labels, self.weight, self.options, self.memory, self.classes, self.ranks)
 
     def logits(self, features: Tensor) -> Tensor:
         """As `MarginHead.logits`, [n, C], for heads whose whole W may lie on each rank for the moment."""
@@ -142,7 +151,7 @@ class ShardedMarginHead(StatefulHead):
             for begin, end in (Ranks(r, self.ranks.world).part(self.num_classes) for r in range(self.ranks.world))
         ]
         whole = gathered(self.ranks, self.weight.detach(), sizes)
-        return inference_logits(features, whole, self.options)
+        return inference_logits(features, whole, self.options, self.memory)
 
     def prototypes(self) -> Tensor:
         """This rank's class prototypes on the unit sphere [C_k, D]."""
@@ -162,85 +171,36 @@ class ShardedMarginHead(StatefulHead):
 
 @torch.no_grad()
 def measure(
-    features: Tensor, labels: Tensor, weight: Tensor, options: MarginOptions, classes: range, ranks: Ranks = ALONE
+    features: Tensor,
+    labels: Tensor,
+    weight: Tensor,
+    options: MarginOptions,
+    memory: Mapping[str, Tensor],
+    classes: range,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy [n] over the logits of inference (no margin), and whether each sample is nearest to its own class [n].
 
     No N x C numbers are held. Of several ranks each gives its samples, [n, D] and [n], and its rows `classes` of W.
     """
-    working = working_type(features)
+    objective, working = OBJECTIVES[options.loss], working_type(features)
     unit, norm = normalize(features.to(working))
     batch = Batch.gather(ranks, unit, norm, labels, classes)
+    memory = in_type(working, memory)
     cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
     cosine = cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT)
-    scale = MARGINS[options.loss].scale(batch.norm, options)
-    plain = Targets(cosine, scale)
-    others = others_of(batch.unit, weight, batch.own, plain).of_all(ranks, scale)
-    losses = plain.losses(others.peak, others.rest.log())
+    scale, shape, own = torch.ones_like(cosine), plain, cosine
+    if isinstance(objective, Softmax):
+        scale = objective.scale(batch.norm, options, memory)
+    else:
+
+        def shape(cosine: Tensor) -> Tensor:
+            return objective.logits(cosine, batch.norm, options, memory)
+
+        own = shape(cosine[:, None]).squeeze(1)
+    others = others_of(batch.unit, weight, batch.own, scale, shape).of_all(ranks, scale)
+    losses = softplus(scale * (others.peak - own) + others.rest.log())
     return losses[batch.mine], (cosine > others.highest)[batch.mine]
-
-
-class _ShardedLoss(torch.autograd.Function):
-    """(unit features, norms, shard of W) -> mean loss. The margin's derivatives are autograd's, on [N] vectors."""
-
-    @staticmethod
-    def forward(ctx, unit, norm, weight, labels, head, training):  # type: ignore[no-untyped-def, override]
-        ranks: Ranks = head.ranks
-        margin = MARGINS[head.options.loss]
-        batch = Batch.gather(ranks, unit, norm, labels, head.classes)
-        cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
-        with torch.enable_grad():
-            cosine, norms = cosine.requires_grad_(), batch.norm.clone().requires_grad_()
-            angles = Angles(clamp_cosine(cosine), norms, head.state.to(unit.dtype))
-            if training:
-                with torch.no_grad():
-                    angles.state = margin.next_state(angles, head.options)
-            targets = targets_of(angles, head.options)
-        plain = Targets(targets.psi.detach(), targets.scale.detach(), targets.threshold, targets.t)
-        draw = None
-        if training and head.sample < 1:
-            draw = draw_classes(batch.own, len(weight), head.sample, (head.seed, head.step, ranks.rank))
-        rows, own, offset = (weight, batch.own, None) if draw is None else (weight[draw.index], draw.own, draw.offset)
-        others = others_of(batch.unit, rows, own, plain, offset).of_all(ranks, plain.scale)
-        with torch.enable_grad():
-            log_rest = others.rest.log().requires_grad_()
-            losses, penalty = targets.losses(others.peak, log_rest), margin.penalty(norms)
-            losses = losses if penalty is None else losses + penalty
-            slopes = torch.autograd.grad(losses.sum(), (log_rest, cosine, norms), materialize_grads=True)
-        kept = (cosine.detach(), others.peak, others.rest, others.highest)
-        ctx.save_for_backward(batch.unit, weight, own, *kept, *slopes)
-        ctx.plain, ctx.draw, ctx.ranks, ctx.batch = plain, draw, ranks, (batch.sizes, batch.mine)
-        ctx.scales_by_norm = margin.scales_by_norm
-        correct = (cosine.detach().clamp(max=COSINE_LIMIT) > others.highest)[batch.mine]
-        loss = losses.detach().mean()
-        state = torch.where(loss.isfinite(), angles.state.to(head.state.dtype), head.state)
-        ctx.mark_non_differentiable(correct, state)
-        return loss, correct, state
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad, *_):  # type: ignore[no-untyped-def, override]
-        unit, weight, own, cosine, peak, rest, highest, *slopes = ctx.saved_tensors
-        others = Others(peak, rest, highest)
-        ranks, draw, (sizes, mine) = ctx.ranks, ctx.draw, ctx.batch
-        by_others, by_target, by_norm = (slope * (grad / len(unit)) for slope in slopes)
-        want = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
-        rows, offset = (weight, None) if draw is None else (weight[draw.index], draw.offset)
-        features, gradient = shard_gradients(unit, rows, own, ctx.plain, others, by_others, by_target, offset, want)
-        if draw is not None and gradient is not None:
-            gradient = torch.zeros_like(weight).index_copy_(0, draw.index, gradient)
-        norms = None
-        if features is not None:
-            features, norms = sum_of_own(ranks, features, sizes), by_norm[mine]
-            if ctx.scales_by_norm:
-                # S is exp(|z| peak) rest, and autograd has differentiated the peak's exponent: what is left of the others is
-                # sum_j (d loss / d c_j) (c_j - peak) / |z|
-                along = (features * unit[mine]).sum(dim=1) - by_target[mine] * cosine[mine]
-                scale = ctx.plain.scale[mine]
-                left = along / scale - by_others[mine] * peak[mine]
-                norms = norms + torch.where(scale < MAX_SCALE, left, 0.0)
-            features, norms = features * ranks.world, norms * ranks.world
-        return features, norms, gradient, None, None, None
 
 
 def _initial_rows(num_classes: int, in_features: int, classes: range) -> Tensor:

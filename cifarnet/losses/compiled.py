@@ -1,0 +1,85 @@
+"""The loss of a batch by the compiled head: what a loss adds of its own is taken in torch, on [N] vectors."""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from cifarnet.core.distributed import ALONE, Ranks
+from cifarnet.losses import kernels
+from cifarnet.losses.angles import clamp_cosine, normalize
+from cifarnet.losses.contract import check_range, full_precision
+from cifarnet.losses.margin_loss import next_memory, settle
+from cifarnet.losses.objectives import OBJECTIVES
+from cifarnet.losses.objectives.base import Batch, OneVsAll, Softmax
+from cifarnet.losses.options import MarginOptions
+from cifarnet.losses.sharded.blocks import others_of
+
+
+class UnseenBatch(Batch):
+    """A batch whose angles are taken only when a loss asks for them; without gradients."""
+
+    def __init__(
+        self, features: Tensor, weight: Tensor, labels: Tensor, memory: dict[str, Tensor], training: bool, ranks: Ranks
+    ) -> None:
+        self.features, self.weight, self.labels, self.memory = features.detach(), weight.detach(), labels, memory
+        self.training, self.ranks, self.moved = training, ranks, False
+
+    def detached(self) -> "UnseenBatch":
+        return self
+
+    @cached_property
+    def _vectors(self) -> tuple[Tensor, Tensor]:
+        with full_precision(self.features.device):
+            return normalize(self.features.float())
+
+    @property
+    def unit(self) -> Tensor:  # type: ignore[override]
+        """[N, D]."""
+        return self._vectors[0]
+
+    @property
+    def norm(self) -> Tensor:  # type: ignore[override]
+        """[N]."""
+        return self._vectors[1]
+
+    @cached_property
+    def cosine(self) -> Tensor:  # type: ignore[override]
+        """c_y [N]."""
+        check_range(self.labels, len(self.weight))
+        own = normalize(self.weight[self.labels].float())[0]
+        return clamp_cosine((self.unit * own).sum(dim=1))
+
+    def log_sum(self, scale: Tensor) -> Tensor:
+        """See `Batch`; no N x C numbers are held."""
+        return others_of(self.unit, self.weight, self.labels, scale).log_sum(scale)
+
+
+def compiled_loss(
+    features: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    options: MarginOptions,
+    memory: Mapping[str, Tensor],
+    training: bool = False,
+    ranks: Ranks = ALONE,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """As `margin_loss.margin_loss`; `kernels.resolve` must have allowed it. Computed in fp32.
+
+    The rows are all that the extension keeps of a sample; the first three columns are those of `margin_loss`.
+    """
+    objective = OBJECTIVES[options.loss]
+    if isinstance(objective, OneVsAll):
+        raise NotImplementedError
+    assert isinstance(objective, Softmax)
+    batch = UnseenBatch(features, weight, labels, dict(memory), training, ranks if training else ALONE)
+    with torch.no_grad():
+        moved = next_memory(objective, batch, options) if training and objective.moves and ranks.world > 1 else {}
+        call = objective.kernel(batch, options)
+    state = batch.state if call.loss == options.loss else batch.state[:0]  # a loss that borrows a kernel has none there
+    moves = training and objective.moves and not batch.moved
+    loss, state, rows = kernels.margin_loss(features, weight, labels, call, state, moves)
+    if moves and call.loss == options.loss:
+        return loss, rows, {"state": state}
+    return loss, rows, settle(objective, batch, loss, memory, moved)
