@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "margin_batch_cpu.h"
+#include "normal_draws.h"
 
 namespace margin {
 namespace {
@@ -89,19 +90,19 @@ at::Tensor moved_state(const Batch& batch, const Options& options, const Statist
 
 // The losses [N] where the products of all classes are there, and the rest of the statistics. `sides` is null with few classes,
 // which leave their cosines as they are; more of them leave their exponentials in the products' place.
-std::vector<float> losses_of_kept(const CpuBatch& batch, const Options& options, const float* state, const ProductSides* sides,
-                                  const at::Tensor& kept, Statistics* samples) {
+std::vector<float> losses_of_kept(const CpuBatch& batch, const Options& options, const float* state, const OfSamples& own,
+                                  const ProductSides* sides, const at::Tensor& kept, Statistics* samples) {
   std::vector<float> losses(batch.samples);
   float* all = kept.data_ptr<float>();
   const float* inverse = sides ? sides->inverse.data() : nullptr;
   each_row(batch.samples, batch.classes + kMarginCost, [&](int64_t i) {
-    const Target target = target_of(options, samples[i].cosine, samples[i].norm, state);
+    const Target target = target_of(options, samples[i].cosine, samples[i].norm, state, own, i);
     const Logits logits = logits_of(target, sides ? sides->z_inverse[i] : 1.0f);
     float* products = all + i * batch.classes;
-    Others others;
+    Others others = kNoOthers;
     others.peak = batch.loops.max_logit(products, inverse, batch.classes, batch.label[i], logits, &others.highest);
     others.rest = batch.loops.exp_sum(products, inverse, batch.classes, batch.label[i], logits, others.peak,
-                                      sides ? products : nullptr);
+                                      sides ? products : nullptr, target.scale_slope != 0.0f ? &others.moment : nullptr);
     losses[i] = finish_sample(target, others, samples[i]);
   });
   return losses;
@@ -110,24 +111,24 @@ std::vector<float> losses_of_kept(const CpuBatch& batch, const Options& options,
 // A chunk's negatives join a sample's sum, whose peak may rise.
 void add_chunk(const CpuBatch& batch, const Vectors& chunk, const float* product, int64_t own, const Logits& logits,
                Others& others) {
-  float highest;
+  float highest, moment;
   const float top =
       std::max(others.peak, batch.loops.max_logit(product, chunk.inverse, chunk.count, own, logits, &highest));
-  others.rest = others.rest * std::exp(logits.scale * (others.peak - top)) +
-                batch.loops.exp_sum(product, chunk.inverse, chunk.count, own, logits, top, nullptr);
-  others.peak = top;
+  raise_peak(others, logits.scale, top);
+  others.rest += batch.loops.exp_sum(product, chunk.inverse, chunk.count, own, logits, top, nullptr, &moment);
+  others.moment += moment;
   others.highest = std::max(others.highest, highest);
 }
 
 // The losses [N] chunk by chunk, and the rest of the statistics.
-std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& options, const float* state, ProductSides& sides,
-                                    Statistics* samples) {
+std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& options, const float* state, const OfSamples& own,
+                                    ProductSides& sides, Statistics* samples) {
   std::vector<float> losses(batch.samples);
   std::vector<Target> targets(batch.samples);
-  std::vector<Others> others(batch.samples, {-3e38f, 0.0f, -3e38f});
+  std::vector<Others> others(batch.samples, kNoOthers);
   const at::Tensor buffer = batch.scratch({batch.samples * batch.chunk()});
   each_row(batch.samples, kMarginCost, [&](int64_t i) {
-    targets[i] = target_of(options, samples[i].cosine, samples[i].norm, state);
+    targets[i] = target_of(options, samples[i].cosine, samples[i].norm, state, own, i);
   });
   each_prototype_chunk(batch, sides.norm.data(), sides.inverse.data(), [&](const Vectors& chunk) {
     at::Tensor products = buffer.narrow(0, 0, batch.samples * chunk.count).view({batch.samples, chunk.count});
@@ -145,9 +146,11 @@ std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& option
 }  // namespace
 
 Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
-                    const at::Tensor& state, int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool training) {
+                    const at::Tensor& state, int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants,
+                    bool training, const std::optional<at::Tensor>& margins, const std::optional<at::Tensor>& weights) {
   const Options options = make_options(loss_number, scale, margin, constants);
   check_inputs(features, weight, labels, state, options);
+  const OwnTensors own(features, margins, weights);
   const CpuBatch batch(features, weight, labels, keeps_cosines(features, weight));
   check_labels(batch);
   ++cpu_calls;
@@ -167,8 +170,8 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
   const at::Tensor old = state.contiguous(), used = moved_state(batch, options, samples, old, training);
   const float* numbers = used.const_data_ptr<float>();
   const std::vector<float> losses =
-      batch.keep ? losses_of_kept(batch, options, numbers, sides ? &*sides : nullptr, kept, samples)
-                 : losses_of_chunks(batch, options, numbers, *sides, samples);
+      batch.keep ? losses_of_kept(batch, options, numbers, own.pointers, sides ? &*sides : nullptr, kept, samples)
+                 : losses_of_chunks(batch, options, numbers, own.pointers, *sides, samples);
 
   const at::Tensor loss = batch.scratch({});
   const float mean = float(std::accumulate(losses.begin(), losses.end(), 0.0) / batch.samples);
@@ -177,6 +180,19 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
   return {loss, std::isfinite(mean) ? used : old.clone(), statistics, kept};
 }
 
-TORCH_LIBRARY_IMPL(cifarnet, CPU, library) { library.impl("margin_loss", &forward_cpu); }
+// [count] draws of N(mean, std), see normal_draw().
+at::Tensor normal_draws_cpu(const at::Tensor& state, int64_t ahead, int64_t count, double mean, double std) {
+  check_draws(state);
+  const at::Tensor drawn = at::empty({count}, state.options());
+  const float* from = state.const_data_ptr<float>();
+  float* to = drawn.data_ptr<float>();
+  for (int64_t i = 0; i < count; ++i) to[i] = float(mean) + float(std) * normal_draw(from, ahead, i);
+  return drawn;
+}
+
+TORCH_LIBRARY_IMPL(cifarnet, CPU, library) {
+  library.impl("margin_loss", &forward_cpu);
+  library.impl("normal_draws", &normal_draws_cpu);
+}
 
 }  // namespace margin

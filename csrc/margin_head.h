@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -56,6 +57,25 @@ inline Options make_options(int64_t loss, double scale, double margin, at::Array
   return options;
 }
 
+// What samples have of their own, checked and contiguous.
+struct OwnTensors {
+  at::Tensor margins, weights;
+  OfSamples pointers{};
+
+  OwnTensors(const at::Tensor& features, const std::optional<at::Tensor>& m, const std::optional<at::Tensor>& w) {
+    const auto take = [&](const std::optional<at::Tensor>& given, const char* name, at::Tensor& tensor) -> const float* {
+      if (!given) return nullptr;
+      TORCH_CHECK_VALUE(given->dim() == 1 && given->size(0) == features.size(0) && given->scalar_type() == at::kFloat &&
+                            given->device() == features.device(),
+                        name, " must be float32 [", features.size(0), "] on the features' device, not ", given->scalar_type(),
+                        " ", given->sizes());
+      tensor = given->contiguous();
+      return tensor.const_data_ptr<float>();
+    };
+    pointers = {take(m, "margins", margins), take(w, "weights", weights)};
+  }
+};
+
 // A batch and its prototypes, contiguous.
 struct Batch {
   at::Tensor features, weight, labels;
@@ -100,6 +120,11 @@ inline void check_inputs(const at::Tensor& features, const at::Tensor& weight, c
   TORCH_CHECK_VALUE(features.device() == weight.device() && features.device() == labels.device() &&
                         features.device() == state.device(),
                     "features, weight, labels and state must be on one device");
+}
+
+inline void check_draws(const at::Tensor& state) {
+  TORCH_CHECK_VALUE(state.scalar_type() == at::kFloat && state.numel() == 2 && state.is_contiguous(),
+                    "draws follow from a state of two float32 numbers, not ", state.numel(), " of ", state.scalar_type());
 }
 
 }  // namespace margin

@@ -15,6 +15,7 @@
 #include <tuple>
 
 #include "cuda_batch.cuh"
+#include "normal_draws.h"
 
 namespace margin {
 namespace {
@@ -75,9 +76,11 @@ void many_forward(const CudaBatch& batch, ManyForward in, const Tensor& kept, co
 }
 
 Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
-                     int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool training) {
+                     int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool training,
+                     const std::optional<Tensor>& margins, const std::optional<Tensor>& weights) {
   const Options options = make_options(loss_number, scale, margin, constants);
   check_inputs(features, weight, labels, state, options);
+  const OwnTensors own(features, margins, weights);
   const DeviceGuard guard(features.device());
   const CudaBatch batch(features, weight, labels, keeps_cosines(features, weight));
   ++calls;
@@ -89,10 +92,10 @@ Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor&
   const Partial partial(batch);
   Statistics* samples = samples_of(statistics);
   if (batch.few_classes())
-    few_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, samples,
+    few_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, own.pointers, samples,
                         kept.data_ptr<float>(), partial.moments, partial.parts, partial.arrived}, next, loss);
   else
-    many_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, samples,
+    many_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, own.pointers, samples,
                          nullptr, nullptr, partial.moments, partial.parts, partial.arrived}, kept, next, loss);
   return {loss, next, statistics, kept};
 }
@@ -138,11 +141,10 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
                        const Tensor& dz, const Tensor& dw) {
   const int64_t samples = batch.samples, chunk = batch.chunk();
   const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0, half = batch.product_type() == at::kHalf;
-  const Tensor unit = batch.scratch({samples, batch.size}, batch.product_type()), norms = batch.scratch({2, samples});
+  const Tensor unit = batch.scratch({samples, batch.size}, batch.product_type()), norms = batch.scratch({samples});
   const Tensor h = batch.scratch({want_z ? samples : 0, batch.size}), part = batch.scratch(h.sizes());
   const Tensor sums = batch.scratch({want_w ? chunk : 0, batch.size});
   const Tensor shares_of_kept = batch.scratch({batch.keep ? samples * chunk : 0}, batch.product_type());
-  float* along = norms.data_ptr<float>() + samples;
   normalize(batch, batch.features, 0, samples, unit, norms.data_ptr<float>());
   const Tensor most =
       half && want_w ? at::amax(statistics.select(1, offsetof(Statistics, gradient.strength) / sizeof(float))) : Tensor();
@@ -160,7 +162,7 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
     const Tensor shares = batch.keep ? shares_of_kept.view({samples, count}) : cosines;  // in place where they are ours
     const auto gradient = [&](auto from, auto to) {
       launch(gradient_shares<std::decay_t<decltype(*from)>, std::decay_t<decltype(*to)>>, unsigned(samples), kThreads, 0,
-             in, data(cosines, from), first, count, data(shares, to), along);
+             in, data(cosines, from), first, count, data(shares, to));
     };
     const float* f32 = nullptr;
     const c10::Half* f16 = nullptr;
@@ -184,7 +186,7 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
   if (!want_z) return;
   with_any_types(batch, [&](auto z, auto w) {
     launch(project_features<std::decay_t<decltype(*z)>, std::decay_t<decltype(*w)>>, blocks_of(samples), kThreads, 0, in,
-           data(batch.features, z), data(batch.weight, w), h.const_data_ptr<float>(), along, data(dz, z));
+           data(batch.features, z), data(batch.weight, w), h.const_data_ptr<float>(), data(dz, z));
   });
 }
 
@@ -202,6 +204,22 @@ Backward backward_cuda(const Tensor& grad, const Tensor& features, const Tensor&
   return {dz, dw.to(weight.scalar_type())};
 }
 
+__global__ void __launch_bounds__(kThreads)
+    draw_normal(const float* state, int64_t ahead, int64_t count, float mean, float std, float* drawn) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < count) drawn[i] = mean + std * normal_draw(state, ahead, i);
+}
+
+Tensor normal_draws_cuda(const Tensor& state, int64_t ahead, int64_t count, double mean, double std) {
+  check_draws(state);
+  const DeviceGuard guard(state.device());
+  const Tensor drawn = at::empty({count}, state.options());
+  if (count)
+    launch(draw_normal, blocks_of_threads(count), kThreads, 0, state.const_data_ptr<float>(), ahead, count, float(mean),
+           float(std), drawn.data_ptr<float>());
+  return drawn;
+}
+
 }  // namespace
 
 int64_t cuda_calls() { return calls; }
@@ -209,6 +227,7 @@ int64_t cuda_calls() { return calls; }
 TORCH_LIBRARY_IMPL(MARGIN_LIBRARY, MARGIN_DEVICE, library) {
   library.impl("margin_loss", &forward_cuda);
   library.impl("margin_loss_backward", &backward_cuda);
+  library.impl("normal_draws", &normal_draws_cuda);
 }
 
 }  // namespace margin

@@ -37,7 +37,7 @@ MORE_LOSSES: dict[str, Loss] = {
         ("progress",),
         (0.0,),
         adds="cosine",
-        kernels=False,
+        borrows="cosface",
     ),
     "vs": Loss(
         "arXiv 2103.01550",
@@ -46,21 +46,16 @@ MORE_LOSSES: dict[str, Loss] = {
         kernels=False,
     ),
     "la": Loss("arXiv 2007.07314", {"tau": TAU}, angular=False, kernels=False),
-    "adacos": Loss("arXiv 1905.00292", {}, ("s",), (0.0,), kernels=False),
-    "adacos-fixed": Loss("arXiv 1905.00292", {}, kernels=False),
-    "mv-arcface": Loss(
-        "arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="angle", kernels=False
-    ),
-    "mv-cosface": Loss(
-        "arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="cosine", kernels=False
-    ),
+    "adacos": Loss("arXiv 1905.00292", {}, ("s",), (0.0,)),
+    "adacos-fixed": Loss("arXiv 1905.00292", {}, borrows="cosface"),
+    "mv-arcface": Loss("arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="angle"),
+    "mv-cosface": Loss("arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="cosine"),
     "elastic-arcface": Loss(
         "arXiv 2109.09416",
         {"scale": scale_of(64.0), "margin": margin_of(0.5), "sigma": _spread(0.05), "plus": PLUS},
         ("steps", "seed"),
         (0.0, 0.0),
         adds="angle",
-        kernels=False,
         depending={("plus", True): {"sigma": 0.0175}},
     ),
     "elastic-cosface": Loss(
@@ -69,7 +64,6 @@ MORE_LOSSES: dict[str, Loss] = {
         ("steps", "seed"),
         (0.0, 0.0),
         adds="cosine",
-        kernels=False,
         depending={("plus", True): {"sigma": 0.02}},
     ),
     "subcenter-arcface": Loss(
@@ -95,7 +89,6 @@ MORE_LOSSES: dict[str, Loss] = {
             "loss_weight": Constant(0.0, "the loss is multiplied by this / s; 0: it is not", NATURAL),
             "norm_weight": Constant(0.01, "norm=soft: weight of the norms' distance from s", NATURAL),
         },
-        kernels=False,
         depending={("variant", "v0"): {"scale": 30.0, "margin": 1.7}, ("norm", "soft"): {"loss_weight": 50.0}},
     ),
     "sphereface2": Loss(
@@ -130,7 +123,7 @@ MORE_LOSSES: dict[str, Loss] = {
             "gamma": Constant(0.7, "part of the concentration, the rest is the class size's", PART, flag=True),
         },
         adds="angle",
-        kernels=False,
+        borrows="arcface",
         spreads=False,
     ),
 }

@@ -34,6 +34,7 @@ class Loss:
     angular: its logits come from angles, without bias, so that MarginHead runs it.
     adds: to what a fixed margin m is added, "angle" or "cosine"; "" where there is none, or m does something else.
     kernels: the compiled head has it; else pure torch runs it.
+    borrows: the loss whose compiled kernel it uses, with margins of its samples' own.
     spreads: `head_parallel` can spread its classes.
     depending: defaults that another constant brings with it: {(name, value): {name: default}}.
     """
@@ -45,6 +46,7 @@ class Loss:
     angular: bool = True
     adds: str = ""
     kernels: bool = True
+    borrows: str = ""
     spreads: bool = True
     depending: Mapping[tuple[str, Any], Mapping[str, Any]] = field(default_factory=dict)
 

@@ -82,6 +82,7 @@ class Objective:
     """A loss over cosines. `class Name(Softmax, name="its-name")` makes it known."""
 
     moves: ClassVar[bool] = False  # a training step changes what the head keeps
+    kernel_moves: ClassVar[bool] = True  # and so does the compiled head by itself
     collects: ClassVar[bool] = False  # and adds to what an epoch adds up, see `collect`
     centres: ClassVar[bool] = False  # a class has several prototypes
 

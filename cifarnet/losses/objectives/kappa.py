@@ -19,7 +19,6 @@ class KappaFace(Softmax, name="kappaface"):
     `sums` [C, D+1] holds each class's unit features of the epoch added up, and how many these were.
     """
 
-    moves = True
     collects = True
 
     def tables(self, classes: int, size: int, options: MarginOptions) -> dict[str, Tensor]:
