@@ -29,6 +29,7 @@ TORCH_LIBRARY(cifarnet, library) {
   library.def(
       "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
       "bool want_features, bool want_weight) -> (Tensor features, Tensor weight)");
+  library.def("add_unit(Tensor(a!) sums, Tensor features, Tensor labels, Tensor norm, Tensor loss) -> ()");
   library.def("normal_draws(Tensor state, int ahead, int count, float mean, float std) -> Tensor");
 }
 

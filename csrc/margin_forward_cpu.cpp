@@ -9,6 +9,7 @@
 #include <ATen/ops/mm.h>
 #include <torch/library.h>
 
+#include <cstddef>
 #include <numeric>
 #include <optional>
 #include <vector>
@@ -120,16 +121,20 @@ void add_chunk(const CpuBatch& batch, const Vectors& chunk, const float* product
   others.highest = std::max(others.highest, highest);
 }
 
-// The losses [N] chunk by chunk, and the rest of the statistics.
-std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& options, const float* state, const OfSamples& own,
-                                    ProductSides& sides, Statistics* samples) {
-  std::vector<float> losses(batch.samples);
+// The targets [N] of a batch.
+std::vector<Target> targets_of(const CpuBatch& batch, const Options& options, const float* state, const OfSamples& own,
+                               const Statistics* samples) {
   std::vector<Target> targets(batch.samples);
-  std::vector<Others> others(batch.samples, kNoOthers);
-  const at::Tensor buffer = batch.scratch({batch.samples * batch.chunk()});
   each_row(batch.samples, kMarginCost, [&](int64_t i) {
     targets[i] = target_of(options, samples[i].cosine, samples[i].norm, state, own, i);
   });
+  return targets;
+}
+
+// The sums over the negatives [N], chunk by chunk.
+std::vector<Others> others_of_chunks(const CpuBatch& batch, const std::vector<Target>& targets, ProductSides& sides) {
+  std::vector<Others> others(batch.samples, kNoOthers);
+  const at::Tensor buffer = batch.scratch({batch.samples * batch.chunk()});
   each_prototype_chunk(batch, sides.norm.data(), sides.inverse.data(), [&](const Vectors& chunk) {
     at::Tensor products = buffer.narrow(0, 0, batch.samples * chunk.count).view({batch.samples, chunk.count});
     at::mm_out(products, sides.z.values, chunk.values.t());
@@ -139,8 +144,38 @@ std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& option
                 logits_of(targets[i], sides.z_inverse[i]), others[i]);
     });
   });
+  return others;
+}
+
+// The losses [N] chunk by chunk, and the rest of the statistics.
+std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& options, const float* state, const OfSamples& own,
+                                    ProductSides& sides, Statistics* samples) {
+  std::vector<float> losses(batch.samples);
+  const std::vector<Target> targets = targets_of(batch, options, state, own, samples);
+  const std::vector<Others> others = others_of_chunks(batch, targets, sides);
   each_row(batch.samples, kMarginCost, [&](int64_t i) { losses[i] = finish_sample(targets[i], others[i], samples[i]); });
   return losses;
+}
+
+// The state that this step uses where it follows from all negatives at the old one (AdaCos). `kept` as losses_of_kept has it.
+at::Tensor state_by_negatives(const CpuBatch& batch, const Options& options, const at::Tensor& state, ProductSides* sides,
+                              const at::Tensor& kept, Statistics* samples, const at::Tensor& statistics) {
+  const std::vector<Target> targets = targets_of(batch, options, state.const_data_ptr<float>(), {}, samples);
+  const at::Tensor sums = batch.scratch({batch.samples});
+  float* sum = sums.data_ptr<float>();
+  std::vector<Others> others(batch.samples, kNoOthers);
+  if (batch.keep)
+    each_row(batch.samples, batch.classes, [&](int64_t i) {
+      const float *products = kept.const_data_ptr<float>() + i * batch.classes, *inverse = sides ? sides->inverse.data() : nullptr;
+      const Logits logits = logits_of(targets[i], sides ? sides->z_inverse[i] : 1.0f);
+      Others& o = others[i];
+      o.peak = batch.loops.max_logit(products, inverse, batch.classes, batch.label[i], logits, &o.highest);
+      o.rest = batch.loops.exp_sum(products, inverse, batch.classes, batch.label[i], logits, o.peak, nullptr, nullptr);
+    });
+  else
+    others = others_of_chunks(batch, targets, *sides);
+  for (int64_t i = 0; i < batch.samples; ++i) sum[i] = targets[i].scale * others[i].peak + std::log(others[i].rest);
+  return adacos_scale(sums, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
 }
 
 }  // namespace
@@ -150,7 +185,7 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
                     bool training, const std::optional<at::Tensor>& margins, const std::optional<at::Tensor>& weights) {
   const Options options = make_options(loss_number, scale, margin, constants);
   check_inputs(features, weight, labels, state, options);
-  const OwnTensors own(features, margins, weights);
+  OwnTensors own(features, margins, weights);
   const CpuBatch batch(features, weight, labels, keeps_cosines(features, weight));
   check_labels(batch);
   ++cpu_calls;
@@ -167,7 +202,11 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
   else
     target_cosines(batch, *sides, samples);
 
-  const at::Tensor old = state.contiguous(), used = moved_state(batch, options, samples, old, training);
+  const at::Tensor old = state.contiguous();
+  const at::Tensor used = training && moves_by_negatives(options)
+                              ? state_by_negatives(batch, options, old, sides ? &*sides : nullptr, kept, samples, statistics)
+                              : moved_state(batch, options, samples, old, training);
+  own.pair(options, statistics);
   const float* numbers = used.const_data_ptr<float>();
   const std::vector<float> losses =
       batch.keep ? losses_of_kept(batch, options, numbers, own.pointers, sides ? &*sides : nullptr, kept, samples)
@@ -190,7 +229,26 @@ at::Tensor normal_draws_cpu(const at::Tensor& state, int64_t ahead, int64_t coun
   return drawn;
 }
 
+// sums[label] += features / norm and a 1 behind them, sample by sample, if the loss is finite; sums [C, D + 1], norm [N]. The labels
+// have been checked: margin_loss has run on them.
+void add_unit_cpu(at::Tensor& sums, const at::Tensor& features, const at::Tensor& labels, const at::Tensor& norm,
+                  const at::Tensor& loss) {
+  const at::Tensor z = features.contiguous(), y = labels.contiguous(), lengths = norm.contiguous();
+  const int64_t size = z.size(1);
+  TORCH_CHECK_VALUE(sums.is_contiguous() && sums.scalar_type() == at::kFloat && sums.size(1) == size + 1,
+                    "sums must be float32 [C, ", size + 1, "], not ", sums.scalar_type(), " ", sums.sizes());
+  if (!std::isfinite(*loss.const_data_ptr<float>())) return;
+  const RowLoops& loops = chosen_loops();
+  for (int64_t i = 0; i < z.size(0); ++i) {
+    float* row = sums.data_ptr<float>() + y.const_data_ptr<int64_t>()[i] * (size + 1);
+    const char* from = static_cast<const char*>(z.const_data_ptr()) + i * size * z.element_size();
+    loops.axpby(inverse_of(lengths.const_data_ptr<float>()[i]), from, type_of(z), 1.0f, row, size);
+    row[size] += 1.0f;
+  }
+}
+
 TORCH_LIBRARY_IMPL(cifarnet, CPU, library) {
+  library.impl("add_unit", &add_unit_cpu);
   library.impl("margin_loss", &forward_cpu);
   library.impl("normal_draws", &normal_draws_cpu);
 }

@@ -2,11 +2,23 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/acos.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/clamp_max.h>
+#include <ATen/ops/clamp_min.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/median.h>
+#include <ATen/ops/scatter.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/sub.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -74,7 +86,44 @@ struct OwnTensors {
     };
     pointers = {take(m, "margins", margins), take(w, "weights", weights)};
   }
+
+  // Once the cosines are known: gives each sample its margin, where the loss says which.
+  void pair(const Options& options, const at::Tensor& statistics);
 };
+
+// Has the loss of this number the property that `of` reads of its struct?
+template <typename Of>
+bool loss_has(const Options& options, const Of& of) {
+  bool found = false;
+  with_loss(options.loss, Losses(), [&](auto loss) { found = of(loss); });
+  return found;
+}
+inline bool moves_by_negatives(const Options& options) {
+  return loss_has(options, [](auto loss) { return decltype(loss)::kMovesByNegatives; });
+}
+
+// AdaCos's s [1] of a batch: log_sums [N] log of the sum over the negatives at the old s, cosine [N] (arXiv 1905.00292, eq. 15).
+inline at::Tensor adacos_scale(const at::Tensor& log_sums, const at::Tensor& cosine) {
+  const at::Tensor median = at::median(at::acos(at::clamp(cosine, -kCosineLimit, kCosineLimit)));  // the lower one of an even number
+  const at::Tensor log_b = at::sub(at::logsumexp(log_sums, 0), std::log(double(log_sums.size(0))));
+  return at::clamp_min(at::div(log_b, at::cos(at::clamp_max(median, double(kPi) / 4))), 0.01).view({1});
+}
+
+// The margins [N] in another order: the smallest for the sample with the largest cosine.
+inline at::Tensor paired(const at::Tensor& margins, const at::Tensor& cosine) {
+  const at::Tensor order = std::get<1>(at::sort(cosine, /*stable=*/true, /*dim=*/0, /*descending=*/true));
+  return at::scatter(margins, 0, order, std::get<0>(at::sort(margins)));
+}
+
+inline void OwnTensors::pair(const Options& options, const at::Tensor& statistics) {
+  const bool pairs = loss_has(options, [&](auto loss) {
+    if constexpr (decltype(loss)::kPairsMargins) return options.constants[decltype(loss)::kPlus] != 0.0f;
+    return false;
+  });
+  if (!pairs || !margins.defined()) return;
+  margins = paired(margins, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
+  pointers.margins = margins.const_data_ptr<float>();
+}
 
 // A batch and its prototypes, contiguous.
 struct Batch {

@@ -5,8 +5,11 @@
 // is a device-side assertion. fp32 features use fp32 products (TF32 where torch.backends allows it), 16-bit ones fp16.
 #include "cuda_platform.cuh"
 
+#include <ATen/ops/add.h>
 #include <ATen/ops/amax.h>
+#include <ATen/ops/log.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/sort.h>
 #include <torch/library.h>
 
@@ -40,20 +43,38 @@ struct Partial {
   }
 };
 
-void few_forward(const CudaBatch& batch, const FewForward& in, const Tensor& next, const Tensor& loss) {
+void few_forward(const CudaBatch& batch, FewForward in, OwnTensors& own, const Tensor& statistics, const Tensor& next,
+                 const Tensor& loss) {
   const unsigned blocks = blocks_of(batch.samples);
   with_types(batch, [&](auto z, auto w) {
     const auto kernel = few_cosines<std::decay_t<decltype(*z)>, std::decay_t<decltype(*w)>>;
     allow_shared(kernel, shared_limit() - kFewStatic);  // not less: another call, or a graph, may need more
     launch(kernel, blocks, kThreads, batch.shared_bytes(), in, data(batch.features, z), data(batch.weight, w));
   });
+  own.pair(in.options, statistics);
+  in.own = own.pointers;
   launch(few_loss, blocks_of_threads(batch.samples), kThreads, 0, in, blocks, next.data_ptr<float>(), loss.data_ptr<float>());
 }
 
-void many_forward(const CudaBatch& batch, ManyForward in, const Tensor& kept, const Tensor& next, const Tensor& loss) {
+// The sums over the negatives, chunk by chunk, into in.others. `fill`: the cosines are not in `kept` yet.
+void accumulate_chunks(const CudaBatch& batch, const ManyForward& in, const Tensor& unit, const Tensor& kept, bool fill) {
+  const bool shapes_negatives = loss_has(in.options, [](auto loss) { return decltype(loss)::kShapesNegatives; });
+  each_cosine_chunk(batch, unit, kept, fill, [&](int64_t first, const Tensor&, const float*, const Tensor& cosines) {
+    const auto run = [&](auto type) {
+      using C = std::decay_t<decltype(*type)>;
+      const auto kernel = shapes_negatives ? accumulate<C, true> : accumulate<C, false>;
+      launch(kernel, unsigned(batch.samples), kThreads, 0, in, data(cosines, type), first, cosines.size(1));
+    };
+    cosines.scalar_type() == at::kFloat ? run((const float*)nullptr) : run((const c10::Half*)nullptr);
+  });
+}
+
+void many_forward(const CudaBatch& batch, ManyForward in, OwnTensors& own, const Tensor& statistics, const Tensor& old,
+                  const Tensor& kept, const Tensor& next, const Tensor& loss) {
   const Tensor unit = batch.scratch({batch.samples, batch.size}, batch.product_type());
   const Tensor others = batch.scratch({batch.samples, sizeof(Others) / sizeof(float)}), used = batch.scratch({2});
-  const bool moves = in.training && in.numbers > 0;
+  const bool by_negatives = in.training && moves_by_negatives(in.options);
+  const bool moves = in.training && in.numbers > 0 && !by_negatives;
   in.others = reinterpret_cast<Others*>(others.data_ptr<float>());
   in.used = moves ? used.data_ptr<float>() : const_cast<float*>(in.state);
   normalize(batch, batch.features, 0, batch.samples, unit, &in.statistics->norm, kStatistics);
@@ -62,16 +83,17 @@ void many_forward(const CudaBatch& batch, ManyForward in, const Tensor& kept, co
            data(batch.features, z), data(batch.weight, w));
   });
   if (moves) launch(update_state, 1, kThreads, 0, in, blocks_of(batch.samples));
-  bool shapes_negatives = false;
-  with_loss(in.options.loss, Losses(), [&](auto loss) { shapes_negatives = loss.kShapesNegatives; });
-  each_cosine_chunk(batch, unit, kept, true, [&](int64_t first, const Tensor&, const float*, const Tensor& cosines) {
-    const auto run = [&](auto type) {
-      using C = std::decay_t<decltype(*type)>;
-      const auto kernel = shapes_negatives ? accumulate<C, true> : accumulate<C, false>;
-      launch(kernel, unsigned(batch.samples), kThreads, 0, in, data(cosines, type), first, cosines.size(1));
-    };
-    cosines.scalar_type() == at::kFloat ? run((const float*)nullptr) : run((const c10::Half*)nullptr);
-  });
+  own.pair(in.options, statistics);
+  in.own = own.pointers;
+  Tensor scale;
+  if (by_negatives) {  // once more, at the scale that the sums at the old one give
+    accumulate_chunks(batch, in, unit, kept, true);
+    const Tensor log_rest = at::log(others.select(1, offsetof(Others, rest) / sizeof(float)));
+    const Tensor sums = at::add(log_rest, at::mul(others.select(1, offsetof(Others, peak) / sizeof(float)), old));
+    scale = adacos_scale(sums, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
+    in.used = scale.data_ptr<float>();
+  }
+  accumulate_chunks(batch, in, unit, kept, !by_negatives);
   launch(many_loss, blocks_of_threads(batch.samples), kThreads, 0, in, next.data_ptr<float>(), loss.data_ptr<float>());
 }
 
@@ -80,7 +102,7 @@ Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor&
                      const std::optional<Tensor>& margins, const std::optional<Tensor>& weights) {
   const Options options = make_options(loss_number, scale, margin, constants);
   check_inputs(features, weight, labels, state, options);
-  const OwnTensors own(features, margins, weights);
+  OwnTensors own(features, margins, weights);
   const DeviceGuard guard(features.device());
   const CudaBatch batch(features, weight, labels, keeps_cosines(features, weight));
   ++calls;
@@ -91,12 +113,12 @@ Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor&
   const int numbers = int(old.numel());
   const Partial partial(batch);
   Statistics* samples = samples_of(statistics);
-  if (batch.few_classes())
+  if (batch.few_classes() && !(training && moves_by_negatives(options)))
     few_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, own.pointers, samples,
-                        kept.data_ptr<float>(), partial.moments, partial.parts, partial.arrived}, next, loss);
+                        kept.data_ptr<float>(), partial.moments, partial.parts, partial.arrived}, own, statistics, next, loss);
   else
     many_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, own.pointers, samples,
-                         nullptr, nullptr, partial.moments, partial.parts, partial.arrived}, kept, next, loss);
+                         nullptr, nullptr, partial.moments, partial.parts, partial.arrived}, own, statistics, old, kept, next, loss);
   return {loss, next, statistics, kept};
 }
 

@@ -105,6 +105,8 @@ struct Margin {
   static constexpr int kState = 0;               // numbers of running state
   static constexpr int kConstants = 0;           // constants besides scale and margin
   static constexpr bool kShapesNegatives = false;  // whether shaped() may change a cosine
+  static constexpr bool kMovesByNegatives = false;
+  static constexpr bool kPairsMargins = false;  // whether the smallest of the samples' margins goes to the largest c_y
   MARGIN_FN float observed(float cosine, float) { return clamp_cosine(cosine); }
   MARGIN_FN void next_state(const Options&, float, float, const float*, float*) {}
 };
@@ -214,10 +216,11 @@ struct MagFace : Margin {
   }
 };
 
-// s = the state, which moves outside (it needs all negatives).
+// s = the state, which moves by all negatives of the batch (adacos_scale() in margin_head.h).
 struct AdaCos : Margin {
   static constexpr const char* kName = "adacos";
   static constexpr int kState = 1;
+  static constexpr bool kMovesByNegatives = true;
   MARGIN_FN void aim(const Options&, const Angle& angle, const float* state, Target& target) {
     target.psi = angle.cosine;
     target.scale = state[0];
@@ -229,7 +232,8 @@ struct AdaCos : Margin {
 template <typename Base>
 struct Elastic : Base {
   static constexpr int kState = 2;
-  static constexpr int kConstants = 0;
+  static constexpr bool kPairsMargins = true;
+  enum { kEasy, kPlus, kConstants };  // kEasy is ArcFace's, and 0
   MARGIN_FN void next_state(const Options&, float, float, const float* state, float* next) {
     next[0] = state[0] + 1.0f;
     next[1] = state[1];

@@ -29,19 +29,21 @@ class UnseenBatch(Batch):
         return self
 
     @cached_property
-    def _vectors(self) -> tuple[Tensor, Tensor]:
-        with full_precision(self.features.device):
-            return normalize(self.features.float())
-
-    @property
-    def unit(self) -> Tensor:  # type: ignore[override]
-        """[N, D]."""
-        return self._vectors[0]
-
-    @property
     def norm(self) -> Tensor:  # type: ignore[override]
         """[N]."""
-        return self._vectors[1]
+        return normalize(self.features.float())[1]
+
+    @cached_property
+    def unit(self) -> Tensor:  # type: ignore[override]
+        """[N, D]."""
+        with full_precision(self.features.device):
+            return normalize(self.features.float())[0]
+
+    def add_unit(self, sums: Tensor, loss: Tensor) -> None:
+        if sums.device.type == "cpu" and self.ranks.world == 1:
+            torch.ops.cifarnet.add_unit(sums, self.features, self.labels, self.norm, loss)
+        else:
+            super().add_unit(sums, loss)
 
     @cached_property
     def cosine(self) -> Tensor:  # type: ignore[override]
@@ -77,12 +79,13 @@ def compiled_loss(
     assert isinstance(objective, Softmax)
     batch = UnseenBatch(features, weight, labels, dict(memory), training, ranks if training else ALONE)
     with torch.no_grad():
-        outside = training and objective.moves and (ranks.world > 1 or not objective.kernel_moves)
+        outside = training and objective.moves and ranks.world > 1
         moved = next_memory(objective, batch, options) if outside else {}
         call = objective.kernel(batch, options)
     state = batch.state if call.loss == options.loss else batch.state[:0]  # a loss that borrows a kernel has none there
     moves = training and objective.moves and not outside
     loss, state, rows = kernels.margin_loss(features, weight, labels, call, state, moves)
+    batch.norm = rows[:, 0]
     if moves:
         return loss, rows, {"state": state}
     return loss, rows, settle(objective, batch, loss, memory, moved)

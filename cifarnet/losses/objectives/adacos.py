@@ -34,7 +34,6 @@ class AdaCos(Softmax, name="adacos"):
     """
 
     moves = True
-    kernel_moves = False
 
     def tables(self, classes: int, size: int, options: MarginOptions) -> dict[str, Tensor]:
         return {"state": torch.tensor([first_scale(options)])}

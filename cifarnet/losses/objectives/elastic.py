@@ -52,8 +52,13 @@ class ElasticFace(Softmax):
         return self.under_margin(batch, self.margins(batch, options, normal_draws))
 
     def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
-        margins = self.margins(batch, options, torch.ops.cifarnet.normal_draws) if batch.training else None
-        return Kernel(options.loss, options.scale, options.margin, margins=margins)
+        never, draws = [0.0, 0.0], torch.ops.cifarnet.normal_draws
+        if not batch.training:
+            return Kernel(options.loss, options.scale, options.margin, never)
+        if batch.ranks.world > 1:
+            return Kernel(options.loss, options.scale, constants=never, margins=self.margins(batch, options, draws))
+        margins = draws(batch.state, 0 if batch.moved else 1, len(batch.labels), options.margin, options["sigma"])
+        return Kernel(options.loss, options.scale, constants=[0.0, float(options["plus"])], margins=margins)
 
     @abstractmethod
     def under_margin(self, batch: Batch, margin: Tensor) -> Tensor:
