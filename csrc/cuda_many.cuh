@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kThreads) accumulate(ManyForward in, const C* 
   RunningOthers mine;
   for (int64_t c = threadIdx.x; c < count; c += kThreads)
     if (c != own) mine.add(target, load(cosines, row * count + c));
-  Others before = first ? in.others[row] : kNoOthers, here = mine.others;
+  Others before = first ? in.others[row] : no_others(), here = mine.others;
   const float peak = fmaxf(block_max(here.peak), before.peak);
   const float highest = kShapesNegatives ? fmaxf(block_max(here.highest), before.highest) : peak;
   raise_peak(here, target.scale, peak);

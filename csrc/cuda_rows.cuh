@@ -171,7 +171,7 @@ __device__ inline void write_result(double total, int64_t samples, const State& 
 
 // The sum of exp(scale (n - peak)), with a running peak; NaN shows in `rest`.
 struct RunningOthers {
-  Others others = kNoOthers;
+  Others others = no_others();
   __device__ void add(const Target& target, float raw_cosine) {
     const float c = clamp_cosine(raw_cosine), n = shaped(c, target.shaping);
     if (c > others.highest) others.highest = c;

@@ -100,7 +100,7 @@ std::vector<float> losses_of_kept(const CpuBatch& batch, const Options& options,
     const Target target = target_of(options, samples[i].cosine, samples[i].norm, state, own, i);
     const Logits logits = logits_of(target, sides ? sides->z_inverse[i] : 1.0f);
     float* products = all + i * batch.classes;
-    Others others = kNoOthers;
+    Others others = no_others();
     others.peak = batch.loops.max_logit(products, inverse, batch.classes, batch.label[i], logits, &others.highest);
     others.rest = batch.loops.exp_sum(products, inverse, batch.classes, batch.label[i], logits, others.peak,
                                       sides ? products : nullptr, target.scale_slope != 0.0f ? &others.moment : nullptr);
@@ -133,7 +133,7 @@ std::vector<Target> targets_of(const CpuBatch& batch, const Options& options, co
 
 // The sums over the negatives [N], chunk by chunk.
 std::vector<Others> others_of_chunks(const CpuBatch& batch, const std::vector<Target>& targets, ProductSides& sides) {
-  std::vector<Others> others(batch.samples, kNoOthers);
+  std::vector<Others> others(batch.samples, no_others());
   const at::Tensor buffer = batch.scratch({batch.samples * batch.chunk()});
   each_prototype_chunk(batch, sides.norm.data(), sides.inverse.data(), [&](const Vectors& chunk) {
     at::Tensor products = buffer.narrow(0, 0, batch.samples * chunk.count).view({batch.samples, chunk.count});
@@ -163,7 +163,7 @@ at::Tensor state_by_negatives(const CpuBatch& batch, const Options& options, con
   const std::vector<Target> targets = targets_of(batch, options, state.const_data_ptr<float>(), {}, samples);
   const at::Tensor sums = batch.scratch({batch.samples});
   float* sum = sums.data_ptr<float>();
-  std::vector<Others> others(batch.samples, kNoOthers);
+  std::vector<Others> others(batch.samples, no_others());
   if (batch.keep)
     each_row(batch.samples, batch.classes, [&](int64_t i) {
       const float *products = kept.const_data_ptr<float>() + i * batch.classes, *inverse = sides ? sides->inverse.data() : nullptr;
@@ -203,7 +203,7 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
     target_cosines(batch, *sides, samples);
 
   const at::Tensor old = state.contiguous();
-  const at::Tensor used = training && moves_by_negatives(options)
+  const at::Tensor used = training && traits_of(options).moves_by_negatives
                               ? state_by_negatives(batch, options, old, sides ? &*sides : nullptr, kept, samples, statistics)
                               : moved_state(batch, options, samples, old, training);
   own.pair(options, statistics);

@@ -91,16 +91,17 @@ struct OwnTensors {
   void pair(const Options& options, const at::Tensor& statistics);
 };
 
-// Has the loss of this number the property that `of` reads of its struct?
-template <typename Of>
-bool loss_has(const Options& options, const Of& of) {
-  bool found = false;
-  with_loss(options.loss, Losses(), [&](auto loss) { found = of(loss); });
-  return found;
+// What is asked of a loss before anything is computed.
+struct Traits {
+  bool shapes_negatives, moves_by_negatives;
+  int pairs;
+};
+template <typename... Each>
+Traits traits_of(int number, List<Each...>) {
+  const Traits all[] = {{Each::kShapesNegatives, Each::kMovesByNegatives, Each::kPairs}...};
+  return all[number];
 }
-inline bool moves_by_negatives(const Options& options) {
-  return loss_has(options, [](auto loss) { return decltype(loss)::kMovesByNegatives; });
-}
+inline Traits traits_of(const Options& options) { return traits_of(options.loss, Losses()); }
 
 // AdaCos's s [1] of a batch: log_sums [N] log of the sum over the negatives at the old s, cosine [N] (arXiv 1905.00292, eq. 15).
 inline at::Tensor adacos_scale(const at::Tensor& log_sums, const at::Tensor& cosine) {
@@ -116,11 +117,8 @@ inline at::Tensor paired(const at::Tensor& margins, const at::Tensor& cosine) {
 }
 
 inline void OwnTensors::pair(const Options& options, const at::Tensor& statistics) {
-  const bool pairs = loss_has(options, [&](auto loss) {
-    if constexpr (decltype(loss)::kPairsMargins) return options.constants[decltype(loss)::kPlus] != 0.0f;
-    return false;
-  });
-  if (!pairs || !margins.defined()) return;
+  const int pairs = traits_of(options).pairs;
+  if (pairs < 0 || options.constants[pairs] == 0.0f || !margins.defined()) return;
   margins = paired(margins, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
   pointers.margins = margins.const_data_ptr<float>();
 }

@@ -58,7 +58,7 @@ void few_forward(const CudaBatch& batch, FewForward in, OwnTensors& own, const T
 
 // The sums over the negatives, chunk by chunk, into in.others. `fill`: the cosines are not in `kept` yet.
 void accumulate_chunks(const CudaBatch& batch, const ManyForward& in, const Tensor& unit, const Tensor& kept, bool fill) {
-  const bool shapes_negatives = loss_has(in.options, [](auto loss) { return decltype(loss)::kShapesNegatives; });
+  const bool shapes_negatives = traits_of(in.options).shapes_negatives;
   each_cosine_chunk(batch, unit, kept, fill, [&](int64_t first, const Tensor&, const float*, const Tensor& cosines) {
     const auto run = [&](auto type) {
       using C = std::decay_t<decltype(*type)>;
@@ -73,7 +73,7 @@ void many_forward(const CudaBatch& batch, ManyForward in, OwnTensors& own, const
                   const Tensor& kept, const Tensor& next, const Tensor& loss) {
   const Tensor unit = batch.scratch({batch.samples, batch.size}, batch.product_type());
   const Tensor others = batch.scratch({batch.samples, sizeof(Others) / sizeof(float)}), used = batch.scratch({2});
-  const bool by_negatives = in.training && moves_by_negatives(in.options);
+  const bool by_negatives = in.training && traits_of(in.options).moves_by_negatives;
   const bool moves = in.training && in.numbers > 0 && !by_negatives;
   in.others = reinterpret_cast<Others*>(others.data_ptr<float>());
   in.used = moves ? used.data_ptr<float>() : const_cast<float*>(in.state);
@@ -113,7 +113,7 @@ Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor&
   const int numbers = int(old.numel());
   const Partial partial(batch);
   Statistics* samples = samples_of(statistics);
-  if (batch.few_classes() && !(training && moves_by_negatives(options)))
+  if (batch.few_classes() && !(training && traits_of(options).moves_by_negatives))
     few_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, own.pointers, samples,
                         kept.data_ptr<float>(), partial.moments, partial.parts, partial.arrived}, own, statistics, next, loss);
   else

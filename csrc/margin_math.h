@@ -70,6 +70,15 @@ MARGIN_FN float clamp_cosine(float cosine) { return clamp(cosine, -kCosineLimit,
 // 1 / norm, and 0 for a vector without a direction.
 MARGIN_FN float inverse_of(float norm) { return norm <= kNormFloor ? 0.0f : 1.0f / norm; }
 
+// cos(x) of an angle of a few turns at most: a GPU's cosf has a slow path for any, which takes registers.
+MARGIN_FN float cosine_of(float x) {
+#ifdef __CUDA_ARCH__
+  return cospif(x * 0.318309886f);
+#else
+  return cosf(x);
+#endif
+}
+
 // n_j without `fold`, and d n_j / d c. Real is a float, or a vector of them.
 template <typename Real>
 MARGIN_FN Real curved(Real c, const Shaping& shaping) {
@@ -81,7 +90,7 @@ MARGIN_FN Real curved_slope(Real c, const Shaping& shaping) {
 }
 // n_j and d n_j / d c of any shaping.
 MARGIN_FN float shaped(float c, const Shaping& shaping) {
-  return shaping.fold != 0.0f ? cosf(shaping.fold * acosf(c)) : curved(c, shaping);
+  return shaping.fold != 0.0f ? cosine_of(shaping.fold * acosf(c)) : curved(c, shaping);
 }
 MARGIN_FN float shaped_slope(float c, const Shaping& shaping) {
   return shaping.fold != 0.0f ? 1.0f : curved_slope(c, shaping);
@@ -106,7 +115,7 @@ struct Margin {
   static constexpr int kConstants = 0;           // constants besides scale and margin
   static constexpr bool kShapesNegatives = false;  // whether shaped() may change a cosine
   static constexpr bool kMovesByNegatives = false;
-  static constexpr bool kPairsMargins = false;  // whether the smallest of the samples' margins goes to the largest c_y
+  static constexpr int kPairs = -1;  // the constant that says that the smallest of the samples' margins goes to the largest c_y
   MARGIN_FN float observed(float cosine, float) { return clamp_cosine(cosine); }
   MARGIN_FN void next_state(const Options&, float, float, const float*, float*) {}
 };
@@ -232,8 +241,8 @@ struct AdaCos : Margin {
 template <typename Base>
 struct Elastic : Base {
   static constexpr int kState = 2;
-  static constexpr bool kPairsMargins = true;
   enum { kEasy, kPlus, kConstants };  // kEasy is ArcFace's, and 0
+  static constexpr int kPairs = kPlus;
   MARGIN_FN void next_state(const Options&, float, float, const float* state, float* next) {
     next[0] = state[0] + 1.0f;
     next[1] = state[1];
@@ -284,10 +293,10 @@ struct SphereFaceR : Margin {
     target.weight = options.constants[kWeight];
     const float wide = options.margin * acosf(angle.cosine);
     if (variant == 0) {
-      const float k = floorf(wide / kPi);
-      target.psi = (fmodf(k, 2.0f) != 0.0f ? -1.0f : 1.0f) * cosf(wide) - 2.0f * k;
+      const int k = int(fminf(floorf(wide / kPi), options.margin));  // of NaN a number, as an int must be
+      target.psi = (k % 2 ? -1.0f : 1.0f) * cosine_of(wide) - 2.0f * k;
     } else if (variant == 1) {
-      target.psi = cosf(clamp(wide, 0.0f, kPi));
+      target.psi = cosine_of(clamp(wide, 0.0f, kPi));
     } else {
       target.shaping.fold = 1.0f / options.margin;
     }

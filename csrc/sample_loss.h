@@ -21,7 +21,7 @@ MARGIN_FN float scaled_sigmoid(float scale, float x) {
 struct Others {
   float peak, rest, highest, moment;
 };
-constexpr Others kNoOthers = {-3e38f, 0.0f, -3e38f, 0.0f};
+MARGIN_FN Others no_others() { return {-3e38f, 0.0f, -3e38f, 0.0f}; }
 
 // What `others` are over a peak that has risen.
 MARGIN_FN void raise_peak(Others& others, float scale, float peak) {
