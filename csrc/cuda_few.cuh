@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kThreads) few_cosines(FewForward in, const T* 
 }
 
 // Launch 2, a thread a sample: the state, each sample's sum over its negatives, and the mean loss.
-static __global__ void __launch_bounds__(kThreads) few_loss(FewForward in, int64_t moments, float* next, float* loss) {
+static __global__ void __launch_bounds__(kThreads, 4) few_loss(FewForward in, int64_t moments, float* next, float* loss) {
   const State moved =
       moved_state(in.options, in.moments, moments, in.samples, in.state, in.numbers, in.training);
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
@@ -123,7 +123,7 @@ __device__ void few_features(const FewBackward<T, W>& in, int64_t block) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t i = block * kWarps + warp;
   if (i >= in.samples) return;  // whole warps, after the last barrier of the block
-  const SampleGradient sample = in.statistics[i].gradient;
+  const SampleGradient& sample = in.statistics[i].gradient;
   float across = 0.0f;
   for (int64_t c = lane; c < in.classes; c += kWarp) {
     const float cosine = in.cosines[i * in.classes + c], g = in.gradient(sample, i, c);
@@ -189,7 +189,7 @@ __device__ void few_weight(const FewBackward<T, W>& in, int64_t block) {
 
 // Launch 3: the first blocks take the rows' dz, the others dW.
 template <typename T, typename W>
-__global__ void __launch_bounds__(kThreads) few_backward(FewBackward<T, W> in, int64_t row_blocks) {
+__global__ void __launch_bounds__(kThreads, 4) few_backward(FewBackward<T, W> in, int64_t row_blocks) {
   if (blockIdx.x < row_blocks)
     few_features(in, blockIdx.x);
   else

@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads) accumulate(ManyForward in, const C* 
 }
 
 // A thread a sample: completes the statistics, and the mean loss.
-static __global__ void __launch_bounds__(kThreads) many_loss(ManyForward in, float* next, float* loss) {
+static __global__ void __launch_bounds__(kThreads, 4) many_loss(ManyForward in, float* next, float* loss) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   double mine = 0;
   if (i < in.samples) {

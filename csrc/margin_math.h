@@ -70,12 +70,19 @@ MARGIN_FN float clamp_cosine(float cosine) { return clamp(cosine, -kCosineLimit,
 // 1 / norm, and 0 for a vector without a direction.
 MARGIN_FN float inverse_of(float norm) { return norm <= kNormFloor ? 0.0f : 1.0f / norm; }
 
-// cos(x) of an angle of a few turns at most: a GPU's cosf has a slow path for any, which takes registers.
+// cos(x) and sin(x) of an angle of a few turns at most: a GPU's cosf has a slow path for any, which takes registers.
 MARGIN_FN float cosine_of(float x) {
 #ifdef __CUDA_ARCH__
   return cospif(x * 0.318309886f);
 #else
   return cosf(x);
+#endif
+}
+MARGIN_FN float sine_of(float x) {
+#ifdef __CUDA_ARCH__
+  return sinpif(x * 0.318309886f);
+#else
+  return sinf(x);
 #endif
 }
 
@@ -196,8 +203,8 @@ struct AdaFace : Margin {
     const float theta = acosf(angle.cosine) - push;
     const bool inside = theta >= kClipEps && theta <= kPi - kClipEps;
     const float clipped = clamp(theta, kClipEps, kPi - kClipEps);
-    target.psi = cosf(clipped) - (push + options.margin);
-    target.slope = inside ? sinf(clipped) / angle.sine : 0.0f;
+    target.psi = cosine_of(clipped) - (push + options.margin);
+    target.slope = inside ? sine_of(clipped) / angle.sine : 0.0f;
   }
   MARGIN_FN float observed(float, float norm) { return clamp(norm, kClipEps, kMaxNorm); }
   MARGIN_FN void next_state(const Options& options, float mean, float std, const float* state, float* next) {
@@ -216,7 +223,7 @@ struct MagFace : Margin {
     const float rise = (kMarginHigh - kMarginLow) / (kHigh - kLow);
     const float margin = kMarginLow + rise * (bounded - kLow);
     const bool inside = angle.norm >= kLow && angle.norm <= kHigh;
-    const Angular moved = angular(angle.cosine, angle.sine, margin, cosf(margin), sinf(margin), true);
+    const Angular moved = angular(angle.cosine, angle.sine, margin, cosine_of(margin), sine_of(margin), true);
     target.psi = moved.psi;
     target.slope = moved.slope;
     target.norm_slope = moved.margin_slope * (inside ? rise : 0.0f);
@@ -335,8 +342,8 @@ MARGIN_FN Target target_of(const Options& options, float raw_cosine, float norm,
   Angle angle = {cosine, sine, norm, options.margin, options.cos_margin, options.sin_margin};
   if (own.margins) {
     angle.margin = own.margins[i];
-    angle.cos_margin = cosf(angle.margin);
-    angle.sin_margin = sinf(angle.margin);
+    angle.cos_margin = cosine_of(angle.margin);
+    angle.sin_margin = sine_of(angle.margin);
   }
   Target target;
   target.scale = options.scale;
