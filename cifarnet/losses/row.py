@@ -35,6 +35,7 @@ class Loss:
     adds: to what a fixed margin m is added, "angle" or "cosine"; "" where there is none, or m does something else.
     kernels: the compiled head has it; else pure torch runs it.
     spreads: `head_parallel` can spread its classes.
+    lacks: constants that other losses have and this one does not, each with the reason.
     depending: defaults that another constant brings with it: {(name, value): {name: default}}.
     """
 
@@ -46,6 +47,7 @@ class Loss:
     adds: str = ""
     kernels: bool = True
     spreads: bool = True
+    lacks: Mapping[str, str] = field(default_factory=dict)
     depending: Mapping[tuple[str, Any], Mapping[str, Any]] = field(default_factory=dict)
 
     @property
