@@ -2,6 +2,8 @@
 """Each loss on CIFAR-10 for a few epochs of the baseline network: does it learn, and what does a step cost.
 
     python scripts/study/loss_table.py --data-dir DIR [--epochs 3] [--json docs/results/losses.json]
+    python scripts/study/loss_table.py --times     # writes the time of a step into the file, all losses in turn
+    python scripts/study/loss_table.py --markdown  # prints the file as docs/losses.md has it
 
 A run for each loss with `--scale auto --margin auto` where it takes them, then those with the authors' constants, and two with
 simplex prototypes; all else is as `cifarnet train --arch baseline` has it. One seed and few epochs: a sanity run, no ranking.
@@ -10,6 +12,7 @@ What stands in the file already is not trained again, so that a table that was s
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -21,14 +24,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
-from cifarnet.core.errors import CifarnetError
+from cifarnet.core.errors import Diverged
 from cifarnet.data import Dataset, load
 from cifarnet.engine.fit import fit
+from cifarnet.engine.setup import build_run
+from cifarnet.engine.step import train_step
 from cifarnet.losses.more_rows import MORE_LOSSES
 from cifarnet.losses.registry import LOSSES
 from cifarnet.storage.run_folder import RunFolder
+from scripts.bench.random_images import random_images
 
-SEED = 17
+SEED, BATCH, ROUNDS = 17, 256, 15
 
 
 def main() -> None:
@@ -37,6 +43,8 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--times", action="store_true")
+    parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", type=Path, default=Path("docs/results/losses.json"))
     options = parser.parse_args()
     table = json.loads(options.json.read_text()) if options.json.exists() else {"runs": []}
@@ -48,6 +56,13 @@ def main() -> None:
         "seed": SEED,
     }
     table |= {"device": f"{device_name(torch.device('cpu'))}, {torch.get_num_threads()} thread(s)"}
+    if options.times:
+        table["milliseconds_a_step"] = step_times()
+        options.json.write_text(json.dumps(table, indent=1) + "\n")
+    if options.markdown:
+        print(markdown(table))
+    if options.times or options.markdown:
+        return
     done = {(run["loss"], run["constants"], run["prototypes"]) for run in table["runs"]}
     data = load(options.dataset, options.data_dir)
     for loss, constants, prototypes in wanted():
@@ -79,25 +94,62 @@ def wanted() -> list[tuple[str, str, str]]:
 
 
 def trained(config: TrainConfig, data: Dataset) -> dict[str, Any]:
-    """Accuracies in [0, 1], milliseconds a step (of the fastest epoch), or how it ended."""
+    """Accuracies in [0, 1], or how it ended."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.time()
         try:
             path = fit(config, folder + "/run", dataset=data)
-        except CifarnetError as error:
+        except Diverged as error:
             return {"ended": str(error)}
         epochs = [json.loads(line) for line in RunFolder(path).metrics.read_text().splitlines()]
         summary = json.loads((path / "summary.json").read_text())
         return {
             "test_accuracy": summary["test"]["accuracy"],
             "train_accuracy": [epoch["train_accuracy"] for epoch in epochs],
-            "milliseconds_a_step": round(
-                1000 * config.batch_size / max(epoch["images_per_second"] for epoch in epochs), 1
-            ),
             "precision": summary["precision"],
             "backend": summary["backend"],
             "seconds_in_all": round(time.time() - started),
         }
+
+
+def step_times() -> dict[str, float]:
+    """Milliseconds of a training step of each loss, forward, backward and update: the least of ROUNDS, all in turn."""
+    data = random_images(BATCH, BATCH)
+    least = {}
+    runs = {}
+    for loss, constants, prototypes in wanted():
+        if constants == "auto" or not fitted(loss):
+            config = TrainConfig(
+                arch="baseline", loss=loss, loss_options=fitted(loss), prototypes=prototypes, batch_size=BATCH
+            )
+            runs[f"{loss}, {prototypes}"] = build_run(config, data)
+    images, labels = next(iter(next(iter(runs.values())).train.epoch(0)))
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            train_step(run, images, labels)
+            run.progress.step = 0
+            least[name] = min(least.get(name, math.inf), time.perf_counter() - started)
+    return {name: round(1000 * seconds, 1) for name, seconds in least.items()}
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """Test accuracies and times, a line for each loss."""
+    found = {(run["loss"], run["constants"], run["prototypes"]): run for run in table["runs"]}
+
+    def accuracy(*key: str) -> str:
+        run = found.get(key)
+        return "–" if run is None else run["ended"] if "ended" in run else f"{100 * run['test_accuracy']:.1f}"
+
+    lines = ["| loss | `auto`, % | the authors' constants, % | ms a step |", "|---|---|---|---|"]
+    for loss, constants, prototypes in wanted():
+        if constants == "auto" or not fitted(loss):
+            name = f"`{loss}`" + (f", {prototypes}" if prototypes != "learned" else "")
+            auto = accuracy(loss, "auto", prototypes) if constants == "auto" and loss != "sphereface" else "no `auto`"
+            theirs = accuracy(loss, "auto" if loss == "sphereface" else "authors", prototypes)
+            time_ = table.get("milliseconds_a_step", {}).get(f"{loss}, {prototypes}", "–")
+            lines.append(f"| {name} | {auto} | {theirs} | {time_} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
