@@ -28,6 +28,7 @@ struct FewForward {
   const float* state;
   int numbers;
   bool training;
+  OfSamples own;
   Statistics* statistics;
   float* cosines;
   Moments* moments;   // [blocks of launch 1]
@@ -81,7 +82,7 @@ static __global__ void __launch_bounds__(kThreads) few_loss(FewForward in, int64
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   double mine = 0;
   if (i < in.samples) {
-    const Target own = target_of(in.options, in.statistics[i].cosine, in.statistics[i].norm, moved.value);
+    const Target own = target_of(in.options, in.statistics[i].cosine, in.statistics[i].norm, moved.value, in.own, i);
     RunningOthers others;
     for (int64_t c = 0; c < in.classes; ++c)
       if (c != in.labels[i]) others.add(own, in.cosines[i * in.classes + c]);
@@ -123,17 +124,16 @@ __device__ void few_features(const FewBackward<T, W>& in, int64_t block) {
   const int64_t i = block * kWarps + warp;
   if (i >= in.samples) return;  // whole warps, after the last barrier of the block
   const SampleGradient sample = in.statistics[i].gradient;
-  float across = 0.0f, along = 0.0f;
+  float across = 0.0f;
   for (int64_t c = lane; c < in.classes; c += kWarp) {
     const float cosine = in.cosines[i * in.classes + c], g = in.gradient(sample, i, c);
     grads[warp][c] = g;
     across += g * cosine;
-    if (c != in.labels[i]) along += g * clamp_cosine(cosine);
   }
   __syncwarp();
   const float inverse = inverse_of(in.statistics[i].norm);
   across = warp_sum(across);
-  along = in.factor() * sample.norm + sample.norm_share * warp_sum(along);
+  const float along = in.factor() * sample.norm;
   for (int64_t d = lane; d < in.size; d += kWarp) {
     const float u = load(in.features, i * in.size + d) * inverse;
     float h = 0.0f;

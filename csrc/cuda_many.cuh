@@ -30,6 +30,7 @@ struct ManyForward {
   const float* state;  // before the step
   int numbers;
   bool training;
+  OfSamples own;
   Statistics* statistics;
   float* used;        // [2] the state that the step uses
   Others* others;     // [samples]
@@ -71,16 +72,17 @@ static __global__ void __launch_bounds__(kThreads) update_state(ManyForward in, 
 template <typename C, bool kShapesNegatives>
 __global__ void __launch_bounds__(kThreads) accumulate(ManyForward in, const C* cosines, int64_t first, int64_t count) {
   const int64_t row = blockIdx.x, own = in.labels[row] - first;
-  const Target target = target_of(in.options, in.statistics[row].cosine, in.statistics[row].norm, in.used);
+  const Target target = target_of(in.options, in.statistics[row].cosine, in.statistics[row].norm, in.used, in.own, row);
   RunningOthers mine;
   for (int64_t c = threadIdx.x; c < count; c += kThreads)
     if (c != own) mine.add(target, load(cosines, row * count + c));
-  const Others before = first ? in.others[row] : Others{kNoLogit, 0.0f, kNoLogit}, here = mine.others;
+  Others before = first ? in.others[row] : kNoOthers, here = mine.others;
   const float peak = fmaxf(block_max(here.peak), before.peak);
   const float highest = kShapesNegatives ? fmaxf(block_max(here.highest), before.highest) : peak;
-  const float rest = block_sum(here.rest * expf(target.scale * (here.peak - peak)));
-  if (threadIdx.x == 0)
-    in.others[row] = {peak, before.rest * expf(target.scale * (before.peak - peak)) + rest, highest};
+  raise_peak(here, target.scale, peak);
+  raise_peak(before, target.scale, peak);
+  const float rest = block_sum(here.rest), moment = target.scale_slope != 0.0f ? block_sum(here.moment) : 0.0f;
+  if (threadIdx.x == 0) in.others[row] = {peak, before.rest + rest, highest, before.moment + moment};
 }
 
 // A thread a sample: completes the statistics, and the mean loss.
@@ -88,7 +90,7 @@ static __global__ void __launch_bounds__(kThreads) many_loss(ManyForward in, flo
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   double mine = 0;
   if (i < in.samples) {
-    const Target target = target_of(in.options, in.statistics[i].cosine, in.statistics[i].norm, in.used);
+    const Target target = target_of(in.options, in.statistics[i].cosine, in.statistics[i].norm, in.used, in.own, i);
     mine = finish_sample(target, in.others[i], in.statistics[i]);
   }
   grid_sum(mine, in.parts, in.arrived, [&](double total) {
@@ -139,28 +141,23 @@ static __global__ void __launch_bounds__(kThreads)
   order[place] = i;
 }
 
-// A block a row: the negatives' shares of the gradient (the target's is zero), and the row's sum of c_j times them.
+// A block a row: the negatives' shares of the gradient (the target's is zero).
 // Cosines and shares may be the same memory: each thread reads an entry before it writes it.
 template <typename C, typename Share>
 __global__ void __launch_bounds__(kThreads)
-    gradient_shares(ManyBackward in, const C* cosines, int64_t first, int64_t count, Share* shares, float* along) {
+    gradient_shares(ManyBackward in, const C* cosines, int64_t first, int64_t count, Share* shares) {
   const int64_t i = blockIdx.x, own = in.labels[i] - first;
   const SampleGradient sample = in.statistics[i].gradient;
-  float sum = 0.0f;
   for (int64_t c = threadIdx.x; c < count; c += kThreads) {
     const float cosine = clamp_cosine(load(cosines, i * count + c));
-    const float share = c == own ? 0.0f : in.boost * negative_share(sample, cosine);
-    sum += share * cosine;
-    store_bounded(shares, i * count + c, share);
+    store_bounded(shares, i * count + c, c == own ? 0.0f : in.boost * negative_share(sample, cosine));
   }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) along[i] = (first ? along[i] : 0.0f) + sum;
 }
 
 // dz of a row by a warp, from h = shares W^ and the target's own part.
 template <typename T, typename W>
 __global__ void __launch_bounds__(kThreads)
-    project_features(ManyBackward in, const T* features, const W* weight, const float* h, const float* along, T* dz) {
+    project_features(ManyBackward in, const T* features, const W* weight, const float* h, T* dz) {
   const int64_t i = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (i >= in.samples) return;
   const int lane = threadIdx.x % kWarp;
@@ -173,7 +170,7 @@ __global__ void __launch_bounds__(kThreads)
   float across = 0.0f;
   for (int64_t d = lane; d < in.size; d += kWarp) across += gradient(d) * of_z.unit(load(z, d));
   across = warp_sum(across);
-  const float outward = in.factor() * sample.norm + sample.norm_share * unscale * along[i];
+  const float outward = in.factor() * sample.norm;
   for (int64_t d = lane; d < in.size; d += kWarp) {
     const float u = of_z.unit(load(z, d));
     store(dz, i * in.size + d, (gradient(d) - across * u) * inverse + outward * u);

@@ -15,7 +15,6 @@ namespace margin {
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;  // of every kernel but those of a single block
 constexpr int kWarps = kThreads / kWarp;
-constexpr float kNoLogit = -3e38f;
 
 template <typename T>
 __device__ __forceinline__ float load(const T* at, int64_t index) {
@@ -172,23 +171,25 @@ __device__ inline void write_result(double total, int64_t samples, const State& 
 
 // The sum of exp(scale (n - peak)), with a running peak; NaN shows in `rest`.
 struct RunningOthers {
-  Others others = {kNoLogit, 0.0f, kNoLogit};
+  Others others = kNoOthers;
   __device__ void add(const Target& target, float raw_cosine) {
-    const float c = clamp_cosine(raw_cosine), n = shaped(c, target.threshold, target.t);
+    const float c = clamp_cosine(raw_cosine), n = shaped(c, target.shaping);
     if (c > others.highest) others.highest = c;
     if (n > others.peak) {
-      others.rest = others.rest * expf(target.scale * (others.peak - n)) + 1.0f;
-      others.peak = n;
+      raise_peak(others, target.scale, n);
+      others.rest += 1.0f;
     } else {
-      others.rest += expf(target.scale * (n - others.peak));
+      const float below = n - others.peak, e = expf(target.scale * below);
+      others.rest += e;
+      others.moment += e * below;
     }
   }
 };
 
 // exp(scale (n_j - peak)) times d n_j / d c_j, of a clamped cosine; times the sample's strength it is d loss / d c_j.
 __device__ inline float negative_share(const SampleGradient& sample, float cosine) {
-  const float power = sample.scale * (shaped(cosine, sample.threshold, sample.t) - sample.peak);
-  return expf(power > 0.0f ? 0.0f : power) * shaped_slope(cosine, sample.threshold, sample.t);
+  const float power = sample.scale * (shaped(cosine, sample.shaping) - sample.peak);
+  return expf(power > 0.0f ? 0.0f : power) * shaped_slope(cosine, sample.shaping);
 }
 
 }  // namespace margin

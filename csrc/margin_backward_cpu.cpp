@@ -32,9 +32,8 @@ void few_block(const CpuBatch& batch, const Gradients& out, const float* cosines
                              out.factor, grad.data() + r * batch.classes);
     // Along unit(z): what |z| itself gets, less what the cosines' normalisation takes away.
     const float across = negatives + out.factor * sample.gradient.target * sample.cosine;
-    const float outward = out.factor * sample.gradient.norm + sample.gradient.norm_share * negatives;
     norm[r] = sample.norm;
-    along[r] = outward - across * inverse_of(sample.norm);
+    along[r] = out.factor * sample.gradient.norm - across * inverse_of(sample.norm);
   }
   batch.loops.accumulate_grads(batch.rows(batch.features, first, count), prototypes, norm.data(), along.data(), grad.data(),
                                out.want_z() ? batch.mutable_row(out.dz, first) : nullptr, sums);
@@ -112,10 +111,7 @@ void finish_features(const CpuBatch& batch, const ProductSides& sides, const Pul
     const SampleGradient& gradient = out.samples[i].gradient;
     batch.loops.axpby(pull.target[i] * inverse_of(sides.norm[batch.label[i]]), batch.row(batch.weight, batch.label[i]),
                       type_of(batch.weight), pull.strength[i], row, size);
-    float outward = out.factor * gradient.norm;
-    if (gradient.norm_share != 0.0f)  // what the negatives pull along unit(z): all of h's share but the label's
-      outward += gradient.norm_share *
-                 (batch.loops.dot(row, z.row(i), size) * z.inverse[i] - pull.target[i] * out.samples[i].cosine);
+    const float outward = out.factor * gradient.norm;
     batch.loops.project(row, z.row(i), z.pull(i), inverse_of(z.norm[i]), outward * z.inverse[i], size,
                         batch.mutable_row(out.dz, i), type_of(out.dz));
   });
@@ -129,7 +125,7 @@ void exponentials_of(const CpuBatch& batch, const ProductSides& sides, const Sta
   each_row(batch.samples, chunk.count, [&](int64_t i) {
     float* product = products + i * chunk.count;
     batch.loops.exp_sum(product, chunk.inverse, chunk.count, batch.own(i, chunk.first, chunk.count),
-                        logits_of(samples[i].gradient, sides.z_inverse[i]), samples[i].gradient.peak, product);
+                        logits_of(samples[i].gradient, sides.z_inverse[i]), samples[i].gradient.peak, product, nullptr);
   });
 }
 

@@ -71,7 +71,7 @@ void each_row(int64_t count, int64_t cost, const Work& work) {
 // `factor` is what makes cosines of a sample's products.
 template <typename From>
 Logits logits_of(const From& from, float factor) {
-  return {factor, from.scale, from.threshold, from.t};
+  return {factor, from.scale, from.shaping};
 }
 
 // Rows [first, first + count) of the features or the weight as the matrix products take them: unit(row) is values[row] times

@@ -9,11 +9,13 @@
 #include <ATen/ops/mm.h>
 #include <torch/library.h>
 
+#include <cstddef>
 #include <numeric>
 #include <optional>
 #include <vector>
 
 #include "margin_batch_cpu.h"
+#include "normal_draws.h"
 
 namespace margin {
 namespace {
@@ -89,19 +91,19 @@ at::Tensor moved_state(const Batch& batch, const Options& options, const Statist
 
 // The losses [N] where the products of all classes are there, and the rest of the statistics. `sides` is null with few classes,
 // which leave their cosines as they are; more of them leave their exponentials in the products' place.
-std::vector<float> losses_of_kept(const CpuBatch& batch, const Options& options, const float* state, const ProductSides* sides,
-                                  const at::Tensor& kept, Statistics* samples) {
+std::vector<float> losses_of_kept(const CpuBatch& batch, const Options& options, const float* state, const OfSamples& own,
+                                  const ProductSides* sides, const at::Tensor& kept, Statistics* samples) {
   std::vector<float> losses(batch.samples);
   float* all = kept.data_ptr<float>();
   const float* inverse = sides ? sides->inverse.data() : nullptr;
   each_row(batch.samples, batch.classes + kMarginCost, [&](int64_t i) {
-    const Target target = target_of(options, samples[i].cosine, samples[i].norm, state);
+    const Target target = target_of(options, samples[i].cosine, samples[i].norm, state, own, i);
     const Logits logits = logits_of(target, sides ? sides->z_inverse[i] : 1.0f);
     float* products = all + i * batch.classes;
-    Others others;
+    Others others = kNoOthers;
     others.peak = batch.loops.max_logit(products, inverse, batch.classes, batch.label[i], logits, &others.highest);
     others.rest = batch.loops.exp_sum(products, inverse, batch.classes, batch.label[i], logits, others.peak,
-                                      sides ? products : nullptr);
+                                      sides ? products : nullptr, target.scale_slope != 0.0f ? &others.moment : nullptr);
     losses[i] = finish_sample(target, others, samples[i]);
   });
   return losses;
@@ -110,25 +112,29 @@ std::vector<float> losses_of_kept(const CpuBatch& batch, const Options& options,
 // A chunk's negatives join a sample's sum, whose peak may rise.
 void add_chunk(const CpuBatch& batch, const Vectors& chunk, const float* product, int64_t own, const Logits& logits,
                Others& others) {
-  float highest;
+  float highest, moment;
   const float top =
       std::max(others.peak, batch.loops.max_logit(product, chunk.inverse, chunk.count, own, logits, &highest));
-  others.rest = others.rest * std::exp(logits.scale * (others.peak - top)) +
-                batch.loops.exp_sum(product, chunk.inverse, chunk.count, own, logits, top, nullptr);
-  others.peak = top;
+  raise_peak(others, logits.scale, top);
+  others.rest += batch.loops.exp_sum(product, chunk.inverse, chunk.count, own, logits, top, nullptr, &moment);
+  others.moment += moment;
   others.highest = std::max(others.highest, highest);
 }
 
-// The losses [N] chunk by chunk, and the rest of the statistics.
-std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& options, const float* state, ProductSides& sides,
-                                    Statistics* samples) {
-  std::vector<float> losses(batch.samples);
+// The targets [N] of a batch.
+std::vector<Target> targets_of(const CpuBatch& batch, const Options& options, const float* state, const OfSamples& own,
+                               const Statistics* samples) {
   std::vector<Target> targets(batch.samples);
-  std::vector<Others> others(batch.samples, {-3e38f, 0.0f, -3e38f});
-  const at::Tensor buffer = batch.scratch({batch.samples * batch.chunk()});
   each_row(batch.samples, kMarginCost, [&](int64_t i) {
-    targets[i] = target_of(options, samples[i].cosine, samples[i].norm, state);
+    targets[i] = target_of(options, samples[i].cosine, samples[i].norm, state, own, i);
   });
+  return targets;
+}
+
+// The sums over the negatives [N], chunk by chunk.
+std::vector<Others> others_of_chunks(const CpuBatch& batch, const std::vector<Target>& targets, ProductSides& sides) {
+  std::vector<Others> others(batch.samples, kNoOthers);
+  const at::Tensor buffer = batch.scratch({batch.samples * batch.chunk()});
   each_prototype_chunk(batch, sides.norm.data(), sides.inverse.data(), [&](const Vectors& chunk) {
     at::Tensor products = buffer.narrow(0, 0, batch.samples * chunk.count).view({batch.samples, chunk.count});
     at::mm_out(products, sides.z.values, chunk.values.t());
@@ -138,16 +144,48 @@ std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& option
                 logits_of(targets[i], sides.z_inverse[i]), others[i]);
     });
   });
+  return others;
+}
+
+// The losses [N] chunk by chunk, and the rest of the statistics.
+std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& options, const float* state, const OfSamples& own,
+                                    ProductSides& sides, Statistics* samples) {
+  std::vector<float> losses(batch.samples);
+  const std::vector<Target> targets = targets_of(batch, options, state, own, samples);
+  const std::vector<Others> others = others_of_chunks(batch, targets, sides);
   each_row(batch.samples, kMarginCost, [&](int64_t i) { losses[i] = finish_sample(targets[i], others[i], samples[i]); });
   return losses;
+}
+
+// The state that this step uses where it follows from all negatives at the old one (AdaCos). `kept` as losses_of_kept has it.
+at::Tensor state_by_negatives(const CpuBatch& batch, const Options& options, const at::Tensor& state, ProductSides* sides,
+                              const at::Tensor& kept, Statistics* samples, const at::Tensor& statistics) {
+  const std::vector<Target> targets = targets_of(batch, options, state.const_data_ptr<float>(), {}, samples);
+  const at::Tensor sums = batch.scratch({batch.samples});
+  float* sum = sums.data_ptr<float>();
+  std::vector<Others> others(batch.samples, kNoOthers);
+  if (batch.keep)
+    each_row(batch.samples, batch.classes, [&](int64_t i) {
+      const float *products = kept.const_data_ptr<float>() + i * batch.classes, *inverse = sides ? sides->inverse.data() : nullptr;
+      const Logits logits = logits_of(targets[i], sides ? sides->z_inverse[i] : 1.0f);
+      Others& o = others[i];
+      o.peak = batch.loops.max_logit(products, inverse, batch.classes, batch.label[i], logits, &o.highest);
+      o.rest = batch.loops.exp_sum(products, inverse, batch.classes, batch.label[i], logits, o.peak, nullptr, nullptr);
+    });
+  else
+    others = others_of_chunks(batch, targets, *sides);
+  for (int64_t i = 0; i < batch.samples; ++i) sum[i] = targets[i].scale * others[i].peak + std::log(others[i].rest);
+  return adacos_scale(sums, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
 }
 
 }  // namespace
 
 Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
-                    const at::Tensor& state, int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool training) {
+                    const at::Tensor& state, int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants,
+                    bool training, const std::optional<at::Tensor>& margins, const std::optional<at::Tensor>& weights) {
   const Options options = make_options(loss_number, scale, margin, constants);
   check_inputs(features, weight, labels, state, options);
+  OwnTensors own(features, margins, weights);
   const CpuBatch batch(features, weight, labels, keeps_cosines(features, weight));
   check_labels(batch);
   ++cpu_calls;
@@ -164,11 +202,15 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
   else
     target_cosines(batch, *sides, samples);
 
-  const at::Tensor old = state.contiguous(), used = moved_state(batch, options, samples, old, training);
+  const at::Tensor old = state.contiguous();
+  const at::Tensor used = training && moves_by_negatives(options)
+                              ? state_by_negatives(batch, options, old, sides ? &*sides : nullptr, kept, samples, statistics)
+                              : moved_state(batch, options, samples, old, training);
+  own.pair(options, statistics);
   const float* numbers = used.const_data_ptr<float>();
   const std::vector<float> losses =
-      batch.keep ? losses_of_kept(batch, options, numbers, sides ? &*sides : nullptr, kept, samples)
-                 : losses_of_chunks(batch, options, numbers, *sides, samples);
+      batch.keep ? losses_of_kept(batch, options, numbers, own.pointers, sides ? &*sides : nullptr, kept, samples)
+                 : losses_of_chunks(batch, options, numbers, own.pointers, *sides, samples);
 
   const at::Tensor loss = batch.scratch({});
   const float mean = float(std::accumulate(losses.begin(), losses.end(), 0.0) / batch.samples);
@@ -177,6 +219,38 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
   return {loss, std::isfinite(mean) ? used : old.clone(), statistics, kept};
 }
 
-TORCH_LIBRARY_IMPL(cifarnet, CPU, library) { library.impl("margin_loss", &forward_cpu); }
+// [count] draws of N(mean, std), see normal_draw().
+at::Tensor normal_draws_cpu(const at::Tensor& state, int64_t ahead, int64_t count, double mean, double std) {
+  check_draws(state);
+  const at::Tensor drawn = at::empty({count}, state.options());
+  const float* from = state.const_data_ptr<float>();
+  float* to = drawn.data_ptr<float>();
+  for (int64_t i = 0; i < count; ++i) to[i] = float(mean) + float(std) * normal_draw(from, ahead, i);
+  return drawn;
+}
+
+// sums[label] += features / norm and a 1 behind them, sample by sample, if the loss is finite; sums [C, D + 1], norm [N]. The labels
+// have been checked: margin_loss has run on them.
+void add_unit_cpu(at::Tensor& sums, const at::Tensor& features, const at::Tensor& labels, const at::Tensor& norm,
+                  const at::Tensor& loss) {
+  const at::Tensor z = features.contiguous(), y = labels.contiguous(), lengths = norm.contiguous();
+  const int64_t size = z.size(1);
+  TORCH_CHECK_VALUE(sums.is_contiguous() && sums.scalar_type() == at::kFloat && sums.size(1) == size + 1,
+                    "sums must be float32 [C, ", size + 1, "], not ", sums.scalar_type(), " ", sums.sizes());
+  if (!std::isfinite(*loss.const_data_ptr<float>())) return;
+  const RowLoops& loops = chosen_loops();
+  for (int64_t i = 0; i < z.size(0); ++i) {
+    float* row = sums.data_ptr<float>() + y.const_data_ptr<int64_t>()[i] * (size + 1);
+    const char* from = static_cast<const char*>(z.const_data_ptr()) + i * size * z.element_size();
+    loops.axpby(inverse_of(lengths.const_data_ptr<float>()[i]), from, type_of(z), 1.0f, row, size);
+    row[size] += 1.0f;
+  }
+}
+
+TORCH_LIBRARY_IMPL(cifarnet, CPU, library) {
+  library.impl("add_unit", &add_unit_cpu);
+  library.impl("margin_loss", &forward_cpu);
+  library.impl("normal_draws", &normal_draws_cpu);
+}
 
 }  // namespace margin

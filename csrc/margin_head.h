@@ -2,11 +2,24 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/acos.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/clamp_max.h>
+#include <ATen/ops/clamp_min.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/median.h>
+#include <ATen/ops/scatter.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/sub.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -56,6 +69,62 @@ inline Options make_options(int64_t loss, double scale, double margin, at::Array
   return options;
 }
 
+// What samples have of their own, checked and contiguous.
+struct OwnTensors {
+  at::Tensor margins, weights;
+  OfSamples pointers{};
+
+  OwnTensors(const at::Tensor& features, const std::optional<at::Tensor>& m, const std::optional<at::Tensor>& w) {
+    const auto take = [&](const std::optional<at::Tensor>& given, const char* name, at::Tensor& tensor) -> const float* {
+      if (!given) return nullptr;
+      TORCH_CHECK_VALUE(given->dim() == 1 && given->size(0) == features.size(0) && given->scalar_type() == at::kFloat &&
+                            given->device() == features.device(),
+                        name, " must be float32 [", features.size(0), "] on the features' device, not ", given->scalar_type(),
+                        " ", given->sizes());
+      tensor = given->contiguous();
+      return tensor.const_data_ptr<float>();
+    };
+    pointers = {take(m, "margins", margins), take(w, "weights", weights)};
+  }
+
+  // Once the cosines are known: gives each sample its margin, where the loss says which.
+  void pair(const Options& options, const at::Tensor& statistics);
+};
+
+// Has the loss of this number the property that `of` reads of its struct?
+template <typename Of>
+bool loss_has(const Options& options, const Of& of) {
+  bool found = false;
+  with_loss(options.loss, Losses(), [&](auto loss) { found = of(loss); });
+  return found;
+}
+inline bool moves_by_negatives(const Options& options) {
+  return loss_has(options, [](auto loss) { return decltype(loss)::kMovesByNegatives; });
+}
+
+// AdaCos's s [1] of a batch: log_sums [N] log of the sum over the negatives at the old s, cosine [N] (arXiv 1905.00292, eq. 15).
+inline at::Tensor adacos_scale(const at::Tensor& log_sums, const at::Tensor& cosine) {
+  const at::Tensor median = at::median(at::acos(at::clamp(cosine, -kCosineLimit, kCosineLimit)));  // the lower one of an even number
+  const at::Tensor log_b = at::sub(at::logsumexp(log_sums, 0), std::log(double(log_sums.size(0))));
+  return at::clamp_min(at::div(log_b, at::cos(at::clamp_max(median, double(kPi) / 4))), 0.01).view({1});
+}
+
+// The margins [N] in another order: the smallest for the sample with the largest cosine.
+inline at::Tensor paired(const at::Tensor& margins, const at::Tensor& cosine) {
+  const at::Tensor order = std::get<1>(at::sort(cosine, /*stable=*/true, /*dim=*/0, /*descending=*/true));
+  return at::scatter(margins, 0, order, std::get<0>(at::sort(margins)));
+}
+
+inline void OwnTensors::pair(const Options& options, const at::Tensor& statistics) {
+  const bool pairs = loss_has(options, [&](auto loss) {
+    if constexpr (decltype(loss)::kPairsMargins) return options.constants[decltype(loss)::kPlus] != 0.0f;
+    return false;
+  });
+  if (!pairs || !margins.defined()) return;
+  margins = paired(margins, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
+  pointers.margins = margins.const_data_ptr<float>();
+}
+
 // A batch and its prototypes, contiguous.
 struct Batch {
   at::Tensor features, weight, labels;
@@ -100,6 +169,11 @@ inline void check_inputs(const at::Tensor& features, const at::Tensor& weight, c
   TORCH_CHECK_VALUE(features.device() == weight.device() && features.device() == labels.device() &&
                         features.device() == state.device(),
                     "features, weight, labels and state must be on one device");
+}
+
+inline void check_draws(const at::Tensor& state) {
+  TORCH_CHECK_VALUE(state.scalar_type() == at::kFloat && state.numel() == 2 && state.is_contiguous(),
+                    "draws follow from a state of two float32 numbers, not ", state.numel(), " of ", state.scalar_type());
 }
 
 }  // namespace margin

@@ -5,8 +5,11 @@
 // is a device-side assertion. fp32 features use fp32 products (TF32 where torch.backends allows it), 16-bit ones fp16.
 #include "cuda_platform.cuh"
 
+#include <ATen/ops/add.h>
 #include <ATen/ops/amax.h>
+#include <ATen/ops/log.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/sort.h>
 #include <torch/library.h>
 
@@ -15,6 +18,7 @@
 #include <tuple>
 
 #include "cuda_batch.cuh"
+#include "normal_draws.h"
 
 namespace margin {
 namespace {
@@ -39,20 +43,38 @@ struct Partial {
   }
 };
 
-void few_forward(const CudaBatch& batch, const FewForward& in, const Tensor& next, const Tensor& loss) {
+void few_forward(const CudaBatch& batch, FewForward in, OwnTensors& own, const Tensor& statistics, const Tensor& next,
+                 const Tensor& loss) {
   const unsigned blocks = blocks_of(batch.samples);
   with_types(batch, [&](auto z, auto w) {
     const auto kernel = few_cosines<std::decay_t<decltype(*z)>, std::decay_t<decltype(*w)>>;
     allow_shared(kernel, shared_limit() - kFewStatic);  // not less: another call, or a graph, may need more
     launch(kernel, blocks, kThreads, batch.shared_bytes(), in, data(batch.features, z), data(batch.weight, w));
   });
+  own.pair(in.options, statistics);
+  in.own = own.pointers;
   launch(few_loss, blocks_of_threads(batch.samples), kThreads, 0, in, blocks, next.data_ptr<float>(), loss.data_ptr<float>());
 }
 
-void many_forward(const CudaBatch& batch, ManyForward in, const Tensor& kept, const Tensor& next, const Tensor& loss) {
+// The sums over the negatives, chunk by chunk, into in.others. `fill`: the cosines are not in `kept` yet.
+void accumulate_chunks(const CudaBatch& batch, const ManyForward& in, const Tensor& unit, const Tensor& kept, bool fill) {
+  const bool shapes_negatives = loss_has(in.options, [](auto loss) { return decltype(loss)::kShapesNegatives; });
+  each_cosine_chunk(batch, unit, kept, fill, [&](int64_t first, const Tensor&, const float*, const Tensor& cosines) {
+    const auto run = [&](auto type) {
+      using C = std::decay_t<decltype(*type)>;
+      const auto kernel = shapes_negatives ? accumulate<C, true> : accumulate<C, false>;
+      launch(kernel, unsigned(batch.samples), kThreads, 0, in, data(cosines, type), first, cosines.size(1));
+    };
+    cosines.scalar_type() == at::kFloat ? run((const float*)nullptr) : run((const c10::Half*)nullptr);
+  });
+}
+
+void many_forward(const CudaBatch& batch, ManyForward in, OwnTensors& own, const Tensor& statistics, const Tensor& old,
+                  const Tensor& kept, const Tensor& next, const Tensor& loss) {
   const Tensor unit = batch.scratch({batch.samples, batch.size}, batch.product_type());
   const Tensor others = batch.scratch({batch.samples, sizeof(Others) / sizeof(float)}), used = batch.scratch({2});
-  const bool moves = in.training && in.numbers > 0;
+  const bool by_negatives = in.training && moves_by_negatives(in.options);
+  const bool moves = in.training && in.numbers > 0 && !by_negatives;
   in.others = reinterpret_cast<Others*>(others.data_ptr<float>());
   in.used = moves ? used.data_ptr<float>() : const_cast<float*>(in.state);
   normalize(batch, batch.features, 0, batch.samples, unit, &in.statistics->norm, kStatistics);
@@ -61,23 +83,26 @@ void many_forward(const CudaBatch& batch, ManyForward in, const Tensor& kept, co
            data(batch.features, z), data(batch.weight, w));
   });
   if (moves) launch(update_state, 1, kThreads, 0, in, blocks_of(batch.samples));
-  bool shapes_negatives = false;
-  with_loss(in.options.loss, Losses(), [&](auto loss) { shapes_negatives = loss.kShapesNegatives; });
-  each_cosine_chunk(batch, unit, kept, true, [&](int64_t first, const Tensor&, const float*, const Tensor& cosines) {
-    const auto run = [&](auto type) {
-      using C = std::decay_t<decltype(*type)>;
-      const auto kernel = shapes_negatives ? accumulate<C, true> : accumulate<C, false>;
-      launch(kernel, unsigned(batch.samples), kThreads, 0, in, data(cosines, type), first, cosines.size(1));
-    };
-    cosines.scalar_type() == at::kFloat ? run((const float*)nullptr) : run((const c10::Half*)nullptr);
-  });
+  own.pair(in.options, statistics);
+  in.own = own.pointers;
+  Tensor scale;
+  if (by_negatives) {  // once more, at the scale that the sums at the old one give
+    accumulate_chunks(batch, in, unit, kept, true);
+    const Tensor log_rest = at::log(others.select(1, offsetof(Others, rest) / sizeof(float)));
+    const Tensor sums = at::add(log_rest, at::mul(others.select(1, offsetof(Others, peak) / sizeof(float)), old));
+    scale = adacos_scale(sums, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
+    in.used = scale.data_ptr<float>();
+  }
+  accumulate_chunks(batch, in, unit, kept, !by_negatives);
   launch(many_loss, blocks_of_threads(batch.samples), kThreads, 0, in, next.data_ptr<float>(), loss.data_ptr<float>());
 }
 
 Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
-                     int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool training) {
+                     int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool training,
+                     const std::optional<Tensor>& margins, const std::optional<Tensor>& weights) {
   const Options options = make_options(loss_number, scale, margin, constants);
   check_inputs(features, weight, labels, state, options);
+  OwnTensors own(features, margins, weights);
   const DeviceGuard guard(features.device());
   const CudaBatch batch(features, weight, labels, keeps_cosines(features, weight));
   ++calls;
@@ -88,12 +113,12 @@ Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor&
   const int numbers = int(old.numel());
   const Partial partial(batch);
   Statistics* samples = samples_of(statistics);
-  if (batch.few_classes())
-    few_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, samples,
-                        kept.data_ptr<float>(), partial.moments, partial.parts, partial.arrived}, next, loss);
+  if (batch.few_classes() && !(training && moves_by_negatives(options)))
+    few_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, own.pointers, samples,
+                        kept.data_ptr<float>(), partial.moments, partial.parts, partial.arrived}, own, statistics, next, loss);
   else
-    many_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, samples,
-                         nullptr, nullptr, partial.moments, partial.parts, partial.arrived}, kept, next, loss);
+    many_forward(batch, {options, batch.label, batch.samples, batch.classes, batch.size, before, numbers, training, own.pointers, samples,
+                         nullptr, nullptr, partial.moments, partial.parts, partial.arrived}, own, statistics, old, kept, next, loss);
   return {loss, next, statistics, kept};
 }
 
@@ -138,11 +163,10 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
                        const Tensor& dz, const Tensor& dw) {
   const int64_t samples = batch.samples, chunk = batch.chunk();
   const bool want_z = dz.numel() > 0, want_w = dw.numel() > 0, half = batch.product_type() == at::kHalf;
-  const Tensor unit = batch.scratch({samples, batch.size}, batch.product_type()), norms = batch.scratch({2, samples});
+  const Tensor unit = batch.scratch({samples, batch.size}, batch.product_type()), norms = batch.scratch({samples});
   const Tensor h = batch.scratch({want_z ? samples : 0, batch.size}), part = batch.scratch(h.sizes());
   const Tensor sums = batch.scratch({want_w ? chunk : 0, batch.size});
   const Tensor shares_of_kept = batch.scratch({batch.keep ? samples * chunk : 0}, batch.product_type());
-  float* along = norms.data_ptr<float>() + samples;
   normalize(batch, batch.features, 0, samples, unit, norms.data_ptr<float>());
   const Tensor most =
       half && want_w ? at::amax(statistics.select(1, offsetof(Statistics, gradient.strength) / sizeof(float))) : Tensor();
@@ -160,7 +184,7 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
     const Tensor shares = batch.keep ? shares_of_kept.view({samples, count}) : cosines;  // in place where they are ours
     const auto gradient = [&](auto from, auto to) {
       launch(gradient_shares<std::decay_t<decltype(*from)>, std::decay_t<decltype(*to)>>, unsigned(samples), kThreads, 0,
-             in, data(cosines, from), first, count, data(shares, to), along);
+             in, data(cosines, from), first, count, data(shares, to));
     };
     const float* f32 = nullptr;
     const c10::Half* f16 = nullptr;
@@ -184,7 +208,7 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
   if (!want_z) return;
   with_any_types(batch, [&](auto z, auto w) {
     launch(project_features<std::decay_t<decltype(*z)>, std::decay_t<decltype(*w)>>, blocks_of(samples), kThreads, 0, in,
-           data(batch.features, z), data(batch.weight, w), h.const_data_ptr<float>(), along, data(dz, z));
+           data(batch.features, z), data(batch.weight, w), h.const_data_ptr<float>(), data(dz, z));
   });
 }
 
@@ -202,6 +226,22 @@ Backward backward_cuda(const Tensor& grad, const Tensor& features, const Tensor&
   return {dz, dw.to(weight.scalar_type())};
 }
 
+__global__ void __launch_bounds__(kThreads)
+    draw_normal(const float* state, int64_t ahead, int64_t count, float mean, float std, float* drawn) {
+  const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < count) drawn[i] = mean + std * normal_draw(state, ahead, i);
+}
+
+Tensor normal_draws_cuda(const Tensor& state, int64_t ahead, int64_t count, double mean, double std) {
+  check_draws(state);
+  const DeviceGuard guard(state.device());
+  const Tensor drawn = at::empty({count}, state.options());
+  if (count)
+    launch(draw_normal, blocks_of_threads(count), kThreads, 0, state.const_data_ptr<float>(), ahead, count, float(mean),
+           float(std), drawn.data_ptr<float>());
+  return drawn;
+}
+
 }  // namespace
 
 int64_t cuda_calls() { return calls; }
@@ -209,6 +249,7 @@ int64_t cuda_calls() { return calls; }
 TORCH_LIBRARY_IMPL(MARGIN_LIBRARY, MARGIN_DEVICE, library) {
   library.impl("margin_loss", &forward_cuda);
   library.impl("margin_loss_backward", &backward_cuda);
+  library.impl("normal_draws", &normal_draws_cuda);
 }
 
 }  // namespace margin

@@ -84,10 +84,12 @@ inline void each_vector(int64_t count, int64_t own, const Step& step) {
   });
 }
 
-// A sample's cosines with a row of products, and its logits without the scale. kShaped: shaped() changes some.
-template <bool kScaled, bool kShaped>
+enum class Shape { kPlain, kCurved, kFolded };  // of the negatives
+
+// A sample's cosines with a row of products, and its logits without the scale.
+template <bool kScaled, Shape kShape>
 struct Negatives {
-  static constexpr bool is_shaped = kShaped;
+  static constexpr bool is_shaped = kShape != Shape::kPlain;
   const float *product, *inverse;
   Logits logits;
 
@@ -100,18 +102,28 @@ struct Negatives {
     const Vec c = load_part(product + at, block.left);
     return clamped(kScaled ? c * logits.factor * factor(at, block) : c);
   }
-  Vec logit(Vec c) const { return kShaped ? shaped(c, logits.threshold, logits.t) : c; }
-  Vec slope(Vec c) const { return kShaped ? shaped_slope(c, logits.threshold, logits.t) : splat(1.0f); }
+  Vec logit(Vec c) const {
+    if (kShape == Shape::kFolded) return folded(c, logits.shaping.fold);
+    return kShape == Shape::kCurved ? curved(c, logits.shaping) : c;
+  }
+  Vec slope(Vec c) const { return kShape == Shape::kCurved ? curved_slope(c, logits.shaping) : splat(1.0f); }
+};
+
+template <bool kValue>
+struct Truth {
+  static constexpr bool value = kValue;
 };
 
 // Calls work(Negatives) of the sample's kind.
 template <typename Work>
 inline float with_negatives(const float* product, const float* inverse, const Logits& logits, const Work& work) {
-  const bool some_shaped = logits.threshold < 1.0f;
-  if (inverse && some_shaped) return work(Negatives<true, true>{product, inverse, logits});
-  if (inverse) return work(Negatives<true, false>{product, inverse, logits});
-  if (some_shaped) return work(Negatives<false, true>{product, inverse, logits});
-  return work(Negatives<false, false>{product, inverse, logits});
+  const auto with_shape = [&](auto scaled) {
+    constexpr bool kScaled = decltype(scaled)::value;
+    if (logits.shaping.fold != 0.0f) return work(Negatives<kScaled, Shape::kFolded>{product, inverse, logits});
+    if (logits.shaping.threshold < 1.0f) return work(Negatives<kScaled, Shape::kCurved>{product, inverse, logits});
+    return work(Negatives<kScaled, Shape::kPlain>{product, inverse, logits});
+  };
+  return inverse ? with_shape(Truth<true>()) : with_shape(Truth<false>());
 }
 
 }  // namespace

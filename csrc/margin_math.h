@@ -1,12 +1,13 @@
 // The margins' mathematics, for the host and the device: the one place in C++ where a margin is written down.
 //
 // A loss is softplus(log S - s psi) with S = sum over j != y of exp(s n_j): `psi` is the target's cosine with its margin,
-// `n_j` the other cosines (only CurricularFace changes them) and `s` the sample's scale. S is held as its largest term and the
+// `n_j` the other cosines (few losses change them) and `s` the sample's scale. S is held as its largest term and the
 // rest, S = exp(s peak) rest, and cosines are subtracted before they are scaled: s (peak - psi) keeps its digits where s is
-// 1e6, log S - s psi does not. The pure-torch reference, cifarnet/losses/margins.py, has the papers and equations; its
+// 1e6, log S - s psi does not. The pure-torch reference, cifarnet/losses/objectives, has the papers and equations; its
 // gradients come from autograd, those here are analytic.
 //
-// To add a loss: its struct below, and its name in `Losses` beneath them.
+// To add a loss: its struct below, and its name in `Losses` beneath them. A loss that is another's with a margin of each sample's
+// own (LDAM, KappaFace) needs neither: see `Kernel` in objectives/base.py.
 //
 // NaN in is NaN out: no minimum or maximum here drops one (fminf and fmaxf do).
 #pragma once
@@ -37,17 +38,29 @@ struct Options {
   float constants[kMostConstants];
 };
 
-// What a margin sees of a sample: c_y, clamped; sin(theta_y), positive; |z|.
+// What a margin sees of a sample: c_y, clamped; sin(theta_y), positive; |z|; its margin m with cosine and sine.
 struct Angle {
-  float cosine, sine, norm;
+  float cosine, sine, norm, margin, cos_margin, sin_margin;
+};
+
+// What samples may have of their own, each [N] or null: their margins, and the weights of their softmax part.
+struct OfSamples {
+  const float *margins, *weights;
+};
+
+// n_j of a negative with cosine c: c itself, or above the threshold c (square c + linear) + constant. Where `fold` is not 0, it is
+// cos(fold theta_j), and its derivative is taken for 1.
+struct Shaping {
+  float threshold = 3.0f, square = 0.0f, linear = 0.0f, constant = 0.0f, fold = 0.0f;  // no cosine is above 3
 };
 
 // What a margin makes of it: the target psi with its derivatives, the scale, and a penalty added to the loss.
 struct Target {
   float psi = NAN, slope = 1.0f, norm_slope = 0.0f;  // psi (each loss sets it), d psi / d c_y, d psi / d |z|
-  float scale = 0.0f, scale_slope = 0.0f;            // s and 0, or for SphereFace |z| and 1
-  float penalty = 0.0f, penalty_slope = 0.0f;        // MagFace's regulariser and its derivative by |z|
-  float threshold = 3.0f, t = 0.0f;                  // of the negatives, see shaped(); no cosine is above 3
+  float scale = 0.0f, scale_slope = 0.0f;            // s and 0, or |z| and 1
+  float weight = 1.0f;                               // of the softmax part
+  float penalty = 0.0f, penalty_slope = 0.0f;        // added to the loss, and its derivative by |z|
+  Shaping shaping;                                   // of the negatives
 };
 
 MARGIN_FN float clamp(float value, float low, float high) { return value < low ? low : value > high ? high : value; }
@@ -57,16 +70,21 @@ MARGIN_FN float clamp_cosine(float cosine) { return clamp(cosine, -kCosineLimit,
 // 1 / norm, and 0 for a vector without a direction.
 MARGIN_FN float inverse_of(float norm) { return norm <= kNormFloor ? 0.0f : 1.0f / norm; }
 
-// n_j of a negative with cosine c: c itself, or c (t + c) above the threshold (CurricularFace, eq. 9). Real is a float, or a
-// vector of them.
+// n_j without `fold`, and d n_j / d c. Real is a float, or a vector of them.
 template <typename Real>
-MARGIN_FN Real shaped(Real c, float threshold, float t) {
-  return c > threshold ? c * (c + t) : c;
+MARGIN_FN Real curved(Real c, const Shaping& shaping) {
+  return c > shaping.threshold ? c * (c * shaping.square + shaping.linear) + shaping.constant : c;
 }
-// d n_j / d c.
 template <typename Real>
-MARGIN_FN Real shaped_slope(Real c, float threshold, float t) {
-  return c > threshold ? c * 2.0f + t : Real{} + 1.0f;
+MARGIN_FN Real curved_slope(Real c, const Shaping& shaping) {
+  return c > shaping.threshold ? c * (2.0f * shaping.square) + shaping.linear : Real{} + 1.0f;
+}
+// n_j and d n_j / d c of any shaping.
+MARGIN_FN float shaped(float c, const Shaping& shaping) {
+  return shaping.fold != 0.0f ? cosf(shaping.fold * acosf(c)) : curved(c, shaping);
+}
+MARGIN_FN float shaped_slope(float c, const Shaping& shaping) {
+  return shaping.fold != 0.0f ? 1.0f : curved_slope(c, shaping);
 }
 
 namespace {  // objects built for different instruction sets must not share a copy
@@ -86,15 +104,17 @@ MARGIN_FN Angular angular(float cosine, float sine, float margin, float cos_m, f
 struct Margin {
   static constexpr int kState = 0;               // numbers of running state
   static constexpr int kConstants = 0;           // constants besides scale and margin
-  static constexpr bool kShapesNegatives = false;  // whether shaped() changes a cosine
+  static constexpr bool kShapesNegatives = false;  // whether shaped() may change a cosine
+  static constexpr bool kMovesByNegatives = false;
+  static constexpr bool kPairsMargins = false;  // whether the smallest of the samples' margins goes to the largest c_y
   MARGIN_FN float observed(float cosine, float) { return clamp_cosine(cosine); }
   MARGIN_FN void next_state(const Options&, float, float, const float*, float*) {}
 };
 
 struct CosFace : Margin {
   static constexpr const char* kName = "cosface";
-  MARGIN_FN void aim(const Options& options, const Angle& angle, const float*, Target& target) {
-    target.psi = angle.cosine - options.margin;
+  MARGIN_FN void aim(const Options&, const Angle& angle, const float*, Target& target) {
+    target.psi = angle.cosine - angle.margin;
   }
 };
 
@@ -102,9 +122,8 @@ struct ArcFace : Margin {
   static constexpr const char* kName = "arcface";
   enum { kEasy, kConstants };
   MARGIN_FN void aim(const Options& options, const Angle& angle, const float*, Target& target) {
-    const Angular moved =
-        angular(angle.cosine, angle.sine, options.margin, options.cos_margin, options.sin_margin,
-                options.constants[kEasy] != 0.0f);
+    const bool easy = options.constants[kEasy] != 0.0f;
+    const Angular moved = angular(angle.cosine, angle.sine, angle.margin, angle.cos_margin, angle.sin_margin, easy);
     target.psi = moved.psi;
     target.slope = moved.slope;
   }
@@ -146,8 +165,9 @@ struct CurricularFace : Margin {
   static constexpr float kRate = 0.01f;
   MARGIN_FN void aim(const Options& options, const Angle& angle, const float* state, Target& target) {
     ArcFace::aim(options, angle, state, target);
-    target.threshold = angle.cosine * options.cos_margin - angle.sine * options.sin_margin;
-    target.t = state[0];
+    target.shaping.threshold = angle.cosine * angle.cos_margin - angle.sine * angle.sin_margin;
+    target.shaping.square = 1.0f;
+    target.shaping.linear = state[0];
   }
   MARGIN_FN void next_state(const Options&, float mean, float, const float* state, float* next) {
     next[0] = kRate * mean + (1.0f - kRate) * state[0];
@@ -196,13 +216,99 @@ struct MagFace : Margin {
   }
 };
 
+// s = the state, which moves by all negatives of the batch (adacos_scale() in margin_head.h).
+struct AdaCos : Margin {
+  static constexpr const char* kName = "adacos";
+  static constexpr int kState = 1;
+  static constexpr bool kMovesByNegatives = true;
+  MARGIN_FN void aim(const Options&, const Angle& angle, const float* state, Target& target) {
+    target.psi = angle.cosine;
+    target.scale = state[0];
+  }
+  MARGIN_FN void next_state(const Options&, float, float, const float* state, float* next) { next[0] = state[0]; }
+};
+
+// ArcFace and CosFace with drawn margins: the state is how many steps were drawn for, and the seed.
+template <typename Base>
+struct Elastic : Base {
+  static constexpr int kState = 2;
+  static constexpr bool kPairsMargins = true;
+  enum { kEasy, kPlus, kConstants };  // kEasy is ArcFace's, and 0
+  MARGIN_FN void next_state(const Options&, float, float, const float* state, float* next) {
+    next[0] = state[0] + 1.0f;
+    next[1] = state[1];
+  }
+};
+struct ElasticArcFace : Elastic<ArcFace> {
+  static constexpr const char* kName = "elastic-arcface";
+};
+struct ElasticCosFace : Elastic<CosFace> {
+  static constexpr const char* kName = "elastic-cosface";
+};
+
+// A negative above the target with its margin counts (1+t) c + t; `easy` takes that margin off where c_y <= 0.
+template <typename Base>
+struct MisclassifiedVectors : Margin {
+  static constexpr bool kShapesNegatives = true;
+  enum { kT, kEasy, kConstants };
+  MARGIN_FN void aim(const Options& options, const Angle& angle, const float*, Target& target) {
+    Base::shift(angle, target);
+    const float t = options.constants[kT];
+    target.shaping = {target.psi, 0.0f, 1.0f + t, t, 0.0f};
+    if (options.constants[kEasy] == 0.0f || angle.cosine > 0.0f) return;
+    target.psi = angle.cosine;
+    target.slope = 1.0f;
+  }
+};
+struct MVArcFace : MisclassifiedVectors<MVArcFace> {
+  static constexpr const char* kName = "mv-arcface";
+  MARGIN_FN void shift(const Angle& angle, Target& target) {
+    target.psi = angle.cosine * angle.cos_margin - angle.sine * angle.sin_margin;
+    target.slope = angle.cos_margin + angle.cosine * angle.sin_margin / angle.sine;
+  }
+};
+struct MVCosFace : MisclassifiedVectors<MVCosFace> {
+  static constexpr const char* kName = "mv-cosface";
+  MARGIN_FN void shift(const Angle& angle, Target& target) { target.psi = angle.cosine - angle.margin; }
+};
+
+// v0: psi = (-1)^k cos(m theta) - 2k; v1: cos(min(m theta, pi)); v2: the negatives cos(theta_j / m). All derivatives by cosines 1.
+struct SphereFaceR : Margin {
+  static constexpr const char* kName = "sphereface-r";
+  static constexpr bool kShapesNegatives = true;
+  enum { kVariant, kNorm, kWeight, kNormWeight, kConstants };
+  enum { kHard, kSoft, kNone };  // kNorm: s is fixed; |z|, pulled towards s; |z|
+  MARGIN_FN void aim(const Options& options, const Angle& angle, const float*, Target& target) {
+    const int variant = int(options.constants[kVariant]), norm = int(options.constants[kNorm]);
+    target.psi = angle.cosine;
+    target.weight = options.constants[kWeight];
+    const float wide = options.margin * acosf(angle.cosine);
+    if (variant == 0) {
+      const float k = floorf(wide / kPi);
+      target.psi = (fmodf(k, 2.0f) != 0.0f ? -1.0f : 1.0f) * cosf(wide) - 2.0f * k;
+    } else if (variant == 1) {
+      target.psi = cosf(clamp(wide, 0.0f, kPi));
+    } else {
+      target.shaping.fold = 1.0f / options.margin;
+    }
+    if (norm == kHard) return;
+    target.scale = clamp(angle.norm, 0.0f, SphereFace::kScaleCeiling);
+    target.scale_slope = angle.norm <= SphereFace::kScaleCeiling ? 1.0f : 0.0f;
+    if (norm == kNone) return;
+    const float off = angle.norm - options.scale;
+    target.penalty = options.constants[kNormWeight] * fabsf(off);
+    target.penalty_slope = options.constants[kNormWeight] * (off > 0.0f ? 1.0f : off < 0.0f ? -1.0f : 0.0f);
+  }
+};
+
 template <typename... Each>
 struct List {
   static constexpr int kCount = sizeof...(Each);
 };
 
 // All losses; a loss's number is its place.
-using Losses = List<CosFace, ArcFace, SphereFace, CurricularFace, AdaFace, MagFace>;
+using Losses = List<CosFace, ArcFace, SphereFace, CurricularFace, AdaFace, MagFace, AdaCos, ElasticArcFace, ElasticCosFace,
+                    MVArcFace, MVCosFace, SphereFaceR>;
 
 // Calls work(loss) with the struct of the loss of this number, and not at all where there is none.
 template <typename Work, typename... Each>
@@ -213,13 +319,20 @@ MARGIN_FN void with_loss(int number, List<Each...>, const Work& work) {
 
 }  // namespace
 
-// The target of a sample with cosine c_y and norm |z|; `state` is the running state as this step uses it.
-MARGIN_FN Target target_of(const Options& options, float raw_cosine, float norm, const float* state) {
-  const float cosine = clamp_cosine(raw_cosine);
-  const Angle angle = {cosine, sqrtf(fmaxf((1.0f - cosine) * (1.0f + cosine), 1.17549435e-38f)), norm};
+// The target of sample i with cosine c_y and norm |z|; `state` is the running state as this step uses it.
+MARGIN_FN Target target_of(const Options& options, float raw_cosine, float norm, const float* state, const OfSamples& own,
+                           int64_t i) {
+  const float cosine = clamp_cosine(raw_cosine), sine = sqrtf(fmaxf((1.0f - cosine) * (1.0f + cosine), 1.17549435e-38f));
+  Angle angle = {cosine, sine, norm, options.margin, options.cos_margin, options.sin_margin};
+  if (own.margins) {
+    angle.margin = own.margins[i];
+    angle.cos_margin = cosf(angle.margin);
+    angle.sin_margin = sinf(angle.margin);
+  }
   Target target;
   target.scale = options.scale;
   with_loss(options.loss, Losses(), [&](auto loss) { loss.aim(options, angle, state, target); });
+  if (own.weights) target.weight *= own.weights[i];
   return target;
 }
 

@@ -82,22 +82,25 @@ float max_logit(const float* product, const float* inverse, int64_t count, int64
 }
 
 float exp_sum(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float peak,
-              float* out) {
+              float* out, float* moment) {
   return with_negatives(product, inverse, logits, [&](const auto& negatives) {
-    Vec sums{};
+    Vec sums{}, moments{};
     each_vector(count, own, [&](int64_t at, auto block, const Int* mask) {
       const Vec c = negatives.cosine(at, block);
-      Vec e = exponential((negatives.logit(c) - peak) * logits.scale);
+      const Vec below = negatives.logit(c) - peak;
+      Vec e = exponential(below * logits.scale);
       if (mask) e = *mask ? e : Vec{};
       sums += e;
+      if (moment) moments += e * below;
       if (out) store_part(out + at, e * negatives.slope(c) * negatives.factor(at, block), block.left);
     });
+    if (moment) *moment = total(moments);
     return total(sums);
   });
 }
 
 float gradient(const float* cosine, int64_t classes, int64_t own, const SampleGradient& sample, float factor, float* grad) {
-  const Logits logits = {1.0f, sample.scale, sample.threshold, sample.t};
+  const Logits logits = {1.0f, sample.scale, sample.shaping};
   const float along = with_negatives(cosine, nullptr, logits, [&](const auto& negatives) {
     Vec sum{};
     each_vector(classes, own, [&](int64_t at, auto block, const Int* mask) {

@@ -30,10 +30,11 @@ struct Prototypes {
   int64_t classes, stride;
 };
 
-// How a sample's products become logits: c = factor times the product (and each class's own), n = shaped(c, threshold, t), then
+// How a sample's products become logits: c = factor times the product (and each class's own), n = shaped(c, shaping), then
 // scale n.
 struct Logits {
-  float factor, scale, threshold, t;
+  float factor, scale;
+  Shaping shaping;
 };
 
 struct RowLoops {
@@ -62,9 +63,10 @@ struct RowLoops {
                      float* highest);
 
   // The sum of exp(scale (n - peak)) over the same negatives. Into `out`, if it is not null (it may be `product`), goes what
-  // backward multiplies with: the exponential times d n_j / d c_j times inverse[j], and zero at the label.
+  // backward multiplies with: the exponential times d n_j / d c_j times inverse[j], and zero at the label. Into `moment`, if it
+  // is not null, the sum of the exponentials times n - peak.
   float (*exp_sum)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float peak,
-                   float* out);
+                   float* out, float* moment);
 
   float (*dot)(const float* a, const float* b, int64_t size);
 

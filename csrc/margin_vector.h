@@ -87,6 +87,28 @@ inline Vec exponential(Vec power) {
   return power < -87.3f ? Vec{} : p * two_to_n;
 }
 
+// cos(fold acos(c)) of |c| < 1 and fold in (0, 1], to 1e-7. acos by Abramowitz and Stegun 4.4.46; the cosine as the sine of
+// pi/2 less the angle, which is within pi/2 of zero. Of NaN it is NaN.
+inline Vec folded(Vec c, float fold) {
+  const Vec x = c < 0.0f ? -c : c;
+  Vec p = x * -0.0012624911f + 0.0066700901f;
+  p = p * x - 0.0170881256f;
+  p = p * x + 0.0308918810f;
+  p = p * x - 0.0501743046f;
+  p = p * x + 0.0889789874f;
+  p = p * x - 0.2145988016f;
+  p = p * x + 1.5707963050f;
+  Vec root;
+  for (int i = 0; i < kLanes; ++i) root[i] = __builtin_sqrtf(1.0f - x[i]);
+  const Vec acute = p * root, half_pi = splat(1.57079633f);
+  const Vec a = half_pi - (c < 0.0f ? 3.14159265f - acute : acute) * fold, square = a * a;
+  Vec s = square * -2.3889859e-8f + 2.7525562e-6f;
+  s = s * square - 1.9840874e-4f;
+  s = s * square + 8.3333310e-3f;
+  s = s * square - 1.6666667e-1f;
+  return a + a * square * s;
+}
+
 inline float half_to_float(uint16_t h) {
   const uint32_t sign = uint32_t(h & 0x8000u) << 16, magnitude = h & 0x7FFFu;
   float value;

@@ -17,18 +17,27 @@ MARGIN_FN float scaled_sigmoid(float scale, float x) {
 }
 
 // The largest of a sample's negatives n_j, and the sum of exp(s (n_j - peak)) over them: S = exp(s peak) rest. `highest` is the
-// largest of their cosines: c_y above it is a hit.
+// largest of their cosines: c_y above it is a hit. `moment`, where s follows the norm: the sum of exp(s (n_j - peak)) (n_j - peak).
 struct Others {
-  float peak, rest, highest;
+  float peak, rest, highest, moment;
 };
+constexpr Others kNoOthers = {-3e38f, 0.0f, -3e38f, 0.0f};
+
+// What `others` are over a peak that has risen.
+MARGIN_FN void raise_peak(Others& others, float scale, float peak) {
+  const float part = expf(scale * (others.peak - peak));
+  others.moment = part * (others.moment + others.rest * (others.peak - peak));
+  others.rest *= part;
+  others.peak = peak;
+}
 
 // How a sample's loss moves, before the division by N: everything the gradient needs beside the cosines.
 struct SampleGradient {
-  float strength;          // d loss / d n_j of a negative is strength exp(scale (n_j - peak))
+  float strength;  // d loss / d n_j of a negative is strength exp(scale (n_j - peak))
   float scale, peak;
-  float threshold, t;
-  float target;            // d loss / d c_y
-  float norm, norm_share;  // d loss / d |z| is norm + norm_share * sum over the negatives of c_j d loss / d c_j
+  Shaping shaping;
+  float target;  // d loss / d c_y
+  float norm;    // d loss / d |z|
 };
 
 // log S - s psi.
@@ -37,16 +46,11 @@ MARGIN_FN float excess_of(const Target& target, const Others& others) {
 }
 
 MARGIN_FN SampleGradient gradient_of(const Target& target, const Others& others) {
-  const float pull = scaled_sigmoid(target.scale, excess_of(target, others));  // s (1 - p_y), with all its digits
-  const float by_scale = target.scale_slope / target.scale;
-  return {pull / others.rest,
-          target.scale,
-          others.peak,
-          target.threshold,
-          target.t,
-          -pull * target.slope,
-          -pull * (target.norm_slope + by_scale * target.psi) + target.penalty_slope,
-          by_scale};
+  const float pull = target.weight * scaled_sigmoid(target.scale, excess_of(target, others));  // s (1 - p_y), with all its digits
+  float by_norm = -pull * target.norm_slope + target.penalty_slope;
+  if (target.scale_slope != 0.0f)  // d/ds of log S - s psi
+    by_norm += pull * (target.scale_slope / target.scale) * ((others.peak - target.psi) + others.moment / others.rest);
+  return {pull / others.rest, target.scale, others.peak, target.shaping, -pull * target.slope, by_norm};
 }
 
 // What forward keeps of a sample, a row of the operator's `statistics`; backward needs no more of the loss than this, whichever
@@ -62,7 +66,7 @@ MARGIN_FN float finish_sample(const Target& target, const Others& others, Statis
   sample.highest = others.highest;
   sample.log_others = target.scale * others.peak + logf(others.rest);
   sample.gradient = gradient_of(target, others);
-  return softplus(excess_of(target, others)) + target.penalty;
+  return target.weight * softplus(excess_of(target, others)) + target.penalty;
 }
 
 }  // namespace margin

@@ -7,10 +7,11 @@
 TORCH_LIBRARY(cifarnet_on_host, library) {
   library.def(
       "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
-      "float[] constants, bool training) -> (Tensor, Tensor, Tensor, Tensor)");
+      "float[] constants, bool training, Tensor? margins=None, Tensor? weights=None) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
       "bool want_features, bool want_weight) -> (Tensor, Tensor)");
+  library.def("normal_draws(Tensor state, int ahead, int count, float mean, float std) -> Tensor");
   library.def("losses() -> str[]");
   library.def("keep_cosines(int most) -> ()");
   library.def("limit_shared(int bytes) -> ()");

@@ -137,6 +137,11 @@ class StatefulHead(Head):
         """The state before the first step, fp32."""
         return torch.tensor(LOSSES[self.options.loss].initial_state, dtype=torch.float32)
 
+    def count(self, labels: Tensor) -> None:
+        """See `Head.count`."""
+        super().count(labels)
+        self._keep(self.objective.counted(self.memory))
+
     @property
     def memory(self) -> dict[str, Tensor]:
         """All that the head keeps besides W, by name."""

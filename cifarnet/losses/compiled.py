@@ -12,9 +12,8 @@ from cifarnet.losses.angles import clamp_cosine, normalize
 from cifarnet.losses.contract import check_range, full_precision
 from cifarnet.losses.margin_loss import next_memory, settle
 from cifarnet.losses.objectives import OBJECTIVES
-from cifarnet.losses.objectives.base import Batch, OneVsAll, Softmax
+from cifarnet.losses.objectives.base import Batch, Kernel, OneVsAll, Softmax
 from cifarnet.losses.options import MarginOptions
-from cifarnet.losses.sharded.blocks import others_of
 
 
 class UnseenBatch(Batch):
@@ -30,19 +29,21 @@ class UnseenBatch(Batch):
         return self
 
     @cached_property
-    def _vectors(self) -> tuple[Tensor, Tensor]:
-        with full_precision(self.features.device):
-            return normalize(self.features.float())
-
-    @property
-    def unit(self) -> Tensor:  # type: ignore[override]
-        """[N, D]."""
-        return self._vectors[0]
-
-    @property
     def norm(self) -> Tensor:  # type: ignore[override]
         """[N]."""
-        return self._vectors[1]
+        return normalize(self.features.float())[1]
+
+    @cached_property
+    def unit(self) -> Tensor:  # type: ignore[override]
+        """[N, D]."""
+        with full_precision(self.features.device):
+            return normalize(self.features.float())[0]
+
+    def add_unit(self, sums: Tensor, loss: Tensor) -> None:
+        if sums.device.type == "cpu" and self.ranks.world == 1:
+            torch.ops.cifarnet.add_unit(sums, self.features, self.labels, self.norm, loss)
+        else:
+            super().add_unit(sums, loss)
 
     @cached_property
     def cosine(self) -> Tensor:  # type: ignore[override]
@@ -52,8 +53,11 @@ class UnseenBatch(Batch):
         return clamp_cosine((self.unit * own).sum(dim=1))
 
     def log_sum(self, scale: Tensor) -> Tensor:
-        """See `Batch`; no N x C numbers are held."""
-        return others_of(self.unit, self.weight, self.labels, scale).log_sum(scale)
+        """As `Batch.log_sum`, of an s that is the same for all samples."""
+        call = Kernel("adacos")  # no margin, and s from the device
+        _, _, rows = kernels.margin_loss(self.features, self.weight, self.labels, call, scale[:1], False)
+        self.cosine = clamp_cosine(rows[:, 1])
+        return rows[:, 3]
 
 
 def compiled_loss(
@@ -75,11 +79,13 @@ def compiled_loss(
     assert isinstance(objective, Softmax)
     batch = UnseenBatch(features, weight, labels, dict(memory), training, ranks if training else ALONE)
     with torch.no_grad():
-        moved = next_memory(objective, batch, options) if training and objective.moves and ranks.world > 1 else {}
+        outside = training and objective.moves and ranks.world > 1
+        moved = next_memory(objective, batch, options) if outside else {}
         call = objective.kernel(batch, options)
     state = batch.state if call.loss == options.loss else batch.state[:0]  # a loss that borrows a kernel has none there
-    moves = training and objective.moves and not batch.moved
+    moves = training and objective.moves and not outside
     loss, state, rows = kernels.margin_loss(features, weight, labels, call, state, moves)
-    if moves and call.loss == options.loss:
+    batch.norm = rows[:, 0]
+    if moves:
         return loss, rows, {"state": state}
     return loss, rows, settle(objective, batch, loss, memory, moved)

@@ -185,14 +185,15 @@ def margin_loss(
         call.margin,
         call.constants,
         training,
-        *(() if call.margins is None and call.weights is None else (call.margins, call.weights)),
+        call.margins,
+        call.weights,
     )
     return loss, new_state, rows
 
 
 def _problem(device: str, loss: str | None = None) -> str | None:
     """The reason why the loaded extension cannot run `loss` on `device`, or None."""
-    if loss is not None and loss not in _loss_numbers:
+    if loss is not None and (LOSSES[loss].borrows or loss) not in _loss_numbers:
         return f"it has no loss '{loss}'"
     if device == "cpu":
         return None
@@ -238,6 +239,10 @@ def _register_fakes() -> None:
             new((samples, _extension.statistics()), dtype=torch.float32),
             new((kept, classes), dtype=torch.float32),
         )
+
+    @torch.library.register_fake("cifarnet::normal_draws")
+    def draws(state, ahead, count, mean, std):  # type: ignore[no-untyped-def]
+        return state.new_empty(count)
 
     @torch.library.register_fake("cifarnet::margin_loss_backward")
     def backward(grad, features, weight, labels, statistics, cosines, want_features, want_weight):  # type: ignore[no-untyped-def]

@@ -88,12 +88,12 @@ def settle(
     objective: Objective, batch: Batch, loss: Tensor, memory: Memory, moved: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """What has moved, in the types of `memory`: as before where the loss of any rank is not finite. Sums are collected in place."""
-    if not batch.training or not (moved or objective.collects):
-        return {}
-    finite = batch.ranks.largest((~loss.detach().isfinite()).float()) == 0
-    if objective.collects:
+    if batch.training and objective.collects:
         batch.memory |= memory  # the head's own tensors
-        objective.collect(batch, finite)
+        objective.collect(batch, loss.detach())
+    if not moved:
+        return {}
+    finite = batch.finite(loss.detach())
     return {name: torch.where(finite, value.to(memory[name].dtype), memory[name]) for name, value in moved.items()}
 
 

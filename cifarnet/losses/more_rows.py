@@ -35,10 +35,10 @@ MORE_LOSSES: dict[str, Loss] = {
             "drw": Constant(False, "ldam: weigh rare classes more in the last fifth of the training", flag=True),
             "beta": Constant(0.9999, "ldam: beta of the effective number of samples", Bounds(low=0, high=0.999999)),
         },
-        ("progress",),
-        (0.0,),
+        ("progress", "least"),
+        (0.0, 1.0),
         adds="cosine",
-        kernels=False,
+        borrows="cosface",
     ),
     "vs": Loss(
         "arXiv 2103.01550",
@@ -47,21 +47,16 @@ MORE_LOSSES: dict[str, Loss] = {
         kernels=False,
     ),
     "la": Loss("arXiv 2007.07314", {"tau": TAU}, angular=False, kernels=False),
-    "adacos": Loss("arXiv 1905.00292", {}, ("s",), (0.0,), kernels=False, lacks=ADACOS),
-    "adacos-fixed": Loss("arXiv 1905.00292", {}, kernels=False, lacks=ADACOS),
-    "mv-arcface": Loss(
-        "arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="angle", kernels=False
-    ),
-    "mv-cosface": Loss(
-        "arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="cosine", kernels=False
-    ),
+    "adacos": Loss("arXiv 1905.00292", {}, ("s",), (0.0,), lacks=ADACOS),
+    "adacos-fixed": Loss("arXiv 1905.00292", {}, borrows="cosface", lacks=ADACOS),
+    "mv-arcface": Loss("arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="angle"),
+    "mv-cosface": Loss("arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="cosine"),
     "elastic-arcface": Loss(
         "arXiv 2109.09416",
         {"scale": scale_of(64.0), "margin": margin_of(0.5), "sigma": _spread(0.05), "plus": PLUS},
         ("steps", "seed"),
         (0.0, 0.0),
         adds="angle",
-        kernels=False,
         depending={("plus", True): {"sigma": 0.0175}},
     ),
     "elastic-cosface": Loss(
@@ -70,7 +65,6 @@ MORE_LOSSES: dict[str, Loss] = {
         ("steps", "seed"),
         (0.0, 0.0),
         adds="cosine",
-        kernels=False,
         depending={("plus", True): {"sigma": 0.02}},
     ),
     "subcenter-arcface": Loss(
@@ -99,7 +93,6 @@ MORE_LOSSES: dict[str, Loss] = {
                 0.0, "m grows from 1 to margin in steps of this; 0: it does not", Bounds(low=0, high=10)
             ),
         },
-        kernels=False,
         depending={("variant", "v0"): {"scale": 30.0, "margin": 1.7}, ("norm", "soft"): {"loss_weight": 50.0}},
     ),
     "sphereface2": Loss(
@@ -134,7 +127,7 @@ MORE_LOSSES: dict[str, Loss] = {
             "gamma": Constant(0.7, "part of the concentration, the rest is the class size's", PART, flag=True),
         },
         adds="angle",
-        kernels=False,
+        borrows="arcface",
         spreads=False,
     ),
 }

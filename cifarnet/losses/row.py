@@ -34,6 +34,7 @@ class Loss:
     angular: its logits come from angles, without bias, so that MarginHead runs it.
     adds: to what a fixed margin m is added, "angle" or "cosine"; "" where there is none, or m does something else.
     kernels: the compiled head has it; else pure torch runs it.
+    borrows: the loss whose compiled kernel it uses, with margins of its samples' own.
     spreads: `head_parallel` can spread its classes.
     lacks: constants that other losses have and this one does not, each with the reason.
     depending: defaults that another constant brings with it: {(name, value): {name: default}}.
@@ -46,6 +47,7 @@ class Loss:
     angular: bool = True
     adds: str = ""
     kernels: bool = True
+    borrows: str = ""
     spreads: bool = True
     lacks: Mapping[str, str] = field(default_factory=dict)
     depending: Mapping[tuple[str, Any], Mapping[str, Any]] = field(default_factory=dict)

@@ -57,6 +57,19 @@ class Batch:
         """sin(theta_y) [N], positive; (1-c)(1+c) keeps its digits where 1 - c^2 loses them."""
         return ((1 - self.cosine) * (1 + self.cosine)).clamp_min(torch.finfo(self.cosine.dtype).tiny).sqrt()
 
+    def finite(self, loss: Tensor) -> Tensor:
+        """Is the loss of every rank finite?"""
+        finite = loss.isfinite()
+        return finite if self.ranks.world == 1 else self.ranks.largest((~finite).float()) == 0
+
+    def add_unit(self, sums: Tensor, loss: Tensor) -> None:
+        """Adds each sample's unit features and a 1 to its class's row of `sums` [C, D + 1], if the loss is finite; of all ranks."""
+        finite = self.finite(loss)
+        unit, _ = everywhere(self.ranks, torch.where(finite, self.unit, 0.0))
+        labels, _ = everywhere(self.ranks, self.labels)
+        sums[:, :-1].index_add_(0, labels, unit.to(sums.dtype))
+        sums[:, -1].index_add_(0, labels, finite.to(sums.dtype).expand(len(labels)))
+
     def detached(self) -> "Batch":
         """The same samples, without gradients."""
         vectors = self.cosine.detach(), self.norm.detach(), self.unit.detach()
@@ -109,8 +122,12 @@ class Objective:
         """In training, what is kept after this step, by name; the step itself uses it already. Of the batch of all ranks."""
         return {}
 
-    def collect(self, batch: Batch, finite: Tensor) -> None:
-        """Adds this step to what an epoch adds up, in `batch.memory`, where `finite` (a bool). Of the batch of all ranks."""
+    def counted(self, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What changes besides, by name, once the training samples of each class are counted."""
+        return {}
+
+    def collect(self, batch: Batch, loss: Tensor) -> None:
+        """Adds this step to what an epoch adds up, in `batch.memory`, if its loss is finite. Of the batch of all ranks."""
 
     def begin_epoch(
         self, epoch: int, epochs: int, memory: Mapping[str, Tensor], options: MarginOptions

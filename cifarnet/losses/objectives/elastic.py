@@ -6,6 +6,7 @@ on other ranks, draws the same.
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from cifarnet.losses.objectives.originals import angular_margin
 from cifarnet.losses.options import MarginOptions
 
 SEEDS = 2**24  # as many as fp32 tells apart
+Draws = Callable[[Tensor, int, int, float, float], Tensor]
 # splitmix64's multipliers and its increment, as int64 holds them
 MIX = tuple(number - 2**64 for number in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x9E3779B97F4A7C15))
 
@@ -34,13 +36,10 @@ class ElasticFace(Softmax):
         steps, seed = batch.state
         return {"state": torch.stack([steps + 1, seed])}
 
-    def margins(self, batch: Batch, options: MarginOptions) -> Tensor:
-        """m_i [N]."""
-        if not batch.training:
-            return torch.full_like(batch.cosine, options.margin)
+    def margins(self, batch: Batch, options: MarginOptions, draws: Draws) -> Tensor:
+        """m_i [N] in training."""
         labels, mine = everywhere(batch.ranks, batch.labels)
-        drawn = standard_normal(len(labels), batch.state, 0 if batch.moved else 1)
-        margins = options.margin + options["sigma"] * drawn
+        margins = draws(batch.state, 0 if batch.moved else 1, len(labels), options.margin, options["sigma"])
         if options["plus"]:
             targets, _ = everywhere(batch.ranks, batch.cosine.detach())
             order = targets.argsort(descending=True, stable=True)
@@ -48,11 +47,18 @@ class ElasticFace(Softmax):
         return margins[mine]
 
     def target(self, batch: Batch, options: MarginOptions) -> Tensor:
-        return self.under_margin(batch, self.margins(batch, options))
+        if not batch.training:
+            return self.under_margin(batch, torch.full_like(batch.cosine, options.margin))
+        return self.under_margin(batch, self.margins(batch, options, normal_draws))
 
     def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
-        margins = self.margins(batch, options) if batch.training else None
-        return Kernel(options.loss, options.scale, options.margin, margins=margins)
+        never, draws = [0.0, 0.0], torch.ops.cifarnet.normal_draws
+        if not batch.training:
+            return Kernel(options.loss, options.scale, options.margin, never)
+        if batch.ranks.world > 1:
+            return Kernel(options.loss, options.scale, constants=never, margins=self.margins(batch, options, draws))
+        margins = draws(batch.state, 0 if batch.moved else 1, len(batch.labels), options.margin, options["sigma"])
+        return Kernel(options.loss, options.scale, constants=[0.0, float(options["plus"])], margins=margins)
 
     @abstractmethod
     def under_margin(self, batch: Batch, margin: Tensor) -> Tensor:
@@ -71,6 +77,11 @@ class ElasticCosFace(ElasticFace, name="elastic-cosface"):
 
     def under_margin(self, batch: Batch, margin: Tensor) -> Tensor:
         return batch.cosine - margin
+
+
+def normal_draws(state: Tensor, ahead: int, count: int, mean: float, std: float) -> Tensor:
+    """[count] draws of N(mean, std); the extension has the same."""
+    return mean + std * standard_normal(count, state, ahead)
 
 
 def standard_normal(count: int, state: Tensor, ahead: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cifarnet.losses.objectives.base import Batch, Kernel, Softmax, everywhere
+from cifarnet.losses.objectives.base import Batch, Kernel, Softmax
 from cifarnet.losses.objectives.originals import angular_margin
 from cifarnet.losses.options import MarginOptions
 
@@ -19,26 +19,20 @@ class KappaFace(Softmax, name="kappaface"):
     `sums` [C, D+1] holds each class's unit features of the epoch added up, and how many these were.
     """
 
-    moves = True
     collects = True
 
     def tables(self, classes: int, size: int, options: MarginOptions) -> dict[str, Tensor]:
         return {"psi": torch.ones(classes), "sums": torch.zeros(classes, size + 1)}
 
-    def collect(self, batch: Batch, finite: Tensor) -> None:
-        sums = batch.memory["sums"]
-        unit, _ = everywhere(batch.ranks, torch.where(finite, batch.unit, 0.0))
-        labels, _ = everywhere(batch.ranks, batch.labels)
-        sums[:, :-1].index_add_(0, labels, unit.to(sums.dtype))
-        sums[:, -1].index_add_(0, labels, finite.to(sums.dtype).expand(len(labels)))
+    def collect(self, batch: Batch, loss: Tensor) -> None:
+        batch.add_unit(batch.memory["sums"], loss)
 
     def target(self, batch: Batch, options: MarginOptions) -> Tensor:
         return angular_margin(batch, options.margin * batch.memory["psi"][batch.labels], easy=False)
 
     def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
-        return Kernel(
-            "arcface", options.scale, constants=[0.0], margins=options.margin * batch.memory["psi"][batch.labels]
-        )
+        margins = options.margin * batch.memory["psi"][batch.labels]
+        return Kernel("arcface", options.scale, constants=[0.0], margins=margins)
 
     def begin_epoch(
         self, epoch: int, epochs: int, memory: Mapping[str, Tensor], options: MarginOptions
