@@ -29,6 +29,12 @@ def test_every_loss_recipe_and_command_is_named():
     assert [name for name in names if f"`{name}" not in README] == []
 
 
+def test_every_loss_is_described_and_drawn():
+    words, figure = (ROOT / "docs/losses.md").read_text(), (ROOT / "docs/losses.svg").read_text()
+    titles = " ".join(re.findall(r"<text[^>]*>([^<]+)</text>", figure)).replace(",", " ").replace(":", " ").split()
+    assert [name for name in LOSSES if f"**`{name}`**" not in words or name not in titles] == []
+
+
 def test_its_pictures_and_files_are_there():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links and [link for link in links if not (ROOT / link).exists()] == []

@@ -24,7 +24,7 @@ from cifarnet.engine.step import BatchLoss, compiled
 from cifarnet.engine.train_state import Mixture, RunningSums, TrainState
 from cifarnet.losses import LOSSES, kernels
 from cifarnet.models.checkpoint import WithoutDrawing, load_model
-from cifarnet.models.classifier import Classifier, build_model, check_model
+from cifarnet.models.classifier import Classifier, build_model, check_model, layers_before_head
 
 FIT_IMAGES = 5000  # images that a first layer is fitted to: ample for 12 x 12 covariances
 
@@ -52,7 +52,7 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
 
     loader = partial(build_loader, config=config, device=device, mean=mean, std=std, ranks=ranks)
     if init_from is not None:
-        copy_weights(model, init_from)
+        copy_weights(model, config, init_from)
     elif fit_to := getattr(model.backbone, "fit_to", None):
         fit_to(sample_images(train, mean, std))
     model.head.count(train.labels)
@@ -173,11 +173,11 @@ def check_ranks(run: TrainState) -> None:
         )
 
 
-def copy_weights(model: Classifier, path: Path) -> None:
+def copy_weights(model: Classifier, config: TrainConfig, path: Path) -> None:
     """Starts from the weights of another checkpoint; a head of another shape (other classes, other loss) keeps its own.
 
     Raises:
-        Refused: the backbone there is another one.
+        Refused: the backbone there is another one, or what lies between backbone and head.
     """
     source, info = load_model(path, of_features=True)
     theirs, mine = source.state_dict(), model.state_dict()
@@ -186,6 +186,13 @@ def copy_weights(model: Classifier, path: Path) -> None:
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     body = [name for name in mine if not name.startswith("head.")]
     lost = [name for name in body if name not in fitting]
+    if lost and lost[0].startswith("neck."):
+        raise Refused(
+            "init_from",
+            f"{path} has {layers_before_head(info.config, len(info.classes))} between backbone and head, and this run "
+            f"{layers_before_head(config, model.head.num_classes)}",
+            "use the same `neck`, `embed_dim` and `prototypes`",
+        )
     if lost:
         raise Refused(
             "init_from",

@@ -23,6 +23,7 @@ _MV = {
     "easy": Constant(True, "the margin only where the target cosine is positive"),
 }
 TAU = Constant(1.0, "weight of the log of the class frequencies", NATURAL)
+ADACOS = {"scale": "its s follows from the classes", "margin": "it has no margin"}
 VARIANT = "formula of sphereface-r or sphereface2"
 
 MORE_LOSSES: dict[str, Loss] = {
@@ -46,8 +47,8 @@ MORE_LOSSES: dict[str, Loss] = {
         kernels=False,
     ),
     "la": Loss("arXiv 2007.07314", {"tau": TAU}, angular=False, kernels=False),
-    "adacos": Loss("arXiv 1905.00292", {}, ("s",), (0.0,)),
-    "adacos-fixed": Loss("arXiv 1905.00292", {}, borrows="cosface"),
+    "adacos": Loss("arXiv 1905.00292", {}, ("s",), (0.0,), lacks=ADACOS),
+    "adacos-fixed": Loss("arXiv 1905.00292", {}, borrows="cosface", lacks=ADACOS),
     "mv-arcface": Loss("arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="angle"),
     "mv-cosface": Loss("arXiv 1912.00833", {"scale": scale_of(32.0), "margin": margin_of(0.35), **_MV}, adds="cosine"),
     "elastic-arcface": Loss(
@@ -88,6 +89,9 @@ MORE_LOSSES: dict[str, Loss] = {
             "norm": _choice("hard", "sphereface-r: s is fixed, or the feature's norm", "hard", "soft", "none"),
             "loss_weight": Constant(0.0, "the loss is multiplied by this / s; 0: it is not", NATURAL),
             "norm_weight": Constant(0.01, "norm=soft: weight of the norms' distance from s", NATURAL),
+            "margin_step": Constant(
+                0.0, "m grows from 1 to margin in steps of this; 0: it does not", Bounds(low=0, high=10)
+            ),
         },
         depending={("variant", "v0"): {"scale": 30.0, "margin": 1.7}, ("norm", "soft"): {"loss_weight": 50.0}},
     ),

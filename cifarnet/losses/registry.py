@@ -79,7 +79,8 @@ def loss_constants(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
         constant = row.constants.get(name)
         if constant is None:
             takes = ", ".join(f"`{key}`" for key in row.constants) or "no constants"
-            raise Refused(name, f"{loss} has no such constant", f"{loss} takes {takes}")
+            why = "has no such constant" + (f", {row.lacks[name]}" if name in row.lacks else "")
+            raise Refused(name, f"{loss} {why}", f"{loss} takes {takes}")
         chosen[name] = _checked(name, value, constant)
     return row.with_defaults(chosen)
 

@@ -36,6 +36,7 @@ class Loss:
     kernels: the compiled head has it; else pure torch runs it.
     borrows: the loss whose compiled kernel it uses, with margins of its samples' own.
     spreads: `head_parallel` can spread its classes.
+    lacks: constants that other losses have and this one does not, each with the reason.
     depending: defaults that another constant brings with it: {(name, value): {name: default}}.
     """
 
@@ -48,6 +49,7 @@ class Loss:
     kernels: bool = True
     borrows: str = ""
     spreads: bool = True
+    lacks: Mapping[str, str] = field(default_factory=dict)
     depending: Mapping[tuple[str, Any], Mapping[str, Any]] = field(default_factory=dict)
 
     @property

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import Ranks
+from cifarnet.core.errors import plural
 from cifarnet.losses.base import Head
 from cifarnet.losses.heads import build_head
 from cifarnet.losses.sharded.head import ClassParallelOptions
@@ -44,6 +45,16 @@ def build_neck(kind: str, in_features: int, embed_dim: int) -> nn.Module:
     if kind == "none":
         return nn.Linear(in_features, embed_dim, bias=False)
     return nn.Sequential(nn.Linear(in_features, embed_dim, bias=False), nn.BatchNorm1d(embed_dim))
+
+
+def layers_before_head(config: TrainConfig, classes: int) -> str:
+    """What a classifier of so many classes has between backbone and head, in words for the user."""
+    layers = []
+    if config.embed_dim:
+        layers.append(f"a map to {config.embed_dim} dimensions" + (", BatchNorm" if config.neck == "bn" else ""))
+    if config.prototypes == "simplex":
+        layers.append(f"the map to the simplex of {plural(classes, 'class')}")
+    return " and ".join(layers) or "nothing"
 
 
 def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = None) -> Classifier:

@@ -263,8 +263,14 @@ def test_init_from_keeps_a_head_of_another_shape(tmp_path):
         dataclasses.replace(BASE, embed_dim=0, loss="arcface"), DIGITS, tmp_path / "run" / "last.safetensors"
     )
     assert torch.equal(session.model.backbone.conv1.weight, source["backbone.conv1.weight"])
-    with pytest.raises(Refused, match=r"^init_from: "):
+    with pytest.raises(Refused, match=r"^init_from: .*is a baseline whose backbone.* `arch` and `stem`"):
         build_run(dataclasses.replace(BASE, arch="resnet18"), DIGITS, tmp_path / "run" / "last.safetensors")
+    simplex = dataclasses.replace(BASE, embed_dim=16, prototypes="simplex")
+    words = (
+        "has nothing between backbone and head, and this run a map to 16 dimensions and the map to the simplex of 10 cl"
+    )
+    with pytest.raises(Refused, match=words):
+        build_run(simplex, DIGITS, tmp_path / "run" / "last.safetensors")
 
 
 def test_init_from_takes_no_state_of_another_loss(tmp_path):

@@ -27,6 +27,7 @@ CASES = [(name, {}) for name in MORE if name not in ("sphereface-r", "sphereface
 CASES += [("ldam", {"drw": True}), ("elastic-arcface", {"plus": True}), ("elastic-cosface", {"plus": True})]
 CASES += [("mv-arcface", {"easy": False}), ("mv-cosface", {"easy": False}), ("subcenter-arcface", {"subcenters": 1})]
 CASES += [("sphereface-r", {"variant": v, "norm": n}) for v in ("v0", "v1", "v2") for n in ("hard", "soft", "none")]
+CASES += [("sphereface-r", {"variant": "v2", "norm": "none", "margin_step": 0.1})]
 CASES += [("sphereface2", {"variant": v}) for v in "CAM"] + [("sphereface2", {"detach": True})]
 
 
@@ -234,6 +235,24 @@ def test_sphereface2s_first_bias_balances_own_and_other_classes():
     assert MarginHead(D, 50, "uniface").bias.item() == pytest.approx(math.log(500))
 
 
+def test_sphereface_rs_margin_grows_at_equal_parts_of_the_epochs():
+    """m = 1 + 0.1 times the milestones passed, up to 1.4: four milestones, five parts."""
+    for variant, norm in (("v0", "none"), ("v2", "soft")):
+        head, z, y = sample("sphereface-r", {"variant": variant, "norm": norm, "margin": 1.4, "margin_step": 0.1})
+        w = head.weight.detach().numpy()
+        for epoch, m in enumerate((1, 1, 1.1, 1.1, 1.2, 1.2, 1.3, 1.3, 1.4, 1.4)):
+            head.begin_epoch(epoch, 10)
+            expected = reference("sphereface-r", {**head.options.constants, "margin": m}, z.numpy(), w, y.numpy(), {})
+            assert head(z, y).item() == pytest.approx(expected, rel=1e-10), (variant, epoch)
+        head.begin_epoch(4, 10)
+        again = sample("sphereface-r", dict(head.options.constants))[0]
+        again.load_state_dict(head.state_dict())
+        assert again.passed.item() == 2 and torch.equal(again(z, y), head(z, y))
+    head.begin_epoch(0, 1)  # there is no time to grow
+    assert head.passed.item() == 0
+    assert not MarginHead(D, C, "sphereface-r").tables
+
+
 def test_kappafaces_factors():
     torch.manual_seed(0)
     y = torch.cat([torch.full((5 * (j + 1),), j) for j in range(C)])
@@ -284,7 +303,12 @@ def test_what_cannot_be_is_refused_by_name():
         ({"loss": "sphereface2", "variant": "B"}, "choose from C, A, M"),
         ({"loss": "sphereface-r", "norm": 1.0}, "choose from hard, soft, none"),
         ({"loss": "subcenter-arcface", "subcenters": 2.5}, "choose from 1, 2, 3"),
-        ({"loss": "adacos", "scale": 30.0}, "adacos has no such constant"),
+        (
+            {"loss": "adacos", "scale": "auto"},
+            "adacos has no such constant, its s follows from the classes; adacos takes no",
+        ),
+        ({"loss": "adacos-fixed", "margin": 0.5}, "adacos-fixed has no such constant, it has no margin"),
+        ({"loss": "arcface", "h": 0.5}, "arcface has no such constant; arcface takes `scale`, `margin`, `easy_margin`"),
         ({"loss": "la"}, "no margin head"),
     ):
         with pytest.raises(Refused, match=words):

@@ -18,7 +18,28 @@ class SphereFaceR(Softmax, name="sphereface-r"):
 
     Value as said, derivative by the cosine 1 everywhere. norm=hard: s is fixed; none: s = |z|; soft: s = |z|, and the loss
     gains norm_weight | |z| - s |. The gradient reaches |z|.
+
+    With margin_step m grows from 1 to what it is else: 1 + margin_step times the milestones passed, which the table `passed` [1]
+    holds. The authors' code has that sum, and no published configuration of it: here the milestones are at equal parts of the
+    epochs, as many as m needs.
     """
+
+    def tables(self, classes: int, size: int, options: MarginOptions) -> dict[str, Tensor]:
+        return {"passed": torch.zeros(1)} if options["margin_step"] > 0 else {}
+
+    def begin_epoch(
+        self, epoch: int, epochs: int, memory: Mapping[str, Tensor], options: MarginOptions
+    ) -> dict[str, Tensor]:
+        if options["margin_step"] == 0:
+            return {}
+        milestones = math.ceil((options.margin - 1) / options["margin_step"] - 1e-6)
+        return {"passed": torch.full_like(memory["passed"], (milestones + 1) * epoch // epochs)}
+
+    def margin(self, batch: Batch, options: MarginOptions) -> Tensor | float:
+        """m, [1] where it grows."""
+        if options["margin_step"] == 0:
+            return options.margin
+        return (1 + options["margin_step"] * batch.memory["passed"]).clamp_max(options.margin)
 
     def scales_by_norm(self, options: MarginOptions) -> bool:
         return bool(options["norm"] != "hard")
@@ -29,7 +50,7 @@ class SphereFaceR(Softmax, name="sphereface-r"):
     def target(self, batch: Batch, options: MarginOptions) -> Tensor:
         if options["variant"] == "v2":
             return batch.cosine
-        wide = options.margin * batch.cosine.detach().acos()
+        wide = self.margin(batch, options) * batch.cosine.detach().acos()
         if options["variant"] == "v1":
             return held(wide.clamp_max(math.pi).cos(), batch.cosine)
         k = (wide / math.pi).floor()
@@ -38,7 +59,7 @@ class SphereFaceR(Softmax, name="sphereface-r"):
     def others(self, cosine: Tensor, batch: Batch, options: MarginOptions) -> Tensor:
         if options["variant"] != "v2":
             return cosine
-        return held((cosine.detach().acos() / options.margin).cos(), cosine)
+        return held((cosine.detach().acos() / self.margin(batch, options)).cos(), cosine)
 
     def weight(self, options: MarginOptions) -> float:
         """What the softmax part is multiplied by."""
@@ -55,4 +76,5 @@ class SphereFaceR(Softmax, name="sphereface-r"):
     def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
         variant, norm = VARIANTS.index(options["variant"]), NORMS.index(options["norm"])
         constants = [float(variant), float(norm), self.weight(options), float(options["norm_weight"])]
-        return Kernel(options.loss, options.scale, options.margin, constants)
+        margin = self.margin(batch, options)  # the kernel takes a number: where m grows, each step waits for it
+        return Kernel(options.loss, options.scale, float(margin), constants)
