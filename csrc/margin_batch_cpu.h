@@ -60,6 +60,12 @@ struct CpuBatch : Batch {
   }
 };
 
+inline void check_labels(const Batch& batch) {
+  for (int64_t i = 0; i < batch.samples; ++i)
+    TORCH_CHECK_INDEX(batch.label[i] >= 0 && batch.label[i] < batch.classes, "label ", batch.label[i], " of sample ", i,
+                      " is out of range: there are ", batch.classes, " classes");
+}
+
 // Calls work(i) for each of `count` rows, in parallel; `cost` is what one takes, in elements.
 template <typename Work>
 void each_row(int64_t count, int64_t cost, const Work& work) {

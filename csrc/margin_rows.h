@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include "one_vs_all.h"
 #include "sample_loss.h"
 
 namespace margin {
@@ -34,6 +35,17 @@ struct Prototypes {
 // scale n.
 struct Logits {
   float factor, scale, threshold, t;
+};
+
+// How a sample's cosines become one-vs-all logits, f_j = scale g(c_j) + shift, and what the derivative by f_j is multiplied with.
+struct OtherLogits {
+  float scale, shift, pull;
+  Spread spread;
+};
+
+// Sums over a sample's other classes, of sp(f_j), of its derivatives, and of c_j times what went into `out`; the largest c_j.
+struct OtherClasses {
+  float loss, chance, along, highest;
 };
 
 struct RowLoops {
@@ -65,6 +77,11 @@ struct RowLoops {
   // backward multiplies with: the exponential times d n_j / d c_j times inverse[j], and zero at the label.
   float (*exp_sum)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float peak,
                    float* out);
+
+  // One-vs-all, of the classes but the label's, with c_j as in max_logit (factor 1). Into `out`, if it is not null (it may be
+  // `product`), goes the derivative by c_j times inverse[j], and zero at the label.
+  OtherClasses (*other_classes)(const float* product, const float* inverse, int64_t count, int64_t own,
+                                const OtherLogits& logits, float* out);
 
   float (*dot)(const float* a, const float* b, int64_t size);
 
