@@ -203,12 +203,18 @@ Backward backward_cuda(const Tensor& grad, const Tensor& features, const Tensor&
 }
 
 }  // namespace
+}  // namespace margin
+
+#include "one_vs_all_launch.cuh"
+
+namespace margin {
 
 int64_t cuda_calls() { return calls; }
 
 TORCH_LIBRARY_IMPL(MARGIN_LIBRARY, MARGIN_DEVICE, library) {
   library.impl("margin_loss", &forward_cuda);
   library.impl("margin_loss_backward", &backward_cuda);
+  library.impl("one_vs_all", &one_vs_all_cuda);
 }
 
 }  // namespace margin
