@@ -13,6 +13,7 @@
 #include "build_stamp.h"
 #include "margin_head.h"
 #include "margin_head_cpu.h"
+#include "one_vs_all_head.h"
 
 namespace margin {
 
@@ -110,9 +111,10 @@ extern "C" __attribute__((used, visibility("default"))) const char cifarnet_buil
     "cifarnet-build:" MARGIN_BUILD_STAMP ":end";
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
-  module.doc() = "The compiled margin head: operators cifarnet::margin_loss and its backward.";
+  module.doc() = "The compiled margin head: operators cifarnet::margin_loss and its backward, cifarnet::one_vs_all.";
   module.def("build_stamp", [] { return std::string(cifarnet_build_stamp); });
   module.def("losses", &margin::loss_names);
+  module.def("one_vs_all_losses", &margin::one_vs_all_names);
   module.def("statistics", [] { return margin::kStatistics; });
   module.def("kept_cosines", [] { return margin::kept_cosines.load(); });
   module.def("keep_cosines", [](int64_t most) { margin::kept_cosines = most; });

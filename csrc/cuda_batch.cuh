@@ -14,8 +14,6 @@ namespace {
 
 using at::Tensor;
 
-constexpr int64_t kChunkCosines = int64_t(1) << 23;  // 16 MB in fp16: a chunk stays in the L2 cache
-
 unsigned blocks_of(int64_t rows) { return unsigned((rows + kWarps - 1) / kWarps); }           // a warp a row
 unsigned blocks_of_threads(int64_t rows) { return unsigned((rows + kThreads - 1) / kThreads); }  // a thread a row
 

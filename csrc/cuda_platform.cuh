@@ -24,6 +24,8 @@ namespace margin {
 
 using DeviceGuard = c10::cuda::CUDAGuard;
 
+constexpr int64_t kChunkCosines = int64_t(1) << 23;  // 16 MB in fp16: a chunk stays in the L2 cache
+
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, size_t shared, Arguments&&... arguments) {
   kernel<<<blocks, threads, shared, c10::cuda::getCurrentCUDAStream()>>>(static_cast<Parameters>(arguments)...);

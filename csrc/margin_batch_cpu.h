@@ -30,6 +30,7 @@ inline Type type_of(const at::Tensor& tensor) {
 
 struct CpuBatch : Batch {
   const RowLoops& loops;
+  int64_t chunk_cosines = kChunkCosines;  // of a chunk of classes, where the cosines are not kept
   int64_t stride;  // of unit prototypes, with few classes; a cache line more than D, so that rows do not fall on each other
 
   CpuBatch(const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
@@ -37,7 +38,7 @@ struct CpuBatch : Batch {
 
   bool few_classes() const { return keep && classes <= kFewClasses; }
   int64_t chunk() const {
-    return std::min(classes, std::max<int64_t>(256, round_up(keep ? kChunkNumbers / size : kChunkCosines / samples, 64)));
+    return std::min(classes, std::max<int64_t>(256, round_up(keep ? kChunkNumbers / size : chunk_cosines / samples, 64)));
   }
   const char* row(const at::Tensor& tensor, int64_t index) const {
     return static_cast<const char*>(tensor.const_data_ptr()) + index * size * tensor.element_size();
@@ -59,6 +60,12 @@ struct CpuBatch : Batch {
     return place >= 0 && place < count ? place : -1;
   }
 };
+
+inline void check_labels(const Batch& batch) {
+  for (int64_t i = 0; i < batch.samples; ++i)
+    TORCH_CHECK_INDEX(batch.label[i] >= 0 && batch.label[i] < batch.classes, "label ", batch.label[i], " of sample ", i,
+                      " is out of range: there are ", batch.classes, " classes");
+}
 
 // Calls work(i) for each of `count` rows, in parallel; `cost` is what one takes, in elements.
 template <typename Work>

@@ -22,12 +22,6 @@ namespace {
 
 constexpr int64_t kMarginCost = 256;  // what a sample's margin, exponentials and logarithm cost, in elements
 
-void check_labels(const Batch& batch) {
-  for (int64_t i = 0; i < batch.samples; ++i)
-    TORCH_CHECK_INDEX(batch.label[i] >= 0 && batch.label[i] < batch.classes, "label ", batch.label[i], " of sample ", i,
-                      " is out of range: there are ", batch.classes, " classes");
-}
-
 // Norms, target cosines and the cosines [N, C] of few classes.
 void few_cosines(const CpuBatch& batch, Statistics* samples, float* cosines) {
   const int64_t classes = batch.classes, tiles = (batch.samples + kRowTile - 1) / kRowTile;

@@ -146,8 +146,7 @@ void each_chunk(int64_t classes, int64_t step, const Work& work) {
 }
 
 // Shapes and types that every backend asks for; the labels' range is the backends' own check.
-inline void check_inputs(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
-                         const at::Tensor& state, const Options& options) {
+inline void check_batch(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels) {
   const auto known = [](const at::Tensor& tensor) {
     return tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kHalf ||
            tensor.scalar_type() == at::kBFloat16;
@@ -160,13 +159,18 @@ inline void check_inputs(const at::Tensor& features, const at::Tensor& weight, c
                     "labels must be int64 [", features.size(0), "], not ", labels.scalar_type(), " ", labels.sizes());
   TORCH_CHECK_TYPE(known(features) && known(weight), "features and weight must be float32, bfloat16 or float16, not ",
                    features.scalar_type(), " and ", weight.scalar_type());
+  TORCH_CHECK_VALUE(features.device() == weight.device() && features.device() == labels.device(),
+                    "features, weight and labels must be on one device");
+}
+
+inline void check_inputs(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
+                         const at::Tensor& state, const Options& options) {
+  check_batch(features, weight, labels);
   int64_t held = 0;
   with_loss(options.loss, Losses(), [&](auto loss) { held = loss.kState; });
   TORCH_CHECK_VALUE(state.scalar_type() == at::kFloat && state.numel() == held, "this loss has ", held,
                     " numbers of float32 state, not ", state.numel(), " of ", state.scalar_type());
-  TORCH_CHECK_VALUE(features.device() == weight.device() && features.device() == labels.device() &&
-                        features.device() == state.device(),
-                    "features, weight, labels and state must be on one device");
+  TORCH_CHECK_VALUE(features.device() == state.device(), "features, weight, labels and state must be on one device");
 }
 
 inline void check_draws(const at::Tensor& state) {

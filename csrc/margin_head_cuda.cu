@@ -243,6 +243,11 @@ Tensor normal_draws_cuda(const Tensor& state, int64_t ahead, int64_t count, doub
 }
 
 }  // namespace
+}  // namespace margin
+
+#include "one_vs_all_launch.cuh"
+
+namespace margin {
 
 int64_t cuda_calls() { return calls; }
 
@@ -250,6 +255,7 @@ TORCH_LIBRARY_IMPL(MARGIN_LIBRARY, MARGIN_DEVICE, library) {
   library.impl("margin_loss", &forward_cuda);
   library.impl("margin_loss_backward", &backward_cuda);
   library.impl("normal_draws", &normal_draws_cuda);
+  library.impl("one_vs_all", &one_vs_all_cuda);
 }
 
 }  // namespace margin

@@ -4,6 +4,7 @@
 #include "margin_rows.h"
 
 #include "margin_loops.h"
+#include "one_vs_all_rows.h"
 
 #define MARGIN_JOIN(a, b) a##b
 #define MARGIN_NAME(isa) MARGIN_JOIN(row_loops_, isa)
@@ -231,6 +232,7 @@ const RowLoops& MARGIN_NAME(MARGIN_ISA)() {
       .accumulate_grads = accumulate_grads,
       .max_logit = max_logit,
       .exp_sum = exp_sum,
+      .other_classes = other_classes,
       .dot = dot,
       .axpby = axpby,
       .project = project,

@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include "one_vs_all.h"
 #include "sample_loss.h"
 
 namespace margin {
@@ -35,6 +36,17 @@ struct Prototypes {
 struct Logits {
   float factor, scale;
   Shaping shaping;
+};
+
+// How a sample's cosines become one-vs-all logits, f_j = scale g(c_j) + shift, and what the derivative by f_j is multiplied with.
+struct OtherLogits {
+  float scale, shift, pull;
+  Spread spread;
+};
+
+// Sums over a sample's other classes, of sp(f_j), of its derivatives, and of c_j times what went into `out`; the largest c_j.
+struct OtherClasses {
+  float loss, chance, along, highest;
 };
 
 struct RowLoops {
@@ -67,6 +79,11 @@ struct RowLoops {
   // is not null, the sum of the exponentials times n - peak.
   float (*exp_sum)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float peak,
                    float* out, float* moment);
+
+  // One-vs-all, of the classes but the label's, with c_j as in max_logit (factor 1). Into `out`, if it is not null (it may be
+  // `product`), goes the derivative by c_j times inverse[j], and zero at the label.
+  OtherClasses (*other_classes)(const float* product, const float* inverse, int64_t count, int64_t own,
+                                const OtherLogits& logits, float* out);
 
   float (*dot)(const float* a, const float* b, int64_t size);
 

@@ -12,6 +12,9 @@ TORCH_LIBRARY(cifarnet_on_host, library) {
       "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
       "bool want_features, bool want_weight) -> (Tensor, Tensor)");
   library.def("normal_draws(Tensor state, int ahead, int count, float mean, float std) -> Tensor");
+  library.def(
+      "one_vs_all(Tensor features, Tensor weight, Tensor labels, Tensor bias, int loss, float scale, float margin, "
+      "float[] constants, bool want_features, bool want_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.def("losses() -> str[]");
   library.def("keep_cosines(int most) -> ()");
   library.def("limit_shared(int bytes) -> ()");

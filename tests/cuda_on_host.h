@@ -133,6 +133,8 @@ struct DeviceGuard {
   explicit DeviceGuard(at::Device) {}
 };
 
+constexpr int64_t kChunkCosines = 1 << 12;  // so that few classes are several chunks
+
 inline int64_t shared_limit() { return host::limit; }
 
 template <typename Kernel>

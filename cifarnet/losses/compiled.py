@@ -13,6 +13,7 @@ from cifarnet.losses.contract import check_range, full_precision
 from cifarnet.losses.margin_loss import next_memory, settle
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.objectives.base import Batch, Kernel, OneVsAll, Softmax
+from cifarnet.losses.one_vs_all import one_vs_all
 from cifarnet.losses.options import MarginOptions
 
 
@@ -75,7 +76,8 @@ def compiled_loss(
     """
     objective = OBJECTIVES[options.loss]
     if isinstance(objective, OneVsAll):
-        raise NotImplementedError
+        number, call = kernels.loss_number(options.loss), objective.kernel(options)
+        return *one_vs_all(features, weight, labels, memory["bias"], number, call), {}
     assert isinstance(objective, Softmax)
     batch = UnseenBatch(features, weight, labels, dict(memory), training, ranks if training else ALONE)
     with torch.no_grad():

@@ -52,3 +52,10 @@ def full_precision(device: torch.device) -> AbstractContextManager:
 def working_type(features: Tensor) -> torch.dtype:
     """The type that a head computes in: float64 of float64 features, else float32."""
     return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def refuse_transforms() -> None:
+    """Raises NotImplementedError within a transform of torch.func."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        why = "the margin kernels do not go through torch.func's transforms"
+        raise NotImplementedError(f"{why}; use backend='torch' for it")

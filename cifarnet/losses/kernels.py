@@ -16,14 +16,14 @@ from torch import Tensor
 
 from cifarnet.core.errors import Refused
 from cifarnet.core.launcher import local_number
-from cifarnet.losses import extension_file
+from cifarnet.losses import extension_file, one_vs_all
+from cifarnet.losses.contract import refuse_transforms
 from cifarnet.losses.extension_file import extension_path as _extension_path
 from cifarnet.losses.extension_file import runs_on
 from cifarnet.losses.objectives.base import Kernel
 from cifarnet.losses.registry import LOSSES
 
 BACKENDS = ("auto", "torch", "cpu", "cuda")
-PURE_TORCH = "use backend='torch' for it"
 REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
 BUILD = "pip install --no-build-isolation ."
 NOT_BUILT = (
@@ -149,7 +149,7 @@ def calls() -> dict[str, int]:
 
 
 def loss_number(loss: str) -> int:
-    """The number by which the extension's operator knows `loss`; the extension must be loaded (see `resolve`)."""
+    """The number by which its operator, `margin_loss` or `one_vs_all`, knows `loss`; the extension must be loaded (see `resolve`)."""
     return _loss_numbers[loss]
 
 
@@ -173,8 +173,7 @@ def margin_loss(
     Raises:
         NotImplementedError: within a transform of torch.func or forward-mode AD; and in backward, for a second derivative.
     """
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        raise NotImplementedError(f"the margin kernels do not go through torch.func's transforms; {PURE_TORCH}")
+    refuse_transforms()
     loss, new_state, rows, _ = torch.ops.cifarnet.margin_loss(
         features,
         weight,
@@ -218,10 +217,12 @@ def _load(path: str) -> str | None:
         _extension = importlib.import_module("cifarnet._C")
     except ImportError as error:
         return f"it cannot be loaded ({str(error).splitlines()[0]})"
-    if not hasattr(_extension, "losses"):
+    if not hasattr(_extension, "one_vs_all_losses"):
         return "it is built from older sources"
-    _loss_numbers.update((name, number) for number, name in enumerate(_extension.losses()))
+    for names in (_extension.losses(), _extension.one_vs_all_losses()):
+        _loss_numbers.update((name, number) for number, name in enumerate(names))
     _register_fakes()
+    one_vs_all.register_fake()
     return None
 
 

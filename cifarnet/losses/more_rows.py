@@ -106,7 +106,6 @@ MORE_LOSSES: dict[str, Loss] = {
             "loss_weight": Constant(1.0, "the loss is multiplied by this / s", POSITIVE),
             "detach": Constant(False, "variant C: the transformed cosine is given the cosine's own gradient"),
         },
-        kernels=False,
         depending={("variant", "A"): {"margin": 0.5}, ("variant", "M"): {"margin": 1.7}},
     ),
     "uniface": Loss(
@@ -116,7 +115,6 @@ MORE_LOSSES: dict[str, Loss] = {
             "margin": margin_of(0.4, never_auto=ONE_VS_ALL),
             "negative_weight": Constant(1.0, "l, the weight of the other classes", NATURAL),
         },
-        kernels=False,
     ),
     "kappaface": Loss(
         "arXiv 2201.07394",

@@ -191,6 +191,10 @@ class OneVsAll(Objective):
     """own sp(-f_y) + rest times the sum over j != y of sp(f_j), sp(x) = log(1 + e^x): each class is a yes or no of its own."""
 
     @abstractmethod
+    def kernel(self, options: MarginOptions) -> Kernel:
+        """The compiled call, of `kernels.one_vs_all`; the first two constants are `parts`."""
+
+    @abstractmethod
     def parts(self, options: MarginOptions) -> tuple[float, float]:
         """The weights of the own class's term and of the others'."""
 

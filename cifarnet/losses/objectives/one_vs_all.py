@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cifarnet.losses.objectives.base import Batch, OneVsAll, held
+from cifarnet.losses.objectives.base import Batch, Kernel, OneVsAll, held
 from cifarnet.losses.options import MarginOptions
 
 
@@ -22,6 +22,11 @@ class SphereFace2(OneVsAll, name="sphereface2"):
 
     def learned(self, classes: int, options: MarginOptions) -> dict[str, Tensor]:
         return {"bias": torch.tensor([first_bias(classes, options)])}
+
+    def kernel(self, options: MarginOptions) -> Kernel:
+        variant = float("CAM".index(options["variant"]))
+        constants = [*self.parts(options), options["t"], variant, float(options["detach"])]
+        return Kernel("sphereface2", options.scale, options.margin, constants)
 
     def parts(self, options: MarginOptions) -> tuple[float, float]:
         whole = options["loss_weight"] / options.scale
@@ -53,6 +58,9 @@ class UniFace(OneVsAll, name="uniface"):
 
     def learned(self, classes: int, options: MarginOptions) -> dict[str, Tensor]:
         return {"bias": torch.tensor([math.log(10 * classes)])}
+
+    def kernel(self, options: MarginOptions) -> Kernel:
+        return Kernel("uniface", options.scale, options.margin, [*self.parts(options)])
 
     def parts(self, options: MarginOptions) -> tuple[float, float]:
         return 1.0, options["negative_weight"]
