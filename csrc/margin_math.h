@@ -298,14 +298,14 @@ struct SphereFaceR : Margin {
     const int variant = int(options.constants[kVariant]), norm = int(options.constants[kNorm]);
     target.psi = angle.cosine;
     target.weight = options.constants[kWeight];
-    const float wide = options.margin * acosf(angle.cosine);
+    const float wide = angle.margin * acosf(angle.cosine);
     if (variant == 0) {
-      const int k = int(fminf(floorf(wide / kPi), options.margin));  // of NaN a number, as an int must be
+      const int k = int(fminf(floorf(wide / kPi), angle.margin));  // of NaN a number, as an int must be
       target.psi = (k % 2 ? -1.0f : 1.0f) * cosine_of(wide) - 2.0f * k;
     } else if (variant == 1) {
       target.psi = cosine_of(clamp(wide, 0.0f, kPi));
     } else {
-      target.shaping.fold = 1.0f / options.margin;
+      target.shaping.fold = 1.0f / angle.margin;
     }
     if (norm == kHard) return;
     target.scale = clamp(angle.norm, 0.0f, SphereFace::kScaleCeiling);

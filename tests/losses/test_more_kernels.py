@@ -15,6 +15,7 @@ from cifarnet.losses.objectives.elastic import normal_draws
 EXTENSION = pytest.importorskip("cifarnet._C", reason="the extension is not built")
 kernels.resolve("cpu", "cpu")
 FUSED = [(loss, o) for loss, o in CASES if isinstance(OBJECTIVES[loss], Softmax) and LOSSES[loss].kernels]
+FUSED += [("sphereface-r", {"variant": v, "margin_step": 0.1}) for v in ("v0", "v2")]
 FUSED += [
     ("sphereface-r", {"variant": "v2", "margin": 1.0}),
     ("sphereface-r", {"variant": "v2", "margin": 7.0, "norm": "none"}),

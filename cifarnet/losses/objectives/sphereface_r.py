@@ -76,5 +76,6 @@ class SphereFaceR(Softmax, name="sphereface-r"):
     def kernel(self, batch: Batch, options: MarginOptions) -> Kernel:
         variant, norm = VARIANTS.index(options["variant"]), NORMS.index(options["norm"])
         constants = [float(variant), float(norm), self.weight(options), float(options["norm_weight"])]
-        margin = self.margin(batch, options)  # the kernel takes a number: where m grows, each step waits for it
-        return Kernel(options.loss, options.scale, float(margin), constants)
+        margin = self.margin(batch, options)
+        margins = margin.expand(len(batch.labels)) if isinstance(margin, Tensor) else None
+        return Kernel(options.loss, options.scale, options.margin, constants, margins)
