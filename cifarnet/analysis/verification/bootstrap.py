@@ -1,4 +1,4 @@
-"""Intervals of TAR@FAR and EER: a percentile bootstrap over identities, or of few identities over their images.
+"""Intervals of TAR@FAR and EER: a percentile bootstrap over identities, or where these are few over the images in each.
 
 Pairs are not independent, since each image is in many; identities are, and images within one. Each resample is a set of
 weights (see `weights.Draws`) on scores that were computed once, and its rates are exact.
@@ -113,16 +113,16 @@ def expected(
     slack = factor * (SLACK[0] / len(impostor) + SLACK[1] * center)
     if far is None:
         gaps = known.fmr - known.fnmr
-        upper = crossing(genuine, impostor, min(-1.2 * factor * max(float(gaps.max()), 0) - slack, 0))
+        upper = float(crossing(genuine, impostor, -1.2 * factor * max(float(gaps.max()), 0) - slack))
         level = -1.2 * factor * min(float(gaps.min()), 0) + slack
-        lower = crossing(genuine, impostor, level) if level < 1 else -np.inf
-        return stretch(pairs, float(min(lower, anchor)), float(max(upper, anchor)), anchor)
+        lower = float(crossing(genuine, impostor, level)) if level < 1 else -np.inf
+        return stretch(pairs, min(lower, anchor), max(upper, anchor), anchor)
     least, most = float(known.fmr.min()), float(known.fmr.max())
     down = (center * (far / min(max(least, far / 4), far)) ** (1.2 * factor) + slack) * len(impostor)
     up = (center * (far / max(most, far)) ** (1.2 * factor) - slack) * len(impostor)
-    lower = impostor[len(impostor) - int(down)] if 1 <= down < len(impostor) else -np.inf
-    upper = impostor[len(impostor) - int(up)] if up >= 1 else np.inf
-    return stretch(pairs, float(min(lower, anchor)), float(max(upper, anchor)), anchor)
+    lowest = float(impostor[len(impostor) - int(down)]) if 1 <= down < len(impostor) else -np.inf
+    highest = float(impostor[len(impostor) - int(up)]) if up >= 1 else np.inf
+    return stretch(pairs, min(lowest, anchor), max(highest, anchor), anchor)
 
 
 def count_all(pairs: AllPairs, draws: Draws, scores: Sequence[float]) -> list[Known]:

@@ -13,6 +13,7 @@ from cifarnet.analysis.verification.rates import OperatingPoint, area, at_far, c
 from cifarnet.analysis.verification.weights import FEWEST, draw
 from cifarnet.core.errors import Refused, plural
 
+USUAL_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 MOST_RESAMPLES = 100_000
 NAMED = 3  # rows named in a message
 
@@ -117,18 +118,25 @@ def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measured(
-    pairs: AnyPairs, far: Sequence[float], bootstrap: int = 0, seed: int = 0, folds: np.ndarray | None = None
+    pairs: AnyPairs,
+    far: Sequence[float] | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+    folds: np.ndarray | None = None,
 ) -> Verification:
-    """What `verification` returns, of pairs that have their scores.
+    """What `verification` returns, of pairs that have their scores. These are sorted in place where `bootstrap` is 0.
 
     Args:
-        pairs: of a list too; its folds are int64, of the genuine pairs, then of the impostor pairs.
+        far: None takes 0.1, 0.01, 0.001 and 0.0001, as far as there are impostor pairs enough.
+        folds: int64, of the genuine, then of the impostor pairs of a list.
     """
-    fars, labels = tuple(dict.fromkeys(far)), pairs.labels
+    labels = pairs.labels
     if not 0 <= bootstrap <= MOST_RESAMPLES:
         raise Refused("bootstrap", f"{bootstrap:,} is out of range", f"give 0 to {MOST_RESAMPLES:,} resamples")
     identities = len(np.unique(labels))
     check_pairs(len(pairs.genuine), len(pairs.impostor), identities)
+    usual = [one for one in USUAL_FARS if one * len(pairs.impostor) >= 1] or USUAL_FARS[:1]
+    fars = tuple(dict.fromkeys(usual if far is None else far))
     for one in fars:
         check_far(one, len(pairs.impostor))
     of_folds = None
@@ -143,7 +151,7 @@ def measured(
     boot = None
     if bootstrap:
         many = identities >= FEWEST
-        draws = draw(labels, bootstrap, seed, identities=many, images=True)
+        draws = draw(labels, bootstrap, seed, identities=many, images=not many)
         values = resampled(pairs, genuine, impostor, fars, draws)
         found = [interval(column) for column in values.T]
         boot = Intervals(tuple(found[:-1]), found[-1], bootstrap, seed, "identities" if many else "images")
