@@ -82,7 +82,8 @@ def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked
     """
     files: list[Path] = []
     labels: list[int] = []
-    names, errors = [], []
+    names: list[str] = []
+    errors: list[str] = []
     for name, place in identity_folders(folder).items():
         try:
             inside = find_images([place], recursive=True)

@@ -11,7 +11,7 @@ from cifarnet.analysis.plots.style import COLUMN, INK, LINES, PAGE, drawing
 from cifarnet.analysis.plots.text import headline, shorten
 from cifarnet.analysis.verification.rates import OperatingPoint, Rates
 
-TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95)
+TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 GENUINE, IMPOSTOR = "#3f90da", "#e76300"
 BINS = 120
 
@@ -56,16 +56,16 @@ def draw_both(
 
 def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
     """FNMR over FMR, both on the axis of normal deviates; the diagonal is where both are equal."""
-    least = 0.5
+    least, most = 0.5, 0.6
     for number, (name, curve) in enumerate(curves.items()):
         inside = (curve.fmr > 0) & (curve.fmr < 1) & (curve.fnmr > 0) & (curve.fnmr < 1)
-        if inside.any():
-            least = min(least, float(curve.fmr[inside].min()), float(curve.fnmr[inside].min()))
-        label = shorten(name, 28) + ("" if inside.any() else " (no errors)")
-        x, y = ndtri(curve.fmr[inside]), ndtri(curve.fnmr[inside])
-        axes.plot(x, y, color=LINES[number % len(LINES)], label=label, drawstyle="default")
-    low = ndtri(max(least, 1e-6)) - 0.1
-    high = ndtri(0.6)
+        fmr, fnmr = curve.fmr[inside], curve.fnmr[inside]
+        if len(fmr):
+            least = min(least, float(fmr.min()), float(fnmr.min()))
+            most = max(most, float(fnmr.max()))
+        label = shorten(name, 28) + ("" if len(fmr) else " (no errors)")
+        axes.plot(ndtri(fmr), ndtri(fnmr), color=LINES[number % len(LINES)], label=label)
+    low, high = ndtri(max(least, 1e-6)) - 0.1, ndtri(min(most, 0.995)) + 0.1
     ticks = [tick for tick in TICKS if low <= ndtri(tick) <= high]
     names = [f"{100 * tick:g}%" for tick in ticks]
     axes.plot([low, high], [low, high], color=INK, linestyle=":", linewidth=0.8)
@@ -87,13 +87,13 @@ def score_axes(axes: Any, genuine: np.ndarray, impostor: np.ndarray, points: Seq
     for name, colour in (("impostor", IMPOSTOR), ("genuine", GENUINE)):
         count = len(impostor if name == "impostor" else genuine)
         axes.stairs(densities[name], edges, fill=True, color=colour, alpha=0.6, label=f"{name}: {count:,} pairs")
-    top = 1.3 * max(float(density.max()) for density in densities.values())
-    shown = [point for point in points if np.isfinite(point.threshold)]
-    for number, point in enumerate(shown):
-        axes.axvline(point.threshold, ymax=0.76, color=INK, linestyle="--", linewidth=0.8)
-        height = top * (0.78 + 0.055 * (number % 4))
-        axes.text(point.threshold, height, f"{100 * point.far:g}%", ha="center", fontsize=6.5)
-    axes.set_ylim(0, top * 1.18)
+    top = max(float(density.max()) for density in densities.values())
+    shown = sorted((one.threshold, one.far) for one in points if np.isfinite(one.threshold))
+    for number, (threshold, rate) in enumerate(shown):  # each line ends at its name, which stands above those before
+        height = top * (1.05 + 0.09 * min(number, 5))
+        axes.plot([threshold, threshold], [0, height], color=INK, linestyle="--", linewidth=0.8)
+        axes.text(threshold, height, f"{100 * rate:g}% ", ha="right", va="top", fontsize=6.5)
+    axes.set_ylim(0, top * (1.5 + 0.09 * min(len(shown), 5)))
     axes.set_xlabel("score: cosine of two embeddings" + ("   (dashed: threshold at FAR)" if shown else ""))
     axes.set_ylabel("density")
     axes.set_title("scores")
