@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import cifarnet
@@ -170,6 +171,16 @@ def test_draws_are_with_replacement_within_their_identity():
     assert many.to_dict()["bootstrap"]["of"] == "identities"
     low, high = many.to_dict()["eer_interval"]
     assert low < many.eer < high
+
+
+def test_the_interval_of_n_identities_is_students():
+    """Of resamples that follow a normal distribution as the bootstrap of n values would: narrower by sqrt((n - 1) / n)."""
+    spread = np.sqrt(24 / 25)
+    values = norm.ppf((np.arange(200_000) + 0.5) / 200_000) * spread
+    low, high = bootstrap.interval(np.append(values, np.nan), 25)
+    np.testing.assert_allclose((low, high), t.ppf((0.025, 0.975), 24), atol=1e-3)
+    np.testing.assert_allclose(bootstrap.interval(values), norm.ppf((0.025, 0.975)) * spread, atol=1e-3)
+    assert bootstrap.interval(np.array([np.nan])) is None
 
 
 def test_d_prime_and_det_points():

@@ -22,7 +22,7 @@ Interval = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Intervals:
-    """95% percentile intervals: of TAR at each FAR, and of the EER.
+    """95% intervals: of TAR at each FAR, and of the EER.
 
     unit: "identities" (drawn with replacement) or "images" (drawn within fewer than 20 identities, which stay).
     """
@@ -158,7 +158,7 @@ def measured(
         many = identities >= FEWEST
         draws = draw(labels, bootstrap, seed, identities=many, images=not many)
         values = resampled(pairs, genuine, impostor, fars, draws)
-        found = [interval(column) for column in values.T]
+        found = [interval(column, identities if many else 0) for column in values.T]
         boot = Intervals(tuple(found[:-1]), found[-1], bootstrap, seed, "identities" if many else "images")
     auc, apart = area(genuine, impostor), d_prime(genuine, impostor)
     return Verification(len(labels), identities, points, eer, threshold, auc, apart, genuine, impostor, boot, of_folds)
