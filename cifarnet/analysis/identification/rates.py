@@ -1,0 +1,149 @@
+"""Open-set identification rates in the terms of ISO/IEC 19795-1: FPIR, DIR, FNIR, and the CMC of the closed set."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches
+from cifarnet.core.errors import Refused, plural
+
+RANKS = 20  # of the CMC
+RULE_OF_30 = 30  # a rate behind which fewer errors are expected is a rough one (ISO/IEC 19795-1)
+
+
+@dataclass(frozen=True)
+class Point:
+    """DIR at one FPIR.
+
+    asked: the FPIR that was asked for; threshold: the least observed score that meets it, inf where none does;
+    fpir: the one achieved, never above it; dir: then; rough: fewer than 30 false positives are allowed.
+    """
+
+    asked: float
+    threshold: float
+    fpir: float
+    dir: float
+    rough: bool
+
+    @property
+    def fnir(self) -> float:
+        """False-negative identification rate, 1 − DIR."""
+        return 1 - self.dir
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, `fnir` too."""
+        return asdict(self) | {"fnir": self.fnir}
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSet:
+    """Searches of people who are enrolled and of people who are not.
+
+    Args:
+        non_mated: float [n], the top score of each search whose identity is not enrolled.
+        mated: float [m], the top score of each search whose identity is.
+        first: bool [m], whether the mate alone has that score. A tie is no hit.
+    """
+
+    non_mated: np.ndarray
+    mated: np.ndarray
+    first: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, values in (("non_mated", self.non_mated), ("mated", self.mated)):
+            if not np.isfinite(values).all():
+                raise Refused(name, "there are scores that are not finite", "look at the embeddings")
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The observed scores without repetition, then those of non-mated searches and of hits, all ascending."""
+        return np.unique(np.concatenate([self.non_mated, self.mated])), np.sort(self.non_mated), np.sort(self.mated[self.first])
+
+    def fpir(self, threshold: Any) -> Any:
+        """Non-mated searches with a top score of at least `threshold` (a number or an array), as a part of all of them."""
+        self.need("non_mated")
+        return at_least(self._sorted[1], threshold) / len(self.non_mated)
+
+    def dir(self, threshold: Any) -> Any:
+        """Mated searches whose first candidate is the mate and scores at least `threshold`, as a part of all of them."""
+        self.need("mated")
+        return at_least(self._sorted[2], threshold) / len(self.mated)
+
+    def at(self, asked: float) -> Point:
+        """DIR at the FPIR `asked`.
+
+        The threshold is the least score, observed as the top of a search of either kind, with FPIR(threshold) ≤ asked.
+
+        Raises:
+            Refused: there are no searches of a kind, or fewer non-mated ones than 1 / asked.
+        """
+        self.need("mated", "non_mated")
+        self.check(asked)
+        observed = self._sorted[0]
+        # FPIR falls from left to right: what meets it is a tail.
+        place = int(np.count_nonzero(self.fpir(observed) > asked))
+        threshold = float(observed[place]) if place < len(observed) else float("inf")
+        rough = asked * len(self.non_mated) < RULE_OF_30
+        return Point(asked, threshold, float(self.fpir(threshold)), float(self.dir(threshold)), rough)
+
+    def check(self, asked: float) -> None:
+        """Raises Refused where the non-mated searches are too few to tell an FPIR of `asked` from none."""
+        check_fpir(asked, len(self.non_mated))
+
+    def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Thresholds (the observed scores, ascending, then infinity), FPIR and DIR, float64 each."""
+        thresholds = np.append(self._sorted[0], np.inf)
+        return thresholds, self.fpir(thresholds), self.dir(thresholds)
+
+    def need(self, *kinds: str) -> None:
+        """Raises Refused where there are no searches of one of the kinds."""
+        words = {"non_mated": ("non-mated", "whose identity is not enrolled"), "mated": ("mated", "whose identity is enrolled")}
+        for kind in kinds:
+            if not len(getattr(self, kind)):
+                name, which = words[kind]
+                raise Refused("probes", f"there is no {name} search", f"give some images {which}")
+
+
+def check_fpir(asked: float, non_mated: int) -> None:
+    """Refuses an FPIR that is no rate, or less than one search of `non_mated`."""
+    if not 0 < asked <= 1:
+        raise Refused("fpir", f"{asked:g} is no rate", "give numbers above 0, to 1")
+    if 1 / non_mated > asked:
+        least = f"the least that they support is {1 / non_mated:.3g}"
+        few = plural(non_mated, "search")
+        raise Refused("fpir", f"{asked:g} needs more than {few} of people who are not enrolled", least)
+
+
+def at_least(ascending: np.ndarray, threshold: Any) -> Any:
+    """How many of the values are as large as the threshold, or as each of several."""
+    return len(ascending) - np.searchsorted(ascending, threshold, side="left")
+
+
+def open_set(searches: Searches, known: Any = None) -> OpenSet:
+    """What the open-set rates need of searches. `known`: bool [N], the probes whose identity is known (None: all)."""
+    top = searches.scores[:, 0]
+    mated = searches.mates != NOT_ENROLLED
+    other = ~mated if known is None else ~mated & np.asarray(known, dtype=bool)
+    return OpenSet(top[other], top[mated], searches.ranks[mated] == 1)
+
+
+def cmc(ranks: Any, identities: int, top: int = RANKS) -> np.ndarray:
+    """Cumulative match characteristic, closed set: the part of the mated searches with their mate at rank r or better.
+
+    Args:
+        ranks: int [N]; those below 1 are of searches without a mate, and left out.
+        identities: in the gallery.
+
+    Returns:
+        float64 [k] for r = 1 … k, k the lesser of `top` and `identities`.
+
+    Raises:
+        Refused: no search has a mate.
+    """
+    ranks = np.asarray(ranks)
+    ranks = np.sort(ranks[ranks > 0])
+    if not len(ranks):
+        raise Refused("probes", "there is no mated search", "give some images whose identity is enrolled")
+    return np.searchsorted(ranks, np.arange(1, min(top, identities) + 1), side="right") / len(ranks)
