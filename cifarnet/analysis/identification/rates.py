@@ -1,5 +1,6 @@
 """Open-set identification rates in the terms of ISO/IEC 19795-1: FPIR, DIR, FNIR, and the CMC of the closed set."""
 
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,8 @@ class Point:
     """DIR at one FPIR.
 
     asked: the FPIR that was asked for; threshold: the least observed score that meets it, inf where none does;
-    fpir: the one achieved, never above it; dir: then; rough: fewer than 30 false positives are allowed.
+    fpir: the one achieved, never above it; dir: then, NaN without mated searches; rough: fewer than 30 false positives
+    are allowed.
     """
 
     asked: float
@@ -59,7 +61,11 @@ class OpenSet:
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The observed scores without repetition, then those of non-mated searches and of hits, all ascending."""
-        return np.unique(np.concatenate([self.non_mated, self.mated])), np.sort(self.non_mated), np.sort(self.mated[self.first])
+        return (
+            np.unique(np.concatenate([self.non_mated, self.mated])),
+            np.sort(self.non_mated),
+            np.sort(self.mated[self.first]),
+        )
 
     def fpir(self, threshold: Any) -> Any:
         """Non-mated searches with a top score of at least `threshold` (a number or an array), as a part of all of them."""
@@ -77,20 +83,17 @@ class OpenSet:
         The threshold is the least score, observed as the top of a search of either kind, with FPIR(threshold) ≤ asked.
 
         Raises:
-            Refused: there are no searches of a kind, or fewer non-mated ones than 1 / asked.
+            Refused: there are fewer non-mated searches than 1 / asked, or none.
         """
-        self.need("mated", "non_mated")
-        self.check(asked)
+        self.need("non_mated")
+        check_fpir(asked, len(self.non_mated))
         observed = self._sorted[0]
         # FPIR falls from left to right: what meets it is a tail.
         place = int(np.count_nonzero(self.fpir(observed) > asked))
         threshold = float(observed[place]) if place < len(observed) else float("inf")
         rough = asked * len(self.non_mated) < RULE_OF_30
-        return Point(asked, threshold, float(self.fpir(threshold)), float(self.dir(threshold)), rough)
-
-    def check(self, asked: float) -> None:
-        """Raises Refused where the non-mated searches are too few to tell an FPIR of `asked` from none."""
-        check_fpir(asked, len(self.non_mated))
+        found = float(self.dir(threshold)) if len(self.mated) else float("nan")
+        return Point(asked, threshold, float(self.fpir(threshold)), found, rough)
 
     def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Thresholds (the observed scores, ascending, then infinity), FPIR and DIR, float64 each."""
@@ -99,21 +102,31 @@ class OpenSet:
 
     def need(self, *kinds: str) -> None:
         """Raises Refused where there are no searches of one of the kinds."""
-        words = {"non_mated": ("non-mated", "whose identity is not enrolled"), "mated": ("mated", "whose identity is enrolled")}
+        words = {
+            "non_mated": ("non-mated", "whose identity is not enrolled"),
+            "mated": ("mated", "whose identity is enrolled"),
+        }
         for kind in kinds:
             if not len(getattr(self, kind)):
                 name, which = words[kind]
                 raise Refused("probes", f"there is no {name} search", f"give some images {which}")
 
 
+def supports(asked: float, non_mated: int) -> bool:
+    """Can so many non-mated searches tell an FPIR of `asked` from none?"""
+    return non_mated > 0 and 1 / non_mated <= asked
+
+
 def check_fpir(asked: float, non_mated: int) -> None:
-    """Refuses an FPIR that is no rate, or less than one search of `non_mated`."""
+    """Refuses an FPIR that is no rate, or less than one search of `non_mated`, which are one or more."""
     if not 0 < asked <= 1:
-        raise Refused("fpir", f"{asked:g} is no rate", "give numbers above 0, to 1")
-    if 1 / non_mated > asked:
-        least = f"the least that they support is {1 / non_mated:.3g}"
-        few = plural(non_mated, "search")
-        raise Refused("fpir", f"{asked:g} needs more than {few} of people who are not enrolled", least)
+        raise Refused("`fpir`", f"{asked:g} is no rate", "give numbers above 0, to 1")
+    if not supports(asked, non_mated):
+        there = f"there {'is' if non_mated == 1 else 'are'} {plural(non_mated, 'search')}"
+        why = (
+            f"{asked:g} needs {plural(math.ceil(1 / asked), 'search')} of identities that are not enrolled, and {there}"
+        )
+        raise Refused("`fpir`", why, f"ask for {1 / non_mated:.3g} or more")
 
 
 def at_least(ascending: np.ndarray, threshold: Any) -> Any:

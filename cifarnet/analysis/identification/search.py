@@ -58,7 +58,9 @@ def search(probes: Any, templates: Templates, mates: Any = None, top: int = 5) -
         sizes = f"the probes have {unit.shape[1]:,} numbers, the templates {templates.vectors.shape[1]:,}"
         raise Refused("embeddings", sizes, "take both from one model")
     if mates.shape != (len(unit),) or (len(mates) and not NOT_ENROLLED <= mates.min() <= mates.max() < len(templates)):
-        raise Refused("mates", "they are not identities of the gallery, one a probe", "give -1 for one that is not there")
+        raise Refused(
+            "mates", "they are not identities of the gallery, one a probe", "give -1 for one that is not there"
+        )
     exact = Exact(unit, templates)
     known = np.flatnonzero(mates != NOT_ENROLLED)
     own = np.full(len(unit), np.nan)
@@ -106,14 +108,14 @@ class Exact:
             ends = lengths[part].cumsum()
             heads = ends - lengths[part]
             rows = np.arange(ends[-1]) + np.repeat(starts[identities[part]] - heads, lengths[part])
-            products = self.templates.vectors[rows] * np.repeat(self.unit[probes[part]], lengths[part], axis=0).astype(float)
+            products = self.templates.vectors[rows] * np.repeat(self.unit[probes[part]], lengths[part], axis=0).astype(
+                float
+            )
             found[part] = np.maximum.reduceat(products.sum(axis=1), heads)
         return found
 
 
-def better(
-    exact: Exact, begin: int, scores: np.ndarray, first: int, mates: np.ndarray, own: np.ndarray
-) -> np.ndarray:
+def better(exact: Exact, begin: int, scores: np.ndarray, first: int, mates: np.ndarray, own: np.ndarray) -> np.ndarray:
     """How many others of a block [n, m] score at least as much as the mate [n], whose score is `own` [n] (NaN: none)."""
     level = np.where(np.isnan(own), np.inf, own)[:, None]
     high, low = (level + exact.error).astype(np.float32), (level - exact.error).astype(np.float32)

@@ -53,7 +53,9 @@ def make_templates(embeddings: Any, labels: Any, names: Sequence[str], kind: str
         raise Refused("template", f"'{kind}' is not known", f"choose from {', '.join(KINDS)}")
     unit, labels = unit_rows(embeddings), np.asarray(labels, dtype=np.int64)
     if labels.shape != (len(unit),) or (len(labels) and not 0 <= labels.min() <= labels.max() < len(names)):
-        raise Refused("labels", f"they are not {plural(len(unit), 'index')} of identities", "give one for each embedding")
+        raise Refused(
+            "labels", f"they are not {plural(len(unit), 'index')} of identities", "give one for each embedding"
+        )
     counts = np.bincount(labels, minlength=len(names))
     if not counts.all() or not len(names):
         empty = printable(names[int(counts.argmin())]) if len(names) else "the gallery"
