@@ -19,6 +19,7 @@ from cifarnet.cli import (
     runs,
     train,
     visualize,
+    visualize_cmc,
 )
 from cifarnet.cli.common import run_app, show_warning
 from cifarnet.cli.grammar import Group, add
@@ -47,6 +48,7 @@ add(app, "predict", predict.predict)
 add(app, "identify", identify.identify)
 add(app, "complexity", complexity.complexity)
 add(app, "featuremaps", featuremaps.featuremaps)
+add(visualize.app, "cmc", visualize_cmc.cmc)
 app.add_typer(visualize.app, name="visualize")
 add(app, "report", report.report)
 add(app, "runs", runs.runs)

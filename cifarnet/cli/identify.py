@@ -58,6 +58,7 @@ def identify(
     from cifarnet.analysis.identification.gallery_file import write_gallery
     from cifarnet.analysis.identification.request import make_request
     from cifarnet.analysis.plots.style import check_path
+    from cifarnet.analysis.plots.titles import title_of
     from cifarnet.cli.headline import say_model
     from cifarnet.core.devices import pick_device
     from cifarnet.models.checkpoint import load_model
@@ -88,7 +89,7 @@ def identify(
     if csv is not None:
         write_csv(csv, found)
     if figure is not None:
-        draw(found, figure)
+        draw(found, figure, title_of(info.config))
     if json_output:
         print_json({"checkpoint": str(path), **found.to_dict()})
     else:
@@ -98,7 +99,7 @@ def identify(
         for written in filter(None, (save_gallery, figure)):
             print_path(written)
     if told.errors:
-        raise Failed("identify", f"{plural(told.errors, 'thing')} could not be used", "see the lines above")
+        raise Failed("identify", f"{plural(told.errors, 'image')} could not be used", "see the lines above")
 
 
 class Told:
@@ -146,15 +147,11 @@ def write_csv(path: Path, found: "Identified") -> None:
     write_rows(path, header, rows)
 
 
-def draw(found: "Identified", path: Path) -> None:
+def draw(found: "Identified", path: Path, title: str) -> None:
     """The CMC, and DIR over FPIR where there are non-mated probes."""
     from cifarnet.analysis.plots import identification as picture
 
     assert found.probes is not None and found.cmc is not None
-    rates = found.probes.rates
-    searches = len(rates.mated), len(rates.non_mated)
-    _, fpir, detected = rates.curve() if searches[1] else (None, None, None)
-    points = [(point.fpir, point.dir, point.threshold) for point in found.points]
-    curve = (fpir, detected) if searches[1] else None
-    title = f"{len(found.gallery.templates)} identities, {found.gallery.images} images, {found.gallery.templates.kind}"
-    picture.draw(found.cmc, path, title, curve, points, searches)
+    gallery = found.gallery
+    shown = f"{plural(gallery.images, 'image')} of {len(gallery.templates):,} enrolled ({gallery.templates.kind})"
+    picture.draw(found.cmc, found.probes.rates, found.points, path, f"{title}\n{shown}")

@@ -72,7 +72,7 @@ def rate_rows(found: "Identified", asked: Sequence[float]) -> list[tuple[str, Ce
     rows += [point_row(point, mated) for point in found.points]
     missing = [rate for rate in asked if rate not in [point.asked for point in found.points]]
     if others and missing:
-        least = f"needs more probes that are not enrolled: from {others:,} the least is {percent(1 / others)}"
+        least = f"needs more probes that are not enrolled than {others:,}"
         rows += [(f"DIR at FPIR {percent(rate)}", least) for rate in missing]
     curve = found.cmc
     if curve is not None:

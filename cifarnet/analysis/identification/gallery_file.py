@@ -64,7 +64,10 @@ def read_gallery(path: Path) -> Gallery:
     Raises:
         Refused: no such file, a pickle, no gallery, or a broken one.
     """
-    metadata = read_header(path).get("__metadata__")
+    try:
+        metadata = read_header(path).get("__metadata__")
+    except Refused as error:
+        raise Refused(error.what, error.why, "name a folder, or what `save_gallery` wrote") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise Refused(printable(path), "is no gallery file", "name a folder, or what `save_gallery` wrote")
     try:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cifarnet.analysis.identification.rates import OpenSet, Point, cmc, open_set
+from cifarnet.analysis.identification.protocol import divide
+from cifarnet.analysis.identification.rates import FPIR, OpenSet, Point, cmc, open_set, supports
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
 from cifarnet.analysis.identification.templates import Templates, make_templates
 from cifarnet.core.errors import Refused
@@ -50,7 +51,7 @@ def identification(
     probe_labels: Any,
     *,
     template: str = "mean",
-    fpir: Sequence[float] = (0.01, 0.1),
+    fpir: Sequence[float] = FPIR,
     top: int = 5,
 ) -> Identification:
     """1:N identification, open set: enrols a gallery, searches probes in it, and measures DIR at FPIR, and the CMC.
@@ -79,3 +80,17 @@ def identification(
     rates = open_set(found)
     points = tuple(rates.at(rate) for rate in fpir)
     return Identification(templates, found, rates, points, cmc(found.ranks, len(templates)))
+
+
+def identify_split(
+    embeddings: np.ndarray, labels: np.ndarray, images: int = 5, strangers: float = 0.5, seed: int = 0
+) -> Identification:
+    """A labelled set identified in a gallery of some of its identities (see `divide`), at those of `FPIR` that it supports.
+
+    Raises:
+        Refused: no enrolled identity has a second image; else as `make_templates`.
+    """
+    gallery, probes = divide(labels, images, strangers, seed)
+    non_mated = int((~np.isin(labels[probes], labels[gallery])).sum())
+    rates = [rate for rate in FPIR if supports(rate, non_mated)]
+    return identification(embeddings[gallery], labels[gallery], embeddings[probes], labels[probes], fpir=rates)

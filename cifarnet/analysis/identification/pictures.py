@@ -14,7 +14,7 @@ from cifarnet.analysis.identification.request import Request, chosen_threshold
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
 from cifarnet.analysis.identification.templates import make_templates
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_files, model_digest
-from cifarnet.core.errors import Failed, printable
+from cifarnet.core.errors import Failed, plural, printable
 from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
 
@@ -136,6 +136,9 @@ def identify(camera: Camera, request: Request, tell: Tell) -> Identified:
     if request.probes is None:
         return Identified(gallery, None, (), None, "none")
     probes = search_pictures(camera, gallery, request.probes, request.top, tell)
+    if both := request.in_both():
+        files = f"{plural(both, 'probe')} {'is a file' if both == 1 else 'are files'} of the gallery too"
+        tell([], [f"{files}: what scores and rates come out of that says nothing"])
     rates = probes.rates
     points = tuple(rates.at(rate) for rate in request.rates if supports(rate, len(rates.non_mated)))
     threshold, origin = chosen_threshold(request, gallery, points)
@@ -150,8 +153,8 @@ def enrol(camera: Camera, pictures: Pictures, template: str, tell: Tell) -> Gall
     if not len(found):
         raise Failed("`gallery`", "none of its images can be used", "see the lines above")
     there, numbers = np.unique(found.labels, return_inverse=True)
-    lost = set(range(len(names))) - set(there.tolist())
-    tell([f"{printable(names[one])}: is not enrolled, none of its images can be used" for one in sorted(lost)], [])
+    lost = sorted(set(range(len(names))) - set(there.tolist()))
+    tell([], [f"{printable(names[one])}: is not enrolled, none of its images can be used" for one in lost])
     templates = make_templates(found.vectors, numbers, [names[place] for place in there], template)
     return Gallery(templates, model_digest(camera.model), camera.flip, len(found))
 

@@ -10,6 +10,7 @@ import numpy as np
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches
 from cifarnet.core.errors import Refused, plural
 
+FPIR = (0.01, 0.1)  # what is given where none is asked for
 RANKS = 20  # of the CMC
 RULE_OF_30 = 30  # a rate behind which fewer errors are expected is a rough one (ISO/IEC 19795-1)
 
@@ -122,11 +123,15 @@ def check_fpir(asked: float, non_mated: int) -> None:
     if not 0 < asked <= 1:
         raise Refused("`fpir`", f"{asked:g} is no rate", "give numbers above 0, to 1")
     if not supports(asked, non_mated):
-        there = f"there {'is' if non_mated == 1 else 'are'} {plural(non_mated, 'search')}"
-        why = (
-            f"{asked:g} needs {plural(math.ceil(1 / asked), 'search')} of identities that are not enrolled, and {there}"
-        )
-        raise Refused("`fpir`", why, f"ask for {1 / non_mated:.3g} or more")
+        needed = plural(math.ceil(1 / asked), "probe")
+        why = f"{asked:g} needs {needed} of identities that are not enrolled, and there are {non_mated:,}"
+        raise Refused("`fpir`", why, f"ask for {rounded_up(1 / non_mated):g} or more")
+
+
+def rounded_up(rate: float) -> float:
+    """The next larger number of three digits."""
+    step = 10.0 ** (math.floor(math.log10(rate)) - 2)
+    return math.ceil(rate / step) * step
 
 
 def at_least(ascending: np.ndarray, threshold: Any) -> Any:

@@ -1,16 +1,15 @@
 """What is asked of `cifarnet identify`, checked before any image is read; and the threshold that follows from it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cifarnet.analysis.identification.folders import Pictures, find_identities, find_pictures
 from cifarnet.analysis.identification.gallery_file import Gallery, read_gallery, stored_point
-from cifarnet.analysis.identification.rates import Point, check_fpir
+from cifarnet.analysis.identification.rates import FPIR, Point, check_fpir
 from cifarnet.analysis.identification.templates import KINDS
 from cifarnet.core.errors import Refused, printable
-
-FPIR = (0.01, 0.1)  # the rates that are given where none is asked for, as far as there are searches enough
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,13 @@ class Request:
     rates: tuple[float, ...]
     threshold: float | None
     top: int
+
+    def in_both(self) -> int:
+        """How many files are enrolled and searched."""
+        if self.probes is None or not isinstance(self.gallery, Pictures):
+            return 0
+        enrolled = {os.path.realpath(file) for file in self.gallery.files}
+        return sum(os.path.realpath(file) in enrolled for file in self.probes.files)
 
 
 def make_request(
