@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cifarnet.analysis.complexity import measure as complexity
+    from cifarnet.analysis.identification.measure import identification
     from cifarnet.analysis.model import Model, load
     from cifarnet.core.config import TrainConfig
     from cifarnet.core.errors import CifarnetError, Failed, Refused
@@ -28,6 +29,7 @@ __all__ = [
     "complexity",
     "evaluate",
     "fit",
+    "identification",
     "load",
 ]
 
@@ -42,6 +44,7 @@ _HOME = {
     "complexity": "cifarnet.analysis.complexity:measure",
     "evaluate": "cifarnet.engine.evaluate",
     "fit": "cifarnet.engine.fit",
+    "identification": "cifarnet.analysis.identification.measure",
     "load": "cifarnet.analysis.model",
 }
 

@@ -9,7 +9,7 @@ from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Seed, Split, Title
 from cifarnet.cli.run_option import Run
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import plural
+from cifarnet.core.errors import Refused, plural
 
 HELP_CLASSES = "unseen (those that the run held out), seen or all (default: unseen where there are any)."
 
@@ -37,9 +37,11 @@ def cmc(
     from cifarnet.analysis.identification.measure import identify_split
     from cifarnet.analysis.plots import identification as picture
     from cifarnet.analysis.plots.titles import title_of
-    from cifarnet.analysis.unit_embeddings import embed_classes
+    from cifarnet.analysis.unit_embeddings import CLASSES, embed_classes
     from cifarnet.cli import inputs
 
+    if classes is not None and classes not in CLASSES:
+        raise Refused("--classes", f"'{classes}' is not known", f"choose from {', '.join(CLASSES)}")
     target = figures.destination(out, inputs.need_checkpoint(run), "cmc", overwrite)
     data_out = figures.numbers_path(data_out, overwrite)
     opened = inputs.open_samples(run, data_dir, split, 0, seed, device)

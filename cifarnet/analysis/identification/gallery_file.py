@@ -76,7 +76,7 @@ def read_gallery(path: Path) -> Gallery:
             vectors, owners = file.get_tensor("templates"), file.get_tensor("owners")
         return parsed(facts, vectors, owners)
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise Refused(printable(path), f"is broken ({error})", OTHER) from error
+        raise Refused(printable(path), f"is broken ({printable(str(error))})", OTHER) from error
 
 
 def parsed(facts: dict[str, Any], vectors: np.ndarray, owners: np.ndarray) -> Gallery:
