@@ -51,8 +51,8 @@ def identify(
 
     Examples:
         cifarnet identify --gallery known --probes photos --threshold 0.5
-        cifarnet identify --gallery known --probes labelled --fpir 0.01 --save-gallery known.safetensors
-        cifarnet identify --gallery known.safetensors --probes photos --csv photos.csv
+        cifarnet identify --gallery known --probes labelled --figure cmc.png
+        cifarnet identify --gallery known --save-gallery known.safetensors
     """
     from cifarnet.analysis.identification import pictures
     from cifarnet.analysis.identification.gallery_file import write_gallery

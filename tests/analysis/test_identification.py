@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +198,16 @@ def test_identification_of_anyones_embeddings():
     assert again.to_dict() == found.to_dict() and again.templates.names[3] == "person 03"
     with pytest.raises(Refused, match="labels of one kind"):
         cifarnet.identification(rows[gallery], texts[gallery], rows[probes], labels[probes])
+
+
+def test_the_page_shows_what_its_code_prints(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "identification.md").read_text(encoding="utf-8")
+    [code], [shown] = (
+        re.findall(r"```python\n(.*?)```", page, re.DOTALL),
+        re.findall(r"```text\n(.*?)```", page, re.DOTALL),
+    )
+    exec(code, {})
+    assert capsys.readouterr().out == shown
 
 
 def test_a_labelled_set_is_divided():

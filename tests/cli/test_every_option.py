@@ -29,7 +29,6 @@ BASES = {
     "data": "data digits",
     "doctor": "doctor",
     "visualize curves": "visualize curves run",
-    "visualize cmc": "visualize cmc run --device cpu",
     "visualize samples": "visualize samples --dataset digits --each 1",
 }
 FIGURE = "visualize {} run --device cpu --samples 40"

@@ -36,16 +36,14 @@ def find_pictures(folder: Path, what: str) -> Pictures:
     """
     if not folder.is_dir():
         why = "is no folder" if folder.exists() else "there is no such folder"
-        raise Refused(
-            f"`{what}`", f"{printable(folder)}: {why}", SHAPE if what == "gallery" else "give a folder of images"
-        )
+        raise Refused(what, f"{printable(folder)}: {why}", SHAPE if what == "gallery" else "give a folder of images")
     files = find_images([folder], recursive=True)
     parts = [file.relative_to(folder).parts for file in files]
     found = Pictures(folder, files, [names[0] if len(names) > 1 else "" for names in parts])
     names = set(found.identities)
     if names <= PARTS:
         fix = f"name one of them: {printable(folder / sorted(names)[0])}"
-        raise Refused(f"`{what}`", f"{printable(folder)} holds the parts of a data set, no identities", fix)
+        raise Refused(what, f"{printable(folder)} holds the parts of a data set, no identities", fix)
     return found
 
 
@@ -54,10 +52,10 @@ def find_identities(folder: Path) -> Pictures:
     found = find_pictures(folder, "gallery")
     if alone := found.identities.count(""):
         why = f"{printable(folder)}: {plural(alone, 'image')} in no identity's folder"
-        raise Refused("`gallery`", why, "put each into a folder with the identity's name")
+        raise Refused("gallery", why, "put each into a folder with the identity's name")
     inside = {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()}
     if empty := sorted(name for name in inside - set(found.identities) if not name.startswith(".")):
         why = f"{printable(folder)}: no images of {printable(empty[0])}"
         more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-        raise Refused("`gallery`", why + more, "remove the folder or fill it")
+        raise Refused("gallery", why + more, "remove the folder or fill it")
     return found

@@ -73,7 +73,7 @@ def identification(
     wanted = np.asarray(probe_labels)
     if wanted.ndim != 1 or wanted.dtype.kind != enrolled.dtype.kind:
         why = f"they are {wanted.dtype} {list(wanted.shape)}, those of the gallery {enrolled.dtype}"
-        raise Refused("probe_labels", why, "give labels of one kind, one for each embedding")
+        raise Refused("the labels of the probes", why, "give labels of one kind, one for each embedding")
     places = np.searchsorted(enrolled, wanted).clip(max=len(enrolled) - 1)
     mates = np.where(enrolled[places] == wanted, places, NOT_ENROLLED)
     found = search(probes, templates, mates, top)

@@ -151,7 +151,7 @@ def enrol(camera: Camera, pictures: Pictures, template: str, tell: Tell) -> Gall
     places = {name: place for place, name in enumerate(names)}
     found = embed(camera, pictures, [places[name] for name in pictures.identities], names, tell)
     if not len(found):
-        raise Failed("`gallery`", "none of its images can be used", "see the lines above")
+        raise Failed("gallery", "none of its images can be used", "see the lines above")
     there, numbers = np.unique(found.labels, return_inverse=True)
     lost = sorted(set(range(len(names))) - set(there.tolist()))
     tell([], [f"{printable(names[one])}: is not enrolled, none of its images can be used" for one in lost])
@@ -164,7 +164,7 @@ def search_pictures(camera: Camera, gallery: Gallery, pictures: Pictures, top: i
     places = {name: place for place, name in enumerate(gallery.templates.names)}
     found = embed(camera, pictures, range(len(pictures.files)), (), tell)
     if not len(found):
-        raise Failed("`probes`", "none of the images can be used", "see the lines above")
+        raise Failed("probes", "none of the images can be used", "see the lines above")
     identities = [pictures.identities[place] for place in found.labels]
     mates = [places.get(name, NOT_ENROLLED) for name in identities]
     return Probes(found.names, identities, search(found.vectors, gallery.templates, mates, top))

@@ -55,9 +55,9 @@ class OpenSet:
     first: np.ndarray
 
     def __post_init__(self) -> None:
-        for name, values in (("non_mated", self.non_mated), ("mated", self.mated)):
+        for name, values in (("non-mated scores", self.non_mated), ("mated scores", self.mated)):
             if not np.isfinite(values).all():
-                raise Refused(name, "there are scores that are not finite", "look at the embeddings")
+                raise Refused(name, "some are not finite", "look at the embeddings")
 
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -121,11 +121,11 @@ def supports(asked: float, non_mated: int) -> bool:
 def check_fpir(asked: float, non_mated: int) -> None:
     """Refuses an FPIR that is no rate, or less than one search of `non_mated`, which are one or more."""
     if not 0 < asked <= 1:
-        raise Refused("`fpir`", f"{asked:g} is no rate", "give numbers above 0, to 1")
+        raise Refused("fpir", f"{asked:g} is no rate", "give numbers above 0, to 1")
     if not supports(asked, non_mated):
         needed = plural(math.ceil(1 / asked), "probe")
         why = f"{asked:g} needs {needed} of identities that are not enrolled, and there are {non_mated:,}"
-        raise Refused("`fpir`", why, f"ask for {rounded_up(1 / non_mated):g} or more")
+        raise Refused("fpir", why, f"ask for {rounded_up(1 / non_mated):g} or more")
 
 
 def rounded_up(rate: float) -> float:

@@ -68,16 +68,16 @@ def make_request(
     """
     if gallery is None:
         fix = "name a folder that holds a folder of images for each identity, or a saved gallery"
-        raise Refused("`gallery`", "none is given", fix)
+        raise Refused("gallery", "none is given", fix)
     if probes is None and not enrol_only:
-        raise Refused("`probes`", "none are given", "name a folder of images, or only enrol, with `save_gallery`")
+        raise Refused("probes", "none are given", "name a folder of images, or only enrol, with `save_gallery`")
     if template is not None and template not in KINDS:
-        raise Refused("`template`", f"'{template}' is not known", f"choose from {', '.join(KINDS)}")
+        raise Refused("template", f"'{template}' is not known", f"choose from {', '.join(KINDS)}")
     known = read_gallery(gallery) if gallery.is_file() else find_identities(gallery)
     kind = known.templates.kind if isinstance(known, Gallery) else "mean"
     if isinstance(known, Gallery) and template not in (None, kind):
         fix = "leave `template` out, or enrol the images again"
-        raise Refused("`template`", f"{printable(gallery)} holds {kind} templates", fix)
+        raise Refused("template", f"{printable(gallery)} holds {kind} templates", fix)
     searched = find_pictures(probes, "probes") if probes is not None else None
     request = Request(gallery, known, searched, template or kind, tuple(fpir or FPIR), threshold, top)
     if searched is not None:
@@ -92,12 +92,12 @@ def check_searches(request: Request, probes: Pictures, *, asked: bool, mates_nee
     mated, non_mated = probes.counts(set(known.templates.names if isinstance(known, Gallery) else known.identities))
     if mates_needed and not mated:
         fix = "name the folders in `probes` as those in the gallery"
-        raise Refused("`figure`", "no probe shows an identity that is enrolled", fix)
+        raise Refused("figure", "no probe shows an identity that is enrolled", fix)
     if not asked or (stored and not non_mated):
         return
     if not non_mated:
         why = "no probe is known to show an identity that is not enrolled, and the gallery has no such threshold"
-        raise Refused("`fpir`", why, "add folders of other identities to `probes`, or give `threshold`")
+        raise Refused("fpir", why, "add folders of other identities to `probes`, or give `threshold`")
     for rate in request.rates:
         check_fpir(rate, non_mated)
 

@@ -56,10 +56,10 @@ def search(probes: Any, templates: Templates, mates: Any = None, top: int = 5) -
     mates = np.full(len(unit), NOT_ENROLLED) if mates is None else np.asarray(mates, dtype=np.int64)
     if unit.shape[1] != templates.vectors.shape[1]:
         sizes = f"the probes have {unit.shape[1]:,} numbers, the templates {templates.vectors.shape[1]:,}"
-        raise Refused("embeddings", sizes, "take both from one model")
+        raise Refused("the embeddings", sizes, "take both from one model")
     if mates.shape != (len(unit),) or (len(mates) and not NOT_ENROLLED <= mates.min() <= mates.max() < len(templates)):
         raise Refused(
-            "mates", "they are not identities of the gallery, one a probe", "give -1 for one that is not there"
+            "the mates", "they are not identities of the gallery, one a probe", "give -1 for one that is not there"
         )
     exact = Exact(unit, templates)
     known = np.flatnonzero(mates != NOT_ENROLLED)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cifarnet.core.errors import Refused, plural, printable
+from cifarnet.core.errors import Refused, printable
 
 KINDS = ("mean", "max")
 CHUNK = 4096  # rows that are in float64 at a time
@@ -54,7 +54,7 @@ def make_templates(embeddings: Any, labels: Any, names: Sequence[str], kind: str
     unit, labels = unit_rows(embeddings), np.asarray(labels, dtype=np.int64)
     if labels.shape != (len(unit),) or (len(labels) and not 0 <= labels.min() <= labels.max() < len(names)):
         raise Refused(
-            "labels", f"they are not {plural(len(unit), 'index')} of identities", "give one for each embedding"
+            "the labels", f"they are not {len(unit):,} places in the list of names", "give one for each embedding"
         )
     counts = np.bincount(labels, minlength=len(names))
     if not counts.all() or not len(names):
@@ -84,7 +84,7 @@ def unit_rows(embeddings: Any) -> np.ndarray:
     rows = np.asarray(embeddings)
     if rows.ndim != 2 or not rows.shape[1] or rows.dtype.kind not in "fiu":
         why = f"they are {rows.dtype} {list(rows.shape)}"
-        raise Refused("embeddings", why, "give numbers [N, D], a row an image")
+        raise Refused("the embeddings", why, "give numbers [N, D], a row an image")
     unit = np.empty(rows.shape, dtype=np.float32)
     for begin in range(0, len(rows), CHUNK):
         part = rows[begin : begin + CHUNK].astype(np.float64)
@@ -94,5 +94,5 @@ def unit_rows(embeddings: Any) -> np.ndarray:
             continue
         row = begin + int(wrong.argmax())
         why = "has length zero" if np.isfinite(length[row - begin]) else "holds values that are not finite"
-        raise Refused("embeddings", f"row {row} {why}", "leave it out, or look at the model that made it")
+        raise Refused("the embeddings", f"row {row} {why}", "leave it out, or look at the model that made it")
     return unit
