@@ -61,19 +61,17 @@ def rate_rows(found: "Identified", asked: Sequence[float]) -> list[tuple[str, Ce
     unknown = len(found.probes.names) - mated - others
     kinds = [(mated, "enrolled"), (others, "not enrolled"), (unknown, "not known")]
     rows: list[tuple[str, Cell]] = [("probes", ", ".join(f"{count:,} {name}" for count, name in kinds if count))]
-    rows.append(
-        (
-            "threshold τ",
-            "none: every probe is taken for its first candidate"
-            if level is None
-            else f"{shown(level)}, {found.origin}",
-        )
-    )
+    first = "none: every probe is taken for its first candidate"
+    rows.append(("threshold τ", first if level is None else f"{shown(level)}, {found.origin}"))
     rows += [point_row(point, mated) for point in found.points]
     missing = [rate for rate in asked if rate not in [point.asked for point in found.points]]
-    if others and missing:
-        least = f"needs more probes that are not enrolled than {others:,}"
-        rows += [(f"DIR at FPIR {percent(rate)}", least) for rate in missing]
+    if others:
+        there = "there is 1" if others == 1 else f"there are {others:,}"
+        needs = "needs {:,} probes that are not enrolled; " + there
+        rows += [(f"DIR at FPIR {percent(rate)}", needs.format(math.ceil(1 / rate))) for rate in missing]
+    reached = found.at_threshold
+    if reached and level not in [point.threshold for point in found.points]:
+        rows.append(("at τ", f"DIR {percent(reached['dir'])}, FPIR {percent(reached['fpir'])}"))
     curve = found.cmc
     if curve is not None:
         ranks = [rank for rank in (1, 5, 10, 20) if rank <= len(curve)]

@@ -86,6 +86,16 @@ class Identified:
         mated = self.probes is not None and len(self.probes.rates.mated)
         return cmc(self.probes.searches.ranks, len(self.gallery.templates)) if self.probes and mated else None
 
+    @property
+    def at_threshold(self) -> dict[str, float | None] | None:
+        """FPIR and DIR of these probes at the threshold, as far as they are defined; None where neither is."""
+        if self.probes is None or self.threshold is None:
+            return None
+        rates = self.probes.rates
+        fpir = float(rates.fpir(self.threshold)) if len(rates.non_mated) else None
+        found = float(rates.dir(self.threshold)) if len(rates.mated) else None
+        return None if fpir is None and found is None else {"fpir": fpir, "dir": found}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values: the gallery, the rates as far as they are defined, a record a probe."""
         templates = self.gallery.templates
@@ -93,16 +103,12 @@ class Identified:
         document: dict[str, Any] = {"identities": len(templates), "images": self.gallery.images, **kind}
         if self.probes is None:
             return {"gallery": document}
-        rates, level = self.probes.rates, self.threshold
-        reached = None
-        if level is not None and (len(rates.mated) or len(rates.non_mated)):
-            fpir = float(rates.fpir(level)) if len(rates.non_mated) else None
-            reached = {"fpir": fpir, "dir": float(rates.dir(level)) if len(rates.mated) else None}
+        rates = self.probes.rates
         return {
             "gallery": document,
-            "threshold": level,
+            "threshold": self.threshold,
             "threshold_origin": self.origin,
-            "at_threshold": reached,
+            "at_threshold": self.at_threshold,
             "mated_searches": len(rates.mated),
             "non_mated_searches": len(rates.non_mated),
             "points": [point.to_dict() for point in self.points],

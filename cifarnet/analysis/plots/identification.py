@@ -64,7 +64,7 @@ def draw_rates(axes: Any, rates: OpenSet, points: Sequence[Point]) -> None:
     least, seen = 1 / len(rates.non_mated), fpir > 0
     axes.step(100 * fpir[seen], 100 * detected[seen], color=LINES[1], where="pre")
     axes.set_xscale("log")
-    axes.set_xlim(100 * least, 100)
+    axes.set_xlim(min(100 * least, 50), 100)
     axes.set_ylim(0, 102)
     plain_powers(axes.xaxis)
     for point in points:
