@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cifarnet.analysis.complexity import measure as complexity
     from cifarnet.analysis.identification.measure import identification
     from cifarnet.analysis.model import Model, load
+    from cifarnet.analysis.verification.measure import verification
     from cifarnet.core.config import TrainConfig
     from cifarnet.core.errors import CifarnetError, Failed, Refused
     from cifarnet.engine.evaluate import evaluate
@@ -31,6 +32,7 @@ __all__ = [
     "fit",
     "identification",
     "load",
+    "verification",
 ]
 
 _HOME = {
@@ -46,6 +48,7 @@ _HOME = {
     "fit": "cifarnet.engine.fit",
     "identification": "cifarnet.analysis.identification.measure",
     "load": "cifarnet.analysis.model",
+    "verification": "cifarnet.analysis.verification.measure",
 }
 
 

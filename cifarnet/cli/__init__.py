@@ -18,6 +18,7 @@ from cifarnet.cli import (
     report,
     runs,
     train,
+    verify,
     visualize,
     visualize_cmc,
 )
@@ -45,6 +46,7 @@ app = typer.Typer(
 add(app, "train", train.train)
 add(app, "eval", evaluate.evaluate)
 add(app, "predict", predict.predict)
+add(app, "verify", verify.verify)
 add(app, "identify", identify.identify)
 add(app, "complexity", complexity.complexity)
 add(app, "featuremaps", featuremaps.featuremaps)
