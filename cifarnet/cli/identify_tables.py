@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.tables import percent
 from cifarnet.cli.terminal import Cell, Terminal
+from cifarnet.cli.verify_report import share
 from cifarnet.core.errors import plural
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 SHOWN = 50  # probes in the table; of more the others are in --csv and --json
 NOBODY = "not enrolled"
-ROUGH = "rough: fewer than 30 false positives"
+MARK = "* fewer than 30 non-mated searches pass at this FPIR: the rate is hardly known"
 
 
 def print_identified(console: Terminal, found: "Identified", asked: Sequence[float]) -> None:
@@ -32,6 +33,8 @@ def print_identified(console: Terminal, found: "Identified", asked: Sequence[flo
         console.print()
         rows += rate_rows(found, asked)
     console.print(Facts(rows))
+    if any(point.few for point in found.points):
+        console.say((MARK, "dim"))
 
 
 def probe_table(found: "Identified") -> Table:
@@ -68,7 +71,7 @@ def rate_rows(found: "Identified", asked: Sequence[float]) -> list[tuple[str, Ce
     if others:
         there = "there is 1" if others == 1 else f"there are {others:,}"
         needs = "needs {:,} probes that are not enrolled; " + there
-        rows += [(f"DIR at FPIR {percent(rate)}", needs.format(math.ceil(1 / rate))) for rate in missing]
+        rows += [(f"DIR at FPIR {share(rate)}", needs.format(math.ceil(1 / rate))) for rate in missing]
     reached = found.at_threshold
     if reached and level not in [point.threshold for point in found.points]:
         rows.append(("at τ", f"DIR {percent(reached['dir'])}, FPIR {percent(reached['fpir'])}"))
@@ -83,14 +86,11 @@ def rate_rows(found: "Identified", asked: Sequence[float]) -> list[tuple[str, Ce
 
 def point_row(point: "Point", mated: int) -> tuple[str, Cell]:
     """DIR at one FPIR."""
-    rough = f" ({ROUGH})" if point.rough else ""
+    name = f"DIR at FPIR {share(point.asked)}{'*' * point.few}"
     if math.isinf(point.threshold):
-        return f"DIR at FPIR {percent(point.asked)}", f"0.00%: no observed score meets it (τ = ∞){rough}"
+        return name, "0.00%: no observed score has so low an FPIR, τ is infinite, nobody is accepted"
     value = percent(point.dir) if mated else "–"
-    return (
-        f"DIR at FPIR {percent(point.asked)}",
-        f"{value} at τ = {shown(point.threshold)}, FPIR {percent(point.fpir)}{rough}",
-    )
+    return name, f"{value} at τ = {point.threshold:.4f}, FPIR {share(point.fpir)}"
 
 
 def shown(threshold: float) -> str:

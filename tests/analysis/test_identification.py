@@ -192,7 +192,7 @@ def test_identification_of_anyones_embeddings():
     document = json.loads(json.dumps(found.to_dict()))
     assert document["identities"] == 25 and len(document["cmc"]) == 20 and document["cmc"][0] > 0.9
     assert document["mated_searches"] + document["non_mated_searches"] == len(probes)
-    assert [point["asked"] for point in document["points"]] == [0.01, 0.1]
+    assert [point["fpir_asked"] for point in document["operating_points"]] == [0.01, 0.1]
     texts = np.array([f"person {n:02}" for n in range(40)])[labels]
     again = cifarnet.identification(rows[gallery], texts[gallery], rows[probes], texts[probes])
     assert again.to_dict() == found.to_dict() and again.templates.names[3] == "person 03"
@@ -247,7 +247,7 @@ def test_a_broken_gallery_is_refused(tmp_path):
     data = path.read_bytes()
     tensors, length = load(data), int.from_bytes(data[:8], "little")
     facts = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["gallery"])
-    point = {"asked": 0.1, "threshold": 0.5, "fpir": 0.1, "dir": 0.5, "rough": True}
+    point = {"asked": 0.1, "threshold": 0.5, "fpir": 0.1, "dir": 0.5, "few": True}
 
     def made(format_name="cifarnet-gallery-1", **changed):
         given = {**tensors, **{key: value for key, value in changed.items() if key in tensors}}

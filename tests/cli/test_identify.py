@@ -57,7 +57,7 @@ def test_answers_scores_and_files(cli, folders):
         assert probe["answer"] in (scores[0][1], None)
         assert (probe["answer"] is None) == (probe["candidates"][0]["score"] < document["threshold"])
     assert (document["mated_searches"], document["non_mated_searches"]) == (9, 10)
-    point = document["points"][0]
+    point = document["operating_points"][0]
     assert point["fpir"] <= 0.1 and document["at_threshold"] == {"fpir": point["fpir"], "dir": point["dir"]}
     rows = list(csv.DictReader(Path("a.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["answer"] or None for row in rows] == [probe["answer"] for probe in document["probes"]]
@@ -67,7 +67,9 @@ def test_answers_scores_and_files(cli, folders):
     code, out, _ = cli("identify", "--gallery", "g.safetensors", "--probes", "alone", "--fpir", "0.1", "--json")
     later = json.loads(out)
     assert code == 0 and later["threshold"] == document["threshold"] and later["gallery"] == document["gallery"]
-    assert "kept in the gallery" in later["threshold_origin"] and later["cmc"] is None and later["points"] == []
+    assert (
+        "kept in the gallery" in later["threshold_origin"] and later["cmc"] is None and later["operating_points"] == []
+    )
     code, out, _ = cli("identify", "--gallery", "g.safetensors", "--probes", "alone", "--threshold", 1)
     assert code == 0 and out.count("not enrolled") == 5 and "1.0000, as given" in out and "5 not known" in out
     code, out, _ = cli("identify", "--gallery", "known", "--probes", "seen", "--flip", "--template", "MAX")
@@ -151,7 +153,7 @@ def test_cmc_of_a_run(cli):
     # Two of the four unseen classes are enrolled with five images each; every other image is a probe.
     assert len(found["cmc"]) == 2 and found["cmc"][-1] == 1
     assert found["mated_searches"] + found["non_mated_searches"] == 141 - 10
-    assert all(np.diff(found["curve"]["fpir"]) <= 0) and found["points"]["asked"] == [0.1]
+    assert all(np.diff(found["curve"]["fpir"]) <= 0) and found["points"]["fpir_asked"] == [0.1]
     picture.draw(np.array([0.5, 1]), OpenSet(np.array([]), np.array([0.4]), np.array([True])), [], Path("closed.svg"))
     assert "CMC of 1 mated" in Path("closed.svg").read_text() and "FPIR" not in Path("closed.svg").read_text()
     code, _, err = cli("visualize", "cmc", "run", "--classes", "some")

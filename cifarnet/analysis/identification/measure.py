@@ -39,7 +39,7 @@ class Identification:
             "template": self.templates.kind,
             "mated_searches": len(self.open_set.mated),
             "non_mated_searches": len(self.open_set.non_mated),
-            "points": [point.to_dict() for point in self.points],
+            "operating_points": [point.to_dict() for point in self.points],
             "cmc": self.cmc.tolist(),
         }
 

@@ -1,5 +1,6 @@
 """Pictures through a model: a gallery that is enrolled, and probes that are searched in it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -106,12 +107,12 @@ class Identified:
         rates = self.probes.rates
         return {
             "gallery": document,
-            "threshold": self.threshold,
+            "threshold": self.threshold if self.threshold is None or math.isfinite(self.threshold) else None,
             "threshold_origin": self.origin,
             "at_threshold": self.at_threshold,
             "mated_searches": len(rates.mated),
             "non_mated_searches": len(rates.non_mated),
-            "points": [point.to_dict() for point in self.points],
+            "operating_points": [point.to_dict() for point in self.points],
             "cmc": None if self.cmc is None else self.cmc.tolist(),
             "probes": self.records(),
         }

@@ -1,7 +1,7 @@
 """Open-set identification rates in the terms of ISO/IEC 19795-1: FPIR, DIR, FNIR, and the CMC of the closed set."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from cifarnet.core.errors import Refused, plural
 
 FPIR = (0.01, 0.1)  # what is given where none is asked for
 RANKS = 20  # of the CMC
-RULE_OF_30 = 30  # a rate behind which fewer errors are expected is a rough one (ISO/IEC 19795-1)
+RULE_OF_30 = 30  # of fewer errors a rate is hardly known (ISO/IEC 19795-1, "rule of 30")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Point:
     """DIR at one FPIR.
 
     asked: the FPIR that was asked for; threshold: the least observed score that meets it, inf where none does;
-    fpir: the one achieved, never above it; dir: then, NaN without mated searches; rough: fewer than 30 false positives
+    fpir: the one achieved, never above it; dir: then, NaN without mated searches; few: fewer than 30 false positives
     are allowed.
     """
 
@@ -28,7 +28,7 @@ class Point:
     threshold: float
     fpir: float
     dir: float
-    rough: bool
+    few: bool
 
     @property
     def fnir(self) -> float:
@@ -36,8 +36,11 @@ class Point:
         return 1 - self.dir
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, `fnir` too."""
-        return asdict(self) | {"fnir": self.fnir}
+        """Plain JSON values; None for a threshold of infinity, and for a DIR that is not defined."""
+        threshold = self.threshold if math.isfinite(self.threshold) else None
+        found, missed = (None, None) if math.isnan(self.dir) else (self.dir, self.fnir)
+        rates = {"fpir_asked": self.asked, "threshold": threshold, "fpir": self.fpir, "dir": found, "fnir": missed}
+        return rates | {"fewer_than_30": self.few}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +95,9 @@ class OpenSet:
         # FPIR falls from left to right: what meets it is a tail.
         place = int(np.count_nonzero(self.fpir(observed) > asked))
         threshold = float(observed[place]) if place < len(observed) else float("inf")
-        rough = asked * len(self.non_mated) < RULE_OF_30
+        few = asked * len(self.non_mated) < RULE_OF_30
         found = float(self.dir(threshold)) if len(self.mated) else float("nan")
-        return Point(asked, threshold, float(self.fpir(threshold)), found, rough)
+        return Point(asked, threshold, float(self.fpir(threshold)), found, few)
 
     def curve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Thresholds (the observed scores, ascending, then infinity), FPIR and DIR, float64 each."""

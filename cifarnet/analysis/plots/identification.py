@@ -42,7 +42,9 @@ def numbers(cmc: np.ndarray, rates: OpenSet, points: Sequence[Point]) -> dict[st
         thresholds, fpir, detected = rates.curve()
         found["curve"] = {"threshold": thresholds[:-1], "fpir": fpir[:-1], "dir": detected[:-1]}
     records = [point.to_dict() for point in points if math.isfinite(point.threshold)]
-    found["points"] = {name: [record[name] for record in records] for name in ("asked", "threshold", "fpir", "dir")}
+    found["points"] = {
+        name: [record[name] for record in records] for name in ("fpir_asked", "threshold", "fpir", "dir")
+    }
     return found
 
 
