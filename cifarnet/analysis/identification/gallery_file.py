@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,8 @@ def read_gallery(path: Path) -> Gallery:
 
 def parsed(facts: dict[str, Any], vectors: np.ndarray, owners: np.ndarray) -> Gallery:
     """The gallery of a file's parts. Raises ValueError, KeyError or TypeError where they are not what they should be."""
+    if not isinstance(facts, dict) or not facts.keys() >= {"names", "template", "model", "flip", "images", "points"}:
+        raise ValueError("its metadata is not complete")
     names, kind = facts["names"], facts["template"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
         raise ValueError("its names are not texts")
@@ -113,6 +115,8 @@ def parsed(facts: dict[str, Any], vectors: np.ndarray, owners: np.ndarray) -> Ga
 
 def checked_point(values: dict[str, Any]) -> Point:
     """A threshold that a file holds. Raises ValueError or TypeError."""
+    if not isinstance(values, dict) or values.keys() != {one.name for one in fields(Point)}:
+        raise ValueError("its thresholds are not usable")
     point = Point(**values)
     rates = (point.asked, point.fpir, point.threshold)
     if not all(isinstance(rate, float | int) and -2 < rate < 2 for rate in rates) or not isinstance(point.dir, float):

@@ -96,7 +96,9 @@ def check_searches(request: Request, probes: Pictures, *, asked: bool, mates_nee
     if not asked or (stored and not non_mated):
         return
     if not non_mated:
-        why = "no probe is known to show an identity that is not enrolled, and the gallery has no such threshold"
+        held = [f"{point.asked:g}" for point in known.points] if isinstance(known, Gallery) else []
+        why = "no probe is known to show an identity that is not enrolled"
+        why += f", and the gallery has thresholds for {', '.join(held)} alone" if held else ""
         raise Refused("fpir", why, "add folders of other identities to `probes`, or give `threshold`")
     for rate in request.rates:
         check_fpir(rate, non_mated)
