@@ -147,7 +147,8 @@ def open_set(searches: Searches, known: Any = None) -> OpenSet:
     top = searches.scores[:, 0]
     mated = searches.mates != NOT_ENROLLED
     other = ~mated if known is None else ~mated & np.asarray(known, dtype=bool)
-    return OpenSet(top[other], top[mated], searches.ranks[mated] == 1)
+    first = searches.ranks[mated] == 1
+    return OpenSet(top[other], np.where(first, searches.mate_scores[mated], top[mated]), first)
 
 
 def cmc(ranks: Any, identities: int, top: int = RANKS) -> np.ndarray:

@@ -16,7 +16,9 @@ from cifarnet.core.errors import Refused
 
 PROBES, CELLS = 1024, 1 << 22  # of a block: probes, and scores at the most, 16 MB
 PAIRS = 1 << 21  # numbers in float64 at a time
-SPARE = 8  # candidates kept beyond those asked for, among which rounding in float32 may have changed places
+# Candidates kept beyond those asked for: rounding in float32 may have changed places among so many. Where more lie closer
+# together than float32 can tell, which of them are listed is left to chance; ranks, which count all of them, are exact.
+SPARE = 8
 
 NOT_ENROLLED = -1
 
@@ -26,7 +28,7 @@ class Searches:
     """The answers of a gallery to N probes.
 
     Args:
-        candidates: int64 [N, k], the identities that score best, best first; of equal ones the first in the gallery.
+        candidates: int64 [N, k], the identities that score best, best first; of equal ones the first in the gallery (see `SPARE`).
         scores: float64 [N, k], theirs, cosines.
         mates: int64 [N], the identity that a probe shows; -1 where it is not enrolled, or not known.
         mate_scores: float64 [N], its score; NaN where there is none.
