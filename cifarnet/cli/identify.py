@@ -83,7 +83,7 @@ def identify(
     model, info = load_model(path)
     say_model(console, path, model, info, named=run is not None)
     with console.status("enrolling and searching"):
-        found = pictures.identify(pictures.Camera(model, info, target, flip), request, told)
+        found = pictures.identify(pictures.Embedder(model, info, target, flip), request, told)
     if save_gallery is not None:
         write_gallery(save_gallery, found.gallery)
     if csv is not None:

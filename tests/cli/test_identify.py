@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 
 import cifarnet
+import cifarnet.data
 from cifarnet.analysis.identification.rates import OpenSet
 from cifarnet.analysis.plots import identification as picture
 from cifarnet.models.checkpoint import load_model, save_model
 from cifarnet.storage.find_checkpoint import PACKAGED
 
+KEPT = Path(__file__).parents[1] / "kept" / "v0.1" / "digits.safetensors"
 NAMES = ("ada", "bob", "[red]eve")
 
 
@@ -144,17 +146,16 @@ def test_what_is_refused_is_one_line_and_2(cli, folders):
         assert lines[0].startswith(f"error: {start}") and fix in lines[0], (arguments, lines[0])
 
 
-def test_cmc_of_a_run(cli):
-    train = "train --dataset digits --arch baseline --epochs 1 --batch-size 512 --subset 60 --hold-out-classes 4 -q --out run"
-    assert cli(*train.split())[0] == 0
-    code, out, _ = cli("visualize", "cmc", "run", "--data-out", "c.json", "--device", "cpu")
+def test_cmc_of_a_model(cli):
+    code, out, _ = cli("visualize", "cmc", KEPT, "--data-out", "c.json", "--device", "cpu", "--enrolled", 7)
     found = json.loads(Path("c.json").read_text(encoding="utf-8"))
-    assert code == 0 and out == "run/cmc.png\n" and os.path.exists("run/cmc.png")
-    # Two of the four unseen classes are enrolled with five images each; every other image is a probe.
-    assert len(found["cmc"]) == 2 and found["cmc"][-1] == 1
-    assert found["mated_searches"] + found["non_mated_searches"] == 141 - 10
-    assert all(np.diff(found["curve"]["fpir"]) <= 0) and found["points"]["fpir_asked"] == [0.1]
+    assert code == 0 and out == "cmc.png\n" and os.path.exists("cmc.png")
+    # Five of the ten classes are enrolled with seven images each; every other image is a probe.
+    labels = cifarnet.data.load("digits").test.labels
+    assert len(found["cmc"]) == 5 and found["cmc"][-1] == 1
+    assert found["mated_searches"] + found["non_mated_searches"] == len(labels) - 35
+    assert all(np.diff(found["curve"]["fpir"]) <= 0) and found["points"]["fpir_asked"] == [0.01, 0.1]
     picture.draw(np.array([0.5, 1]), OpenSet(np.array([]), np.array([0.4]), np.array([True])), [], Path("closed.svg"))
     assert "CMC of 1 mated" in Path("closed.svg").read_text() and "FPIR" not in Path("closed.svg").read_text()
-    code, _, err = cli("visualize", "cmc", "run", "--classes", "some")
+    code, _, err = cli("visualize", "cmc", KEPT, "--classes", "some")
     assert code == 2 and err == "error: --classes: 'some' is not known; choose from unseen, seen, all\n"

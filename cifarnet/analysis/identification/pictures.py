@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from cifarnet.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
-class Camera:
+class Embedder:
     """A model on its device, and whether the mirrored image's features are added."""
 
     model: Classifier
@@ -48,7 +49,7 @@ class Probes:
     identities: list[str]
     searches: Searches
 
-    @property
+    @cached_property
     def rates(self) -> OpenSet:
         """What the rates are computed from: the probes whose identity is known."""
         return open_set(self.searches, [name != "" for name in self.identities])
@@ -129,7 +130,7 @@ class Identified:
         return records
 
 
-def identify(camera: Camera, request: Request, tell: Tell) -> Identified:
+def identify(embedder: Embedder, request: Request, tell: Tell) -> Identified:
     """Carries out a request. A picture that cannot be used is told of and left out; the others are done.
 
     Raises:
@@ -137,12 +138,12 @@ def identify(camera: Camera, request: Request, tell: Tell) -> Identified:
     """
     if isinstance(request.gallery, Gallery):
         gallery = request.gallery
-        check_model(request.source, gallery, model_digest(camera.model), camera.flip)
+        check_model(request.source, gallery, model_digest(embedder.model), embedder.flip)
     else:
-        gallery = enrol(camera, request.gallery, request.template, tell)
+        gallery = enrol(embedder, request.gallery, request.template, tell)
     if request.probes is None:
         return Identified(gallery, None, (), None, "none")
-    probes = search_pictures(camera, gallery, request.probes, request.top, tell)
+    probes = search_pictures(embedder, gallery, request.probes, request.top, tell)
     if both := request.in_both():
         files = f"{plural(both, 'probe')} {'is a file' if both == 1 else 'are files'} of the gallery too"
         tell([], [f"{files}: what scores and rates come out of that says nothing"])
@@ -152,24 +153,24 @@ def identify(camera: Camera, request: Request, tell: Tell) -> Identified:
     return Identified(replace(gallery, points=points or gallery.points), probes, points, threshold, origin)
 
 
-def enrol(camera: Camera, pictures: Pictures, template: str, tell: Tell) -> Gallery:
+def enrol(embedder: Embedder, pictures: Pictures, template: str, tell: Tell) -> Gallery:
     """The gallery of pictures; an identity of which none can be used is left out. Raises as `identify`."""
     names = sorted(set(pictures.identities))
     places = {name: place for place, name in enumerate(names)}
-    found = embed(camera, pictures, [places[name] for name in pictures.identities], names, tell)
+    found = embed(embedder, pictures, [places[name] for name in pictures.identities], names, tell)
     if not len(found):
         raise Failed("gallery", "none of its images can be used", "see the lines above")
     there, numbers = np.unique(found.labels, return_inverse=True)
     lost = sorted(set(range(len(names))) - set(there.tolist()))
     tell([], [f"{printable(names[one])}: is not enrolled, none of its images can be used" for one in lost])
     templates = make_templates(found.vectors, numbers, [names[place] for place in there], template)
-    return Gallery(templates, model_digest(camera.model), camera.flip, len(found))
+    return Gallery(templates, model_digest(embedder.model), embedder.flip, len(found))
 
 
-def search_pictures(camera: Camera, gallery: Gallery, pictures: Pictures, top: int, tell: Tell) -> Probes:
+def search_pictures(embedder: Embedder, gallery: Gallery, pictures: Pictures, top: int, tell: Tell) -> Probes:
     """Pictures searched in a gallery. Raises as `identify`."""
     places = {name: place for place, name in enumerate(gallery.templates.names)}
-    found = embed(camera, pictures, range(len(pictures.files)), (), tell)
+    found = embed(embedder, pictures, range(len(pictures.files)), (), tell)
     if not len(found):
         raise Failed("probes", "none of the images can be used", "see the lines above")
     identities = [pictures.identities[place] for place in found.labels]
@@ -178,10 +179,10 @@ def search_pictures(camera: Camera, gallery: Gallery, pictures: Pictures, top: i
 
 
 def embed(
-    camera: Camera, pictures: Pictures, labels: Sequence[int], names: Sequence[str], tell: Tell
+    embedder: Embedder, pictures: Pictures, labels: Sequence[int], names: Sequence[str], tell: Tell
 ) -> UnitEmbeddings:
     """The embeddings of those that can be used, each with its label; the others are told of."""
-    model, info, device, flip = camera.model, camera.info, camera.device, camera.flip
+    model, info, device, flip = embedder.model, embedder.info, embedder.device, embedder.flip
     found, errors, remarks = embed_files(model, info, pictures.files, labels, names, device=device, flip=flip)
     tell(errors, remarks)
     return found
