@@ -76,6 +76,7 @@ def main() -> None:
         return
     again = [sys.executable, __file__, "--once", "--identities", str(sizes[0]), "--probes", str(sizes[1])]
     again += ["--size", str(sizes[2])]
+    load = round(os.getloadavg()[0], 1)  # others who share the cores
     runs = [
         json.loads(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
         for _ in range(given.repeats)
@@ -92,6 +93,7 @@ def main() -> None:
         "mb_before_the_search": round(max(run["before_mb"] for run in runs)),
         "full_matrix_mb": round(4 * sizes[0] * sizes[1] / 2**20),
         "dir_at_fpir_1": best["dir_at_fpir_1"],
+        "load_before": load,
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.processor() or platform.machine(),
         "numpy": np.__version__,

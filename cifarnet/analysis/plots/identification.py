@@ -74,7 +74,7 @@ def draw_rates(axes: Any, rates: OpenSet, points: Sequence[Point]) -> None:
         axes.plot(*place, color=LINES[1], marker="o", markersize=4, clip_on=False)
         axes.axvline(place[0], color=FAINT, linewidth=0.6, linestyle=":")
         text = f"τ = {point.threshold:.3f}"
-        beside = (5, -10 if point.dir > 0.2 else 5)
+        beside = (5, -10 if point.dir > 0.1 else 5)
         axes.annotate(text, place, beside, textcoords="offset points", fontsize=7, annotation_clip=False)
     axes.set_title(f"DIR at FPIR, {len(rates.non_mated):,} non-mated searches")
     axes.set_xlabel("FPIR (%)")
