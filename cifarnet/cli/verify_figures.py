@@ -125,7 +125,7 @@ def measure(
     from cifarnet.models.checkpoint import load_model
 
     path = need_checkpoint(run)
-    model, info = load_model(path)
+    model, info = load_model(path, of_features=True)
     say_model(messages(), path, model, info, named=run is not None)
     checked_classes(info.config, split, classes)
     load = partial(load_shown, messages())

@@ -115,7 +115,7 @@ def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, Mo
     metadata = opened.metadata if opened else read_metadata(path, FORMAT, "model")
     info = parse_info(metadata.get("info", ""), path)
     if info.config.arch == IDENTITY and not of_features:
-        raise Refused(str(path), "its model takes features, not images", "train and eval alone can use it")
+        raise Refused(str(path), "its model takes features, not images", "train, eval and verify can use it")
     try:
         with torch.device("meta"), WithoutDrawing():
             model = build_model(info.config, len(info.classes))

@@ -1,7 +1,11 @@
 """1:1 verification against brute force, against scikit-learn, and its bootstrap against resamples that are written out."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import cifarnet
@@ -206,6 +210,7 @@ def test_the_threshold_of_a_fold_comes_from_the_others():
         ([[1.0, 0]] * 3, ["a", "b", "c"], {}, "no class has two images"),
         ([[1.0, 0]] * 3, [0, 0], {}, "3 embeddings have labels of shape"),
         ([1.0, 0], [0, 0], {}, "give numbers"),
+        ([[1.0, 0]] * 3, np.array([None, 1, "a"], object), {}, "cannot be compared"),
         ([["x", "y"]] * 2, [0, 0], {}, "give numbers"),
         ([[1.0, 0]] * 3, [0, 0, 1], {"far": [0.1]}, "less than one of 2 impostor pairs; give at least 0.5"),
         ([[1.0, 0]] * 3, [0, 0, 1], {"far": [1.5]}, "not between 0 and 1"),
@@ -217,9 +222,24 @@ def test_bad_input_is_named(embeddings, labels, options, words):
         cifarnet.verification(embeddings, labels, **options)
 
 
+def test_tensors_and_names_will_do():
+    generator = np.random.default_rng(6)
+    vectors, labels = generator.normal(size=(30, 5)), np.arange(30) % 4
+    wanted = cifarnet.verification(vectors.astype(np.float32), labels, [0.1]).to_dict()
+    tensor = torch.tensor(vectors, dtype=torch.float32, requires_grad=True)
+    assert cifarnet.verification(tensor, torch.tensor(labels), [0.1]).to_dict() == wanted
+    assert cifarnet.verification(7 * vectors, [f"class {label}" for label in labels], [0.1]).auc == wanted["auc"]
+
+
 def test_no_observed_threshold_meets_a_far():
     result = cifarnet.verification([[1.0, 0]] * 4, [0, 0, 1, 1], far=[0.5])
     point = result.to_dict()["operating_points"][0]
     assert (point["threshold"], point["fmr"], point["tar"], point["fewer_than_30"]) == (None, 0.0, 0.0, True)
     assert result.eer == 0.5
     assert result.d_prime is None
+
+
+def test_the_page_prints_what_it_says(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "verification.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {})
+    assert f"```text\n{capsys.readouterr().out}```" in page

@@ -82,7 +82,7 @@ def verification(
     """1:1 verification of all pairs of embeddings, scored by their cosine.
 
     Args:
-        embeddings: [N, D], anything numpy takes (a tensor on the CPU too); rows need not have length one.
+        embeddings: [N, D], a tensor or anything numpy takes; rows need not have length one.
         labels: [N], the identity of each row: numbers or names.
         far: the false accept rates at which TAR is measured.
         bootstrap: resamples behind the 95% intervals of TAR and EER; 0: none.
@@ -100,7 +100,9 @@ def verification(
 
 def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Unit rows [N, D] float32, and identities counted from 0, int64 [N]. Raises Refused."""
-    vectors, names = np.asarray(embeddings), np.asarray(labels)
+    vectors, names = (
+        np.asarray(values.detach().cpu() if hasattr(values, "detach") else values) for values in (embeddings, labels)
+    )
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise Refused("embeddings", f"an array {list(vectors.shape)} of {vectors.dtype}", "give numbers [N, D]")
     if names.shape != (len(vectors),):
@@ -114,7 +116,10 @@ def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
         raise Refused("embeddings", why, "leave these out")
     units = np.empty(vectors.shape, np.float32)
     np.divide(vectors, lengths[:, None], out=units, casting="same_kind")
-    return units, np.unique(names, return_inverse=True)[1].astype(np.int64)
+    try:
+        return units, np.unique(names, return_inverse=True)[1].astype(np.int64)
+    except TypeError as error:  # of objects that have no order
+        raise Refused("labels", "some cannot be compared with others", "give numbers, or names") from error
 
 
 def measured(
