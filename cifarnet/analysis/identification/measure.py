@@ -57,7 +57,7 @@ def identification(
     """1:N identification, open set: enrols a gallery, searches probes in it, and measures DIR at FPIR, and the CMC.
 
     Args:
-        gallery, probes: embeddings [n, D] and [N, D], of any length but zero.
+        gallery, probes: embeddings [n, D] and [N, D], tensors or anything numpy takes, rows of any length but zero.
         gallery_labels, probe_labels: identities [n] and [N], numbers or text. A probe whose identity is in the gallery is
             mated, any other is not.
         template: mean or max, see `make_templates`.
@@ -68,9 +68,10 @@ def identification(
         Refused: embeddings without a direction, labels that do not fit, no mated probe, or fewer non-mated ones than an
             FPIR needs.
     """
-    enrolled, numbers = np.unique(np.asarray(gallery_labels), return_inverse=True)
+    gallery, gallery_labels, probes, probe_labels = map(as_array, (gallery, gallery_labels, probes, probe_labels))
+    enrolled, numbers = np.unique(gallery_labels, return_inverse=True)
     templates = make_templates(gallery, numbers, [str(name) for name in enrolled.tolist()], template)
-    wanted = np.asarray(probe_labels)
+    wanted = probe_labels
     if wanted.ndim != 1 or wanted.dtype.kind != enrolled.dtype.kind:
         why = f"they are {wanted.dtype} {list(wanted.shape)}, those of the gallery {enrolled.dtype}"
         raise Refused("the labels of the probes", why, "give labels of one kind, one for each embedding")
@@ -80,6 +81,11 @@ def identification(
     rates = open_set(found)
     points = tuple(rates.at(rate) for rate in fpir)
     return Identification(templates, found, rates, points, cmc(found.ranks, len(templates)))
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Values as numpy's; a tensor's too, wherever it is."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def identify_split(
