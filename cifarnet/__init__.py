@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cifarnet.analysis.complexity import measure as complexity
+    from cifarnet.analysis.identification.measure import identification
     from cifarnet.analysis.model import Model, load
     from cifarnet.analysis.verification.measure import verification
     from cifarnet.core.config import TrainConfig
@@ -29,6 +30,7 @@ __all__ = [
     "complexity",
     "evaluate",
     "fit",
+    "identification",
     "load",
     "verification",
 ]
@@ -44,6 +46,7 @@ _HOME = {
     "complexity": "cifarnet.analysis.complexity:measure",
     "evaluate": "cifarnet.engine.evaluate",
     "fit": "cifarnet.engine.fit",
+    "identification": "cifarnet.analysis.identification.measure",
     "load": "cifarnet.analysis.model",
     "verification": "cifarnet.analysis.verification.measure",
 }

@@ -181,7 +181,7 @@ def test_importing_is_quick_and_lazy():
     assert out.split()[:2] == ["False", "False"]
     assert all(getattr(cifarnet, name) is not None for name in cifarnet.__all__)
     assert dir(cifarnet) == sorted(cifarnet.__all__)
-    with pytest.raises(AttributeError, match=r"no attribute 'train'; it has .*evaluate, fit, load"):
+    with pytest.raises(AttributeError, match=r"no attribute 'train'; it has .*evaluate, fit, identification, load"):
         cifarnet.train  # noqa: B018
 
 

@@ -13,12 +13,14 @@ from cifarnet.cli import (
     doctor,
     evaluate,
     featuremaps,
+    identify,
     predict,
     report,
     runs,
     train,
     verify,
     visualize,
+    visualize_cmc,
 )
 from cifarnet.cli.common import run_app, show_warning
 from cifarnet.cli.grammar import Group, add
@@ -45,8 +47,10 @@ add(app, "train", train.train)
 add(app, "eval", evaluate.evaluate)
 add(app, "predict", predict.predict)
 add(app, "verify", verify.verify)
+add(app, "identify", identify.identify)
 add(app, "complexity", complexity.complexity)
 add(app, "featuremaps", featuremaps.featuremaps)
+add(visualize.app, "cmc", visualize_cmc.cmc)
 app.add_typer(visualize.app, name="visualize")
 add(app, "report", report.report)
 add(app, "runs", runs.runs)

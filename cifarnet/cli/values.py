@@ -26,6 +26,7 @@ VALUES: dict[str, tuple[str, ...]] = {name: choices for name, choices in CHOICES
     "method": ("umap", "tsne", "pca"),
     "convert": LAYOUTS,
     "metric": ("auto", "cosine", "euclidean"),
+    "template": ("mean", "max"),
 }
 UNLISTED = {"arch": (IDENTITY,)}  # what may be written too, and is not offered
 

@@ -21,6 +21,7 @@ BASES = {
     "train": TRAIN,
     "eval": "eval run --device cpu",
     "predict": "predict a.png --run run --device cpu",
+    "identify": "identify --gallery run/known --probes run/known --run run --device cpu",
     "verify": "verify run --device cpu --bootstrap 2",
     "complexity": "complexity --arch baseline",
     "featuremaps": "featuremaps a.png --run run --channels 1 --layer conv1",
@@ -100,6 +101,8 @@ def made(tmp_path_factory):
         line = TRAIN.replace("--dry-run", "--loss arcface --embed-dim 3 -q --out run")
         assert run(line.split()) == 0
     Image.new("RGB", (8, 8)).save(home / "a.png")
+    (home / "run" / "known" / "x").mkdir(parents=True)
+    shutil.copy(home / "a.png", home / "run" / "known" / "x")
     (home / "circle").symlink_to("circle")
     return home
 

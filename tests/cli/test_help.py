@@ -32,10 +32,11 @@ def words(example):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder that holds what the examples name: a photo, a folder of photos, and the run of the very first example."""
+    """A folder that holds what the examples name: a photo, folders of photos, and the run of the very first example."""
     folder = tmp_path_factory.mktemp("examples")
-    (folder / "photos").mkdir()
-    for name in ("photo.jpg", "photos/one.jpg"):
+    for name in ("photos", "known/ada", "labelled/ada", "labelled/bob"):
+        (folder / name).mkdir(parents=True)
+    for name in ("photo.jpg", "photos/one.jpg", "known/ada/1.jpg", "labelled/ada/2.jpg", "labelled/bob/1.jpg"):
         Image.open(PICTURE).convert("RGB").crop((0, 0, 200, 200)).save(folder / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

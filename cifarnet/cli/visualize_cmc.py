@@ -1,0 +1,55 @@
+"""`cifarnet visualize cmc`: a split of a run, some of its classes enrolled -> CMC, and DIR over FPIR."""
+
+from typing import Annotated
+
+import typer
+
+from cifarnet.cli import figures
+from cifarnet.cli.common import messages, print_path
+from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Seed, Split, Title
+from cifarnet.cli.run_option import Run
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused, plural
+
+HELP_CLASSES = "unseen (those that the run held out), seen or all (default: unseen where there are any)."
+
+
+def cmc(
+    run: Run = None,
+    classes: Annotated[str | None, typer.Option(help=HELP_CLASSES)] = None,
+    enrolled: Annotated[int, typer.Option(min=1, max=10**6, help="Images enrolled of a class.")] = 5,
+    strangers: Annotated[float, typer.Option(min=0, max=0.99, help="Part of the classes that is not enrolled.")] = 0.5,
+    split: Split = "test",
+    seed: Seed = TrainConfig.seed,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    out: Out = None,
+    title: Title = None,
+    data_out: DataOut = None,
+    overwrite: figures.Overwrite = False,
+) -> None:
+    """Identification in a gallery of some of a split's classes: rank of the mate (CMC), and DIR over FPIR.
+
+    Examples:
+        cifarnet visualize cmc
+        cifarnet visualize cmc runs/latest --enrolled 1 --data-out cmc.json
+    """
+    from cifarnet.analysis.identification.measure import identify_split
+    from cifarnet.analysis.plots import identification as picture
+    from cifarnet.analysis.plots.titles import title_of
+    from cifarnet.analysis.unit_embeddings import CLASSES, embed_classes
+    from cifarnet.cli import inputs
+
+    if classes is not None and classes not in CLASSES:
+        raise Refused("--classes", f"'{classes}' is not known", f"choose from {', '.join(CLASSES)}")
+    target = figures.destination(out, inputs.need_checkpoint(run), "cmc", overwrite)
+    data_out = figures.numbers_path(data_out, overwrite)
+    opened = inputs.open_samples(run, data_dir, split, 0, seed, device)
+    with messages().status("embedding"):
+        found = embed_classes(opened, classes)
+    done = identify_split(found.vectors, found.labels, enrolled, strangers, seed)
+    detail = f"{enrolled} images each of {plural(len(done.templates), 'class')} enrolled, of {len(found.classes)}"
+    heading = f"{title or title_of(opened.info.config, split)}\n{detail}"
+    picture.draw(done.cmc, done.open_set, done.points, target, heading)
+    figures.write_numbers(data_out, picture.numbers(done.cmc, done.open_set, done.points))
+    print_path(target)

@@ -1,0 +1,161 @@
+"""`cifarnet identify` and `visualize cmc` from the command line: answers, files, and what is refused in one line."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cifarnet
+import cifarnet.data
+from cifarnet.analysis.identification.rates import OpenSet
+from cifarnet.analysis.plots import identification as picture
+from cifarnet.models.checkpoint import load_model, save_model
+from cifarnet.storage.find_checkpoint import PACKAGED
+
+KEPT = Path(__file__).parents[1] / "kept" / "v0.1" / "digits.safetensors"
+NAMES = ("ada", "bob", "[red]eve")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """known/: three identities with two pictures each; seen/: others of them, and of two strangers; alone/: pictures alone."""
+    random = np.random.default_rng(0)
+    for name in (*NAMES, "zoe", "yan"):
+        face = random.integers(0, 256, (4, 4, 3))
+        for number in range(5):
+            noisy = np.clip(face + random.integers(-30, 31, (4, 4, 3)), 0, 255).astype(np.uint8)
+            picture = Image.fromarray(noisy).resize((32, 32), Image.Resampling.BICUBIC)
+            place = "known" if number < 2 and name in NAMES else "seen"
+            (tmp_path / place / name).mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / place / name / f"{number}.png")
+            (tmp_path / "alone").mkdir(exist_ok=True)
+            picture.save(tmp_path / "alone" / f"{name.strip('[]')}.png")
+    return tmp_path
+
+
+def test_answers_scores_and_files(cli, folders):
+    files = ["--save-gallery", "g.safetensors", "--csv", "a.csv", "--figure", "f.svg", "--top", 2]
+    code, out, err = cli("identify", "--gallery", "known", "--probes", "seen", "--fpir", "0.1", *files, "--json")
+    document = json.loads(out)
+    assert code == 0 and "error" not in err
+    # The same with the Python API: means of unit embeddings, and cosines.
+    model, unit = cifarnet.load("packaged", device="cpu"), {}
+    for name in NAMES:
+        mean = model.embed(f"known/{name}").double().mean(dim=0)
+        unit[name] = mean / mean.norm()
+    assert len(document["probes"]) == 19
+    for probe in document["probes"]:
+        embedded = model.embed(probe["file"])[0].double()
+        scores = sorted(((float(embedded @ unit[name]), name) for name in NAMES), reverse=True)
+        assert [one["name"] for one in probe["candidates"]] == [name for _, name in scores[:2]]
+        assert [one["score"] for one in probe["candidates"]] == pytest.approx([s for s, _ in scores[:2]], abs=1e-5)
+        identity = probe["file"].split("/")[1]
+        assert probe["identity"] == identity and (probe["rank"] is None) == (identity not in NAMES)
+        assert probe["answer"] in (scores[0][1], None)
+        assert (probe["answer"] is None) == (probe["candidates"][0]["score"] < document["threshold"])
+    assert (document["mated_searches"], document["non_mated_searches"]) == (9, 10)
+    point = document["operating_points"][0]
+    assert point["fpir"] <= 0.1 and document["at_threshold"] == {"fpir": point["fpir"], "dir": point["dir"]}
+    rows = list(csv.DictReader(Path("a.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["answer"] or None for row in rows] == [probe["answer"] for probe in document["probes"]]
+    assert "CMC of 9 mated searches" in Path("f.svg").read_text(encoding="utf-8")
+
+    # Pictures alone, in the gallery that was kept, with the threshold that was set on it.
+    code, out, _ = cli("identify", "--gallery", "g.safetensors", "--probes", "alone", "--fpir", "0.1", "--json")
+    later = json.loads(out)
+    assert code == 0 and later["threshold"] == document["threshold"] and later["gallery"] == document["gallery"]
+    assert (
+        "kept in the gallery" in later["threshold_origin"] and later["cmc"] is None and later["operating_points"] == []
+    )
+    code, out, _ = cli("identify", "--gallery", "g.safetensors", "--probes", "alone", "--threshold", 1)
+    assert code == 0 and out.count("not enrolled") == 5 and "1.0000, as given" in out and "5 not known" in out
+    code, out, _ = cli("identify", "--gallery", "known", "--probes", "seen", "--flip", "--template", "MAX")
+    assert code == 0 and "[red]eve" in out and "max templates" in out and "needs 100 probes" in out
+
+
+def test_pictures_that_cannot_be_used_are_named_and_the_others_done(cli, folders):
+    (folders / "known" / "bob" / "0.png").write_bytes(b"no picture")
+    (folders / "known" / "gone").mkdir()
+    (folders / "known" / "gone" / "x.png").write_bytes((folders / "alone" / "ada.png").read_bytes()[:50])
+    os.mkfifo(folders / "seen" / "zoe" / "pipe.png")
+    code, out, err = cli("identify", "--gallery", "known", "--probes", "seen", "--json")
+    lines = [line for line in err.splitlines() if line.startswith(("error", "warning"))]
+    assert code == 1 and len(json.loads(out)["probes"]) == 19 and len(lines) == 5, err
+    assert "bob/0.png" in lines[0] and "gone/x.png" in lines[1] and "pipe.png" in lines[3]
+    assert lines[2] == "warning: gone: is not enrolled, none of its images can be used"
+    assert lines[4] == "error: identify: 3 images could not be used; see the lines above"
+    # A model whose features overflow: no embedding at all.
+    model, info = load_model(PACKAGED)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e12)
+    save_model(folders / "wild.safetensors", model, info)
+    code, out, err = cli("identify", "--gallery", "known", "--probes", "seen", "--run", "wild.safetensors")
+    assert code == 1 and out == "" and "not finite" in err
+    assert err.splitlines()[-1] == "error: --gallery: none of its images can be used; see the lines above"
+
+
+def test_what_is_refused_is_one_line_and_2(cli, folders):
+    assert cli("identify", "--gallery", "known", "--save-gallery", "g.safetensors")[0] == 0
+    model, info = load_model(PACKAGED)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.001)
+    save_model(folders / "other.safetensors", model, info)
+    for name in ("empty", "parts/train/ada", "hole/ada"):
+        (folders / name).mkdir(parents=True)
+    for place in ("parts/train/ada", "hole/bob", "one/ada"):
+        (folders / place).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folders / place / "a.png")
+    known, probes = ["--gallery", "known"], ["--probes", "seen"]
+    for arguments, start, fix in (
+        ([], "--gallery: none is given", "name a folder"),
+        (known, "--probes: none are given", "--save-gallery"),
+        (["--gallery", "gone", *probes], "--gallery: gone: there is no such folder", "for each identity"),
+        (["--gallery", "empty", *probes], "empty: no image files in it", "images end in"),
+        ([*known, "--probes", "empty"], "empty: no image files in it", "images end in"),
+        (["--gallery", "alone", *probes], "--gallery: alone: 5 images in no identity's folder", "the identity's name"),
+        (["--gallery", "parts", *probes], "--gallery: parts holds the parts of a data set", "parts/train"),
+        (["--gallery", "hole", *probes], "--gallery: hole: no images of ada", "fill it"),
+        ([*known, "--probes", "alone/ada.png"], "--probes: alone/ada.png: is no folder", "a folder of images"),
+        ([*known, *probes, "--fpir", "0.01"], "--fpir: 0.01 needs 100 probes", "ask for 0.1 or more"),
+        ([*known, "--probes", "alone", "--fpir", "0.1"], "--fpir: no probe is known to show", "--threshold"),
+        ([*known, "--probes", "one", "--fpir", "0.1"], "--fpir: no probe is known to show", "--threshold"),
+        ([*known, *probes, "--fpir", "0.1,x"], "--fpir: 'x' is no number", "0.01,0.1"),
+        ([*known, *probes, "--fpir", "nan"], "--fpir: nan is no rate", "above 0"),
+        ([*known, "--probes", "alone", "--figure", "f.png"], "--figure: no probe shows", "as those in the gallery"),
+        ([*known, "--save-gallery", "n.safetensors", "--csv", "x"], "--csv: is about probes", "--probes"),
+        ([*known, *probes, "--save-gallery", "g.safetensors"], "g.safetensors: is there already", "--overwrite"),
+        (["--gallery", "g.safetensors", *probes, "--template", "max"], "--template: g.safetensors holds mean", "enrol"),
+        (["--gallery", "g.safetensors", *probes, "--flip"], "g.safetensors: was made without mirrored", "--flip"),
+        (["--gallery", "other.safetensors", *probes], "other.safetensors: is no gallery file", "--save-gallery"),
+        (["--gallery", "alone/ada.png", *probes], "alone/ada.png: is not a safetensors file", "--save-gallery"),
+        (
+            ["--gallery", "g.safetensors", *probes, "--run", "other.safetensors"],
+            "g.safetensors: was made by another model",
+            "name that model with --run",
+        ),
+    ):
+        code, out, err = cli("identify", *arguments)
+        lines = [line for line in err.splitlines() if not line.startswith(("the model", "other"))]
+        assert code == 2 and out == "" and len(lines) == 1, (arguments, err)
+        assert lines[0].startswith(f"error: {start}") and fix in lines[0], (arguments, lines[0])
+
+
+def test_cmc_of_a_model(cli):
+    code, out, _ = cli("visualize", "cmc", KEPT, "--data-out", "c.json", "--device", "cpu", "--enrolled", 7)
+    found = json.loads(Path("c.json").read_text(encoding="utf-8"))
+    assert code == 0 and out == "cmc.png\n" and os.path.exists("cmc.png")
+    # Five of the ten classes are enrolled with seven images each; every other image is a probe.
+    labels = cifarnet.data.load("digits").test.labels
+    assert len(found["cmc"]) == 5 and found["cmc"][-1] == 1
+    assert found["mated_searches"] + found["non_mated_searches"] == len(labels) - 35
+    assert all(np.diff(found["curve"]["fpir"]) <= 0) and found["points"]["fpir_asked"] == [0.01, 0.1]
+    picture.draw(np.array([0.5, 1]), OpenSet(np.array([]), np.array([0.4]), np.array([True])), [], Path("closed.svg"))
+    assert "CMC of 1 mated" in Path("closed.svg").read_text() and "FPIR" not in Path("closed.svg").read_text()
+    code, _, err = cli("visualize", "cmc", KEPT, "--classes", "some")
+    assert code == 2 and err == "error: --classes: 'some' is not known; choose from unseen, seen, all\n"
