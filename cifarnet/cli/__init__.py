@@ -7,7 +7,19 @@ import warnings
 import typer
 
 from cifarnet import __version__
-from cifarnet.cli import complexity, data, doctor, evaluate, featuremaps, predict, report, runs, train, visualize
+from cifarnet.cli import (
+    complexity,
+    data,
+    doctor,
+    evaluate,
+    featuremaps,
+    predict,
+    quality,
+    report,
+    runs,
+    train,
+    visualize,
+)
 from cifarnet.cli.common import run_app, show_warning
 from cifarnet.cli.grammar import Group, add
 from cifarnet.cli.streams import drop_output, guard_streams
@@ -32,6 +44,7 @@ app = typer.Typer(
 add(app, "train", train.train)
 add(app, "eval", evaluate.evaluate)
 add(app, "predict", predict.predict)
+add(app, "quality", quality.quality)
 add(app, "complexity", complexity.complexity)
 add(app, "featuremaps", featuremaps.featuremaps)
 app.add_typer(visualize.app, name="visualize")

@@ -16,8 +16,8 @@ from cifarnet.losses.registry import LOSSES, Constant, flag_constants, range_of
 # fmt: off
 ARGUMENTS = {
     "animate", "channels", "config", "convert", "crop", "csv", "data_out", "dims", "figure", "grad_cam",
-    "init_from", "layer", "method", "metric", "neighbors", "out", "overwrite", "predictions", "project", "recipe",
-    "recursive", "resume", "samples", "split",
+    "degrade", "far", "init_from", "layer", "method", "metric", "neighbors", "out", "overwrite", "predictions", "project",
+    "recipe", "recursive", "resume", "samples", "scores", "split",
 }
 # fmt: on
 SPOKEN = {item.name for item in dataclasses.fields(TrainConfig)} | ARGUMENTS | set(flag_constants())

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from cifarnet.analysis.quality.degrade import DEGRADATIONS, degrade
-from cifarnet.analysis.quality.scores import SCORES, correlations
+from cifarnet.analysis.quality.scores import SCORES, correlations, known_names
 from cifarnet.core.errors import Refused
-from cifarnet.core.known import unknown
 
 ScoreImages = Callable[[Tensor], dict[str, np.ndarray]]  # uint8 [n, 3, H, W] -> each of SCORES, [n]
 
 CHUNK = 500  # images that are degraded together; the noise depends on it
+NONE = "none"
 WEAK = 0.1  # a correlation nearer to 0 than this says that a score does not follow
 
 
@@ -50,14 +50,10 @@ class Degraded:
 
 def check_degradations(names: Sequence[str]) -> list[str]:
     """The names of degradations, each once; "none" alone gives no name. Raises Refused for an unknown one."""
-    if list(names) == ["none"]:
-        return []
-    for name in names:
-        if name not in DEGRADATIONS:
-            raise unknown("degrade", name, (*DEGRADATIONS, "none"))
-    if not names:
-        raise Refused("degrade", "none is named", f"choose from {', '.join(DEGRADATIONS)}, or none")
-    return list(dict.fromkeys(names))
+    found = known_names("degrade", names, (*DEGRADATIONS, NONE))
+    if NONE in found and len(found) > 1:
+        raise Refused("degrade", "names none, and others", f"name either, from {', '.join(DEGRADATIONS)}")
+    return [] if found == [NONE] else found
 
 
 def measure_degraded(images: Tensor, names: Sequence[str], score: ScoreImages, seed: int = 17) -> list[Degraded]:

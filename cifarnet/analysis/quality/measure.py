@@ -58,13 +58,15 @@ def measure_quality(
     shown = {name: found.scores[name] for name in dict.fromkeys(["norm", *scores])}
     utility = error_versus_discard(found.embeddings, found.labels, shown, far, seed)
     count = len(found.labels)
-    chosen = choose_balanced(torch.from_numpy(found.labels), samples or count, seed) if degradations else torch.arange(0)
-    images = next(iter(opened.loader.split.batches([chosen.to(opened.device)]))).cpu() if len(chosen) else torch.empty(0)
+    chosen = (
+        choose_balanced(torch.from_numpy(found.labels), samples or count, seed) if degradations else torch.arange(0)
+    )
+    images = (
+        next(iter(opened.loader.split.batches([chosen.to(opened.device)]))).cpu() if len(chosen) else torch.empty(0)
+    )
     degraded = measure_degraded(images, degradations, lambda chunk: score_images(opened, chunk), seed)
     document: dict[str, Any] = {"images": count, "degraded_images": len(chosen), **utility.to_dict()}
-    document["degradations"] = {
-        one.name: only(one.to_dict(), list(shown)) for one in degraded
-    }
+    document["degradations"] = {one.name: only(one.to_dict(), list(shown)) for one in degraded}
     for name, row in document["scores"].items():
         row["meaning"] = SCORES[name]
     document |= judge(document)
@@ -98,7 +100,9 @@ def score_split(opened: Opened) -> Scored:
     if not usable.all():
         names = [f"image {place} ({opened.info.classes[numbers[place]]})" for place in np.flatnonzero(~usable)]
         raise Failed("embeddings", without_direction(names), "take an earlier checkpoint, or look at these images")
-    return Scored(np.concatenate(units), numbers, {name: np.concatenate([one[name] for one in scores]) for name in SCORES})
+    return Scored(
+        np.concatenate(units), numbers, {name: np.concatenate([one[name] for one in scores]) for name in SCORES}
+    )
 
 
 def score_images(opened: Opened, images: Tensor) -> dict[str, np.ndarray]:

@@ -36,19 +36,28 @@ def count_pairs(labels: np.ndarray) -> tuple[int, int]:
     return genuine, len(labels) * (len(labels) - 1) // 2 - genuine
 
 
+def check_rate(far: float) -> None:
+    """Raises Refused for a false match rate that is none."""
+    if not 0 < far < 1:
+        raise Refused("far", f"{far:g} is out of range", "give a number above 0 and below 1")
+
+
 def check_pairs(labels: np.ndarray, far: float) -> tuple[int, int]:
     """`count_pairs`, where a threshold at the false match rate `far` can be found among them.
 
     Raises:
         Refused: no genuine or no impostor pair, or too few of these for `far`.
     """
-    if not 0 < far < 1:
-        raise Refused("far", f"{far:g} is out of range", "give a number above 0 and below 1")
+    check_rate(far)
     genuine, impostor = count_pairs(labels)
     if not genuine:
-        raise Refused("pairs", "no class has two images here, so there is no genuine pair", "take more images of a class")
+        raise Refused(
+            "pairs", "no class has two images here, so there is no genuine pair", "take more images of a class"
+        )
     if not impostor:
-        raise Refused("pairs", "all images are of one class, so there is no impostor pair", "take images of two classes")
+        raise Refused(
+            "pairs", "all images are of one class, so there is no impostor pair", "take images of two classes"
+        )
     if far * impostor < 1:
         why = f"{far:g} needs {math.ceil(1 / far):,} impostor pairs, and there are {impostor:,}"
         raise Refused("far", why, f"give {least_far(impostor)} or more, or take more images")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cifarnet.core.errors import Refused
-from cifarnet.core.known import unknown
+from cifarnet.core.known import same_name, unknown
 
 SCORES: dict[str, str] = {
     "norm": "length of the feature before the head, |z|",
@@ -17,12 +17,18 @@ SCORES: dict[str, str] = {
 
 def check_scores(names: Sequence[str]) -> list[str]:
     """The names of scores, each once. Raises Refused for an unknown one, or none at all."""
-    for name in names:
-        if name not in SCORES:
-            raise unknown("scores", name, SCORES)
+    return known_names("scores", names, tuple(SCORES))
+
+
+def known_names(what: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """`names` as they are spelt in `known`, each once; they may be in any case. Raises Refused: unknown, or none."""
     if not names:
-        raise Refused("scores", "none is named", f"choose from {', '.join(SCORES)}")
-    return list(dict.fromkeys(names))
+        raise Refused(what, "none is named", f"choose from {', '.join(known)}")
+    found = {name: same_name(name, known) for name in names}
+    for name, spelt in found.items():
+        if spelt is None:
+            raise unknown(what, name, known)
+    return [spelt for spelt in dict.fromkeys(found.values()) if spelt]
 
 
 def quality_scores(features: np.ndarray, cosines: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:

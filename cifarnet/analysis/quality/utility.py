@@ -81,7 +81,12 @@ class Utility:
         areas = {f"{limit:g}": curve.area(limit) for limit in LIMITS}
         shares = {f"{limit:g}": share_of_best(curve.area(limit), self.fnmr, limit) for limit in LIMITS}
         after = float(curve.at(LIMITS[0]))
-        return {"fnmr_after_discard": after, "pauc": areas, "share_of_best": shares, "against_chance": self.verdict(name)}
+        return {
+            "fnmr_after_discard": after,
+            "pauc": areas,
+            "share_of_best": shares,
+            "against_chance": self.verdict(name),
+        }
 
 
 def error_versus_discard(

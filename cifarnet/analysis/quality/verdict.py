@@ -5,7 +5,12 @@ from typing import Any
 
 from cifarnet.analysis.quality.degraded import WEAK
 
-SAID = {"yes": "is a quality", "in part": "is a quality in part only", "no": "is no quality", "unknown": "cannot be judged here"}
+SAID = {
+    "yes": "is a quality",
+    "in part": "is a quality in part only",
+    "no": "is no quality",
+    "unknown": "cannot be judged here",
+}
 
 
 def judge(document: Mapping[str, Any], score: str = "norm") -> dict[str, str]:
@@ -23,7 +28,10 @@ def judge(document: Mapping[str, Any], score: str = "norm") -> dict[str, str]:
     answers = [errors == "better"] * (errors != "unknown") + [name in falls for name in rhos]
     verdict = "unknown" if not answers else "yes" if all(answers) else "in part" if any(answers) else "no"
     reasons = [of_errors(document, score, errors), *of_degradations(rhos)]
-    return {"is_quality": verdict, "sentence": f"The {score} of this model's features {SAID[verdict]}: {'; '.join(reasons)}."}
+    return {
+        "is_quality": verdict,
+        "sentence": f"The {score} of this model's features {SAID[verdict]}: {'; '.join(reasons)}.",
+    }
 
 
 def of_errors(document: Mapping[str, Any], score: str, errors: str) -> str:
@@ -33,7 +41,7 @@ def of_errors(document: Mapping[str, Any], score: str, errors: str) -> str:
         which = "no" if start == 0 else "every"
         return f"{which} genuine pair is rejected at this threshold, so the errors say nothing; they may at another false match rate"
     after = document["scores"][score]["fnmr_after_discard"]
-    than = {"better": "which chance does not", "as chance": "as chance may", "worse": "and chance does better"}
+    than = {"better": "beyond chance", "as chance": "within chance", "worse": "worse than chance"}
     moved = f"takes FNMR from {100 * start:.2f}% to {100 * after:.2f}%"
     return f"leaving out the fifth of the genuine pairs with the least {score} {moved}, {than[errors]}"
 
@@ -43,6 +51,14 @@ def of_degradations(rhos: Mapping[str, float]) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for name, rho in rhos.items():
         does = "falls with" if rho <= -WEAK else "rises with" if rho >= WEAK else "does not follow"
-        kinds.setdefault(does, []).append(f"{name} (ρ = {rho:+.2f})")
-    said = [f"{does} {' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)}" for does, names in kinds.items()]
+        kinds.setdefault(does, []).append(f"{name} (ρ = {signed(rho)})")
+    said = [
+        f"{does} {' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)}"
+        for does, names in kinds.items()
+    ]
     return [f"it {', '.join(said)}"] if said else []
+
+
+def signed(rho: float) -> str:
+    """A correlation with its sign, two decimals."""
+    return f"{rho:+.2f}".replace("-", "−") if round(rho, 2) else "0.00"

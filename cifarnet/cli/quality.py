@@ -1,0 +1,161 @@
+"""`cifarnet quality`: a trained model and a split -> do its norm and other scores say how well an image is recognised?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifarnet.analysis.plots.titles import title_of
+from cifarnet.cli.common import messages, print_json, print_path, results
+from cifarnet.cli.csv_file import write_rows
+from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Title
+from cifarnet.cli.figures import Overwrite, destination, numbers_path, write_numbers
+from cifarnet.cli.run_option import Run
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
+from cifarnet.storage.output import check_output
+
+if TYPE_CHECKING:
+    from cifarnet.engine.open_split import Opened
+
+Scores = Annotated[str, typer.Option(help="norm, max-cosine, margin, entropy: one or several, with commas.")]
+Degrade = Annotated[str, typer.Option(help="blur, jpeg, noise, resize: one or several, with commas; or none.")]
+Far = Annotated[
+    float, typer.Option("--far", "--fmr", help="False match rate, over all pairs, that fixes the threshold.")
+]
+Samples = Annotated[
+    int, typer.Option(min=0, max=10**9, help="Images that are degraded, as many of each class (0: all of the split).")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of these images, the noise and the random orders.")]
+
+ALL_SCORES, ALL_DEGRADATIONS = "norm,max-cosine,margin,entropy", "blur,jpeg,noise,resize"
+
+
+def quality(
+    run: Run = None,
+    scores: Scores = ALL_SCORES,
+    degrade: Degrade = ALL_DEGRADATIONS,
+    far: Far = 0.001,
+    samples: Samples = 1000,
+    split: Split = "test",
+    data_dir: DataDir = None,
+    seed: Seed = TrainConfig.seed,
+    device: Device = "auto",
+    figure: Annotated[Path | None, typer.Option(help="Draw the curves (PNG, SVG or PDF).")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line a score: areas and correlations.")] = None,
+    overwrite: Overwrite = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Is a feature's norm a quality? Errors as the worst images are left out, and scores as images get worse.
+
+    Examples:
+        cifarnet quality --far 0.01                        # the newest run
+        cifarnet quality runs/latest --scores norm,entropy --degrade blur,noise --far 0.01
+    """
+    csv = check_output(csv, overwrite) if csv else None
+    figure = destination(figure, Path("x"), "", overwrite) if figure else None
+    opened, document = measure(run, scores, degrade, far, samples, split, data_dir, seed, device)
+    if figure is not None:
+        from cifarnet.analysis.plots import quality as picture
+
+        picture.draw(document, figure, title_of(opened.info.config, split))
+    if csv is not None:
+        write_scores(csv, document)
+    if json_output:
+        print_json(document)
+        return
+    from cifarnet.cli.quality_tables import print_quality
+
+    print_quality(results(), document, str(figure or ""))
+
+
+def quality_figure(
+    run: Run = None,
+    scores: Scores = ALL_SCORES,
+    degrade: Degrade = ALL_DEGRADATIONS,
+    far: Far = 0.001,
+    samples: Samples = 1000,
+    split: Split = "test",
+    seed: Seed = TrainConfig.seed,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    out: Out = None,
+    title: Title = None,
+    data_out: DataOut = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Errors as the worst images are left out, and what norm, cosine and entropy do as images get worse.
+
+    Examples:
+        cifarnet visualize quality --far 0.01
+        cifarnet visualize quality runs/latest --scores norm --far 0.01 --out norm.pdf
+    """
+    from cifarnet.cli import inputs
+
+    target = destination(out, inputs.need_checkpoint(run), "quality", overwrite)
+    data_out = numbers_path(data_out, overwrite)
+    opened, document = measure(run, scores, degrade, far, samples, split, data_dir, seed, device)
+    from cifarnet.analysis.plots import quality as picture
+
+    picture.draw(document, target, title or title_of(opened.info.config, split))
+    write_numbers(data_out, picture.numbers(document))
+    print_path(target)
+
+
+def measure(
+    run: Path | None,
+    scores: str,
+    degrade: str,
+    far: float,
+    samples: int,
+    split: str,
+    data_dir: str | None,
+    seed: int,
+    device: str,
+) -> tuple["Opened", dict[str, Any]]:
+    """Opens a run and measures it: the model with its split, and the document of `measure_quality` with their names.
+
+    Raises:
+        Refused: an unknown name, no such run, data that is missing or has too few pairs. Failed: numbers that are not finite.
+    """
+    from cifarnet.analysis.quality.degraded import check_degradations
+    from cifarnet.analysis.quality.measure import measure_quality
+    from cifarnet.analysis.quality.pairs import check_rate
+    from cifarnet.analysis.quality.scores import check_scores
+    from cifarnet.cli import inputs
+    from cifarnet.storage.find_checkpoint import find_checkpoint
+
+    chosen, worse = check_scores(words(scores)), check_degradations(words(degrade))
+    check_rate(far)
+    if find_checkpoint(run) is None:
+        why = "there is no run yet (no runs/latest)"
+        raise Refused("quality", why, "train one, or name a run folder or checkpoint")
+    opened = inputs.open_samples(run, data_dir, split, 0, seed, device)
+    loss = opened.info.config.loss
+    if not opened.angular and {"max-cosine", "margin"} & set(chosen):
+        messages().say(
+            f"note: {loss} has no prototypes on a sphere; max-cosine and margin are cosines to the rows of W, "
+            "without their lengths and the bias that the model decides by"
+        )
+    with messages().status("measuring quality"):
+        found = measure_quality(opened, chosen, worse or ["none"], far=far, samples=samples, seed=seed)
+    named = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": split, "loss": loss}
+    return opened, named | {"epoch": opened.info.epoch, "seed": seed} | found
+
+
+def words(text: str) -> list[str]:
+    """The names in a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def write_scores(path: Path, document: dict[str, Any]) -> None:
+    """A line a score: FNMR after a fifth is left out, areas with their share of the best, correlations."""
+    limits = list(document["best"])
+    header = ["score", "fnmr_after_discard", *(f"pauc_{limit}" for limit in limits)]
+    header += [*(f"share_of_best_{limit}" for limit in limits), "against_chance"]
+    header += [f"rho_{name}" for name in document["degradations"]]
+    rows = []
+    for name, one in document["scores"].items():
+        rows.append([name, one["fnmr_after_discard"], *one["pauc"].values(), *one["share_of_best"].values()])
+        rows[-1] += [one["against_chance"], *(row["scores"][name]["rho"] for row in document["degradations"].values())]
+    write_rows(path, header, rows)
