@@ -18,17 +18,20 @@ from cifarnet.storage.output import check_output
 if TYPE_CHECKING:
     from cifarnet.engine.open_split import Opened
 
-Scores = Annotated[str, typer.Option(help="norm, max-cosine, margin, entropy: one or several, with commas.")]
-Degrade = Annotated[str, typer.Option(help="blur, jpeg, noise, resize: one or several, with commas; or none.")]
+Scores = Annotated[str, typer.Option(help="One or several of these, with commas.")]
+Degrade = Annotated[str, typer.Option(help="One or several of these, with commas, or none.")]
 Far = Annotated[
-    float, typer.Option("--far", "--fmr", help="False match rate, over all pairs, that fixes the threshold.")
+    float,
+    typer.Option(
+        "--far", "--fmr", help="False match rate, over all pairs, that fixes the threshold (above 0, to 0.5)."
+    ),
 ]
 Samples = Annotated[
     int, typer.Option(min=0, max=10**9, help="Images that are degraded, as many of each class (0: all of the split).")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of these images, the noise and the random orders.")]
 
-ALL_SCORES, ALL_DEGRADATIONS = "norm,max-cosine,margin,entropy", "blur,jpeg,noise,resize"
+ALL_SCORES, ALL_DEGRADATIONS = "norm, max-cosine, margin, entropy", "blur, jpeg, noise, resize"
 
 
 def quality(
@@ -50,11 +53,12 @@ def quality(
 
     Examples:
         cifarnet quality --far 0.01                        # the newest run
-        cifarnet quality runs/latest --scores norm,entropy --degrade blur,noise --far 0.01
+        cifarnet quality runs/latest --scores norm --degrade none --far 0.01
     """
+    asked = check(scores, degrade, far)
     csv = check_output(csv, overwrite) if csv else None
     figure = destination(figure, Path("x"), "", overwrite) if figure else None
-    opened, document = measure(run, scores, degrade, far, samples, split, data_dir, seed, device)
+    opened, document = measure(run, asked, far, samples, split, data_dir, seed, device)
     if figure is not None:
         from cifarnet.analysis.plots import quality as picture
 
@@ -87,14 +91,15 @@ def quality_figure(
     """Errors as the worst images are left out, and what norm, cosine and entropy do as images get worse.
 
     Examples:
-        cifarnet visualize quality --far 0.01
-        cifarnet visualize quality runs/latest --scores norm --far 0.01 --out norm.pdf
+        cifarnet visualize quality --far 0.01 --degrade blur,noise
+        cifarnet visualize quality --far 0.01 --degrade none --out norm.pdf
     """
+    asked = check(scores, degrade, far)
     from cifarnet.cli import inputs
 
     target = destination(out, inputs.need_checkpoint(run), "quality", overwrite)
     data_out = numbers_path(data_out, overwrite)
-    opened, document = measure(run, scores, degrade, far, samples, split, data_dir, seed, device)
+    opened, document = measure(run, asked, far, samples, split, data_dir, seed, device)
     from cifarnet.analysis.plots import quality as picture
 
     picture.draw(document, target, title or title_of(opened.info.config, split))
@@ -102,10 +107,19 @@ def quality_figure(
     print_path(target)
 
 
+def check(scores: str, degrade: str, far: float) -> tuple[list[str], list[str]]:
+    """The names of scores and degradations in two lists with commas. Raises Refused: an unknown one, a rate out of range."""
+    from cifarnet.analysis.quality.degraded import check_degradations
+    from cifarnet.analysis.quality.pairs import check_rate
+    from cifarnet.analysis.quality.scores import check_scores
+
+    check_rate(far)
+    return check_scores(words(scores)), check_degradations(words(degrade))
+
+
 def measure(
     run: Path | None,
-    scores: str,
-    degrade: str,
+    asked: tuple[list[str], list[str]],
     far: float,
     samples: int,
     split: str,
@@ -116,29 +130,25 @@ def measure(
     """Opens a run and measures it: the model with its split, and the document of `measure_quality` with their names.
 
     Raises:
-        Refused: an unknown name, no such run, data that is missing or has too few pairs. Failed: numbers that are not finite.
+        Refused: no such run, data that is missing or has too few pairs. Failed: numbers that are not finite.
     """
-    from cifarnet.analysis.quality.degraded import check_degradations
     from cifarnet.analysis.quality.measure import measure_quality
-    from cifarnet.analysis.quality.pairs import check_rate
-    from cifarnet.analysis.quality.scores import check_scores
     from cifarnet.cli import inputs
     from cifarnet.storage.find_checkpoint import find_checkpoint
 
-    chosen, worse = check_scores(words(scores)), check_degradations(words(degrade))
-    check_rate(far)
+    scores, degradations = asked
     if find_checkpoint(run) is None:
         why = "there is no run yet (no runs/latest)"
         raise Refused("quality", why, "train one, or name a run folder or checkpoint")
     opened = inputs.open_samples(run, data_dir, split, 0, seed, device)
     loss = opened.info.config.loss
-    if not opened.angular and {"max-cosine", "margin"} & set(chosen):
+    if not opened.angular and {"max-cosine", "margin"} & set(scores):
         messages().say(
             f"note: {loss} has no prototypes on a sphere; max-cosine and margin are cosines to the rows of W, "
             "without their lengths and the bias that the model decides by"
         )
     with messages().status("measuring quality"):
-        found = measure_quality(opened, chosen, worse or ["none"], far=far, samples=samples, seed=seed)
+        found = measure_quality(opened, scores, degradations or ["none"], far=far, samples=samples, seed=seed)
     named = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": split, "loss": loss}
     return opened, named | {"epoch": opened.info.epoch, "seed": seed} | found
 

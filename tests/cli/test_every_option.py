@@ -20,6 +20,7 @@ TRAIN = "train --dry-run --dataset digits --arch baseline --epochs 1 --batch-siz
 BASES = {
     "train": TRAIN,
     "eval": "eval run --device cpu",
+    "quality": "quality run --device cpu --scores norm --degrade none",
     "predict": "predict a.png --run run --device cpu",
     "complexity": "complexity --arch baseline",
     "featuremaps": "featuremaps a.png --run run --channels 1 --layer conv1",

@@ -61,9 +61,7 @@ def measure_quality(
     chosen = (
         choose_balanced(torch.from_numpy(found.labels), samples or count, seed) if degradations else torch.arange(0)
     )
-    images = (
-        next(iter(opened.loader.split.batches([chosen.to(opened.device)]))).cpu() if len(chosen) else torch.empty(0)
-    )
+    images = next(iter(opened.loader.split.batches([chosen]))).cpu() if len(chosen) else torch.empty(0)
     degraded = measure_degraded(images, degradations, lambda chunk: score_images(opened, chunk), seed)
     document: dict[str, Any] = {"images": count, "degraded_images": len(chosen), **utility.to_dict()}
     document["degradations"] = {one.name: only(one.to_dict(), list(shown)) for one in degraded}

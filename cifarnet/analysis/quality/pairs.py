@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.fields import Bounds, check_bounds
 
 BLOCK = 4_000_000  # scores held at a time
+RATES = Bounds(above=0, high=0.5)  # false match rates that can be asked for
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,8 @@ def count_pairs(labels: np.ndarray) -> tuple[int, int]:
 
 
 def check_rate(far: float) -> None:
-    """Raises Refused for a false match rate that is none."""
-    if not 0 < far < 1:
-        raise Refused("far", f"{far:g} is out of range", "give a number above 0 and below 1")
+    """Raises Refused for a false match rate that is out of range."""
+    check_bounds("far", far, RATES)
 
 
 def check_pairs(labels: np.ndarray, far: float) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cifarnet.analysis.quality.discard import DiscardCurve, best_area, best_at, discard_curve, share_of_best
 from cifarnet.analysis.quality.pairs import Threshold, classes_of, failures_by_image, find_threshold
+from cifarnet.core.errors import Refused
 
 LIMITS = (0.2, 1.0)  # of pAUC
 GRID = np.arange(100) / 100  # fractions at which a curve is written down
@@ -104,6 +105,9 @@ def error_versus_discard(
     Raises:
         Refused: no genuine or no impostor pair, too few for `far`; embeddings or scores that are not finite.
     """
+    for name, score in scores.items():
+        if missing := int(np.isnan(score).sum()):
+            raise Refused(f"score {name}", f"{missing:,} of {len(score):,} are NaN", "leave these images out")
     threshold = find_threshold(embeddings, labels, far)
     many = sum(len(members) ** 2 for members in classes_of(labels)) > MANY
     random = np.random.default_rng(seed)
