@@ -18,6 +18,7 @@ from cifarnet.cli import (
     report,
     runs,
     train,
+    verify,
     visualize,
 )
 from cifarnet.cli.common import run_app, show_warning
@@ -44,6 +45,7 @@ app = typer.Typer(
 add(app, "train", train.train)
 add(app, "eval", evaluate.evaluate)
 add(app, "predict", predict.predict)
+add(app, "verify", verify.verify)
 add(app, "quality", quality.quality)
 add(app, "complexity", complexity.complexity)
 add(app, "featuremaps", featuremaps.featuremaps)

@@ -15,9 +15,10 @@ from cifarnet.losses.registry import LOSSES, Constant, flag_constants, range_of
 # Arguments of the library's calls that are options of the commands, besides the configuration's fields.
 # fmt: off
 ARGUMENTS = {
-    "animate", "channels", "config", "convert", "crop", "csv", "data_out", "dims", "figure", "grad_cam",
-    "degrade", "far", "init_from", "layer", "method", "metric", "neighbors", "out", "overwrite", "predictions", "project",
-    "recipe", "recursive", "resume", "samples", "scores", "split",
+    "animate", "bootstrap", "channels", "config", "convert", "crop", "csv", "data_out", "degrade", "dims", "far",
+    "figure", "flip", "folder", "folds", "grad_cam", "init_from", "layer", "method", "metric",
+    "neighbors", "out", "overwrite", "pairs", "predictions", "project", "recipe", "recursive", "resume",
+    "samples", "scores", "split", "thresholds",
 }
 # fmt: on
 SPOKEN = {item.name for item in dataclasses.fields(TrainConfig)} | ARGUMENTS | set(flag_constants())

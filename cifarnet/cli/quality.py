@@ -11,6 +11,7 @@ from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Title
 from cifarnet.cli.figures import Overwrite, destination, numbers_path, write_numbers
 from cifarnet.cli.run_option import Run
+from cifarnet.cli.verify_figures import Classes
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.storage.output import check_output
@@ -41,6 +42,7 @@ def quality(
     far: Far = 0.001,
     samples: Samples = 1000,
     split: Split = "test",
+    classes: Classes = None,
     data_dir: DataDir = None,
     seed: Seed = TrainConfig.seed,
     device: Device = "auto",
@@ -58,11 +60,11 @@ def quality(
     asked = check(scores, degrade, far)
     csv = check_output(csv, overwrite) if csv else None
     figure = destination(figure, Path("x"), "", overwrite) if figure else None
-    opened, document = measure(run, asked, far, samples, split, data_dir, seed, device)
+    opened, document = measure(run, asked, far, samples, split, classes, data_dir, seed, device)
     if figure is not None:
         from cifarnet.analysis.plots import quality as picture
 
-        picture.draw(document, figure, title_of(opened.info.config, split))
+        picture.draw(document, figure, title_of(opened.info.config))
     if csv is not None:
         write_scores(csv, document)
     if json_output:
@@ -80,6 +82,7 @@ def quality_figure(
     far: Far = 0.001,
     samples: Samples = 1000,
     split: Split = "test",
+    classes: Classes = None,
     seed: Seed = TrainConfig.seed,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -99,10 +102,10 @@ def quality_figure(
 
     target = destination(out, inputs.need_checkpoint(run), "quality", overwrite)
     data_out = numbers_path(data_out, overwrite)
-    opened, document = measure(run, asked, far, samples, split, data_dir, seed, device)
+    opened, document = measure(run, asked, far, samples, split, classes, data_dir, seed, device)
     from cifarnet.analysis.plots import quality as picture
 
-    picture.draw(document, target, title or title_of(opened.info.config, split))
+    picture.draw(document, target, title or title_of(opened.info.config))
     write_numbers(data_out, picture.numbers(document))
     print_path(target)
 
@@ -123,6 +126,7 @@ def measure(
     far: float,
     samples: int,
     split: str,
+    classes: str | None,
     data_dir: str | None,
     seed: int,
     device: str,
@@ -148,7 +152,8 @@ def measure(
             "without their lengths and the bias that the model decides by"
         )
     with messages().status("measuring quality"):
-        found = measure_quality(opened, scores, degradations or ["none"], far=far, samples=samples, seed=seed)
+        given: Any = {"classes": classes, "far": far, "samples": samples, "seed": seed}
+        found = measure_quality(opened, scores, degradations or ["none"], **given)
     named = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": split, "loss": loss}
     return opened, named | {"epoch": opened.info.epoch, "seed": seed} | found
 

@@ -1,22 +1,26 @@
 """The document of `cifarnet quality` -> tables and one sentence."""
 
+import math
 from typing import Any
 
 from cifarnet.analysis.quality.verdict import signed
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.tables import percent
 from cifarnet.cli.terminal import Cell, Terminal
+from cifarnet.core.errors import plural
 
 
 def print_quality(console: Terminal, document: dict[str, Any], figure: str) -> None:
     """The threshold, a row a score, the correlations with each degradation, and the sentence about the norm."""
     threshold = document["threshold"]
-    reached = f"{threshold:.4f}" if threshold <= 1 else "none: even the highest score would match too many impostors"
-    asked = f"{document['achieved_fmr']:.3g} of the {document['far']:g} asked for"
+    counts = f"{plural(document['images'], 'image')}, {document['genuine_pairs']:,} genuine and "
+    counts += f"{document['impostor_pairs']:,} impostor pairs"
+    console.say((document["measured_on"], "bold"), f": {counts}")
+    mark = "  (fewer than 30 such pairs: hardly known)" if document["few"] else ""
+    reached = f"{part(document['achieved_fmr'])} reached, {part(document['far'])} asked for{mark}"
     rows: list[tuple[str, Cell]] = [
-        ("pairs", f"{document['genuine_pairs']:,} genuine, {document['impostor_pairs']:,} impostor"),
-        ("threshold", reached),
-        ("FMR (FAR)", asked),
+        ("threshold", f"{threshold:.6f}" if math.isfinite(threshold) else "∞: no observed score meets this FMR"),
+        ("FMR (FAR)", reached),
         ("FNMR", (percent(document["fnmr"]), "bold")),
     ]
     console.print(Facts(rows))
@@ -46,13 +50,13 @@ def discard_table(document: dict[str, Any]) -> Table:
             row += [f"{one['pauc'][limit]:.4f}", share(one["share_of_best"][limit])]
         rows.append([*row, verdict_cell(one["against_chance"])])
     best, random = document["curve"]["best"][20], document["curve"]["random"][20]
-    for name, after, areas, part in (
+    for name, after, areas, way in (
         ("random", random, {limit: document["random"][limit]["pauc"] for limit in limits}, "0%"),
         ("best possible", best, document["best"], "100%"),
     ):
         row = [(name, "dim"), (percent(after), "dim")]
         for limit in limits:
-            row += [(f"{areas[limit]:.4f}", "dim"), (part, "dim")]
+            row += [(f"{areas[limit]:.4f}", "dim"), (way, "dim")]
         rows.append([*row, ""])
     return Table(columns, rows, ("error against discard: genuine pairs of the least quality are left out first", "dim"))
 
@@ -68,9 +72,14 @@ def degradation_table(document: dict[str, Any]) -> Table:
     return Table(columns, rows, (title, "dim"))
 
 
-def share(part: float | None) -> str:
+def part(rate: float) -> str:
+    """0.00987 -> 0.987%, without rounding small rates away."""
+    return f"{100 * rate:.3g}%"
+
+
+def share(way: float | None) -> str:
     """The way from random discard to the best possible, in percent."""
-    return "–" if part is None else f"{100 * part:.1f}%".replace("-", "−")
+    return "–" if way is None else f"{100 * way:.1f}%".replace("-", "−")
 
 
 def verdict_cell(verdict: str) -> Cell:

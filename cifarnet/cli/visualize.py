@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cifarnet.analysis.plots.titles import dataset_title, title_of
-from cifarnet.cli import figures
+from cifarnet.cli import figures, verify_figures
 from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataOut, Numbers, Seed, Title, View, figure
 from cifarnet.cli.grammar import Group, add
@@ -142,6 +142,8 @@ def samples(
 
 
 add(app, "samples", samples)
+add(app, "det", verify_figures.det)
+add(app, "scores", verify_figures.scores)
 
 Method = Annotated[str, typer.Option(help="umap, tsne or pca.", metavar="umap|tsne|pca")]
 Neighbors = Annotated[int, typer.Option(min=2, max=1_000_000, help="n_neighbors of UMAP, perplexity of t-SNE.")]

@@ -90,6 +90,6 @@ def fit(
             summary = train(run, folder, watcher, asked)
         if ranks.first:
             watcher.finish(run, folder, summary)
-            if warning := norm_warning(run):
-                watcher.warn(warning)
+            if backwards := norm_warning(run):
+                watcher.warn(backwards)
     return path

@@ -27,7 +27,7 @@ from cifarnet.losses.heads import build_head
 
 def corners(rng, count, size=16):
     """Unit vectors whose cosines are multiples of 1/8, so that there are many ties and no rounding."""
-    return (rng.choice([-0.25, 0.25], (count, size))).astype(np.float32)
+    return (rng.choice([-1, 1], (count, size)) / size**0.5).astype(np.float32)
 
 
 def by_hand(embeddings, labels, quality, far):
@@ -55,13 +55,13 @@ def test_error_against_discard_is_that_of_a_loop_over_all_pairs():
         far = float(rng.choice([0.02, 0.1, 0.3, 0.5]))
         impostors = sum(a != b for a, b in itertools.combinations(labels, 2))
         if far * impostors < 1:
-            with pytest.raises(Refused, match=r"far: .* impostor pairs"):
+            with pytest.raises(Refused, match=r"far: .*impostor pairs"):
                 error_versus_discard(embeddings, labels, scores, far)
             continue
         found = error_versus_discard(embeddings, labels, scores, far)
         for name, quality in scores.items():
             threshold, fmr, curve = by_hand(embeddings, labels, quality, far)
-            assert found.threshold.value == threshold and found.threshold.achieved == fmr <= far
+            assert found.point.threshold == threshold and found.point.fmr == fmr <= far
             np.testing.assert_allclose(found.curves[name].discarded, curve[:, 0], atol=1e-12)
             np.testing.assert_allclose(found.curves[name].errors, curve[:, 1], atol=1e-12)
             single = discard_curve(*pairs_of(embeddings, labels, quality, threshold))
@@ -223,10 +223,10 @@ def test_bad_input_is_refused_in_one_line():
     embeddings, labels, scores = corners(rng, 12), np.arange(12) % 3, {"norm": rng.random(12)}
     for wrong, message in (
         ({"labels": np.arange(12)}, "no genuine pair|no class has two"),
-        ({"labels": np.zeros(12, int)}, "impostor pair"),
-        ({"far": 0.001}, "far: .*impostor pairs.*; give"),
+        ({"labels": np.zeros(12, int)}, "no impostor pair"),
+        ({"far": 0.001}, "far: .*of 48 impostor pairs; give at least"),
         ({"far": float("nan")}, "far: "),
-        ({"embeddings": np.where(np.eye(12, 16), np.nan, embeddings)}, "12 of 12 are not finite"),
+        ({"embeddings": np.where(np.eye(12, 16), np.nan, embeddings)}, "12 rows not finite"),
         ({"scores": {"norm": np.where(labels == 0, np.nan, 1.0)}}, "norm.*4 of 12 are NaN"),
     ):
         given = {"embeddings": embeddings, "labels": labels, "scores": scores, "far": 0.1} | wrong
@@ -234,7 +234,7 @@ def test_bad_input_is_refused_in_one_line():
             error_versus_discard(**given)
         assert "\n" not in str(error.value)
     same = error_versus_discard(np.tile(embeddings[:1], (12, 1)), labels, scores, 0.1)  # all scores are 1: no threshold
-    assert same.threshold.value == np.inf and same.threshold.achieved == 0 and same.fnmr == 1
+    assert same.point.threshold == np.inf and same.point.fmr == 0 and same.fnmr == 1
     assert same.verdict("norm") == "unknown"
 
 

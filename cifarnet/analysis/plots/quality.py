@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cifarnet.analysis.plots.style import FAINT, INK, LINES, PAGE, drawing
-from cifarnet.analysis.plots.text import headline
+from cifarnet.analysis.plots.text import headline, height_of
 
 
 def draw(document: Mapping[str, Any], path: Path, title: str = "") -> Path:
@@ -24,11 +24,11 @@ def draw(document: Mapping[str, Any], path: Path, title: str = "") -> Path:
     panels = list(document["degradations"])
     rows, columns = (1, len(panels)) if len(panels) < 3 else (2, 2)
     colours = dict(zip(document["scores"], LINES, strict=False))
-    with drawing(path, PAGE, 2.9 if len(panels) < 3 else 3.6) as figure:
+    with drawing(path, PAGE, (2.9 if len(panels) < 3 else 3.6) + height_of(title)) as figure:
         left: Any = figure
-        right: Any
         if panels:
-            left, right = figure.subfigures(1, 2, width_ratios=(1, 0.55 * columns))
+            parts: Any = figure.subfigures(1, 2, width_ratios=(1, 0.55 * columns))
+            left, right = parts
             grid = right.subplots(rows, columns, sharey=True, squeeze=False)
             for index, (axes, name) in enumerate(zip(grid.flat, panels, strict=False)):
                 draw_degradation(axes, name, document["degradations"][name], colours)
@@ -39,7 +39,7 @@ def draw(document: Mapping[str, Any], path: Path, title: str = "") -> Path:
         draw_discard(left.subplots(), document, colours)
         if title:
             many = f"{document['genuine_pairs']:,} genuine pairs of {document['images']:,} images"
-            headline(figure, f"{title} · {many}")
+            headline(figure, title, f"{document['measured_on']}, {many}")
     return path
 
 

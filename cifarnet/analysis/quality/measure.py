@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cifarnet.analysis.embedding import choose_balanced
 from cifarnet.analysis.quality.degraded import check_degradations, measure_degraded
-from cifarnet.analysis.quality.pairs import check_pairs
+from cifarnet.analysis.quality.pairs import check_labels
 from cifarnet.analysis.quality.scores import SCORES, check_scores, quality_scores
 from cifarnet.analysis.quality.utility import error_versus_discard
 from cifarnet.analysis.quality.verdict import judge
-from cifarnet.analysis.unit_embeddings import features_of, normalised, without_direction
+from cifarnet.analysis.unit_embeddings import features_of, normalised, open_classes, without_direction
 from cifarnet.core.errors import Failed
 from cifarnet.data.images.normalize import normalize
 from cifarnet.engine.metrics import check_finite
@@ -25,10 +25,9 @@ from cifarnet.losses.base import Head
 
 @dataclass(frozen=True)
 class Scored:
-    """A split through a model: unit embeddings [N, D], labels [N], and each of SCORES [N]."""
+    """Images through a model: unit embeddings [N, D], and each of SCORES [N]."""
 
     embeddings: np.ndarray
-    labels: np.ndarray
     scores: dict[str, np.ndarray]
 
 
@@ -37,6 +36,7 @@ def measure_quality(
     scores: Sequence[str] = tuple(SCORES),
     degradations: Sequence[str] = ("blur", "jpeg", "noise", "resize"),
     *,
+    classes: str | None = None,
     far: float = 1e-3,
     samples: int = 1000,
     seed: int = 17,
@@ -45,62 +45,81 @@ def measure_quality(
 
     Args:
         scores, degradations: by their names; the norm is always measured, since the sentence is about it.
-        far: the false match rate, over all pairs of the split, that fixes the threshold.
-        samples: images that are degraded, as many of each class (0: all of the split).
+        classes: seen, unseen or all (see `open_classes`).
+        far: the false match rate, over all pairs of these images, that fixes the threshold.
+        samples: images that are degraded, as many of each class (0: all).
         seed: of the choice of images, the noise, and the random orders.
 
     Raises:
         Refused: an unknown name, pairs missing or too few for `far`. Failed: outputs that are not finite.
     """
     scores, degradations = check_scores(scores), check_degradations(degradations)
-    check_pairs(opened.loader.split.labels.cpu().numpy(), far)
-    found = score_split(opened)
-    shown = {name: found.scores[name] for name in dict.fromkeys(["norm", *scores])}
-    utility = error_versus_discard(found.embeddings, found.labels, shown, far, seed)
-    count = len(found.labels)
-    chosen = (
-        choose_balanced(torch.from_numpy(found.labels), samples or count, seed) if degradations else torch.arange(0)
+    parts = open_classes(opened, classes)
+    labels, names = labels_of(parts)
+    check_labels(labels.numpy(), far)
+    shown = list(dict.fromkeys(["norm", *scores]))
+    found = score_parts(parts)
+    utility = error_versus_discard(
+        found.embeddings, labels.numpy(), {one: found.scores[one] for one in shown}, far, seed
     )
-    images = next(iter(opened.loader.split.batches([chosen]))).cpu() if len(chosen) else torch.empty(0)
-    degraded = measure_degraded(images, degradations, lambda chunk: score_images(opened, chunk), seed)
-    document: dict[str, Any] = {"images": count, "degraded_images": len(chosen), **utility.to_dict()}
-    document["degradations"] = {one.name: only(one.to_dict(), list(shown)) for one in degraded}
+    chosen = choose_balanced(labels, samples or len(labels), seed) if degradations else torch.arange(0)
+    worse = measure_degraded(pictures(parts, chosen), degradations, lambda chunk: score_images(opened, chunk), seed)
+    kind = "seen and unseen" if len(parts) > 1 else "seen" if parts[0] is opened else "unseen"
+    document: dict[str, Any] = {"measured_on": f"{opened.dataset} {opened.split}, {len(names):,} {kind} classes"}
+    document |= {"images": len(labels), "classes": names, "degraded_images": len(chosen)}
+    document |= utility.to_dict()
+    document["degradations"] = {one.name: one.to_dict() for one in worse}
     for name, row in document["scores"].items():
         row["meaning"] = SCORES[name]
     document |= judge(document)
-    if "norm" not in scores:
-        for part in (document, document["curve"], *document["degradations"].values()):
-            part["scores"].pop("norm")
+    for part in (document, document["curve"], *document["degradations"].values()):
+        part["scores"] = {name: part["scores"][name] for name in scores}
     return document
 
 
-def only(document: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """A degradation's document with some of its scores."""
-    return document | {"scores": {name: document["scores"][name] for name in names}}
+def labels_of(parts: Sequence[Opened]) -> tuple[Tensor, list[str]]:
+    """The labels of all images, int64 [N] on the CPU, and the names of the classes that they count."""
+    names: list[str] = []
+    labels = []
+    for part in parts:
+        labels.append(part.loader.split.labels.cpu() + len(names))
+        names += part.info.classes
+    return torch.cat(labels), names
 
 
-def score_split(opened: Opened) -> Scored:
-    """Passes an opened split through its model, batch by batch; no N x C numbers are held.
+def pictures(parts: Sequence[Opened], chosen: Tensor) -> Tensor:
+    """The images at `chosen` (ascending, int64 [n]), counted through all parts: uint8 [n, 3, H, W] on the CPU."""
+    found, before = [], 0
+    for part in parts:
+        size = len(part.loader.split)
+        here = chosen[(chosen >= before) & (chosen < before + size)] - before
+        if len(here):
+            found += [images.cpu() for images in part.loader.split.batches([here])]
+        before += size
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.uint8)
+
+
+def score_parts(parts: Sequence[Opened]) -> Scored:
+    """Passes the images of all parts through the model, batch by batch; no N x C numbers are held.
 
     Raises:
         Failed: features that are not finite or all zero (the images are named), or logits that are not finite.
     """
-    units, sound, labels, scores = [], [], [], []
-    batches = opened.loader.epoch(0)
-    for features, targets in features_of(opened.model, batches, opened.device, opened.precision, flip=False):
-        unit, usable = normalised(features.cpu().numpy())
-        units.append(unit)
-        sound.append(usable)
-        labels.append(targets.cpu().numpy())
-        if usable.all():
-            scores.append(score_features(opened.model.head, features))
-    numbers, usable = np.concatenate(labels), np.concatenate(sound)
-    if not usable.all():
-        names = [f"image {place} ({opened.info.classes[numbers[place]]})" for place in np.flatnonzero(~usable)]
-        raise Failed("embeddings", without_direction(names), "take an earlier checkpoint, or look at these images")
-    return Scored(
-        np.concatenate(units), numbers, {name: np.concatenate([one[name] for one in scores]) for name in SCORES}
-    )
+    units, scores, lost = [], [], []
+    for part in parts:
+        place = 0
+        batches = part.loader.epoch(0)
+        for features, labels in features_of(part.model, batches, part.device, part.precision, flip=False):
+            unit, usable = normalised(features.cpu().numpy())
+            for row in np.flatnonzero(~usable).tolist():
+                lost.append(f"image {place + row} ({part.info.classes[int(labels[row])]})")
+            units.append(unit)
+            if not lost:
+                scores.append(score_features(part.model.head, features))
+            place += len(unit)
+    if lost:
+        raise Failed("embeddings", without_direction(lost), "take an earlier checkpoint, or look at these images")
+    return Scored(np.concatenate(units), {name: np.concatenate([one[name] for one in scores]) for name in SCORES})
 
 
 def score_images(opened: Opened, images: Tensor) -> dict[str, np.ndarray]:

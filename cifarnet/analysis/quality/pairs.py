@@ -1,41 +1,16 @@
-"""All pairs of a set of images: the threshold at a false match rate, and each image's genuine pairs that fall below it.
+"""Which images the genuine pairs fail with that score below a threshold."""
 
-Scores are cosines, computed in float64 and kept in float32, so that equal pairs have equal scores. No N x N matrix is held.
-Shapes: N images, D dimensions, P and I the numbers of genuine and impostor pairs.
-"""
-
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from cifarnet.analysis.verification.pairs import MOST, AllPairs
+from cifarnet.analysis.verification.rates import check_far
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import Bounds, check_bounds
 
-BLOCK = 4_000_000  # scores held at a time
+BLOCK = 4_000_000  # pairs looked at together
 RATES = Bounds(above=0, high=0.5)  # false match rates that can be asked for
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """`value` is the smallest observed score at which no more than `asked` of the impostor pairs match; inf: there is none.
-
-    achieved: the part of the `impostor` pairs that match at it; genuine: the number of genuine pairs.
-    """
-
-    value: float
-    asked: float
-    achieved: float
-    genuine: int
-    impostor: int
-
-
-def count_pairs(labels: np.ndarray) -> tuple[int, int]:
-    """The numbers of genuine and of impostor pairs among images with these labels [N]."""
-    sizes = np.unique(labels, return_counts=True)[1].astype(np.int64)
-    genuine = int((sizes * (sizes - 1) // 2).sum())
-    return genuine, len(labels) * (len(labels) - 1) // 2 - genuine
 
 
 def check_rate(far: float) -> None:
@@ -43,112 +18,61 @@ def check_rate(far: float) -> None:
     check_bounds("far", far, RATES)
 
 
-def check_pairs(labels: np.ndarray, far: float) -> tuple[int, int]:
-    """`count_pairs`, where a threshold at the false match rate `far` can be found among them.
-
-    Raises:
-        Refused: no genuine or no impostor pair, or too few of these for `far`.
-    """
+def check_labels(labels: np.ndarray, far: float) -> None:
+    """Refuses labels [N] that leave nothing to measure, before there are scores: too few pairs for `far`, or too many."""
     check_rate(far)
-    genuine, impostor = count_pairs(labels)
+    sizes = np.unique(labels, return_counts=True)[1].astype(np.int64)
+    total, genuine = len(labels) * (len(labels) - 1) // 2, int((sizes * (sizes - 1) // 2).sum())
     if not genuine:
-        raise Refused(
-            "pairs", "no class has two images here, so there is no genuine pair", "take more images of a class"
-        )
-    if not impostor:
-        raise Refused(
-            "pairs", "all images are of one class, so there is no impostor pair", "take images of two classes"
-        )
-    if far * impostor < 1:
-        why = f"{far:g} needs {math.ceil(1 / far):,} impostor pairs, and there are {impostor:,}"
-        raise Refused("far", why, f"give {least_far(impostor)} or more, or take more images")
-    return genuine, impostor
+        raise Refused("quality", "no class has two images, so there is no genuine pair", "take more images of a class")
+    if genuine == total:
+        raise Refused("quality", "all images are of one class, so there is no impostor pair", "take two classes")
+    if total > MOST:
+        raise Refused("quality", f"the images make {total:,} pairs; at most {MOST:,} are scored", "take fewer images")
+    check_far(far, total - genuine)
 
 
-def least_far(impostor: int) -> str:
-    """The least false match rate that so many impostor pairs support, rounded up to two digits."""
-    digits = 1 - math.floor(math.log10(1 / impostor))
-    return f"{math.ceil(10**digits / impostor) / 10**digits:g}"
-
-
-def find_threshold(embeddings: np.ndarray, labels: np.ndarray, far: float) -> Threshold:
-    """The threshold over all pairs of unit embeddings [N, D] with labels [N].
-
-    Raises:
-        Refused: as `check_pairs`; an embedding that is not finite.
-    """
-    genuine, impostor = check_pairs(labels, far)
-    embeddings = finite(embeddings)
-    allowed = int(far * impostor) + 1
-    while allowed / impostor > far:
-        allowed -= 1
-    highest = np.empty(0, np.float32)  # of the impostor scores: those allowed, and the next
-    for rows, scores in upper_blocks(embeddings):
-        other = labels[rows, None] != labels[None, rows.start :]
-        found = scores[np.triu(other, 1)]
-        if len(highest) > allowed:
-            found = found[found > highest.min()]
-        highest = np.concatenate([highest, found])
-        if len(highest) > allowed + 1:
-            highest = np.partition(highest, -(allowed + 1))[-(allowed + 1) :]
-    barrier = highest.min() if len(highest) > allowed else -np.inf
-    above = highest[highest > barrier].min(initial=np.inf)
-    for members in classes_of(labels):
-        for _, scores in upper_blocks(embeddings[members]):
-            scores = scores[np.triu(np.ones(scores.shape, bool), 1)]
-            above = min(above, scores[scores > barrier].min(initial=np.inf))
-    achieved = int((highest >= above).sum()) / impostor
-    return Threshold(float(above), far, achieved, genuine, impostor)
-
-
-def failures_by_image(
-    embeddings: np.ndarray, labels: np.ndarray, threshold: float, qualities: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def failures_by_image(pairs: AllPairs, threshold: float, qualities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The genuine pairs in which an image is the lesser one, and how many of these score below the threshold.
 
-    A pair goes when its lesser image does: these counts are all that a curve needs. Of two equal images the first is taken.
+    A pair goes when its lesser image does: these counts are all that a curve needs. Of two equal images it is the first.
 
     Args:
-        qualities: [Q, N], several scores of the images.
+        qualities: [Q, N], several scores of the images, higher is better.
 
     Returns:
         int64 [Q, N] each: pairs, failures.
     """
-    embeddings = finite(embeddings)
-    pairs, failures = (np.zeros(qualities.shape, np.int64) for _ in range(2))
-    for members in classes_of(labels):
+    found, failures = (np.zeros(qualities.shape, np.int64) for _ in range(2))
+    for first, end in identities(pairs):
+        members = pairs.order[first:end]
         order = np.argsort(qualities[:, members], axis=1, kind="stable")
         rank = np.argsort(order, axis=1).astype(np.int32)
-        pairs[:, members] = len(members) - 1 - rank
-        chosen = embeddings[members]
-        step = max(1, BLOCK // len(members))
-        for start in range(0, len(members), step):
-            rows = slice(start, start + step)
-            below = (chosen[rows] @ chosen.T).astype(np.float32) < threshold
+        found[:, members] = len(members) - 1 - rank
+        for rows, below in blocks_below(pairs, first, end, threshold):
             for one, ranks in enumerate(rank):
-                failures[one, members[rows]] = np.count_nonzero(below & (ranks > ranks[rows, None]), axis=1)
-    return pairs, failures
+                lesser = ranks > ranks[rows, None]  # is the row's image the lesser one?
+                failures[one, members[rows]] += np.count_nonzero(below & lesser, axis=1)
+                failures[one, members] += np.count_nonzero(below & ~lesser, axis=0)
+    return found, failures
 
 
-def classes_of(labels: np.ndarray) -> Iterator[np.ndarray]:
-    """The indices of the images of each class that there is."""
-    for label in np.unique(labels):
-        yield np.flatnonzero(labels == label)
+def identities(pairs: AllPairs) -> Iterator[tuple[int, int]]:
+    """The first place, and that after the last, of each identity."""
+    first = 0
+    while first < len(pairs.ends):
+        yield first, int(pairs.ends[first])
+        first = int(pairs.ends[first])
 
 
-def upper_blocks(embeddings: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """All scores in blocks: rows [a, b), and the scores [b - a, N - a] of these with themselves and all later images."""
-    count = len(embeddings)
-    start = 0
-    while start < count:
-        rows = slice(start, min(count, start + max(1, BLOCK // (count - start))))
-        yield rows, (embeddings[rows] @ embeddings[start:].T).astype(np.float32)
-        start = rows.stop
-
-
-def finite(embeddings: np.ndarray) -> np.ndarray:
-    """float64 embeddings. Raises Refused for numbers that are not finite."""
-    bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
-    if bad:
-        raise Refused("embeddings", f"{bad:,} of {len(embeddings):,} are not finite", "leave these images out")
-    return embeddings.astype(np.float64)
+def blocks_below(pairs: AllPairs, first: int, end: int, threshold: float) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows of one identity's n places, and bool [rows, n]: is the pair, of a row with a later place, below the threshold?"""
+    count = end - first
+    step = max(1, BLOCK // count)
+    for start in range(0, count, step):
+        rows = slice(start, min(start + step, count))
+        below = np.zeros((rows.stop - rows.start, count), bool)
+        later = np.arange(count) > np.arange(rows.start, rows.stop)[:, None]
+        begin, stop = (pairs.genuine_rows[first + place] for place in (rows.start, rows.stop))
+        below[later] = pairs.genuine[begin:stop] < np.float32(threshold)
+        yield rows, below

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from cifarnet.analysis.quality.discard import DiscardCurve, best_area, best_at, discard_curve, share_of_best
-from cifarnet.analysis.quality.pairs import Threshold, classes_of, failures_by_image, find_threshold
+from cifarnet.analysis.quality.pairs import check_labels, failures_by_image, identities
+from cifarnet.analysis.verification.measure import checked
+from cifarnet.analysis.verification.pairs import all_pairs
+from cifarnet.analysis.verification.rates import OperatingPoint, at_far
 from cifarnet.core.errors import Refused
 
 LIMITS = (0.2, 1.0)  # of pAUC
@@ -19,12 +22,14 @@ CHANCE = 1.96  # standard deviations of random discard: within these is what cha
 
 @dataclass(frozen=True)
 class Utility:
-    """Curves of several scores over the same genuine pairs, in error where they lie below `threshold`.
+    """Curves of several scores over the same genuine pairs, in error where they lie below the threshold of `point`.
 
-    draws: the curves of the images in random orders.
+    genuine, impostor: how many pairs there are; draws: the curves of the images in random orders.
     """
 
-    threshold: Threshold
+    point: OperatingPoint
+    genuine: int
+    impostor: int
     curves: dict[str, DiscardCurve]
     draws: list[DiscardCurve]
 
@@ -53,13 +58,13 @@ class Utility:
         spread = CHANCE * draws.std(axis=0, ddof=1)
         band = np.clip(draws.mean(axis=0) + np.array([[-1], [1]]) * spread, 0, 1)
         chance = {f"{limit:g}": self.chance(limit) for limit in LIMITS}
-        found = self.threshold
         return {
-            "far": found.asked,
-            "achieved_fmr": found.achieved,
-            "threshold": found.value,
-            "genuine_pairs": found.genuine,
-            "impostor_pairs": found.impostor,
+            "far": self.point.far,
+            "achieved_fmr": self.point.fmr,
+            "few": self.point.few,
+            "threshold": self.point.threshold,
+            "genuine_pairs": self.genuine,
+            "impostor_pairs": self.impostor,
             "fnmr": start,
             "random": {
                 f"{limit:g}": {"pauc": start * limit, "low": chance[f"{limit:g}"][0], "high": chance[f"{limit:g}"][1]}
@@ -91,28 +96,42 @@ class Utility:
 
 
 def error_versus_discard(
-    embeddings: np.ndarray, labels: np.ndarray, scores: Mapping[str, np.ndarray], far: float = 1e-3, seed: int = 17
+    embeddings: Any, labels: Any, scores: Mapping[str, np.ndarray], far: float = 1e-3, seed: int = 17
 ) -> Utility:
     """How the false non-match rate falls as the pairs with the least quality are left out.
 
     The threshold is that of all pairs at the false match rate `far`, and stays. A pair's quality is the lesser of its images'.
 
     Args:
-        embeddings: unit rows [N, D]; labels: [N], identities.
+        embeddings: [N, D], of any length, compared by their cosine; labels: [N], the identity of each, numbers or names.
         scores: name -> quality of each image [N]; higher is better.
         seed: of the random orders beside them.
 
     Raises:
-        Refused: no genuine or no impostor pair, too few for `far`; embeddings or scores that are not finite.
+        Refused: no genuine or no impostor pair, too few for `far`; embeddings that are not finite; a score that is NaN.
     """
-    for name, score in scores.items():
-        if missing := int(np.isnan(score).sum()):
-            raise Refused(f"score {name}", f"{missing:,} of {len(score):,} are NaN", "leave these images out")
-    threshold = find_threshold(embeddings, labels, far)
-    many = sum(len(members) ** 2 for members in classes_of(labels)) > MANY
+    units, numbers = checked(embeddings, labels)
+    check_labels(numbers, far)
+    qualities = [checked_score(name, score, len(units)) for name, score in scores.items()]
+    pairs = all_pairs(units, numbers)
+    point = at_far(np.sort(pairs.genuine), np.sort(pairs.impostor), far)
+    many = sum((end - first) ** 2 for first, end in identities(pairs)) > MANY
     random = np.random.default_rng(seed)
-    drawn = [random.permutation(len(labels)) for _ in range(FEW_DRAWS if many else DRAWS)]
-    qualities = np.stack([*(np.asarray(score, np.float64) for score in scores.values()), *drawn])
-    pairs, failures = failures_by_image(embeddings, labels, threshold.value, qualities)
-    curves = [discard_curve(*rows) for rows in zip(qualities, failures, pairs, strict=True)]
-    return Utility(threshold, dict(zip(scores, curves, strict=False)), curves[len(scores) :])
+    drawn = [random.permutation(len(units)) for _ in range(FEW_DRAWS if many else DRAWS)]
+    orders = np.stack([*qualities, *drawn])
+    counts, failures = failures_by_image(pairs, point.threshold, orders)
+    curves = [discard_curve(*rows) for rows in zip(orders, failures, counts, strict=True)]
+    named = dict(zip(scores, curves, strict=False))
+    return Utility(point, len(pairs.genuine), len(pairs.impostor), named, curves[len(scores) :])
+
+
+def checked_score(name: str, score: Any, count: int) -> np.ndarray:
+    """A score as float64 [N]. Raises Refused for another shape, or NaN."""
+    values = np.asarray(score, np.float64)
+    if values.shape != (count,):
+        raise Refused(
+            f"score {name}", f"has the shape {list(values.shape)}", f"give one number for each of {count:,} images"
+        )
+    if missing := int(np.isnan(values).sum()):
+        raise Refused(f"score {name}", f"{missing:,} of {count:,} are NaN", "leave these images out")
+    return values

@@ -9,7 +9,7 @@ SAID = {
     "yes": "is a quality",
     "in part": "is a quality in part only",
     "no": "is no quality",
-    "unknown": "cannot be judged here",
+    "unknown": "cannot be judged",
 }
 
 
@@ -30,7 +30,7 @@ def judge(document: Mapping[str, Any], score: str = "norm") -> dict[str, str]:
     reasons = [of_errors(document, score, errors), *of_degradations(rhos)]
     return {
         "is_quality": verdict,
-        "sentence": f"The {score} of this model's features {SAID[verdict]}: {'; '.join(reasons)}.",
+        "sentence": f"On these images the {score} of the model's features {SAID[verdict]}: {'; '.join(reasons)}.",
     }
 
 

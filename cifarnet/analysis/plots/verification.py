@@ -1,0 +1,117 @@
+"""Verification: DET curves on normal-deviate axes, and the distributions of both kinds of scores with the thresholds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+
+from cifarnet.analysis.plots.style import COLUMN, INK, LINES, PAGE, drawing
+from cifarnet.analysis.plots.text import headline, shorten
+from cifarnet.analysis.verification.rates import OperatingPoint, Rates
+
+TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
+GENUINE, IMPOSTOR = "#3f90da", "#e76300"
+BINS = 120
+
+
+def draw_det(curves: Mapping[str, Rates], path: Path, title: str = "") -> Path:
+    """Draws the DET curve of each run. Raises Failed where the file cannot be written."""
+    with drawing(path, COLUMN, COLUMN * 0.98) as figure:
+        det_axes(figure.subplots(), curves)
+        if title:
+            headline(figure, title)
+    return path
+
+
+def draw_scores(
+    genuine: np.ndarray, impostor: np.ndarray, points: Sequence[OperatingPoint], path: Path, title: str = ""
+) -> Path:
+    """Draws the histograms of sorted genuine and impostor scores. Raises Failed where the file cannot be written."""
+    with drawing(path, COLUMN * 1.3, 2.5) as figure:
+        score_axes(figure.subplots(), genuine, impostor, points)
+        if title:
+            headline(figure, title)
+    return path
+
+
+def draw_both(
+    curve: Rates,
+    genuine: np.ndarray,
+    impostor: np.ndarray,
+    points: Sequence[OperatingPoint],
+    path: Path,
+    title: str = "",
+) -> Path:
+    """Draws a run's DET curve beside the histograms of its scores. Raises Failed where the file cannot be written."""
+    with drawing(path, PAGE, 3.1) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+        det_axes(left, {"": curve})
+        score_axes(right, genuine, impostor, points)
+        if title:
+            headline(figure, title)
+    return path
+
+
+def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
+    """FNMR over FMR, both on the axis of normal deviates; the diagonal is where both are equal."""
+    least, most = 0.5, 0.6
+    for number, (name, curve) in enumerate(curves.items()):
+        inside = (curve.fmr > 0) & (curve.fmr < 1) & (curve.fnmr > 0) & (curve.fnmr < 1)
+        fmr, fnmr = curve.fmr[inside], curve.fnmr[inside]
+        if len(fmr):
+            least = min(least, float(fmr.min()), float(fnmr.min()))
+            most = max(most, float(fnmr.max()))
+        label = shorten(name, 28) + ("" if len(fmr) else " (no errors)")
+        axes.plot(ndtri(fmr), ndtri(fnmr), color=LINES[number % len(LINES)], label=label)
+    low, high = ndtri(max(least, 1e-6)) - 0.1, ndtri(min(most, 0.995)) + 0.1
+    ticks = [tick for tick in TICKS if low <= ndtri(tick) <= high]
+    names = [f"{100 * tick:g}%" for tick in ticks]
+    axes.plot([low, high], [low, high], color=INK, linestyle=":", linewidth=0.8)
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    axes.set_xticks(ndtri(ticks), names)
+    axes.set_yticks(ndtri(ticks), names)
+    axes.set_aspect("equal")
+    axes.set_xlabel("FMR: impostor pairs accepted (FAR)")
+    axes.set_ylabel("FNMR: genuine pairs rejected")
+    axes.set_title("DET")
+    if any(curves):
+        axes.legend(loc="upper right")
+
+
+def score_axes(axes: Any, genuine: np.ndarray, impostor: np.ndarray, points: Sequence[OperatingPoint]) -> None:
+    """Both distributions, each of area one, and a line at each threshold."""
+    edges, densities = densities_of(genuine, impostor)
+    for name, colour in (("impostor", IMPOSTOR), ("genuine", GENUINE)):
+        count = len(impostor if name == "impostor" else genuine)
+        axes.stairs(densities[name], edges, fill=True, color=colour, alpha=0.6, label=f"{name}: {count:,} pairs")
+    top = max(float(density.max()) for density in densities.values())
+    shown = sorted((one.threshold, one.far) for one in points if np.isfinite(one.threshold))
+    for number, (threshold, rate) in enumerate(shown):  # each line ends at its name, which stands above those before
+        height = top * (1.05 + 0.09 * min(number, 5))
+        axes.plot([threshold, threshold], [0, height], color=INK, linestyle="--", linewidth=0.8)
+        axes.text(threshold, height, f"{100 * rate:g}% ", ha="right", va="top", fontsize=6.5)
+    axes.set_ylim(0, top * (1.5 + 0.09 * min(len(shown), 5)))
+    axes.set_xlabel("score: cosine of two embeddings" + ("   (dashed: threshold at FAR)" if shown else ""))
+    axes.set_ylabel("density")
+    axes.set_title("scores")
+    axes.legend(loc="upper left")
+
+
+def densities_of(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The edges of the bins, and the density of each kind of sorted scores in them."""
+    low, high = float(min(genuine[0], impostor[0])), float(max(genuine[-1], impostor[-1]))
+    edges = np.linspace(low, max(high, low + 1e-3), BINS + 1)
+    densities = {}
+    for name, scores in (("genuine", genuine), ("impostor", impostor)):
+        below = np.searchsorted(scores, edges.astype(scores.dtype))
+        below[0], below[-1] = 0, len(scores)
+        densities[name] = np.diff(below) / len(scores) / (edges[1] - edges[0])
+    return edges, densities
+
+
+def numbers(curves: Mapping[str, Rates]) -> Mapping[str, Any]:
+    """The points of each curve, by the run's name."""
+    return {name: {"threshold": one.thresholds, "fmr": one.fmr, "fnmr": one.fnmr} for name, one in curves.items()}

@@ -1,0 +1,159 @@
+"""Embeddings or scored pairs -> everything that `cifarnet verify` prints, as one result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cifarnet.analysis.verification.bootstrap import interval, resampled
+from cifarnet.analysis.verification.folds import FoldAccuracy, fold_accuracy
+from cifarnet.analysis.verification.pairs import AnyPairs, ListedPairs, all_pairs, check_pairs
+from cifarnet.analysis.verification.rates import OperatingPoint, area, at_far, check_far, d_prime, equal_error
+from cifarnet.analysis.verification.weights import FEWEST, draw
+from cifarnet.core.errors import Refused, plural
+
+USUAL_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
+MOST_RESAMPLES = 100_000
+NAMED = 3  # rows named in a message
+
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """95% percentile intervals: of TAR at each FAR, and of the EER.
+
+    unit: "identities" (drawn with replacement) or "images" (drawn within fewer than 20 identities, which stay).
+    """
+
+    tar: tuple[Interval, ...]
+    eer: Interval
+    resamples: int
+    seed: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured; `genuine` and `impostor` are the sorted scores behind it."""
+
+    images: int
+    identities: int
+    points: tuple[OperatingPoint, ...]
+    eer: float
+    eer_threshold: float
+    auc: float
+    d_prime: float | None
+    genuine: np.ndarray
+    impostor: np.ndarray
+    intervals: Intervals | None = None
+    folds: FoldAccuracy | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: rates from 0 to 1, thresholds as cosines (None: no observed score meets the FAR)."""
+        rows = []
+        for number, point in enumerate(self.points):
+            found = self.intervals.tar[number] if self.intervals else None
+            threshold = point.threshold if np.isfinite(point.threshold) else None
+            row: dict[str, Any] = {"far": point.far, "threshold": threshold, "fmr": point.fmr, "tar": point.tar}
+            rows.append(row | {"tar_interval": found and list(found), "fewer_than_30": point.few})
+        boot = self.intervals
+        about = boot and {"resamples": boot.resamples, "of": boot.unit, "seed": boot.seed, "level": 0.95}
+        return {
+            "images": self.images,
+            "identities": self.identities,
+            "genuine_pairs": len(self.genuine),
+            "impostor_pairs": len(self.impostor),
+            "operating_points": rows,
+            "eer": self.eer,
+            "eer_threshold": self.eer_threshold,
+            "eer_interval": list(boot.eer) if boot and boot.eer else None,
+            "auc": self.auc,
+            "d_prime": self.d_prime,
+            "folds": self.folds and self.folds.to_dict(),
+            "bootstrap": about,
+        }
+
+
+def verification(
+    embeddings: Any, labels: Any, far: Sequence[float] = (1e-2, 1e-3), bootstrap: int = 0, seed: int = 0
+) -> Verification:
+    """1:1 verification of all pairs of embeddings, scored by their cosine.
+
+    Args:
+        embeddings: [N, D], anything numpy takes (a tensor on the CPU too); rows need not have length one.
+        labels: [N], the identity of each row: numbers or names.
+        far: the false accept rates at which TAR is measured.
+        bootstrap: resamples behind the 95% intervals of TAR and EER; 0: none.
+        seed: of the resamples.
+
+    Returns:
+        counts of images and pairs, TAR at each FAR with the threshold and the FMR that is reached, EER, AUC, d'.
+
+    Raises:
+        Refused: rows that are not finite or all zero (named), no genuine or no impostor pair, a FAR below one pair.
+    """
+    units, identities = checked(embeddings, labels)
+    return measured(all_pairs(units, identities), far, bootstrap, seed)
+
+
+def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows [N, D] float32, and identities counted from 0, int64 [N]. Raises Refused."""
+    vectors, names = np.asarray(embeddings), np.asarray(labels)
+    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise Refused("embeddings", f"an array {list(vectors.shape)} of {vectors.dtype}", "give numbers [N, D]")
+    if names.shape != (len(vectors),):
+        why = f"{len(vectors):,} embeddings have labels of shape {list(names.shape)}"
+        raise Refused("labels", why, "give one label for each")
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    broken = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(broken):
+        first = ", ".join(map(str, broken[:NAMED])) + (", …" if len(broken) > NAMED else "")
+        why = f"{plural(len(broken), 'row')} not finite, or all zero: {first}"
+        raise Refused("embeddings", why, "leave these out")
+    units = np.empty(vectors.shape, np.float32)
+    np.divide(vectors, lengths[:, None], out=units, casting="same_kind")
+    return units, np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def measured(
+    pairs: AnyPairs,
+    far: Sequence[float] | None = None,
+    bootstrap: int = 0,
+    seed: int = 0,
+    folds: np.ndarray | None = None,
+) -> Verification:
+    """What `verification` returns, of pairs that have their scores. These are sorted in place where `bootstrap` is 0.
+
+    Args:
+        far: None takes 0.1, 0.01, 0.001 and 0.0001, as far as there are impostor pairs enough.
+        folds: int64, of the genuine, then of the impostor pairs of a list.
+    """
+    labels = pairs.labels
+    if not 0 <= bootstrap <= MOST_RESAMPLES:
+        raise Refused("bootstrap", f"{bootstrap:,} is out of range", f"give 0 to {MOST_RESAMPLES:,} resamples")
+    identities = len(np.unique(labels))
+    check_pairs(len(pairs.genuine), len(pairs.impostor), identities)
+    usual = [one for one in USUAL_FARS if one * len(pairs.impostor) >= 1] or USUAL_FARS[:1]
+    fars = tuple(dict.fromkeys(usual if far is None else far))
+    for one in fars:
+        check_far(one, len(pairs.impostor))
+    of_folds = None
+    if isinstance(pairs, ListedPairs) and folds is not None:
+        of_folds = fold_accuracy(pairs.genuine, pairs.impostor, folds)
+    # The scores of all pairs are many: unless the order of the pairs is wanted too, they are sorted where they lie.
+    genuine, impostor = (scores.copy() if bootstrap else scores for scores in (pairs.genuine, pairs.impostor))
+    genuine.sort()
+    impostor.sort()
+    points = tuple(at_far(genuine, impostor, one) for one in fars)
+    eer, threshold = equal_error(genuine, impostor)
+    boot = None
+    if bootstrap:
+        many = identities >= FEWEST
+        draws = draw(labels, bootstrap, seed, identities=many, images=not many)
+        values = resampled(pairs, genuine, impostor, fars, draws)
+        found = [interval(column) for column in values.T]
+        boot = Intervals(tuple(found[:-1]), found[-1], bootstrap, seed, "identities" if many else "images")
+    auc, apart = area(genuine, impostor), d_prime(genuine, impostor)
+    return Verification(len(labels), identities, points, eer, threshold, auc, apart, genuine, impostor, boot, of_folds)

@@ -1,0 +1,107 @@
+"""A model and images -> what `verification` measures: of a split, of listed pairs, of folders of identities, of two images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_classes, embed_files
+from cifarnet.analysis.verification.measure import Verification, measured
+from cifarnet.analysis.verification.pair_files import PairList, identity_folders
+from cifarnet.analysis.verification.pairs import all_pairs
+from cifarnet.core.errors import Refused, plural, printable
+from cifarnet.data.images.decode import find_images
+from cifarnet.engine.open_split import Opened
+from cifarnet.models.checkpoint import ModelInfo
+from cifarnet.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured: TAR at these FARs (None: the usual ones), resamples of the intervals, folds, mirrored images too."""
+
+    far: Sequence[float] | None = None
+    bootstrap: int = 0
+    folds: bool = False
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The result, what it was measured on in words, and of image files the errors (each left out) and remarks."""
+
+    found: Verification
+    measured_on: str
+    errors: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def verify_split(opened: Opened, classes: str | None, asked: Asked) -> Measured:
+    """All pairs of an opened split, of the classes that `embed_classes` takes. Raises as it, and as `verification`."""
+    embeddings = embed_classes(opened, classes, asked.flip)
+    seen = set(opened.info.classes)
+    inside = [name in seen for name in embeddings.classes]
+    kind = "seen classes" if all(inside) else "seen and unseen classes" if any(inside) else "unseen classes"
+    words = f"{opened.dataset} {opened.split}, {len(embeddings.classes):,} {kind}"
+    return Measured(measure_all(embeddings, asked), words)
+
+
+def measure_all(embeddings: UnitEmbeddings, asked: Asked) -> Verification:
+    """All pairs of these embeddings."""
+    return measured(all_pairs(embeddings.vectors, embeddings.labels), asked.far, asked.bootstrap)
+
+
+def verify_listed(
+    model: Classifier, info: ModelInfo, listed: PairList, name: str, asked: Asked, device: torch.device
+) -> Measured:
+    """The pairs of a list; those of a file that cannot be used are left out.
+
+    Raises:
+        Refused: folds are asked for and the list has none; else as `verification`.
+    """
+    if asked.folds and listed.folds is None:
+        raise Refused("folds", "the pairs have no folds", "give a list with a column fold, or leave `folds` out")
+    places = np.arange(len(listed.files))
+    found, errors, remarks = embed_files(model, info, listed.files, places, [""], device=device, flip=asked.flip)
+    units = np.zeros((len(places), found.vectors.shape[1]), np.float32)
+    units[found.labels] = found.vectors
+    pairs, folds = listed.scored(units, np.isin(places, found.labels))
+    words = f"the pairs of {printable(name)}"
+    result = measured(pairs, asked.far, asked.bootstrap, folds=folds if asked.folds else None)
+    return Measured(result, words, errors, remarks)
+
+
+def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked, device: torch.device) -> Measured:
+    """All pairs of the images in a folder that has a folder for each identity.
+
+    Raises:
+        Refused: as `identity_folders` and `verification`.
+    """
+    files: list[Path] = []
+    labels: list[int] = []
+    names: list[str] = []
+    errors: list[str] = []
+    for name, place in identity_folders(folder).items():
+        try:
+            inside = find_images([place], recursive=True)
+        except Refused as error:
+            errors.append(str(error))
+            continue
+        files += inside
+        labels += [len(names)] * len(inside)
+        names.append(name)
+    found, unusable, remarks = embed_files(model, info, files, labels, names, device=device, flip=asked.flip)
+    words = f"{printable(folder)}, {plural(len(names), 'identity').replace('identitys', 'identities')}"
+    return Measured(measure_all(found, asked), words, errors + unusable, remarks)
+
+
+def score_two(
+    model: Classifier, info: ModelInfo, images: Sequence[Any], flip: bool, device: torch.device
+) -> tuple[float | None, list[str], list[str]]:
+    """The score of two images (None where one cannot be used), the errors, and the remarks."""
+    found, errors, remarks = embed_files(model, info, images, [0, 0], [""], device=device, flip=flip)
+    score = None if errors else float(found.vectors[0] @ found.vectors[1])
+    return score, errors, remarks

@@ -1,0 +1,133 @@
+"""`cifarnet visualize det` and `scores`: how well runs tell identities apart, and the scores behind that."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cifarnet.analysis.plots.titles import title_of
+from cifarnet.cli import figures
+from cifarnet.cli.common import messages, print_path
+from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Title
+from cifarnet.cli.run_option import Run, Runs
+
+if TYPE_CHECKING:
+    from cifarnet.analysis.verify_images import Measured
+
+Classes = Annotated[
+    str | None,
+    typer.Option(help="unseen, seen or all (default: unseen, if any were held out).", metavar="unseen|seen|all"),
+]
+Far = Annotated[
+    str | None, typer.Option(help="Thresholds at these false accept rates, as 1e-1,1e-2.", show_default=False)
+]
+Flip = Annotated[bool, typer.Option("--flip", help="Add the mirrored image's features.")]
+
+
+def det(
+    runs: Runs = None,
+    split: Split = "test",
+    classes: Classes = None,
+    flip: Flip = False,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="PNG, SVG or PDF (default: det.png, of one run in its folder).")
+    ] = None,
+    title: Title = None,
+    data_out: DataOut = None,
+    overwrite: figures.Overwrite = False,
+) -> None:
+    """Both errors of verification against each other, of one run or several (DET, normal-deviate axes).
+
+    Examples:
+        cifarnet visualize det
+        cifarnet visualize det runs/* --out det.svg
+    """
+    from cifarnet.analysis.plots.verification import draw_det, numbers
+    from cifarnet.analysis.verification.rates import det_points
+    from cifarnet.cli.inputs import need_checkpoint
+
+    asked: list[Path | None] = [*runs] if runs else [None]
+    checkpoints = [need_checkpoint(run) for run in asked]
+    target = figures.destination(out, checkpoints[0] if len(checkpoints) == 1 else Path("x"), "det", overwrite)
+    data_out = figures.numbers_path(data_out, overwrite)
+    curves, headings, names = {}, set(), named(runs or [], checkpoints)
+    for run, name in zip(asked, names, strict=True):
+        one, heading = measure(run, split, classes, flip, data_dir, device, [])
+        headings.add(heading)
+        found = one.found
+        curves[f"{name}: EER {100 * found.eer:.2f}%"] = det_points(found.genuine, found.impostor)
+    draw_det(curves, target, title if title is not None else headings.pop() if len(headings) == 1 else "")
+    figures.write_numbers(data_out, numbers(curves))
+    print_path(target)
+
+
+def scores(
+    run: Run = None,
+    far: Far = None,
+    split: Split = "test",
+    classes: Classes = None,
+    flip: Flip = False,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    out: Out = None,
+    title: Title = None,
+    data_out: DataOut = None,
+    overwrite: figures.Overwrite = False,
+) -> None:
+    """The scores of genuine and impostor pairs, with the thresholds at some false accept rates.
+
+    Examples:
+        cifarnet visualize scores
+        cifarnet visualize scores runs/latest --far 1e-2 --out scores.pdf
+    """
+    from cifarnet.analysis.plots.verification import densities_of, draw_scores
+    from cifarnet.cli.inputs import need_checkpoint
+    from cifarnet.cli.verify import parse_far
+
+    fars = parse_far(far)
+    target = figures.destination(out, need_checkpoint(run), "scores", overwrite)
+    data_out = figures.numbers_path(data_out, overwrite)
+    one, heading = measure(run, split, classes, flip, data_dir, device, fars)
+    found = one.found
+    draw_scores(found.genuine, found.impostor, found.points, target, title if title is not None else heading)
+    edges, densities = densities_of(found.genuine, found.impostor)
+    thresholds = {f"{point.far:g}": point.threshold for point in found.points}
+    figures.write_numbers(data_out, {"edges": edges, **densities, "thresholds": thresholds})
+    print_path(target)
+
+
+def named(runs: Sequence[Path], checkpoints: Sequence[Path]) -> list[str]:
+    """The name of each run in the figure: that of its folder, or all that was typed where two are called the same."""
+    short = [path.parent.resolve().name if path.stem in ("best", "last") else path.stem for path in checkpoints]
+    return [name if short.count(name) == 1 else str(runs[place]) for place, name in enumerate(short)]
+
+
+def measure(
+    run: Path | None,
+    split: str,
+    classes: str | None,
+    flip: bool,
+    data_dir: str | None,
+    device: str,
+    far: Sequence[float] | None,
+) -> "tuple[Measured, str]":
+    """All pairs of a run's split, and the heading of its figure."""
+    from cifarnet.analysis.verify_images import Asked, verify_split
+    from cifarnet.cli.headline import say_model
+    from cifarnet.cli.inputs import need_checkpoint
+    from cifarnet.cli.progress import load_shown
+    from cifarnet.engine.open_split import open_split
+    from cifarnet.models.checkpoint import load_model
+
+    path = need_checkpoint(run)
+    model, info = load_model(path)
+    say_model(messages(), path, model, info, named=run is not None)
+    load = partial(load_shown, messages())
+    opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
+    with messages().status("comparing all pairs"):
+        found = verify_split(opened, classes, Asked(far, flip=flip))
+    return found, f"{title_of(info.config)}\n{found.measured_on}"

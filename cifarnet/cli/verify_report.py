@@ -1,0 +1,145 @@
+"""The result of `cifarnet verify` on a screen and in files: operating points, EER, and the thresholds that are kept."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifarnet.cli.common import messages, print_json, results
+from cifarnet.cli.csv_file import write_rows
+from cifarnet.cli.figures import spared
+from cifarnet.cli.options import spoken
+from cifarnet.cli.table import Column, Facts, Table
+from cifarnet.cli.terminal import Cell, Terminal
+from cifarnet.core.errors import Failed, plural
+
+if TYPE_CHECKING:
+    from cifarnet.analysis.verify_images import Asked, Measured
+    from cifarnet.models.checkpoint import ModelInfo
+    from cifarnet.models.classifier import Classifier
+
+MARK = "* fewer than 30 impostor pairs are accepted at this FAR: the rate is hardly known"
+NONE = "no observed score has so low an FMR: the threshold is infinite, nothing is accepted"
+
+
+def report(
+    measured: "Measured",
+    asked: "Asked",
+    path: Path,
+    model: "Classifier",
+    info: "ModelInfo",
+    csv: Path | None,
+    figure: Path | None,
+    out: Path | None,
+    json_output: bool,
+) -> None:
+    """Says what was left out, writes the files, prints the result.
+
+    Raises:
+        Failed: some images could not be used; all else is done.
+    """
+    from cifarnet.analysis.unit_embeddings import model_digest
+    from cifarnet.analysis.verification.stored import NAME, write_thresholds
+
+    say_files(measured.remarks, measured.errors)
+    document: dict[str, Any] = {"checkpoint": str(path), "model_digest": model_digest(model)}
+    document |= {"measured_on": measured.measured_on, "flip": asked.flip} | measured.found.to_dict()
+    kept = out or (path.parent / NAME if (path.parent / "config.json").is_file() else None)
+    if kept and out is None:
+        with spared(NAME, lambda text: messages().remark("warning", text.replace("drawn", "written"))):
+            write_thresholds(kept, document)
+    elif kept:
+        write_thresholds(kept, document)
+    else:
+        messages().say("note: the thresholds are not kept; --out verification.json keeps them for two images")
+    if csv:
+        write_rows(csv, *csv_rows(document))
+    if figure:
+        draw(measured, figure, info)
+    if json_output:
+        print_json(document)
+    else:
+        print_verification(results(), document, {"thresholds": kept, "figure": figure})
+    if measured.errors:
+        count = len(measured.errors)
+        raise Failed(
+            "verify", f"{plural(count, 'file')} could not be used", "see the lines above; the rest is measured"
+        )
+
+
+def draw(measured: "Measured", path: Path, info: "ModelInfo") -> None:
+    """Draws DET curve and histograms."""
+    from cifarnet.analysis.plots.titles import title_of
+    from cifarnet.analysis.plots.verification import draw_both
+    from cifarnet.analysis.verification.rates import det_points
+
+    found = measured.found
+    curve = det_points(found.genuine, found.impostor)
+    title = f"{title_of(info.config)}\n{measured.measured_on}"
+    draw_both(curve, found.genuine, found.impostor, found.points, path, title)
+
+
+def say_files(remarks: list[str], errors: list[str]) -> None:
+    """What is to be said of image files: one line each on stderr."""
+    for remark in remarks:
+        messages().remark("warning", remark)
+    for error in errors:
+        messages().remark("error", spoken(error))
+
+
+def share(value: float) -> str:
+    """0.00987 -> 0.987%, without rounding small rates away."""
+    return f"{100 * value:.3g}%"
+
+
+def span(interval: Sequence[float] | None) -> str:
+    """An interval in percent."""
+    return f"{100 * interval[0]:.2f} – {100 * interval[1]:.2f}" if interval else "–"
+
+
+def print_verification(console: Terminal, document: dict[str, Any], files: Mapping[str, Path | None]) -> None:
+    """The table of operating points, and the scores that have no threshold."""
+    counts = f"{plural(document['images'], 'image')} of {document['identities']:,} identities"
+    pairs = f"{document['genuine_pairs']:,} genuine and {document['impostor_pairs']:,} impostor pairs"
+    console.say((document["measured_on"], "bold"), f": {counts}, {pairs}")
+    console.print()
+    points, boot = document["operating_points"], document["bootstrap"]
+    columns = [Column("FAR asked"), Column("threshold"), Column("FMR reached (FAR)", 2), Column("TAR")]
+    columns += [Column("95% interval", 1)] if boot else []
+    rows: list[list[Cell]] = []
+    for point in points:
+        threshold = "∞" if point["threshold"] is None else f"{point['threshold']:.4f}"
+        mark = "*" if point["fewer_than_30"] else " " if any(one["fewer_than_30"] for one in points) else ""
+        rows.append([f"{share(point['far'])}{mark}", threshold, share(point["fmr"])])
+        rows[-1] += [f"{100 * point['tar']:.2f}%", *([span(point["tar_interval"])] if boot else [])]
+    console.print(Table(columns, rows))
+    for text, wanted in ((MARK, "fewer_than_30"), (NONE, None)):
+        if any(point[wanted] if wanted else point["threshold"] is None for point in points):
+            console.say((text, "dim"))
+    console.print()
+    console.print(Facts([*facts_of(document), *((name, str(path)) for name, path in files.items() if path)]))
+
+
+def facts_of(document: dict[str, Any]) -> list[tuple[str, Cell]]:
+    """Name and value of each score that has no threshold."""
+    boot, folds, apart = document["bootstrap"], document["folds"], document["d_prime"]
+    eer = f"{100 * document['eer']:.2f}%" + (f"   95% interval {span(document['eer_interval'])}" if boot else "")
+    rows: list[tuple[str, Cell]] = [("EER", (eer, "bold")), ("AUC", f"{document['auc']:.4f}")]
+    rows.append(("d'", "–" if apart is None else f"{apart:.2f}"))
+    if folds:
+        mean, error, count = folds["mean"], folds["standard_error"], len(folds["accuracies"])
+        rows.append(("accuracy by folds", f"{100 * mean:.2f}% ± {100 * error:.2f} (standard error, {count} folds)"))
+    if boot:
+        few = f"images within the {document['identities']:,} identities, which are too few to be drawn"
+        of = few if boot["of"] == "images" else "identities"
+        rows.append(("intervals", f"{boot['resamples']:,} resamples of {of}"))
+    return rows
+
+
+def csv_rows(document: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """The header, and a row for each FAR; what is not defined is empty."""
+    header = ["far", "threshold", "fmr", "tar", "tar_low", "tar_high", "fewer_than_30"]
+    rows = []
+    for point in document["operating_points"]:
+        low, high = point["tar_interval"] or (None, None)
+        rows.append([point["far"], point["threshold"], point["fmr"], point["tar"], low, high, point["fewer_than_30"]])
+    return header, rows
