@@ -2,6 +2,8 @@
 
 import io
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,3 +267,13 @@ def test_numbers_that_are_not_finite_are_said(opened):
     with pytest.raises((Failed, Diverged), match="not finite"):
         measure_quality(opened, far=0.01)
     weight.data.copy_(kept)
+
+
+def test_the_example_in_the_docs_is_true(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "quality.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})
+    first, second, third = capsys.readouterr().out.splitlines()
+    fnmr, after, area = map(float, first.split())
+    assert after < fnmr < 0.5 and area < 0.2 * fnmr
+    assert second == "better as chance" and float(third.split()[-1].strip("})")) > 0.3

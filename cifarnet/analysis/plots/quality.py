@@ -57,7 +57,7 @@ def draw_discard(axes: Any, document: Mapping[str, Any], colours: Mapping[str, s
     axes.set_xlabel("genuine pairs left out, least quality first (%)")
     axes.set_ylabel("FNMR of the others (%)")
     axes.set_xlim(0, 100)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, min(100, axes.get_ylim()[1]))
     axes.legend(loc="best", handlelength=1.6)
 
 
