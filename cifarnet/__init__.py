@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cifarnet.analysis.complexity import measure as complexity
     from cifarnet.analysis.model import Model, load
+    from cifarnet.analysis.verification.measure import verification
     from cifarnet.core.config import TrainConfig
     from cifarnet.core.errors import CifarnetError, Failed, Refused
     from cifarnet.engine.evaluate import evaluate
@@ -29,6 +30,7 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "verification",
 ]
 
 _HOME = {
@@ -43,6 +45,7 @@ _HOME = {
     "evaluate": "cifarnet.engine.evaluate",
     "fit": "cifarnet.engine.fit",
     "load": "cifarnet.analysis.model",
+    "verification": "cifarnet.analysis.verification.measure",
 }
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarnet.core.config import IDENTITY
+from cifarnet.core.config import IDENTITY, TrainConfig
 from cifarnet.core.errors import Failed, Refused, plural
+from cifarnet.core.known import unknown
 from cifarnet.data import AnySplit, Loader
 from cifarnet.data.selection import held_out_classes
 from cifarnet.data.shaping import canonical_order, of_classes
@@ -67,16 +68,33 @@ def open_classes(opened: Opened, classes: str | None = None) -> list[Opened]:
         classes: unseen (those of `hold_out_classes`), seen or all (seen, then unseen); None: unseen where there are any.
 
     Raises:
-        Refused: the run held no classes out.
+        Refused: as `checked_classes`.
     """
-    if classes is not None and classes not in CLASSES:
-        raise Refused("classes", f"'{classes}' is not known", f"choose from {', '.join(CLASSES)}")
-    held_out = opened.shaping.hold_out_classes is not None
-    classes = classes or ("unseen" if held_out and opened.split != "val" else "seen")
-    if classes == "seen" or (classes == "all" and not held_out):
+    classes = checked_classes(opened.shaping, opened.split, classes)
+    if classes == "seen":
         return [opened]
     unseen = open_unseen(opened)
     return [opened, unseen] if classes == "all" else [unseen]
+
+
+def checked_classes(config: TrainConfig, split: str, classes: str | None) -> str:
+    """What `classes` comes to for a run and a split: unseen, seen or all (seen where nothing was held out).
+
+    Raises:
+        Refused: another word; the run held no classes out; the split is that of the validation images.
+    """
+    held_out = config.hold_out_classes is not None
+    if classes is None:
+        return "unseen" if held_out and split != "val" else "seen"
+    if classes not in CLASSES:
+        raise unknown("classes", classes, CLASSES)
+    if classes == "seen" or (classes == "all" and not held_out):
+        return "seen"
+    if not held_out:
+        raise Refused("classes", "the run held no classes out", "train one with `hold_out_classes`, or choose seen")
+    if split == "val":
+        raise Refused("classes", "the validation images are of the seen classes", "choose test or train, or seen")
+    return classes
 
 
 def open_unseen(opened: Opened) -> Opened:
@@ -85,11 +103,9 @@ def open_unseen(opened: Opened) -> Opened:
     Raises:
         Refused: it held none out, or the split is that of the validation images, which are of the other classes.
     """
+    checked_classes(opened.shaping, opened.split, "unseen")
     config, data = opened.shaping, opened.data
-    if config.hold_out_classes is None:
-        raise Refused("classes", "the run held no classes out", "train one with `hold_out_classes`, or choose seen")
-    if opened.split == "val":
-        raise Refused("classes", "the validation images are of the seen classes", "choose test or train, or seen")
+    assert config.hold_out_classes is not None
     part: AnySplit = data.test if opened.split == "test" else data.train
     if config.canonical_order:
         part = part.subset(canonical_order(part))

@@ -1,5 +1,6 @@
 """`cifarnet quality`: a trained model and a split -> do its norm and other scores say how well an image is recognised?"""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,15 +138,23 @@ def measure(
         Refused: no such run, data that is missing or has too few pairs. Failed: numbers that are not finite.
     """
     from cifarnet.analysis.quality.measure import measure_quality
-    from cifarnet.cli import inputs
+    from cifarnet.analysis.unit_embeddings import checked_classes
+    from cifarnet.cli.headline import say_opened
+    from cifarnet.cli.progress import load_shown
+    from cifarnet.engine.open_split import open_split
+    from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import find_checkpoint
 
-    scores, degradations = asked
-    if find_checkpoint(run) is None:
+    path = find_checkpoint(run)
+    if path is None:
         why = "there is no run yet (no runs/latest)"
         raise Refused("quality", why, "train one, or name a run folder or checkpoint")
-    opened = inputs.open_samples(run, data_dir, split, 0, seed, device)
-    loss = opened.info.config.loss
+    model, info = load_model(path)
+    checked_classes(info.config, split, classes)
+    load = partial(load_shown, messages())
+    opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
+    say_opened(messages(), opened, named=run is not None)
+    (scores, degradations), loss = asked, info.config.loss
     if not opened.angular and {"max-cosine", "margin"} & set(scores):
         messages().say(
             f"note: {loss} has no prototypes on a sphere; max-cosine and margin are cosines to the rows of W, "

@@ -21,14 +21,16 @@ def verify(
     images: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RUN | A B]", help="A run or checkpoint to measure, or two images to compare.", show_default=False
+            metavar="RUN | A B", help="A run or checkpoint to measure, or two images to compare.", show_default=False
         ),
     ] = None,
     run: Annotated[
         Path | None,
         typer.Option("--run", help="A run folder or checkpoint (default: runs/latest, else the model in the package)."),
     ] = None,
-    split: Annotated[str, typer.Option(help="test, train, or val (what the run held out).")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="test, train, or val (what the run held out; default: test).")
+    ] = None,
     classes: Annotated[
         str | None,
         typer.Option(help="unseen, seen or all (default: unseen, if any were held out).", metavar="unseen|seen|all"),
@@ -59,7 +61,7 @@ def verify(
     """Tell identities apart by a score and a threshold: TAR at a FAR, EER, AUC, with intervals; or compare two images.
 
     Examples:
-        cifarnet verify                                  # all pairs of the newest run's test images
+        cifarnet verify                              # all pairs, newest run
         cifarnet verify runs/latest --classes seen --far 1e-2,1e-3
         cifarnet verify photo.jpg photo.jpg --run runs/latest
     """
@@ -74,7 +76,7 @@ def verify(
     words, fars, target = list(images or ()), parse_far(far), pick_device(device)
     two = check_words(words, run)
     given: dict[str, Any] = {"pairs": pairs, "folder": folder, "csv": csv, "figure": figure, "out": out}
-    given |= {"folds": folds, "classes": classes, "data_dir": data_dir}
+    given |= {"folds": folds, "split": split, "classes": classes, "data_dir": data_dir, "flip": flip}
     check_together(two, given, thresholds, fars)
     csv, out = (check_output(path, overwrite) if path else None for path in (csv, out))
     drawn = destination(figure, Path("x"), "", overwrite) if figure else None
@@ -90,7 +92,7 @@ def verify(
     if pairs or folder:
         measured = of_files(model, info, pairs, folder, asked, target)
     else:
-        measured = of_split(path, model, info, split, classes, data_dir, device, asked)
+        measured = of_split(path, model, info, split or "test", classes, data_dir, device, asked)
     report(measured, asked, path, model, info, csv, drawn, out, json_output)
 
 
@@ -135,9 +137,9 @@ def check_together(two: bool, given: dict[str, Any], thresholds: Path | None, fa
     if given["folds"] and not given["pairs"]:
         raise Refused("folds", "only a list of pairs has folds", "add `pairs`")
     files = given["pairs"] or given["folder"]
-    if files and (given["classes"] or given["data_dir"]):
-        name = "classes" if given["classes"] else "data_dir"
-        raise Refused(name, "is of a split, and the images are given by name", "leave it out")
+    for name in listed if files else []:
+        if name in ("split", "classes", "data_dir"):
+            raise Refused(name, "is of the run's data, and the images are given by name", "leave it out")
 
 
 def of_split(
@@ -151,10 +153,12 @@ def of_split(
     asked: "Asked",
 ) -> "Measured":
     """All pairs of a split of the run's data."""
+    from cifarnet.analysis.unit_embeddings import checked_classes
     from cifarnet.analysis.verify_images import verify_split
     from cifarnet.cli.progress import load_shown
     from cifarnet.engine.open_split import open_split
 
+    checked_classes(info.config, split, classes)
     load = partial(load_shown, messages())
     opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
     with messages().status("comparing all pairs"):

@@ -116,6 +116,7 @@ def measure(
     far: Sequence[float] | None,
 ) -> "tuple[Measured, str]":
     """All pairs of a run's split, and the heading of its figure."""
+    from cifarnet.analysis.unit_embeddings import checked_classes
     from cifarnet.analysis.verify_images import Asked, verify_split
     from cifarnet.cli.headline import say_model
     from cifarnet.cli.inputs import need_checkpoint
@@ -126,6 +127,7 @@ def measure(
     path = need_checkpoint(run)
     model, info = load_model(path)
     say_model(messages(), path, model, info, named=run is not None)
+    checked_classes(info.config, split, classes)
     load = partial(load_shown, messages())
     opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
     with messages().status("comparing all pairs"):

@@ -22,6 +22,7 @@ BASES = {
     "eval": "eval run --device cpu",
     "quality": "quality run --device cpu --scores norm --degrade none",
     "predict": "predict a.png --run run --device cpu",
+    "verify": "verify run --device cpu --bootstrap 2",
     "complexity": "complexity --arch baseline",
     "featuremaps": "featuremaps a.png --run run --channels 1 --layer conv1",
     "report": "report run --no-test",

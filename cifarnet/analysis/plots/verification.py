@@ -66,9 +66,12 @@ def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
         label = shorten(name, 28) + ("" if len(fmr) else " (no errors)")
         axes.plot(ndtri(fmr), ndtri(fnmr), color=LINES[number % len(LINES)], label=label)
     low, high = ndtri(max(least, 1e-6)) - 0.1, ndtri(min(most, 0.995)) + 0.1
-    ticks = [tick for tick in TICKS if low <= ndtri(tick) <= high]
+    ticks: list[float] = []
+    for tick in reversed(TICKS):  # none so close to the next that their names touch
+        if low <= ndtri(tick) <= high and (not ticks or ndtri(ticks[-1]) - ndtri(tick) > (high - low) / 8):
+            ticks.append(tick)
     names = [f"{100 * tick:g}%" for tick in ticks]
-    axes.plot([low, high], [low, high], color=INK, linestyle=":", linewidth=0.8)
+    axes.plot([low, 0], [low, 0], color=INK, linestyle=":", linewidth=0.8)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_xticks(ndtri(ticks), names)

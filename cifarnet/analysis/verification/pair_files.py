@@ -23,7 +23,8 @@ class PairList:
     """Listed pairs of image files.
 
     Args:
-        files: each image once; labels: int64 [N], its identity: images that `same` pairs join are of one.
+        files: each image once; labels: int64 [N], its identity: its folder in LFW's layout, else the images that `same`
+            pairs join are of one.
         places: int64 [P, 2], the two images of each pair; same: bool [P]; folds: int64 [P], or None without folds.
     """
 
@@ -69,7 +70,7 @@ def read_pairs(path: Path, root: Path | None = None) -> PairList:
     rows = list(lfw_rows(path, lines, root) if is_lfw else csv_rows(path, lines))
     if not rows:
         raise Refused(printable(path), "lists no pairs", LAYOUT)
-    return joined(path, rows, root)
+    return numbered(path, rows, root, by_folder=is_lfw)
 
 
 def csv_rows(path: Path, lines: Sequence[str]) -> Iterator[Line]:
@@ -127,32 +128,38 @@ def wrong(path: Path, line: int, why: str) -> Refused:
     return Refused(f"{printable(path)}, line {line}", why, LAYOUT)
 
 
-def joined(path: Path, rows: Sequence[Line], root: Path) -> PairList:
-    """The list of these lines; its identities are the images that `same` pairs join."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
+def numbered(path: Path, rows: Sequence[Line], root: Path, by_folder: bool) -> PairList:
+    """The list of these lines, each image and each identity with its number."""
     known: dict[str, int] = {}
     places = np.array([[known.setdefault(name, len(known)) for name in row[:2]] for row in rows], np.int64)
-    same = np.array([row[2] for row in rows])
     for (a, b, _, _, line), (first, second) in zip(rows, places.tolist(), strict=True):
         if not (a and b):
             raise wrong(path, line, "names no image")
         if first == second:
             raise wrong(path, line, "both images are the same file")
-    joins = places[same]
-    graph = coo_array((np.ones(len(joins)), (joins[:, 0], joins[:, 1])), shape=(len(known), len(known)))
-    labels = connected_components(graph, directed=False)[1].astype(np.int64)
+    same = np.array([row[2] for row in rows])
+    if by_folder:
+        labels = np.unique([name.partition("/")[0] for name in known], return_inverse=True)[1].astype(np.int64)
+    else:
+        labels = joined(places[same], len(known))
     contradicted = np.flatnonzero(~same & (labels[places[:, 0]] == labels[places[:, 1]]))
     if len(contradicted):
         a, b, *_, line = rows[contradicted[0]]
         raise wrong(
             path, line, f"{printable(a)} and {printable(b)} differ here, and are of one identity by other lines"
         )
-    folds = sorted({row[3] for row in rows})
-    numbers = {name: number for number, name in enumerate(folds)}
-    of_rows = np.array([numbers[row[3]] for row in rows], np.int64) if len(folds) > 1 else None
+    folds = {name: number for number, name in enumerate(sorted({row[3] for row in rows}))}
+    of_rows = np.array([folds[row[3]] for row in rows], np.int64) if len(folds) > 1 else None
     return PairList(tuple(root / name for name in known), labels, places, same, of_rows)
+
+
+def joined(pairs: np.ndarray, images: int) -> np.ndarray:
+    """int64 [N]: the identity of each image, where those that pairs [P, 2] join are of one."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(images, images))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
 def identity_folders(folder: Path) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 
 RULE_OF_30 = 30  # of fewer errors a rate is hardly known (ISO/IEC 19795-1, "rule of 30")
 CHUNK = 1 << 20
@@ -71,8 +71,9 @@ def check_far(far: float, impostors: int) -> None:
     if not 0 < far < 1:
         raise Refused("far", f"{far:g} is not between 0 and 1", "give for example 0.01")
     if far * impostors < 1:
-        why = f"{far:g} is less than one of {impostors:,} impostor pairs"
-        raise Refused("far", why, f"give at least {least_far(impostors):.2g}, or more images")
+        why = f"{far:g} is less than one of {plural(impostors, 'impostor pair')}"
+        fix = f"give at least {least_far(impostors):.2g}, or more images" if impostors > 1 else "give more images"
+        raise Refused("far", why, fix)
 
 
 def least_far(impostors: int) -> float:

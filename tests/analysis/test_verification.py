@@ -1,0 +1,225 @@
+"""1:1 verification against brute force, against scikit-learn, and its bootstrap against resamples that are written out."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score, roc_curve
+
+import cifarnet
+from cifarnet.analysis.verification import bootstrap, folds, measure, pairs, rates, weights
+from cifarnet.core.errors import Refused
+
+
+def made(generator, ties):
+    """A few embeddings and labels, with two of a class and two classes at least; with `ties` of few values."""
+    classes = int(generator.integers(2, 8))
+    count = int(generator.integers(2 * classes, 26))
+    labels = np.concatenate([np.arange(classes), [0], generator.integers(0, classes, count - classes - 1)])
+    vectors = generator.integers(-2, 3, (count, 3)) + (0 if ties else 0.1) * generator.normal(size=(count, 3))
+    vectors[~vectors.any(axis=1)] = 1
+    return generator.permutation(labels), vectors
+
+
+def scored(vectors, labels):
+    """The pairs, as they are scored here, with a dense table of the scores [N, N] above its diagonal, in their order."""
+    found = pairs.all_pairs(*measure.checked(vectors, labels))
+    table = np.full((len(labels), len(labels)), np.nan, np.float32)
+    for kind, ends in ((found.genuine, found.genuine_ends), (found.impostor, found.impostor_ends)):
+        table[ends(np.arange(len(kind)))] = kind
+    return found, table
+
+
+def interpolated(fmr, fnmr):
+    """The EER on the line through points (FMR, FNMR), by hand."""
+    place = int(np.argmax(fmr >= fnmr))
+    before, after = fmr[place - 1] - fnmr[place - 1], fmr[place] - fnmr[place]
+    return fmr[place - 1] + (fmr[place] - fmr[place - 1]) * before / (before - after)
+
+
+def test_every_threshold_equals_brute_force_and_scikit_learn():
+    generator = np.random.default_rng(0)
+    for number in range(500):
+        labels, vectors = made(generator, ties=number % 2 == 0)
+        found, table = scored(vectors, labels)
+        upper = np.triu(np.ones_like(table, bool), 1)
+        assert np.isnan(table[~upper]).all()
+        units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        np.testing.assert_allclose(table[upper], (units @ units.T)[np.ix_(found.order, found.order)][upper], atol=1e-6)
+        same = (found.labels[:, None] == found.labels)[upper]
+        scores = table[upper]
+        result = cifarnet.verification(vectors, labels, far=(0.5, 0.4))
+        every = rates.rates(result.genuine, result.impostor)
+        assert set(every.thresholds[1:]) == set(scores.tolist())
+        np.testing.assert_array_equal(every.fmr, np.mean(scores[~same] >= every.thresholds[:, None], axis=1))
+        np.testing.assert_array_equal(every.fnmr, np.mean(scores[same] < every.thresholds[:, None], axis=1))
+        fpr, tpr, thresholds = roc_curve(same, scores, drop_intermediate=False)
+        np.testing.assert_array_equal(every.thresholds, thresholds)
+        np.testing.assert_allclose((every.fmr, 1 - every.fnmr), (fpr, tpr), rtol=0, atol=1e-12)
+        assert abs(result.auc - roc_auc_score(same, scores)) < 1e-12
+        assert abs(result.eer - interpolated(fpr, 1 - tpr)) < 1e-12
+        for point in result.points:
+            best = np.flatnonzero(fpr <= point.far)[-1]  # the lowest threshold that qualifies
+            assert point.threshold == thresholds[best]
+            assert abs(point.tar - tpr[best]) < 1e-12
+            assert abs(point.fmr - fpr[best]) < 1e-12
+
+
+def test_the_far_that_is_reached_is_never_above_the_one_asked_for():
+    generator = np.random.default_rng(1)
+    none = 0
+    for _ in range(10_000):
+        genuine, impostor = (np.sort(generator.integers(0, 9, generator.integers(2, 40))) / 8 for _ in range(2))
+        far = float(generator.uniform(1 / len(impostor), 1))
+        point = rates.at_far(genuine, impostor, far)
+        assert point.fmr <= far
+        assert point.fmr == np.mean(impostor >= point.threshold)
+        assert point.tar == pytest.approx(np.mean(genuine >= point.threshold), abs=1e-12)
+        lower = [score for score in {*genuine, *impostor} if score < point.threshold]
+        assert not lower or np.mean(impostor >= max(lower)) > far
+        none += point.threshold == np.inf
+    assert none > 100  # ties at the top: infinity, TAR 0
+
+
+def test_the_least_far_that_pairs_support_is_named_and_works():
+    for count in (3, 7, 97, 1234, 49_999):
+        scores = np.arange(count) / count
+        with pytest.raises(Refused, match="give at least") as caught:
+            rates.at_far(scores, scores, 0.9 / count)
+        named = float(caught.value.fix.split()[3].rstrip(","))
+        assert 1 / count <= named < 1.2 / count
+        assert rates.at_far(scores, scores, named).few
+
+
+def written_out(table, labels, of_identities, of_images, fars):
+    """TAR at each FAR and EER of a resample whose every pair is repeated as often as it weighs; None without pairs."""
+    kinds = [], []
+    for i in range(len(labels)):
+        for j in range(i + 1, len(labels)):
+            differ = labels[i] != labels[j]
+            times = of_images[i] * of_images[j] * of_identities[labels[i]] * (of_identities[labels[j]] if differ else 1)
+            kinds[int(differ)].extend([table[i, j]] * int(times))
+    if not all(kinds):
+        return None
+    scores, same = np.concatenate(kinds), np.arange(sum(map(len, kinds))) < len(kinds[0])
+    fpr, tpr, _ = roc_curve(same, scores, drop_intermediate=False)
+    return [tpr[np.flatnonzero(fpr <= far)[-1]] for far in fars] + [interpolated(fpr, 1 - tpr)]
+
+
+def test_a_resample_by_weights_is_the_resample_written_out(monkeypatch):
+    generator = np.random.default_rng(2)
+    compared = 0
+    for number in range(24):
+        labels, vectors = made(generator, ties=number % 2 == 0)
+        found, table = scored(vectors, labels)
+        genuine, impostor = np.sort(found.genuine), np.sort(found.impostor)
+        fars = [far for far in (0.5, 0.1, 0.02) if far * len(impostor) >= 1]
+        kind = {"identities": number % 3 != 1, "images": number % 3 != 0}
+        draws = weights.draw(found.labels, 4, number, **kind)
+        for small, slack in (
+            (10**6, (0, 0)),
+            (0, (0, 0)),
+            (0, (3, 0.1)),
+        ):  # all pairs, or a stretch around the threshold
+            monkeypatch.setattr(bootstrap, "SMALL", small)
+            monkeypatch.setattr(bootstrap, "SLACK", slack)
+            values = bootstrap.resampled(found, genuine, impostor, fars, draws)
+            for row in range(4):
+                wanted = written_out(table, found.labels, draws.identities[row], draws.images[row].astype(int), fars)
+                if wanted is None:
+                    assert np.isnan(values[row]).all()
+                else:
+                    np.testing.assert_allclose(values[row], wanted, rtol=0, atol=1e-12)
+                    compared += 1
+    assert compared > 200
+
+
+def test_of_many_pairs_each_resample_finds_its_threshold_among_a_few(monkeypatch):
+    generator = np.random.default_rng(3)
+    labels = np.repeat(np.arange(30), 20)
+    vectors = 0.4 * generator.normal(size=(30, 16))[labels] + generator.normal(size=(600, 16))
+    found, _ = scored(vectors, labels)
+    genuine, impostor, fars = np.sort(found.genuine), np.sort(found.impostor), [0.1, 0.01, 0.001]
+    draws = weights.draw(found.labels, 40, 0, identities=True, images=True)
+    everything = bootstrap.resampled(found, genuine, impostor, fars, draws)
+    sizes, cut = [], bootstrap.stretch
+
+    def noted(*arguments, **options):
+        sizes.append(len((part := cut(*arguments, **options)).impostor.scores))
+        return part
+
+    monkeypatch.setattr(bootstrap, "SMALL", 0)
+    monkeypatch.setattr(bootstrap, "SLACK", (20, 0.005))
+    monkeypatch.setattr(bootstrap, "stretch", noted)
+    np.testing.assert_array_equal(bootstrap.resampled(found, genuine, impostor, fars, draws), everything)
+    assert np.median(sizes) < len(impostor) / 2
+
+
+def test_draws_are_with_replacement_within_their_identity():
+    labels = np.array([0, 1, 1, 1, 2, 2])
+    draws = weights.draw(labels, 50, 0, identities=True, images=True)
+    assert (draws.identities.sum(axis=1) == 3).all()
+    for label in range(3):
+        assert (draws.images[:, labels == label].sum(axis=1) == (labels == label).sum()).all()
+    assert draws.identities.std() > 0 < draws.images.std()
+    few = cifarnet.verification(np.eye(6) + 0.1, labels, far=[0.5], bootstrap=20)
+    assert few.to_dict()["bootstrap"]["of"] == "images"
+    many = cifarnet.verification(np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) // 2, [0.5], bootstrap=20)
+    assert many.to_dict()["bootstrap"]["of"] == "identities"
+    low, high = many.to_dict()["eer_interval"]
+    assert low < many.eer < high
+
+
+def test_d_prime_and_det_points():
+    generator = np.random.default_rng(4)
+    genuine, impostor = np.sort(generator.normal(2, 1, 500)), np.sort(generator.normal(0, 0.5, 3000))
+    wanted = abs(genuine.mean() - impostor.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2)
+    assert rates.d_prime(genuine, impostor) == pytest.approx(wanted, abs=1e-12)
+    assert rates.d_prime(np.ones(3), np.zeros(3)) is None
+    some, every = rates.det_points(genuine, impostor, 100), rates.rates(genuine, impostor)
+    places = {threshold: place for place, threshold in enumerate(every.thresholds)}
+    chosen = [places[threshold] for threshold in some.thresholds]
+    np.testing.assert_array_equal(some.fmr, every.fmr[chosen])
+    np.testing.assert_array_equal(some.fnmr, every.fnmr[chosen])
+
+
+def test_the_threshold_of_a_fold_comes_from_the_others():
+    generator = np.random.default_rng(5)
+    genuine, impostor = generator.integers(0, 9, 60) / 8.0, generator.integers(0, 6, 90) / 8.0
+    of = generator.integers(0, 5, 150)
+    found = folds.fold_accuracy(genuine, impostor, of)
+    scores, same = np.concatenate([genuine, impostor]), np.arange(150) < 60
+    for fold, accuracy, threshold in zip(range(5), found.accuracies, found.thresholds, strict=True):
+        others = of != fold
+        tried = {one: np.mean((scores[others] >= one) == same[others]) for one in (*np.unique(scores), np.inf)}
+        assert threshold == max(one for one, right in tried.items() if right == max(tried.values()))
+        assert accuracy == np.mean((scores[~others] >= threshold) == same[~others])
+    assert found.mean == pytest.approx(np.mean(found.accuracies))
+    with pytest.raises(Refused, match="single fold"):
+        folds.fold_accuracy(genuine, impostor, np.zeros(150, int))
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "labels", "options", "words"),
+    [
+        ([[1.0, 0], [np.nan, 1], [0, 1]], [0, 0, 1], {}, "1 row not finite, or all zero: 1"),
+        ([[1.0, 0], [0, 0], [0, 1]], [0, 0, 1], {}, "all zero: 1"),
+        ([[1.0, 0]] * 3, [0, 0, 0], {}, "1 class makes no impostor pairs"),
+        ([[1.0, 0]] * 3, ["a", "b", "c"], {}, "no class has two images"),
+        ([[1.0, 0]] * 3, [0, 0], {}, "3 embeddings have labels of shape"),
+        ([1.0, 0], [0, 0], {}, "give numbers"),
+        ([["x", "y"]] * 2, [0, 0], {}, "give numbers"),
+        ([[1.0, 0]] * 3, [0, 0, 1], {"far": [0.1]}, "less than one of 2 impostor pairs; give at least 0.5"),
+        ([[1.0, 0]] * 3, [0, 0, 1], {"far": [1.5]}, "not between 0 and 1"),
+        ([[1.0, 0]] * 3, [0, 0, 1], {"far": [0.5], "bootstrap": -1}, "out of range"),
+    ],
+)
+def test_bad_input_is_named(embeddings, labels, options, words):
+    with pytest.raises(Refused, match=words):
+        cifarnet.verification(embeddings, labels, **options)
+
+
+def test_no_observed_threshold_meets_a_far():
+    result = cifarnet.verification([[1.0, 0]] * 4, [0, 0, 1, 1], far=[0.5])
+    point = result.to_dict()["operating_points"][0]
+    assert (point["threshold"], point["fmr"], point["tar"], point["fewer_than_30"]) == (None, 0.0, 0.0, True)
+    assert result.eer == 0.5
+    assert result.d_prime is None
