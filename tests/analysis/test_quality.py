@@ -16,10 +16,12 @@ from cifarnet.analysis.plots import quality as picture
 from cifarnet.analysis.quality.degrade import DEGRADATIONS, degrade
 from cifarnet.analysis.quality.degraded import measure_degraded
 from cifarnet.analysis.quality.discard import best_area, best_at, discard_curve, share_of_best
-from cifarnet.analysis.quality.measure import class_cosines, measure_quality
+from cifarnet.analysis.quality.measure import class_cosines, measure_quality, pictures
 from cifarnet.analysis.quality.scores import SCORES, correlations, quality_scores
 from cifarnet.analysis.quality.utility import error_versus_discard
 from cifarnet.analysis.quality.verdict import judge
+from cifarnet.analysis.unit_embeddings import embed_classes, open_classes
+from cifarnet.analysis.verification.measure import verification
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Diverged, Failed, Refused
 from cifarnet.engine.evaluate import open_for_evaluation
@@ -242,13 +244,15 @@ def test_bad_input_is_refused_in_one_line():
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    config = TrainConfig(arch="baseline", loss="adaface", dataset="digits", epochs=1, precision="fp32", device="cpu")
+    """A run that has never seen the last three classes."""
+    given = {"arch": "baseline", "loss": "adaface", "dataset": "digits", "epochs": 1, "hold_out_classes": "3"}
+    config = TrainConfig(**given, precision="fp32", device="cpu")
     return open_for_evaluation(fit(config, tmp_path_factory.mktemp("quality") / "run"), device="cpu")
 
 
 def test_a_model_measured_whole_and_drawn(opened, tmp_path):
     state = torch.get_rng_state()
-    document = measure_quality(opened, ["entropy"], ["resize", "noise"], far=0.01, samples=50)
+    document = measure_quality(opened, ["entropy"], ["resize", "noise"], classes="all", far=0.01, samples=50)
     assert torch.equal(torch.get_rng_state(), state)
     assert document["images"] == 355 and document["degraded_images"] == 50 and "norm" in document["sentence"]
     assert set(document["scores"]) == set(document["curve"]["scores"]) == {"entropy"}
@@ -258,6 +262,22 @@ def test_a_model_measured_whole_and_drawn(opened, tmp_path):
     )
     figure = picture.draw(document, tmp_path / "quality.png", "a title")
     assert Image.open(figure).size[0] > 1000
+
+
+def test_it_begins_where_verification_ends(opened):
+    for classes, count, words in (("unseen", 3, "unseen"), ("seen", 7, "seen"), ("all", 10, "seen and unseen")):
+        found = measure_quality(opened, degradations=["none"], classes=classes, far=0.01)
+        units = embed_classes(opened, classes)
+        (point,) = verification(units.vectors, units.labels, far=(0.01,)).points
+        assert found["threshold"] == pytest.approx(point.threshold, abs=1e-6)
+        assert found["achieved_fmr"] == pytest.approx(point.fmr, abs=1e-4)
+        assert found["fnmr"] == pytest.approx(1 - point.tar, abs=2e-3) and found["images"] == len(units)
+        assert found["measured_on"] == f"digits test, {count} {words} classes"
+        assert found["classes"] == list(units.classes)
+    parts = open_classes(opened, "all")
+    whole = torch.cat([part.images for part in parts])
+    chosen = torch.tensor([0, 3, len(parts[0].images) - 1, len(parts[0].images), 354])
+    assert torch.equal(pictures(parts, chosen), whole[chosen])
 
 
 def test_numbers_that_are_not_finite_are_said(opened):
