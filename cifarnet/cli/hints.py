@@ -48,6 +48,9 @@ OTHER_OPTIONS: dict[str, tuple[str, ...]] = {
     "--perplexity --n-neighbors": ("--neighbors",),
     "--s --temperature": ("--scale",),
     "--m": ("--margin",),
+    "--fpr --fmr --fars --false-accept-rate": ("--far",),
+    "--resamples --n-bootstrap --n-boot": ("--bootstrap",),
+    "--mirror --hflip": ("--flip",),
 }  # fmt: skip
 OPTION_HINTS = {folded(other): ours for others, ours in OTHER_OPTIONS.items() for other in others.split()}
 
@@ -57,7 +60,7 @@ OTHER_COMMANDS: dict[str, str] = {
     "classify infer inference recognize label": "predict", "plot draw show figure viz": "visualize",
     "flops params macs profile cost summary size": "complexity", "compare results table": "report",
     "info env environment version check devices": "doctor", "gradcam features activations": "featuremaps",
-    "tsne": "visualize umap --method tsne", "pca": "visualize umap --method pca", "embedding projection": "visualize umap", "help": "--help", "completion": "--install-completion",
+    "tsne": "visualize umap --method tsne", "pca": "visualize umap --method pca", "embedding projection": "visualize umap", "match roc eer": "verify", "help": "--help", "completion": "--install-completion",
 }  # fmt: skip
 COMMAND_HINTS = {other: ours for others, ours in OTHER_COMMANDS.items() for other in others.split()}
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)

@@ -1,5 +1,8 @@
 """1:1 verification against brute force, against scikit-learn, and its bootstrap against resamples that are written out."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -223,3 +226,9 @@ def test_no_observed_threshold_meets_a_far():
     assert (point["threshold"], point["fmr"], point["tar"], point["fewer_than_30"]) == (None, 0.0, 0.0, True)
     assert result.eer == 0.5
     assert result.d_prime is None
+
+
+def test_the_page_prints_what_it_says(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "verification.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {})
+    assert f"```text\n{capsys.readouterr().out}```" in page

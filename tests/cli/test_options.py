@@ -18,7 +18,7 @@ from cifarnet.losses import LOSSES
 PACKAGE = Path(__file__).parents[2] / "cifarnet"
 LIBRARY = [path for path in sorted(PACKAGE.rglob("*.py")) if "cli" not in path.relative_to(PACKAGE).parts]
 # Arguments of calls in Python that no command has as an option.
-PYTHON_ONLY = {"images", "layers", "num_classes", "frozen"}
+PYTHON_ONLY = {"images", "layers", "num_classes", "frozen", "embeddings", "labels"}
 # Things that are no argument at all.
 THINGS = {
     "MASTER_PORT",
@@ -31,6 +31,7 @@ THINGS = {
     "pairs",
     "quality",
     "eval",
+    "verify",
     "config",
     "curves",
     "images",

@@ -43,7 +43,9 @@ class PairList:
         kept = usable[self.places].all(axis=1)
         places, same = self.places[kept], self.same[kept]
         scores = np.einsum("pd,pd->p", units[places[:, 0]], units[places[:, 1]])
-        pairs = ListedPairs(self.labels, scores[same], scores[~same], places[same], places[~same])
+        used, places = np.unique(places, return_inverse=True)
+        places, labels = places.reshape(-1, 2), np.unique(self.labels[used], return_inverse=True)[1]
+        pairs = ListedPairs(labels.astype(np.int64), scores[same], scores[~same], places[same], places[~same])
         folds = None if self.folds is None else self.folds[kept]
         return pairs, None if folds is None else np.concatenate([folds[same], folds[~same]])
 

@@ -64,7 +64,9 @@ def read_threshold(path: Path, digest: str, far: float | None = None, within: Pa
     chosen = far if far is not None else USUAL if USUAL in points else next(iter(points))
     if chosen not in points:
         known = ", ".join(f"{one:g}" for one in points)
-        raise Refused("far", f"{chosen:g} was not measured", f"choose from {known}, or {MEASURE} --far {chosen:g}")
+        raise Refused(
+            "far", f"{chosen:g} was not measured", f"choose from {known}, or measure it with cifarnet verify RUN"
+        )
     measured_on = str(document.get("measured_on", ""))
     return Threshold(points[chosen][0], chosen, points[chosen][1], printable(measured_on), document.get("flip") is True)
 

@@ -1,0 +1,214 @@
+"""`cifarnet verify` as it is used: a run, a list of pairs, folders of identities, two images; and what cannot be measured."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
+
+import cifarnet
+from cifarnet.analysis.unit_embeddings import embed_classes, embed_files, model_digest
+from cifarnet.analysis.verification.pair_files import read_pairs
+from cifarnet.cli import run
+from cifarnet.core.errors import Failed, Refused
+from cifarnet.data import load
+from cifarnet.engine.evaluate import open_for_evaluation
+from cifarnet.storage.safetensors_header import CHECKPOINT, read_metadata
+
+TRAIN = "train --dataset digits --arch baseline --epochs 1 --device cpu --precision fp32 -q --hold-out-classes 4"
+HELD_OUT = (6, 7, 8, 9)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a run that never saw the digits 6 to 9, and folders of images of these."""
+    home = tmp_path_factory.mktemp("verify")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        assert run([*TRAIN.split(), "--loss", "arcface", "--out", "run"]) == 0
+    data = load("digits").test
+    for label in HELD_OUT:
+        folder = home / "images" / f"d{label}"
+        folder.mkdir(parents=True)
+        chosen = (data.labels == label).nonzero().flatten()[:3].tolist()
+        for number, place in enumerate(chosen, start=1):
+            Image.fromarray(data.images[place].permute(1, 2, 0).numpy()).save(folder / f"d{label}_{number:04d}.png")
+    return home
+
+
+def test_a_run_is_measured_on_the_classes_it_never_saw(cli, home):
+    code, out, _ = cli("verify", home / "run", "--json", "--bootstrap", "20", "--csv", "o.csv", "--figure", "o.png")
+    document = json.loads(out)
+    data = load("digits").test
+    chosen = torch.isin(data.labels, torch.tensor(HELD_OUT))
+    vectors = cifarnet.load(home / "run", device="cpu").embed(data.images[chosen]).numpy()
+    upper = np.triu_indices(len(vectors), 1)
+    labels = data.labels[chosen].numpy()
+    same = (labels[:, None] == labels)[upper]
+    assert code == 0
+    assert document["auc"] == pytest.approx(roc_auc_score(same, (vectors @ vectors.T)[upper]), abs=1e-6)
+    assert (document["genuine_pairs"], document["identities"]) == (same.sum(), 4)
+    assert document["bootstrap"]["of"] == "images"
+    assert [point["far"] for point in document["operating_points"]] == [0.1, 0.01, 0.001]  # 0.0001 has too few pairs
+    assert json.loads((home / "run" / "verification.json").read_text()) == document
+    assert Path("o.csv").read_text().splitlines()[1].startswith(f"0.1,{document['operating_points'][0]['threshold']}")
+    assert Image.open("o.png").size[0] > 1000
+    code, out, _ = cli("verify", home / "run", "--bootstrap", "20")
+    assert code == 0 and "4 unseen classes" in out and "too few to be drawn" in out and "0.1%*" in out
+
+
+def test_two_images_are_decided_by_the_stored_threshold(cli, home):
+    first, second = home / "images/d6/d6_0001.png", home / "images/d7/d7_0001.png"
+    cli("verify", home / "run", "--bootstrap", "0", "--far", "0.2,0.05", "--out", "own.json", "--flip")
+    model = cifarnet.load(home / "run", device="cpu")
+    plain = (model.embed(first) @ model.embed(second).T).item()
+    stored = json.loads(Path("own.json").read_text())
+    for far, point in zip((0.2, 0.05), stored["operating_points"], strict=True):
+        line = ("verify", first, second, "--run", home / "run", "--thresholds", "own.json", "--far", far, "--json")
+        found = json.loads(cli(*line)[1])
+        flipped, _, _ = embed_files(model.classifier, model.info, [first, second], [0, 0], ["x"], flip=True)
+        score = float(flipped.vectors[0] @ flipped.vectors[1])
+        assert found["score"] == pytest.approx(score, abs=1e-6) and abs(score - plain) > 1e-6
+        assert found["decision"] == ("same" if score >= point["threshold"] else "different")
+        assert (found["threshold"], found["fmr"]) == (point["threshold"], point["fmr"])
+    assert "score" in cli("verify", first, second, "--run", home / "run", "--thresholds", "own.json")[1]
+    stored["model_digest"] = "0" * 64
+    Path("own.json").write_text(json.dumps(stored))
+    code, out, err = cli("verify", first, second, "--run", home / "run", "--thresholds", "own.json")
+    assert (code, out) == (2, "") and "another model" in err
+    for broken in ("[]", "{}", '{"operating_points": 3}', "{", json.dumps(stored | {"operating_points": [1]})):
+        Path("own.json").write_text(broken)
+        code, out, err = cli("verify", first, second, "--run", home / "run", "--thresholds", "own.json")
+        assert (code, out, err.count("error: ")) == (2, "", 1), broken
+    code, out, err = cli("verify", first, second)  # the packaged model, of which nothing is stored
+    assert code == 0 and "decision" not in out and "no threshold was measured" in err
+
+
+def test_lists_and_folders_of_images(cli, home):
+    lines = ["2\t2", "d6\t1\t2", "d7\t1\t3", "d6\t1\td7\t2", "d8\t2\td9\t1"]
+    lines += ["d8\t1\t2", "d9\t2\t3", "d6\t3\td9\t2", "d8\t3\td7\t1"]
+    Path("pairs.txt").write_text("\n".join(lines))
+    rows = ["a,b,same,fold", "d6/d6_0001.png,d6/d6_0002.png,1,x", "d7/d7_0001.png,d7/d7_0003.png,yes,x"]
+    rows += ["d6/d6_0001.png,d7/d7_0002.png,0,x", "d8/d8_0002.png,d9/d9_0001.png,false,x"]
+    rows += ["d8/d8_0001.png,d8/d8_0002.png,true,y", "d9/d9_0002.png,d9/d9_0003.png,same,y"]
+    rows += ["d6/d6_0003.png,d9/d9_0002.png,different,y", "d8/d8_0003.png,d7/d7_0001.png,no,y"]
+    Path("pairs.csv").write_text("\n".join(rows))
+    shared = ("--run", home / "run", "--folder", home / "images", "--far", "0.5", "--json", "--bootstrap", "5")
+    documents = [
+        json.loads(cli("verify", "--pairs", name, "--folds", *shared)[1]) for name in ("pairs.txt", "pairs.csv")
+    ]
+    for name in ("auc", "eer", "folds"):
+        assert documents[0][name] == documents[1][name]
+    assert (documents[0]["identities"], documents[1]["identities"]) == (4, 8)  # folders; joined by lines
+    (home / "images/d6/broken.png").write_text("no image")
+    (home / "images/empty").mkdir()
+    try:
+        code, out, err = cli("verify", *shared)
+    finally:
+        (home / "images/d6/broken.png").unlink()
+        (home / "images/empty").rmdir()
+    assert code == 1 and json.loads(out)["genuine_pairs"] == 4 * 3
+    assert "broken.png" in err and "empty" in err and "2 files could not be used" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "does not name the columns"),
+        ("a,b\n1,2\n", "does not name the columns"),
+        ("a,b,same\n", "lists no pairs"),
+        ("a,b,same\nx,y\n", "line 2: has 2 cells"),
+        ("a,b,same\nx,y,1\nx,z,maybe\n", "line 3: 'maybe' says neither"),
+        ("a,b,same\nx,x,1\n", "line 2: both images are the same"),
+        ("a,b,same\n,x,1\n", "line 2: names no image"),
+        ("a,b,same\nx,y,1\ny,z,1\nx,z,0\n", "line 4: x and z differ here"),
+        ("10 300\n", "promises 6,000 pairs"),
+        ("1\nx 1 2\nx 1 y\n", "line 3: is not"),
+        ("1\nx 1 b\nx 1 y 2\n", "line 2: does not number"),
+        ("a,b,same\n\udcff", "not text"),
+    ],
+)
+def test_a_line_that_is_no_pair_is_named(tmp_path, text, words):
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(Refused, match=words):
+        read_pairs(path)
+
+
+def test_what_cannot_be_measured_is_refused_in_one_line(cli, home):
+    image = home / "images/d6/d6_0001.png"
+    refused = {
+        ("run", "--far", "0"): "not between 0 and 1",
+        ("run", "--far", "x"): "is no number",
+        ("run", "--far", "1e-9"): "give at least",
+        ("run", "--classes", "unsen"): "did you mean unseen",
+        ("run", "--split", "val", "--classes", "unseen"): "of the seen classes",
+        ("run", "--folds"): "add --pairs",
+        ("run", "--thresholds", "x.json"): "is of two images",
+        ("run", "--pairs", "none.csv"): "there is no such file",
+        ("run", "--folder", "none"): "there is no such folder",
+        ("run", "--folder", "images", "--classes", "seen"): "the images are given by name",
+        ("run", "--run", "run"): "name the run once",
+        (image,): "give two",
+        (image, image, image): "3 names",
+        (image, image, "--csv", "x.csv"): "only compared",
+        (image, image, "--far", "0.1,0.2"): "give one",
+    }
+    for words, told in refused.items():
+        line = [home / "run" if word == "run" else home / "images" if word == "images" else word for word in words]
+        code, out, err = cli("verify", *line)
+        assert (code, out, err.count("error: ")) == (2, "", 1), words
+        assert told in err, err
+    code, out, err = cli("verify", image, "none.png", "--run", home / "run")
+    assert code == 1 and out == "" and "none.png: there is no such file" in err
+
+
+def test_embeddings_that_are_not_finite(cli, home):
+    """Weights that overflow, in a copy of the checkpoint: a split is not measured, an image file is left out."""
+    tensors = load_file(home / "run/last.safetensors")
+    first = next(name for name in tensors if name.startswith("backbone") and name.endswith("weight"))
+    tensors[first] = torch.full_like(tensors[first], 3e38)
+    save_file(tensors, "broken.safetensors", read_metadata(home / "run/last.safetensors", CHECKPOINT, "model"))
+    code, out, err = cli("verify", "broken.safetensors", "--bootstrap", "0")
+    assert (code, out) == (1, "") and "not finite" in err and "image 0 (nine)" in err
+    opened = open_for_evaluation("broken.safetensors")
+    with pytest.raises(Failed, match="141 images"):
+        embed_classes(opened, "unseen")
+    image = home / "images/d6/d6_0001.png"
+    found, errors, _ = embed_files(opened.model, opened.info, [image], [0], ["x"])
+    assert len(found) == 0 and "not finite" in errors[0] and "d6_0001.png" in errors[0]
+
+
+def test_classes_and_mirror_images(home):
+    opened = open_for_evaluation(home / "run")
+    seen, unseen, both = (embed_classes(opened, kind) for kind in ("seen", "unseen", "all"))
+    np.testing.assert_array_equal(both.vectors, np.concatenate([seen.vectors, unseen.vectors]))
+    assert [both.classes[label] for label in both.labels[-2:]] == [
+        unseen.classes[label] for label in unseen.labels[-2:]
+    ]
+    images, labels = next(iter(opened.loader.epoch(0)))
+    with torch.no_grad():
+        features = opened.model.features(images) + opened.model.features(images.flip(3))
+    wanted = torch.nn.functional.normalize(features.double(), dim=1)
+    flipped = embed_classes(opened, "seen", flip=True)
+    np.testing.assert_allclose(flipped.vectors, wanted.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(flipped.labels, labels.numpy())
+    assert model_digest(opened.model) == model_digest(open_for_evaluation(home / "run" / "last.safetensors").model)
+
+
+def test_figures(cli, home):
+    code, out, _ = cli("visualize", "det", home / "run", home / "run/last.safetensors", "--data-out", "d.json")
+    curves = json.loads(Path("d.json").read_text())
+    assert code == 0 and out.strip() == "det.png" and len(curves) == 2
+    one = next(iter(curves.values()))
+    assert one["fmr"] == sorted(one["fmr"]) and one["fnmr"] == sorted(one["fnmr"], reverse=True)
+    code, out, _ = cli("visualize", "scores", home / "run", "--out", "s.svg", "--data-out", "s.json", "--far", "0.1")
+    numbers = json.loads(Path("s.json").read_text())
+    width = numbers["edges"][1] - numbers["edges"][0]
+    assert code == 0 and sum(numbers["genuine"]) * width == pytest.approx(1)
+    assert list(numbers["thresholds"]) == ["0.1"]
