@@ -51,17 +51,30 @@ def embed_classes(opened: Opened, classes: str | None = None, flip: bool = False
     """The unit embeddings of an opened split, of the classes that the model was trained on, of the others, or of all.
 
     Args:
-        classes: unseen (those of `hold_out_classes`), seen or all (seen, then unseen); None: unseen where there are any.
+        classes: as `open_classes`.
         flip: add the mirrored image's features before normalising.
 
     Raises:
-        Refused: the run held no classes out; else as `embed_split`.
+        Refused: as `open_classes`; else as `embed_split`.
+    """
+    first, *others = [embed_split(part, flip) for part in open_classes(opened, classes)]
+    return first.followed_by(others[0]) if others else first
+
+
+def open_classes(opened: Opened, classes: str | None = None) -> list[Opened]:
+    """The same model and split with the images of some classes, once for those that it was trained on and once for the others.
+
+    Args:
+        classes: unseen (those of `hold_out_classes`), seen or all (seen, then unseen); None: unseen where there are any.
+
+    Raises:
+        Refused: as `checked_classes`.
     """
     classes = checked_classes(opened.shaping, opened.split, classes)
     if classes == "seen":
-        return embed_split(opened, flip)
-    unseen = embed_split(open_unseen(opened), flip)
-    return embed_split(opened, flip).followed_by(unseen) if classes == "all" else unseen
+        return [opened]
+    unseen = open_unseen(opened)
+    return [opened, unseen] if classes == "all" else [unseen]
 
 
 def checked_classes(config: TrainConfig, split: str, classes: str | None) -> str:

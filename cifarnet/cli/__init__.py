@@ -15,6 +15,7 @@ from cifarnet.cli import (
     featuremaps,
     identify,
     predict,
+    quality,
     report,
     runs,
     train,
@@ -48,6 +49,7 @@ add(app, "eval", evaluate.evaluate)
 add(app, "predict", predict.predict)
 add(app, "verify", verify.verify)
 add(app, "identify", identify.identify)
+add(app, "quality", quality.quality)
 add(app, "complexity", complexity.complexity)
 add(app, "featuremaps", featuremaps.featuremaps)
 add(visualize.app, "cmc", visualize_cmc.cmc)

@@ -13,6 +13,7 @@ from cifarnet.cli import figures, verify_figures
 from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataOut, Numbers, Seed, Title, View, figure
 from cifarnet.cli.grammar import Group, add
+from cifarnet.cli.quality import quality_figure
 from cifarnet.cli.run_option import Runs
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused, plural
@@ -210,3 +211,6 @@ def angles(view: View) -> Numbers:
     measured = measure_angles(view.outputs.features, view.outputs.labels, prototypes)
     picture.draw(measured, view.path, view.heading)
     return picture.numbers(measured)
+
+
+add(app, "quality", quality_figure)

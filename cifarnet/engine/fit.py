@@ -15,6 +15,7 @@ from cifarnet.data.known_folders import remember_folder
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.launch import begin, prepare, take_folder
 from cifarnet.engine.loop import Watcher, train
+from cifarnet.engine.norm_check import norm_warning
 from cifarnet.storage.run_folder import RunFolder
 
 
@@ -89,4 +90,6 @@ def fit(
             summary = train(run, folder, watcher, asked)
         if ranks.first:
             watcher.finish(run, folder, summary)
+            if backwards := norm_warning(run):
+                watcher.warn(backwards)
     return path

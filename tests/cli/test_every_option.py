@@ -20,6 +20,7 @@ TRAIN = "train --dry-run --dataset digits --arch baseline --epochs 1 --batch-siz
 BASES = {
     "train": TRAIN,
     "eval": "eval run --device cpu",
+    "quality": "quality run --device cpu --scores norm --degrade none",
     "predict": "predict a.png --run run --device cpu",
     "identify": "identify --gallery run/known --probes run/known --run run --device cpu",
     "verify": "verify run --device cpu --bootstrap 2",

@@ -1,0 +1,185 @@
+"""`cifarnet quality`: a trained model and a split -> do its norm and other scores say how well an image is recognised?"""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifarnet.analysis.plots.titles import title_of
+from cifarnet.cli.common import messages, print_json, print_path, results
+from cifarnet.cli.csv_file import write_rows
+from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Title
+from cifarnet.cli.figures import Overwrite, destination, numbers_path, write_numbers
+from cifarnet.cli.run_option import Run
+from cifarnet.cli.verify_figures import Classes
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
+from cifarnet.storage.output import check_output
+
+if TYPE_CHECKING:
+    from cifarnet.engine.open_split import Opened
+
+Scores = Annotated[str, typer.Option(help="One or several of these, with commas.")]
+Degrade = Annotated[str, typer.Option(help="One or several of these, with commas, or none.")]
+Far = Annotated[
+    float,
+    typer.Option(
+        "--far", "--fmr", help="False match rate, over all pairs, that fixes the threshold (above 0, to 0.5)."
+    ),
+]
+Samples = Annotated[
+    int, typer.Option(min=0, max=10**9, help="Images that are degraded, as many of each class (0: all of the split).")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of these images, the noise and the random orders.")]
+
+ALL_SCORES, ALL_DEGRADATIONS = "norm, max-cosine, margin, entropy", "blur, jpeg, noise, resize"
+
+
+def quality(
+    run: Run = None,
+    scores: Scores = ALL_SCORES,
+    degrade: Degrade = ALL_DEGRADATIONS,
+    far: Far = 0.001,
+    samples: Samples = 1000,
+    split: Split = "test",
+    classes: Classes = None,
+    data_dir: DataDir = None,
+    seed: Seed = TrainConfig.seed,
+    device: Device = "auto",
+    figure: Annotated[Path | None, typer.Option(help="Draw the curves (PNG, SVG or PDF).")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line a score: areas and correlations.")] = None,
+    overwrite: Overwrite = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Is a feature's norm a quality? Errors as the worst images are left out, and scores as images get worse.
+
+    Examples:
+        cifarnet quality --far 0.01                        # the newest run
+        cifarnet quality runs/latest --scores norm --degrade none --far 0.01
+    """
+    asked = check(scores, degrade, far)
+    csv = check_output(csv, overwrite) if csv else None
+    figure = destination(figure, Path("x"), "", overwrite) if figure else None
+    opened, document = measure(run, asked, far, samples, split, classes, data_dir, seed, device)
+    if figure is not None:
+        from cifarnet.analysis.plots import quality as picture
+
+        picture.draw(document, figure, title_of(opened.info.config))
+    if csv is not None:
+        write_scores(csv, document)
+    if json_output:
+        print_json(document)
+        return
+    from cifarnet.cli.quality_tables import print_quality
+
+    print_quality(results(), document, str(figure or ""))
+
+
+def quality_figure(
+    run: Run = None,
+    scores: Scores = ALL_SCORES,
+    degrade: Degrade = ALL_DEGRADATIONS,
+    far: Far = 0.001,
+    samples: Samples = 1000,
+    split: Split = "test",
+    classes: Classes = None,
+    seed: Seed = TrainConfig.seed,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    out: Out = None,
+    title: Title = None,
+    data_out: DataOut = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Errors as the worst images are left out, and what norm, cosine and entropy do as images get worse.
+
+    Examples:
+        cifarnet visualize quality --far 0.01 --degrade blur,noise
+        cifarnet visualize quality --far 0.01 --degrade none --out norm.pdf
+    """
+    asked = check(scores, degrade, far)
+    from cifarnet.cli import inputs
+
+    target = destination(out, inputs.need_checkpoint(run), "quality", overwrite)
+    data_out = numbers_path(data_out, overwrite)
+    opened, document = measure(run, asked, far, samples, split, classes, data_dir, seed, device)
+    from cifarnet.analysis.plots import quality as picture
+
+    picture.draw(document, target, title or title_of(opened.info.config))
+    write_numbers(data_out, picture.numbers(document))
+    print_path(target)
+
+
+def check(scores: str, degrade: str, far: float) -> tuple[list[str], list[str]]:
+    """The names of scores and degradations in two lists with commas. Raises Refused: an unknown one, a rate out of range."""
+    from cifarnet.analysis.quality.degraded import check_degradations
+    from cifarnet.analysis.quality.pairs import check_rate
+    from cifarnet.analysis.quality.scores import check_scores
+
+    check_rate(far)
+    return check_scores(words(scores)), check_degradations(words(degrade))
+
+
+def measure(
+    run: Path | None,
+    asked: tuple[list[str], list[str]],
+    far: float,
+    samples: int,
+    split: str,
+    classes: str | None,
+    data_dir: str | None,
+    seed: int,
+    device: str,
+) -> tuple["Opened", dict[str, Any]]:
+    """Opens a run and measures it: the model with its split, and the document of `measure_quality` with their names.
+
+    Raises:
+        Refused: no such run, data that is missing or has too few pairs. Failed: numbers that are not finite.
+    """
+    from cifarnet.analysis.quality.measure import measure_quality
+    from cifarnet.analysis.unit_embeddings import checked_classes
+    from cifarnet.cli.headline import say_opened
+    from cifarnet.cli.progress import load_shown
+    from cifarnet.engine.open_split import open_split
+    from cifarnet.models.checkpoint import load_model
+    from cifarnet.storage.find_checkpoint import find_checkpoint
+
+    path = find_checkpoint(run)
+    if path is None:
+        why = "there is no run yet (no runs/latest)"
+        raise Refused("quality", why, "train one, or name a run folder or checkpoint")
+    model, info = load_model(path)
+    checked_classes(info.config, split, classes)
+    load = partial(load_shown, messages())
+    opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
+    say_opened(messages(), opened, named=run is not None)
+    (scores, degradations), loss = asked, info.config.loss
+    if not opened.angular and {"max-cosine", "margin"} & set(scores):
+        messages().say(
+            f"note: {loss} has no prototypes on a sphere; max-cosine and margin are cosines to the rows of W, "
+            "without their lengths and the bias that the model decides by"
+        )
+    with messages().status("measuring quality"):
+        given: Any = {"classes": classes, "far": far, "samples": samples, "seed": seed}
+        found = measure_quality(opened, scores, degradations or ["none"], **given)
+    named = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": split, "loss": loss}
+    return opened, named | {"epoch": opened.info.epoch, "seed": seed} | found
+
+
+def words(text: str) -> list[str]:
+    """The names in a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def write_scores(path: Path, document: dict[str, Any]) -> None:
+    """A line a score: FNMR after a fifth is left out, areas with their share of the best, correlations."""
+    limits = list(document["best"])
+    header = ["score", "fnmr_after_discard", *(f"pauc_{limit}" for limit in limits)]
+    header += [*(f"share_of_best_{limit}" for limit in limits), "against_chance"]
+    header += [f"rho_{name}" for name in document["degradations"]]
+    rows = []
+    for name, one in document["scores"].items():
+        rows.append([name, one["fnmr_after_discard"], *one["pauc"].values(), *one["share_of_best"].values()])
+        rows[-1] += [one["against_chance"], *(row["scores"][name]["rho"] for row in document["degradations"].values())]
+    write_rows(path, header, rows)
