@@ -83,7 +83,13 @@ def sets() -> list[str]:
 def extension(with_cuda: bool):
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
-    sources = ["bindings.cpp", "instruction_sets.cpp", "margin_forward_cpu.cpp", "margin_backward_cpu.cpp"]
+    sources = [
+        "bindings.cpp",
+        "instruction_sets.cpp",
+        "margin_forward_cpu.cpp",
+        "margin_backward_cpu.cpp",
+        "side_ops_cpu.cpp",
+    ]
     sources += ["one_vs_all_cpu.cpp", "one_vs_all_autograd.cpp"]
     macros: list[tuple[str, str | None]] = [("MARGIN_X86", None)] if X86 else []
     flags = {"cxx": [*COMMON, *(SANITIZE if sanitize() else [])]}

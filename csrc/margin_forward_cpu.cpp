@@ -9,13 +9,12 @@
 #include <ATen/ops/mm.h>
 #include <torch/library.h>
 
-#include <cstddef>
 #include <numeric>
 #include <optional>
 #include <vector>
 
+#include "batch_state_cpu.h"
 #include "margin_batch_cpu.h"
-#include "normal_draws.h"
 
 namespace margin {
 namespace {
@@ -65,22 +64,6 @@ void target_cosines(const CpuBatch& batch, const ProductSides& sides, Statistics
       samples[i].cosine = batch.loops.dot(sides.z.row(i), prototype.data(), batch.size) * sides.z_inverse[i];
     }
   });
-}
-
-// The state that this step uses: in training moved by the statistics of the batch, else a copy.
-at::Tensor moved_state(const Batch& batch, const Options& options, const Statistics* samples, const at::Tensor& state,
-                       bool training) {
-  at::Tensor next = state.clone();
-  if (!training || state.numel() == 0) return next;
-  double sum = 0, squares = 0;
-  const auto value = [&](int64_t i) { return double(observed(options, samples[i].cosine, samples[i].norm)); };
-  for (int64_t i = 0; i < batch.samples; ++i) sum += value(i);
-  const double mean = sum / batch.samples;
-  for (int64_t i = 0; i < batch.samples; ++i) squares += (value(i) - mean) * (value(i) - mean);
-  const float* old = state.const_data_ptr<float>();
-  const float std = batch.samples > 1 ? std::sqrt(squares / (batch.samples - 1)) : old[state.numel() - 1];
-  next_state(options, mean, std, old, next.data_ptr<float>());
-  return next;
 }
 
 // The losses [N] where the products of all classes are there, and the rest of the statistics. `sides` is null with few classes,
@@ -153,10 +136,8 @@ std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& option
 
 // The state that this step uses where it follows from all negatives at the old one (AdaCos). `kept` as losses_of_kept has it.
 at::Tensor state_by_negatives(const CpuBatch& batch, const Options& options, const at::Tensor& state, ProductSides* sides,
-                              const at::Tensor& kept, Statistics* samples, const at::Tensor& statistics) {
+                              const at::Tensor& kept, Statistics* samples) {
   const std::vector<Target> targets = targets_of(batch, options, state.const_data_ptr<float>(), {}, samples);
-  const at::Tensor sums = batch.scratch({batch.samples});
-  float* sum = sums.data_ptr<float>();
   std::vector<Others> others(batch.samples, no_others());
   if (batch.keep)
     each_row(batch.samples, batch.classes, [&](int64_t i) {
@@ -168,8 +149,12 @@ at::Tensor state_by_negatives(const CpuBatch& batch, const Options& options, con
     });
   else
     others = others_of_chunks(batch, targets, *sides);
-  for (int64_t i = 0; i < batch.samples; ++i) sum[i] = targets[i].scale * others[i].peak + std::log(others[i].rest);
-  return adacos_scale(sums, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
+  std::vector<double> log_sums(batch.samples);
+  for (int64_t i = 0; i < batch.samples; ++i)
+    log_sums[i] = double(targets[i].scale) * others[i].peak + std::log(others[i].rest);
+  at::Tensor next = state.clone();
+  *next.data_ptr<float>() = adacos_scale(log_sums, samples);
+  return next;
 }
 
 }  // namespace
@@ -198,9 +183,9 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
 
   const at::Tensor old = state.contiguous();
   const at::Tensor used = training && traits_of(options).moves_by_negatives
-                              ? state_by_negatives(batch, options, old, sides ? &*sides : nullptr, kept, samples, statistics)
+                              ? state_by_negatives(batch, options, old, sides ? &*sides : nullptr, kept, samples)
                               : moved_state(batch, options, samples, old, training);
-  own.pair(options, statistics);
+  const std::vector<float> paired = paired_margins(own, options, samples);
   const float* numbers = used.const_data_ptr<float>();
   const std::vector<float> losses =
       batch.keep ? losses_of_kept(batch, options, numbers, own.pointers, sides ? &*sides : nullptr, kept, samples)
@@ -213,38 +198,6 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
   return {loss, std::isfinite(mean) ? used : old.clone(), statistics, kept};
 }
 
-// [count] draws of N(mean, std), see normal_draw().
-at::Tensor normal_draws_cpu(const at::Tensor& state, int64_t ahead, int64_t count, double mean, double std) {
-  check_draws(state);
-  const at::Tensor drawn = at::empty({count}, state.options());
-  const float* from = state.const_data_ptr<float>();
-  float* to = drawn.data_ptr<float>();
-  for (int64_t i = 0; i < count; ++i) to[i] = float(mean) + float(std) * normal_draw(from, ahead, i);
-  return drawn;
-}
-
-// sums[label] += features / norm and a 1 behind them, sample by sample, if the loss is finite; sums [C, D + 1], norm [N]. The labels
-// have been checked: margin_loss has run on them.
-void add_unit_cpu(at::Tensor& sums, const at::Tensor& features, const at::Tensor& labels, const at::Tensor& norm,
-                  const at::Tensor& loss) {
-  const at::Tensor z = features.contiguous(), y = labels.contiguous(), lengths = norm.contiguous();
-  const int64_t size = z.size(1);
-  TORCH_CHECK_VALUE(sums.is_contiguous() && sums.scalar_type() == at::kFloat && sums.size(1) == size + 1,
-                    "sums must be float32 [C, ", size + 1, "], not ", sums.scalar_type(), " ", sums.sizes());
-  if (!std::isfinite(*loss.const_data_ptr<float>())) return;
-  const RowLoops& loops = chosen_loops();
-  for (int64_t i = 0; i < z.size(0); ++i) {
-    float* row = sums.data_ptr<float>() + y.const_data_ptr<int64_t>()[i] * (size + 1);
-    const char* from = static_cast<const char*>(z.const_data_ptr()) + i * size * z.element_size();
-    loops.axpby(inverse_of(lengths.const_data_ptr<float>()[i]), from, type_of(z), 1.0f, row, size);
-    row[size] += 1.0f;
-  }
-}
-
-TORCH_LIBRARY_IMPL(cifarnet, CPU, library) {
-  library.impl("add_unit", &add_unit_cpu);
-  library.impl("margin_loss", &forward_cpu);
-  library.impl("normal_draws", &normal_draws_cpu);
-}
+TORCH_LIBRARY_IMPL(cifarnet, CPU, library) { library.impl("margin_loss", &forward_cpu); }
 
 }  // namespace margin

@@ -2,18 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/acos.h>
-#include <ATen/ops/clamp.h>
-#include <ATen/ops/clamp_max.h>
-#include <ATen/ops/clamp_min.h>
-#include <ATen/ops/cos.h>
-#include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/logsumexp.h>
-#include <ATen/ops/median.h>
-#include <ATen/ops/scatter.h>
-#include <ATen/ops/sort.h>
-#include <ATen/ops/sub.h>
 
 #include <algorithm>
 #include <atomic>
@@ -69,6 +58,18 @@ inline Options make_options(int64_t loss, double scale, double margin, at::Array
   return options;
 }
 
+// What is asked of a loss before anything is computed.
+struct Traits {
+  bool shapes_negatives, moves_by_negatives;
+  int pairs;
+};
+template <typename... Each>
+Traits traits_of(int number, List<Each...>) {
+  const Traits all[] = {{Each::kShapesNegatives, Each::kMovesByNegatives, Each::kPairs}...};
+  return all[number];
+}
+inline Traits traits_of(const Options& options) { return traits_of(options.loss, Losses()); }
+
 // What samples have of their own, checked and contiguous.
 struct OwnTensors {
   at::Tensor margins, weights;
@@ -87,41 +88,12 @@ struct OwnTensors {
     pointers = {take(m, "margins", margins), take(w, "weights", weights)};
   }
 
-  // Once the cosines are known: gives each sample its margin, where the loss says which.
-  void pair(const Options& options, const at::Tensor& statistics);
+  // Are the margins to be paired with the samples, once the cosines are known?
+  bool pairs(const Options& options) const {
+    const int constant = traits_of(options).pairs;
+    return constant >= 0 && options.constants[constant] != 0.0f && margins.defined();
+  }
 };
-
-// What is asked of a loss before anything is computed.
-struct Traits {
-  bool shapes_negatives, moves_by_negatives;
-  int pairs;
-};
-template <typename... Each>
-Traits traits_of(int number, List<Each...>) {
-  const Traits all[] = {{Each::kShapesNegatives, Each::kMovesByNegatives, Each::kPairs}...};
-  return all[number];
-}
-inline Traits traits_of(const Options& options) { return traits_of(options.loss, Losses()); }
-
-// AdaCos's s [1] of a batch: log_sums [N] log of the sum over the negatives at the old s, cosine [N] (arXiv 1905.00292, eq. 15).
-inline at::Tensor adacos_scale(const at::Tensor& log_sums, const at::Tensor& cosine) {
-  const at::Tensor median = at::median(at::acos(at::clamp(cosine, -kCosineLimit, kCosineLimit)));  // the lower one of an even number
-  const at::Tensor log_b = at::sub(at::logsumexp(log_sums, 0), std::log(double(log_sums.size(0))));
-  return at::clamp_min(at::div(log_b, at::cos(at::clamp_max(median, double(kPi) / 4))), 0.01).view({1});
-}
-
-// The margins [N] in another order: the smallest for the sample with the largest cosine.
-inline at::Tensor paired(const at::Tensor& margins, const at::Tensor& cosine) {
-  const at::Tensor order = std::get<1>(at::sort(cosine, /*stable=*/true, /*dim=*/0, /*descending=*/true));
-  return at::scatter(margins, 0, order, std::get<0>(at::sort(margins)));
-}
-
-inline void OwnTensors::pair(const Options& options, const at::Tensor& statistics) {
-  const int pairs = traits_of(options).pairs;
-  if (pairs < 0 || options.constants[pairs] == 0.0f || !margins.defined()) return;
-  margins = paired(margins, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
-  pointers.margins = margins.const_data_ptr<float>();
-}
 
 // A batch and its prototypes, contiguous.
 struct Batch {

@@ -5,12 +5,22 @@
 // is a device-side assertion. fp32 features use fp32 products (TF32 where torch.backends allows it), 16-bit ones fp16.
 #include "cuda_platform.cuh"
 
+#include <ATen/ops/acos.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/amax.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/clamp_max.h>
+#include <ATen/ops/clamp_min.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/div.h>
 #include <ATen/ops/log.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/median.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/scatter.h>
 #include <ATen/ops/sort.h>
+#include <ATen/ops/sub.h>
 #include <torch/library.h>
 
 #include <atomic>
@@ -43,6 +53,26 @@ struct Partial {
   }
 };
 
+// The cosines to the own classes [N].
+Tensor own_cosines(const Tensor& statistics) { return statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)); }
+
+// AdaCos's s [1] of a batch: log_sums [N] log of the sum over the negatives at the old s (arXiv 1905.00292, eq. 15).
+Tensor adacos_scale(const Tensor& log_sums, const Tensor& cosine) {
+  const Tensor median = at::median(at::acos(at::clamp(cosine, -kCosineLimit, kCosineLimit)));  // the lower one of an even number
+  const Tensor log_b = at::sub(at::logsumexp(log_sums, 0), std::log(double(log_sums.size(0))));
+  return at::clamp_min(at::div(log_b, at::cos(at::clamp_max(median, double(kPi) / 4))), double(kLeastScale)).view({1});
+}
+
+// The samples' margins; where the loss pairs them, the smallest for the sample with the largest cosine.
+OfSamples own_of(OwnTensors& own, const Options& options, const Tensor& statistics) {
+  if (own.pairs(options)) {
+    const Tensor order = std::get<1>(at::sort(own_cosines(statistics), /*stable=*/true, /*dim=*/0, /*descending=*/true));
+    own.margins = at::scatter(own.margins, 0, order, std::get<0>(at::sort(own.margins)));
+    own.pointers.margins = own.margins.const_data_ptr<float>();
+  }
+  return own.pointers;
+}
+
 void few_forward(const CudaBatch& batch, FewForward in, OwnTensors& own, const Tensor& statistics, const Tensor& next,
                  const Tensor& loss) {
   const unsigned blocks = blocks_of(batch.samples);
@@ -51,8 +81,7 @@ void few_forward(const CudaBatch& batch, FewForward in, OwnTensors& own, const T
     allow_shared(kernel, shared_limit() - kFewStatic);  // not less: another call, or a graph, may need more
     launch(kernel, blocks, kThreads, batch.shared_bytes(), in, data(batch.features, z), data(batch.weight, w));
   });
-  own.pair(in.options, statistics);
-  in.own = own.pointers;
+  in.own = own_of(own, in.options, statistics);
   launch(few_loss, blocks_of_threads(batch.samples), kThreads, 0, in, blocks, next.data_ptr<float>(), loss.data_ptr<float>());
 }
 
@@ -83,14 +112,13 @@ void many_forward(const CudaBatch& batch, ManyForward in, OwnTensors& own, const
            data(batch.features, z), data(batch.weight, w));
   });
   if (moves) launch(update_state, 1, kThreads, 0, in, blocks_of(batch.samples));
-  own.pair(in.options, statistics);
-  in.own = own.pointers;
+  in.own = own_of(own, in.options, statistics);
   Tensor scale;
   if (by_negatives) {  // once more, at the scale that the sums at the old one give
     accumulate_chunks(batch, in, unit, kept, true);
     const Tensor log_rest = at::log(others.select(1, offsetof(Others, rest) / sizeof(float)));
     const Tensor sums = at::add(log_rest, at::mul(others.select(1, offsetof(Others, peak) / sizeof(float)), old));
-    scale = adacos_scale(sums, statistics.select(1, offsetof(Statistics, cosine) / sizeof(float)));
+    scale = adacos_scale(sums, own_cosines(statistics));
     in.used = scale.data_ptr<float>();
   }
   accumulate_chunks(batch, in, unit, kept, !by_negatives);

@@ -2,7 +2,7 @@
 // cross-entropy as softplus(log S - s psi), S the sum over the negatives.
 #pragma once
 
-#include "margin_math.h"
+#include "margin_losses.h"
 
 namespace margin {
 

@@ -1,8 +1,6 @@
 """The losses and their heads. Importing the table does not import torch; the heads load on first use.
 
-Adding a margin loss: a class in margins.py, a row in registry.py, a struct and its name in the list of csrc/margin_math.h, a row
-in tests/losses/test_losses.py. One that pure torch runs: a class in objectives/, a row in more_rows.py, a formula in
-tests/losses/test_objectives.py.
+CONTRIBUTING.md lists the places where a loss is added.
 """
 
 from typing import TYPE_CHECKING, Any

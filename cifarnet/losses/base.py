@@ -140,7 +140,7 @@ class StatefulHead(Head):
     def count(self, labels: Tensor) -> None:
         """See `Head.count`."""
         super().count(labels)
-        self._keep(self.objective.counted(self.memory))
+        self._keep(self.objective.counted(self.memory, self.options))
 
     @property
     def memory(self) -> dict[str, Tensor]:

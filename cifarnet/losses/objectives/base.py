@@ -122,7 +122,7 @@ class Objective:
         """In training, what is kept after this step, by name; the step itself uses it already. Of the batch of all ranks."""
         return {}
 
-    def counted(self, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def counted(self, memory: Mapping[str, Tensor], options: MarginOptions) -> dict[str, Tensor]:
         """What changes besides, by name, once the training samples of each class are counted."""
         return {}
 
