@@ -15,6 +15,7 @@ namespace margin {
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;  // of every kernel but those of a single block
 constexpr int kWarps = kThreads / kWarp;
+constexpr float kNoLogit = -3e38f;
 
 template <typename T>
 __device__ __forceinline__ float load(const T* at, int64_t index) {

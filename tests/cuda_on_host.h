@@ -22,7 +22,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __syncthreads() host::wait(host::block)
 #define __syncwarp() host::wait(host::warps[threadIdx.x / 32])
 #undef CUDA_KERNEL_ASSERT
