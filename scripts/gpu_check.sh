@@ -113,7 +113,7 @@ kernels() {
     peers=(--shapes 16,8,10 --seconds 0 --compiler aot_eager)
   fi
   step tests 120 "$python" -m pytest -x -q -rs -p no:cacheprovider --hypothesis-profile=no-shrinking -k "$tests" \
-    $(ls tests/losses/test_kernels*.py | grep -v -e _build.py -e _cuda.py) tests/losses/test_head_truth.py # those two need no GPU
+    $(ls tests/losses/test_kernels*.py | grep -v -e _build.py -e _cuda.py) tests/losses/test_more_kernels.py tests/losses/test_head_truth.py # those two need no GPU
   sanitizer=$(fact sanitizer "")
   for tool in memcheck racecheck; do
     if [ -n "$rehearse" ]; then

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from head_backends import BACKENDS
 from test_objectives import CASES, sample
 
 from cifarnet.core.errors import Refused
@@ -24,9 +25,9 @@ FUSED += [
 REGIMES = {"few": (7, 1 << 23), "products": (70, 1 << 23), "chunks": (1100, 0)}
 
 
-@pytest.fixture(params=["cpu", "host"])
+@pytest.fixture(params=[each for each in BACKENDS if each != "torch"])
 def backend(request, monkeypatch):
-    """The CPU's kernels, and CUDA's run on the CPU."""
+    """The CPU's kernels, CUDA's run on the CPU, and where there is a GPU on it. It is a function that sets how many cosines are kept."""
     if request.param == "host":
         on_host = request.getfixturevalue("on_host")
         monkeypatch.setattr(kernels, "margin_loss", host_loss(on_host))
@@ -34,9 +35,9 @@ def backend(request, monkeypatch):
     kept, here = EXTENSION.kept_cosines(), request.param
 
     def keep(most):
-        (EXTENSION if here == "cpu" else on_host).keep_cosines(most)
+        (on_host if here == "host" else EXTENSION).keep_cosines(most)
 
-    keep.__name__ = here
+    keep.on, keep.device = here, "cuda" if here == "cuda" else "cpu"
     yield keep
     keep(kept)
 
@@ -61,10 +62,10 @@ def host_loss(on_host):
 
 
 def step(head, z, y):
-    """Loss, hits and the gradients of z and W."""
-    z = z.detach().clone().requires_grad_()
-    loss, hits = head.loss_and_correct(z, y)
-    return loss.detach(), hits, *torch.autograd.grad(loss, (z, head.weight))
+    """Loss, hits and the gradients of z and W, on the CPU."""
+    z = z.detach().clone().to(head.weight.device).requires_grad_()
+    loss, hits = head.loss_and_correct(z, y.to(z.device))
+    return tuple(value.detach().cpu() for value in (loss, hits, *torch.autograd.grad(loss, (z, head.weight))))
 
 
 def relative(ours, truth):
@@ -75,19 +76,19 @@ def relative(ours, truth):
 def test_values_gradients_and_what_is_kept(backend, regime):
     classes, kept = REGIMES[regime]
     backend(kept)
-    exact, coarse = (
-        (torch.float32, 1e-5, 5e-5, 1e-5),
-        (torch.bfloat16, 1e-2, 2e-2, 2e-3),
-    )  # coarse: of CUDA's cosines, in fp16
+    exact = torch.float32, 1e-5, 5e-5, 1e-5  # of the loss, the gradients, what is kept
+    coarse = torch.bfloat16, 1e-2, 2e-2, 2e-3  # CUDA's cosines are then fp16
     for number, (loss, options) in enumerate(FUSED):
-        if regime == "chunks" and backend.__name__ == "host" and number % 3:
-            continue  # a thread at a time takes long
-        for dtype, of_value, of_gradient, of_memory in (exact, coarse) if number % 3 == 0 else (exact,):
+        slow = backend.on == "host" and regime != "few"  # a thread at a time takes long
+        if slow and number % 5:
+            continue
+        for dtype, of_value, of_gradient, of_memory in (exact, coarse) if number % 2 == 0 else (exact,):
             head, z, y = sample(loss, options, 1, torch.float32, classes)
-            z, y = z[:9].to(dtype), y[:9]
+            z, y = z[: 4 if slow else 9].to(dtype), y[: 4 if slow else 9]
             truth = copy.deepcopy(head).double()
-            truth.backend, head.backend = "torch", "cpu"
+            truth.backend, head.backend = "torch", backend.device
             truth.state.copy_(head.state)
+            head.to(backend.device)
             for training in (True, False):
                 head.train(training), truth.train(training)
                 before = kernels.calls()["torch"]
@@ -99,40 +100,46 @@ def test_values_gradients_and_what_is_kept(backend, regime):
                 assert relative(ours[2], theirs[2]) < of_gradient and relative(ours[3], theirs[3]) < of_gradient, what
                 for name, value in truth.memory.items():
                     torch.testing.assert_close(
-                        head.memory[name].double(), value.double(), rtol=of_memory, atol=1e-5, msg=f"{what} {name}"
+                        head.memory[name].cpu().double(),
+                        value.double(),
+                        rtol=of_memory,
+                        atol=1e-5,
+                        msg=f"{what} {name}",
                     )
 
 
-def test_rows_of_every_norm_stay_finite_and_are_independent(backend):
+def test_rows_of_every_norm(backend):
     """From 1e-30 to 1e30, on the prototype and opposite to it: each row's gradient is that of float64."""
     powers = [10.0**power for power in (-30, -10, -2, 0, 1.1, 3, 10, 30)]
-    for regime in ("few", "chunks") if backend.__name__ == "cpu" else ("few",):
+    for regime in ("few", "chunks") if backend.on == "cpu" else ("few",):
         backend(REGIMES[regime][1])
         for loss, options in FUSED:
             torch.manual_seed(3)
-            head = MarginHead(16, REGIMES[regime][0], loss, backend="cpu", **options).train()
+            head = MarginHead(16, REGIMES[regime][0], loss, backend=backend.device, **options).train()
             unit = torch.nn.functional.normalize(torch.randn(len(powers), 16))
             y = torch.arange(len(powers)) % 7
-            unit[:2] = head.weight.detach().reshape(len(head.weight), -1, 16)[y[:2], 0] * torch.tensor([[1.0], [-1.0]])
-            z = (unit * torch.tensor(powers)[torch.randperm(len(powers)), None]).requires_grad_()
+            unit[:2] = head.weight.detach()[y[:2]] * torch.tensor([[1.0], [-1.0]])
+            z = unit * torch.tensor(powers)[torch.randperm(len(powers)), None]
             truth = copy.deepcopy(head).double()
             truth.backend = "torch"
             truth.state.copy_(head.state)
-            value = head(z, y)
-            value.backward()
-            assert value.isfinite() and z.grad.isfinite().all() and head.weight.grad.isfinite().all(), (loss, options)
-            twin = z.detach().double().requires_grad_()
-            expected = truth(twin, y)
-            expected.backward()
-            assert relative(value, expected) < 1e-4, (loss, options)
+            ours, theirs = step(head.to(backend.device), z, y), step(truth, z.double(), y)
+            assert all(value.isfinite().all() for value in ours), (loss, options)
+            assert relative(ours[0], theirs[0]) < 1e-4, (loss, options)
+            for row, true in zip(
+                ours[2].double()[2:], theirs[2][2:], strict=True
+            ):  # at 0 and 180 degrees a sine is rounding's
+                if true.norm() > 1e-30:
+                    assert (row - true).norm() < 1e-3 * true.norm(), (loss, options, true.norm())
 
 
 def test_not_finite_in_not_finite_out(backend):
-    for regime in REGIMES if backend.__name__ == "cpu" else ("few",):
+    for regime in REGIMES if backend.on == "cpu" else ("few",):
         backend(REGIMES[regime][1])
         for loss, options in FUSED:
             head, z, y = sample(loss, options, 2, torch.float32, REGIMES[regime][0])
-            head.backend, z, y = "cpu", z[:9], y[:9]
+            head.backend, z, y = backend.device, z[:9], y[:9]
+            head.to(backend.device)
             before = {name: value.clone() for name, value in head.memory.items()}
             z[3, 4] = torch.nan
             value, _, dz, dw = step(head, z, y)
@@ -141,10 +148,11 @@ def test_not_finite_in_not_finite_out(backend):
 
 
 def test_draws_are_those_of_pure_torch(backend):
+    device = backend.device
     for state in ([0.0, 5.0], [123456.0, 16777215.0]):
-        ours = torch.ops.cifarnet.normal_draws(torch.tensor(state), 1, 5000, 0.5, 0.05)
+        ours = torch.ops.cifarnet.normal_draws(torch.tensor(state, device=device), 1, 5000, 0.5, 0.05)
         theirs = normal_draws(torch.tensor(state, dtype=torch.float64), 1, 5000, 0.5, 0.05)
-        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.cpu().double(), theirs, rtol=0, atol=1e-6)
 
 
 def test_a_step_with_what_samples_have_of_their_own_compiles(monkeypatch, tmp_path):
