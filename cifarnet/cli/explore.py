@@ -45,11 +45,11 @@ def explore(
 ) -> None:
     """Make a page to explore a run in the browser: map, sphere, pictures, angles, errors; two runs side by side.
 
-    One HTML file, which works from the disk and asks for nothing from a network.
+    Name one run or two. The page is one HTML file, which works from the disk and asks for nothing from a network.
 
     Examples:
-        cifarnet explore                                    # the newest run
-        cifarnet explore runs/ce runs/arcface --out both.html
+        cifarnet explore runs/latest
+        cifarnet explore runs/latest --maps pca --samples 200 --out few.html
     """
     methods = check(runs or [], maps, samples)
     from cifarnet.analysis.explore.gather import check_same_images, gather
@@ -57,7 +57,7 @@ def explore(
     from cifarnet.analysis.explore.thumbnails import thumbnails
     from cifarnet.cli import inputs
 
-    checkpoints = [inputs.need_checkpoint(run) for run in runs or [None]]
+    checkpoints = [inputs.need_checkpoint(run) for run in runs] if runs else [inputs.need_checkpoint(None)]
     target = destination(out, checkpoints, overwrite)
     seen, labels, pictures, classes = [], [], [], []
     for checkpoint, name in zip(checkpoints, names_of(checkpoints), strict=True):

@@ -47,7 +47,8 @@ async function drawPanel(panel) {
   const space = state.view === "sphere", { run } = panel;
   panel.map.hidden = space;
   panel.sphere.hidden = !space;
-  panel.note.textContent = space && run.lost > 0 ? `${run.title} · three directions of the last layer, ${(100 * run.lost).toFixed(0)}% of |W|² left out` : run.title;
+  panel.note.textContent = space && run.lost > 0 ? `${run.title} · three directions of the last layer: ${(100 * run.lost).toFixed(0)}% of |W|² left out` : run.title;
+  panel.note.title = panel.note.textContent;
   const target = space ? panel.sphere : panel.map;
   const first = !target.on;
   await (space ? drawSphere : drawMap)(target, run, state, shown, state.selected);
@@ -122,7 +123,7 @@ function legend() {
   const mode = colouring(state.colour, judge());
   $("legend").replaceChildren(...(mode.names ?? []).map((name, k) => {
     const made = element("button", undefined, { type: "button", title: "select these" });
-    const glyphs = state.view === "sphere" ? "●■◆✚✖" : GLYPHS, mark = element("i", [...glyphs][k % [...glyphs].length]);
+    const glyphs = state.view === "sphere" ? SPACE_GLYPHS : GLYPHS, mark = element("i", glyphs[k % glyphs.length]);
     mark.style.color = mode.colours[k];
     made.append(mark, name);
     made.addEventListener("click", () => select(everything.filter((i) => colouring(state.colour, judge()).of(i) === k), name));
@@ -215,7 +216,7 @@ function theme(name) {
   return redraw().then(() => setTimeout(drawTables));
 }
 
-const flip = () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+const flip = () => theme(isDark() ? "light" : "dark");
 const KEYS = {
   ArrowRight: () => step(1), ArrowLeft: () => step(-1), v: () => next("view"), c: () => next("colour"), e: () => next("errors"),
   t: turn, "/": () => $("search").focus(), s: save, d: flip, Escape: clear,

@@ -3,23 +3,35 @@
 
 const SYMBOLS = ["circle", "square", "diamond", "triangle-down", "star", "cross", "x", "triangle-up", "pentagon", "hexagon"];
 const GLYPHS = ["●", "■", "◆", "▼", "★", "✚", "✖", "▲", "⬟", "⬢"];
-const SPACE_SYMBOLS = ["circle", "square", "diamond", "cross", "x"];
+const SPACE_SYMBOLS = ["circle", "square", "diamond"], SPACE_GLYPHS = ["●", "■", "◆"]; // the others are letters of a font that may lack them
 const RIGHT = "#3f90da", WRONG = "#e76300", BOTH = "#94a4a2", NEITHER = "#832db6";
 const QUIET = { displayModeBar: false, responsive: true, scrollZoom: true, doubleClick: "autosize" };
-const GL = (() => { const test = document.createElement("canvas"); return Boolean(test.getContext("webgl2") || test.getContext("webgl")); })();
+// So many points are drawn as SVG; more by WebGL, where the browser has it, whose contexts take their time to begin.
+const FEW = 2000;
+const KIND = count > FEW && document.createElement("canvas").getContext("webgl") ? "scattergl" : "scatter";
 
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;"); // plotly reads tags in its labels
 const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+const isDark = () => document.documentElement.dataset.theme === "dark";
+
+// A colour of the palette, lighter on the dark page where it is deep.
+function tone(hex) {
+  const parts = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  const deep = 0.3 * parts[0] + 0.6 * parts[1] + 0.1 * parts[2] < 110;
+  const lifted = isDark() && deep ? parts.map((part) => Math.round(part + 0.4 * (255 - part))) : parts;
+  return "#" + lifted.map((part) => part.toString(16).padStart(2, "0")).join("");
+}
+
 // The colour of each image under a mode: words and their colours, or numbers on a scale.
 function colouring(mode, run) {
-  if (mode === "class") return { of: (i) => labels[i], colours: packed.colours, names: classes };
-  if (mode === "correctness") return { of: (i) => run.wrong[i], colours: [RIGHT, WRONG], names: ["right", "wrong"] };
+  if (mode === "class") return { of: (i) => labels[i], colours: packed.colours.map(tone), names: classes };
+  if (mode === "correctness") return { of: (i) => run.wrong[i], colours: [RIGHT, WRONG].map(tone), names: ["right", "wrong"] };
   if (mode === "run") {
     const [one, two] = runs;
     return {
       of: (i) => one.wrong[i] * 2 + two.wrong[i],
-      colours: [BOTH, RIGHT, WRONG, NEITHER],
+      colours: [BOTH, RIGHT, WRONG, NEITHER].map(tone),
       names: ["both right", `only ${one.name} right`, `only ${two.name} right`, "both wrong"],
     };
   }
@@ -50,7 +62,7 @@ function layoutOf(extra) {
 function drawMap(target, run, state, shown, selected) {
   const points = run.maps[state.view];
   const trace = {
-    type: GL ? "scattergl" : "scatter", mode: "markers", hoverinfo: "none", customdata: shown,
+    type: KIND, mode: "markers", hoverinfo: "none", customdata: shown,
     x: shown.map((i) => points.x[i]), y: shown.map((i) => points.y[i]),
     marker: { ...markers(state.colour, run, shown, shown.length > 3000 ? 5 : 7, SYMBOLS), opacity: 0.85 },
     selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 0.06 } },
@@ -86,7 +98,7 @@ function drawSphere(target, run, state, shown, selected) {
   const arrows = { type: "scatter3d", mode: "lines+markers", hoverinfo: "skip", x: [], y: [], z: [], line: { width: 4, color: [] }, marker: { size: [], color: [], symbol: "diamond" } };
   classes.forEach((_, k) => {
     for (const name of ["x", "y", "z"]) arrows[name].push(0, 1.12 * at[name][k], null);
-    const colour = packed.colours[k];
+    const colour = tone(packed.colours[k]);
     arrows.line.color.push(colour, colour, colour);
     arrows.marker.color.push(colour, colour, colour);
     arrows.marker.size.push(0, 6, 0);
@@ -111,6 +123,6 @@ function drawConfusion(target, run) {
     font: { size: 11, color: i !== j && value > top ? ink("--back") : ink("--ink") },
   }))) : [];
   const axis = { tickvals: few ? k : [], ticktext: few ? names : [], showgrid: false, zeroline: false, automargin: true };
-  const layout = layoutOf({ annotations: text, dragmode: false, xaxis: { ...axis, title: { text: "taken for" }, constrain: "domain" }, yaxis: { ...axis, autorange: "reversed", title: { text: "is" } } });
+  const layout = layoutOf({ annotations: text, dragmode: false, xaxis: { ...axis, title: { text: "taken for", standoff: 8 }, constrain: "domain" }, yaxis: { ...axis, autorange: "reversed", title: { text: "is", standoff: 12 } } });
   return Plotly.react(target, [trace], layout, { ...QUIET, scrollZoom: false });
 }
