@@ -19,7 +19,6 @@ from cifarnet.analysis.explore.gather import Seen, check_same_images, gather, ne
 from cifarnet.analysis.explore.page import HERE, LIBRARY, render
 from cifarnet.analysis.explore.thumbnails import sprite, thumbnails
 from cifarnet.analysis.features import Embeddings
-from cifarnet.cli import run
 from cifarnet.core.errors import Refused
 from cifarnet.data import Split
 
@@ -220,7 +219,7 @@ def test_in_a_browser(page, opened):
 
 def test_the_command_writes_a_page_of_two_runs(cli, tmp_path):
     line = "train --dataset digits --arch baseline --epochs 1 --device cpu --precision fp32 -q --loss ce --embed-dim 3 --out run"
-    assert run(line.split()) == 0
+    assert cli(*line.split())[0] == 0
     code, out, err = cli(
         "explore", "run", "run/last.safetensors", "--maps", "PCA", "--samples", "40", "--out", "a.html"
     )

@@ -114,7 +114,7 @@ const current = () => (state.selected ? shown.filter((i) => state.selected.has(i
 
 function tell() {
   const now = current(), run = judge(), wrong = now.reduce((sum, i) => sum + run.wrong[i], 0);
-  $("count").textContent = `${now.length.toLocaleString("en")} of ${count.toLocaleString("en")} images, ${wrong.toLocaleString("en")} errors${two ? ` of ${run.name}` : ""}`;
+  $("count").textContent = `${now.length.toLocaleString("en")} of ${count.toLocaleString("en")} images, ${wrong.toLocaleString("en")} error${wrong === 1 ? "" : "s"}${two ? ` of ${run.name}` : ""}`;
   $("chosen").textContent = state.selected ? `selection: ${state.because}` : "no selection";
   $("strip").replaceChildren(...(state.selected ? now.slice(0, 42).map((i) => button(i, run)) : []));
 }

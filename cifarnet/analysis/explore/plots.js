@@ -65,7 +65,7 @@ function drawMap(target, run, state, shown, selected) {
     type: KIND, mode: "markers", hoverinfo: "none", customdata: shown,
     x: shown.map((i) => points.x[i]), y: shown.map((i) => points.y[i]),
     marker: { ...markers(state.colour, run, shown, shown.length > 3000 ? 5 : 7, SYMBOLS), opacity: 0.85 },
-    selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 0.06 } },
+    selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: shown.length > 3000 ? 0.06 : 0.15 } },
     selectedpoints: selected ? shown.flatMap((i, at) => (selected.has(i) ? [at] : [])) : null,
   };
   const layout = layoutOf({ dragmode: "lasso", xaxis: { ...bare }, yaxis: { ...bare }, uirevision: state.view, selectionrevision: state.cleared });
@@ -110,14 +110,17 @@ function drawSphere(target, run, state, shown, selected) {
   return Plotly.react(target, [trace, wires(), arrows, focus], layoutOf({ scene, uirevision: "sphere" }), QUIET);
 }
 
+// The most errors in a cell of any run: their matrices have one scale.
+const MOST = runs.flatMap((run) => confusion(run).flatMap((row, i) => row.filter((_, j) => i !== j))).reduce((most, value) => Math.max(most, value), 1);
+
 function drawConfusion(target, run) {
   const counts = confusion(run), names = classes.map(plain), few = classes.length <= 12, k = classes.map((_, i) => i);
   const z = counts.map((row, i) => row.map((value, j) => (i === j ? null : value)));
   const trace = {
     type: "heatmap", x: k, y: k, z, colorscale: [[0, ink("--soft")], [1, ink("--much")]], xgap: 1, ygap: 1, hoverinfo: "none",
-    hoverongaps: true, zmin: 0, zmax: Math.max(1, ...z.flat().map((value) => value ?? 0)), colorbar: { thickness: 10, outlinewidth: 0, title: { text: "errors", side: "right" } },
+    hoverongaps: true, zmin: 0, zmax: MOST, colorbar: { thickness: 10, outlinewidth: 0, title: { text: "errors", side: "right" } },
   };
-  const top = trace.zmax / 2;
+  const top = MOST / 2;
   const text = few ? counts.flatMap((row, i) => row.map((value, j) => ({
     x: j, y: i, text: String(value), showarrow: false,
     font: { size: 11, color: i !== j && value > top ? ink("--back") : ink("--ink") },
