@@ -12,6 +12,7 @@ from cifarnet.cli import (
     data,
     doctor,
     evaluate,
+    explore,
     featuremaps,
     identify,
     predict,
@@ -54,6 +55,7 @@ add(app, "complexity", complexity.complexity)
 add(app, "featuremaps", featuremaps.featuremaps)
 add(visualize.app, "cmc", visualize_cmc.cmc)
 app.add_typer(visualize.app, name="visualize")
+add(app, "explore", explore.explore)
 add(app, "report", report.report)
 add(app, "runs", runs.runs)
 add(app, "data", data.data)

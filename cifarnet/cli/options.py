@@ -16,7 +16,7 @@ from cifarnet.losses.registry import LOSSES, Constant, flag_constants, range_of
 # fmt: off
 ARGUMENTS = {
     "animate", "bootstrap", "channels", "config", "convert", "crop", "csv", "data_out", "degrade", "dims", "far",
-    "figure", "flip", "folder", "folds", "fpir", "gallery", "grad_cam", "init_from", "layer", "method", "metric",
+    "figure", "flip", "folder", "folds", "fpir", "gallery", "grad_cam", "init_from", "layer", "maps", "method", "metric",
     "neighbors", "out", "overwrite", "pairs", "predictions", "probes", "project", "recipe", "recursive", "resume",
     "run", "samples", "save_gallery", "scores", "split", "template", "threshold", "thresholds",
 }

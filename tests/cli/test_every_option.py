@@ -29,6 +29,7 @@ BASES = {
     "report": "report run --no-test",
     "runs": "runs .",
     "data": "data digits",
+    "explore": "explore run --device cpu --samples 40 --maps pca",
     "doctor": "doctor",
     "visualize curves": "visualize curves run",
     "visualize samples": "visualize samples --dataset digits --each 1",

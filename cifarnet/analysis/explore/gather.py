@@ -1,0 +1,120 @@
+"""The numbers behind the explorer: for each image what a run makes of it, as arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifarnet.analysis.embedding import Sphere, angles_to, on_sphere, project, split_last_layer
+from cifarnet.analysis.features import Embeddings
+from cifarnet.core.errors import Refused
+from cifarnet.models.classifier import Classifier
+
+FEWEST = 20  # images: fewer make no map
+NEIGHBORS = 15  # of the maps; n_neighbors of UMAP, perplexity of t-SNE
+NEAREST = 5  # images that the page names beside one
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run makes of N images. Angles in degrees.
+
+    Args:
+        name, title: of the run, and of its model, loss and data.
+        maps: by method, float [N, 2].
+        directions: unit vectors of the features in three dimensions [N, 3]; prototypes: those of the classes [C, 3].
+        lost: the part of the last layer's energy that the three dimensions leave out.
+        predictions: int [N]; probabilities: of these [N].
+        own, other: angles to the label's prototype and to the nearest of another class [N]; rival: that class, int [N].
+        norms: lengths of the features [N]; neighbors: positions of the nearest images, nearest first, int [N, 5].
+    """
+
+    name: str
+    title: str
+    maps: dict[str, np.ndarray]
+    directions: np.ndarray
+    prototypes: np.ndarray
+    lost: float
+    predictions: np.ndarray
+    probabilities: np.ndarray
+    own: np.ndarray
+    other: np.ndarray
+    rival: np.ndarray
+    norms: np.ndarray
+    neighbors: np.ndarray
+
+
+def gather(
+    model: Classifier, found: Embeddings, *, name: str, title: str, angular: bool, methods: Sequence[str], seed: int
+) -> Seen:
+    """What a model makes of the images that `found` holds.
+
+    Args:
+        angular: does its loss compare angles? Then maps and neighbours do too; else they compare distances.
+        methods: of `METHODS` in embedding.py.
+
+    Raises:
+        Refused: fewer than `FEWEST` images.
+    """
+    count = len(found.labels)
+    if count < FEWEST:
+        raise Refused("samples", f"{count} images are too few for a map", f"take {FEWEST} or more")
+    metric = "cosine" if angular else "euclidean"
+    near = min(NEIGHBORS, count - 1)
+    sphere = in_space(model, found)
+    prototypes = model.head.prototypes().cpu()
+    angles = angles_to(found.features, prototypes)
+    own = angles.gather(1, found.labels[:, None])[:, 0]
+    other, rival = angles.scatter(1, found.labels[:, None], float("inf")).min(dim=1)
+    return Seen(
+        name,
+        title,
+        {method: project(found.features, method, metric=metric, neighbors=near, seed=seed) for method in methods},
+        unit3(sphere.features),
+        unit3(sphere.prototypes),
+        sphere.lost,
+        found.predictions.numpy(),
+        found.logits.double().softmax(dim=1).amax(dim=1).numpy(),
+        own.numpy(),
+        other.numpy(),
+        rival.numpy(),
+        found.features.double().norm(dim=1).numpy(),
+        nearest_images(found.features, metric),
+    )
+
+
+def in_space(model: Classifier, found: Embeddings) -> Sphere:
+    """Features and prototypes in two or three dimensions: as they are, or by the last layer split in two."""
+    if found.features.shape[1] in (2, 3):
+        return on_sphere(model, found)[0]
+    weight = model.head.decision()[0].cpu()
+    return split_last_layer(found.features, weight, min(3, *weight.shape))
+
+
+def unit3(points: Tensor) -> np.ndarray:
+    """Directions [N, 3] of points [N, 1 to 3], zeros for dimensions that are not there."""
+    return F.pad(F.normalize(points.double(), dim=1), (0, 3 - points.shape[1])).numpy()
+
+
+def nearest_images(features: Tensor, metric: str) -> np.ndarray:
+    """For each of the features [N, E] the positions of the `NEAREST` others, nearest first, int [N, 5]."""
+    from sklearn.neighbors import NearestNeighbors
+
+    points = features.double().numpy()
+    finder = NearestNeighbors(n_neighbors=min(NEAREST, len(points) - 1), metric=metric, algorithm="brute")
+    return np.asarray(finder.fit(points).kneighbors(return_distance=False))
+
+
+def check_same_images(runs: Sequence[Seen], labels: Sequence[Tensor], pictures: Sequence[np.ndarray]) -> None:
+    """Raises Refused where the second of two runs was shown other images or labels than the first."""
+    for seen, theirs, shown in zip(runs[1:], labels[1:], pictures[1:], strict=True):
+        alike = torch.equal(labels[0], theirs)
+        if not alike or (shown.shape == pictures[0].shape and not np.array_equal(shown, pictures[0])):
+            raise Refused(
+                f"{runs[0].name} and {seen.name}",
+                "see different images in this split",
+                "name two runs on the same data, or make a page of each",
+            )

@@ -1,0 +1,253 @@
+"use strict";
+// The page: what is chosen, what follows from it, and the keys.
+
+const state = { view: Object.keys(runs[0].maps)[0], colour: "class", focus: null, selected: null, because: "", cleared: 0, turning: false };
+const $ = (id) => document.getElementById(id);
+const two = runs.length > 1;
+const judge = () => runs[Number($("judge").value)];
+let shown = everything;
+
+function element(kind, text, properties = {}) {
+  const made = Object.assign(document.createElement(kind), properties);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function fill(id, options) {
+  for (const [value, text] of options) $(id).append(element("option", text, { value }));
+}
+
+const FILTERS = {
+  all: ["all images", () => true],
+  wrong: ["errors", (i) => judge().wrong[i]],
+  right: ["right ones", (i) => !judge().wrong[i]],
+};
+if (two) {
+  FILTERS.differ = ["the runs disagree", (i) => runs[0].predictions[i] !== runs[1].predictions[i]];
+  FILTERS.both = ["both wrong", (i) => runs[0].wrong[i] && runs[1].wrong[i]];
+  FILTERS.one = [`only ${runs[0].name} wrong`, (i) => runs[0].wrong[i] && !runs[1].wrong[i]];
+  FILTERS.other = [`only ${runs[1].name} wrong`, (i) => !runs[0].wrong[i] && runs[1].wrong[i]];
+}
+
+// A panel a run: its map or sphere with the ring that marks an image, and its confusion matrix.
+const panels = runs.map((run, at) => {
+  const panel = element("section", undefined, { className: "panel" });
+  const plot = element("div", undefined, { className: "plot" });
+  const map = element("div", undefined, { id: `map-${at}` }), sphere = element("div", undefined, { id: `sphere-${at}` });
+  const ring = element("div", undefined, { className: "ring", hidden: true });
+  const table = element("div", undefined, { className: "confusion", id: `confusion-${at}` });
+  const note = element("p");
+  plot.append(map, sphere, ring);
+  panel.append(element("h2", run.name), note, plot, table);
+  $("panels").append(panel);
+  return { run, map, sphere, ring, table, note };
+});
+
+async function drawPanel(panel) {
+  const space = state.view === "sphere", { run } = panel;
+  panel.map.hidden = space;
+  panel.sphere.hidden = !space;
+  panel.note.textContent = space && run.lost > 0 ? `${run.title} · three directions of the last layer: ${(100 * run.lost).toFixed(0)}% of |W|² left out` : run.title;
+  panel.note.title = panel.note.textContent;
+  const target = space ? panel.sphere : panel.map;
+  const first = !target.on;
+  await (space ? drawSphere : drawMap)(target, run, state, shown, state.selected);
+  if (!first) return;
+  target.on("plotly_hover", (event) => { const i = event.points[0].customdata; if (i !== undefined) { state.over = i; show(i); } });
+  target.on("plotly_unhover", () => { state.over = null; if (state.focus !== null) show(state.focus); });
+  target.on("plotly_click", (event) => { const i = event.points[0].customdata; if (i !== undefined) focusOn(i); });
+  if (space) return;
+  target.on("plotly_selected", (event) => event?.points?.length && select(event.points.map((point) => point.customdata), "drawn on the map"));
+  target.on("plotly_relayout", () => ringAt(state.over ?? state.focus));
+}
+
+function ringAt(i) {
+  for (const { run, map, ring } of panels) {
+    const place = i === null || state.view === "sphere" ? null : placeOn(map, run, state.view, i);
+    ring.hidden = !place;
+    if (place) { ring.style.left = `${place[0]}px`; ring.style.top = `${place[1]}px`; }
+  }
+}
+
+// The card of an image: its picture, and what each run makes of it.
+function show(i) {
+  const card = $("card"), table = element("table");
+  const row = (name, ...cells) => { const line = element("tr"); line.append(element("th", name), ...cells.map((text) => (text instanceof Node ? text : element("td", text)))); table.append(line); };
+  if (two) row("", ...runs.map((run) => run.name));
+  row("prediction", ...runs.map((run) => element("td", classes[run.predictions[i]], { className: run.wrong[i] ? "wrong" : "" })));
+  row("probability", ...runs.map((run) => `${(100 * run.probabilities[i]).toFixed(1)}%`));
+  row("θ own", ...runs.map((run) => `${run.own[i].toFixed(1)}°`));
+  row("θ nearest other", ...runs.map((run) => `${run.other[i].toFixed(1)}° ${classes[run.rival[i]]}`));
+  row("|z|", ...runs.map((run) => run.norms[i].toPrecision(3)));
+  card.replaceChildren(thumbnail(i, "large"), element("h2", `${indices[i]}: ${classes[labels[i]]}`), table);
+  for (const run of runs) {
+    const near = element("div", undefined, { className: "near" });
+    for (let k = 0; k < run.near; k++) near.append(button(run.neighbors[i * run.near + k], run));
+    card.append(element("p", two ? `nearest in ${run.name}` : "nearest images", { className: "faint" }), near);
+  }
+  ringAt(i);
+}
+
+function button(i, run) {
+  const made = element("button", undefined, { type: "button", title: `${indices[i]}: ${classes[labels[i]]}, taken for ${classes[run.predictions[i]]}` });
+  if (run.wrong[i]) made.classList.add("off");
+  made.append(thumbnail(i));
+  made.addEventListener("click", () => focusOn(i));
+  return made;
+}
+
+function focusOn(i) {
+  state.focus = i;
+  state.over = null;
+  show(i);
+  if (state.view === "sphere") for (const panel of panels) drawPanel(panel);
+}
+
+function select(chosen, because) {
+  state.selected = chosen === null ? null : new Set(chosen);
+  state.because = because;
+  redraw();
+}
+
+// The images that the CSV and the arrow keys go by: what is selected of those shown.
+const current = () => (state.selected ? shown.filter((i) => state.selected.has(i)) : shown);
+
+function tell() {
+  const now = current(), run = judge(), wrong = now.reduce((sum, i) => sum + run.wrong[i], 0);
+  $("count").textContent = `${now.length.toLocaleString("en")} of ${count.toLocaleString("en")} images, ${wrong.toLocaleString("en")} error${wrong === 1 ? "" : "s"}${two ? ` of ${run.name}` : ""}`;
+  $("chosen").textContent = state.selected ? `selection: ${state.because}` : "no selection";
+  $("strip").replaceChildren(...(state.selected ? now.slice(0, 42).map((i) => button(i, run)) : []));
+}
+
+function legend() {
+  const mode = colouring(state.colour, judge());
+  $("legend").replaceChildren(...(mode.names ?? []).map((name, k) => {
+    const made = element("button", undefined, { type: "button", title: "select these" });
+    const glyphs = state.view === "sphere" ? SPACE_GLYPHS : GLYPHS, mark = element("i", glyphs[k % glyphs.length]);
+    mark.style.color = mode.colours[k];
+    made.append(mark, name);
+    made.addEventListener("click", () => select(everything.filter((i) => colouring(state.colour, judge()).of(i) === k), name));
+    return made;
+  }));
+}
+
+async function redraw() {
+  $("turn").hidden = state.view !== "sphere";
+  legend();
+  tell();
+  await Promise.all(panels.map(drawPanel));
+  ringAt(state.over ?? state.focus);
+}
+
+function filter() {
+  const [first, second] = [Number($("first").value), Number($("second").value)], run = judge();
+  const wanted = [first, second].filter((k) => k >= 0), low = Number($("low").value || 0), high = Number($("high").value || 180);
+  const test = FILTERS[$("errors").value][1];
+  shown = everything.filter((i) => test(i) && (!wanted.length || wanted.includes(labels[i])) && run.own[i] >= low && run.own[i] <= high);
+  redraw();
+}
+
+async function drawTables() {
+  await Promise.all(panels.map(async ({ run, table }) => {
+    const first = !table.on;
+    await drawConfusion(table, run);
+    if (!first) return;
+    table.on("plotly_click", (event) => pick(run, event.points[0].y, event.points[0].x));
+    // The diagonal is empty, where plotly tells no clicks.
+    table.addEventListener("click", (event) => {
+      const { xaxis, yaxis } = table._fullLayout, box = table.getBoundingClientRect();
+      const x = Math.round(xaxis.p2l(event.clientX - box.left - xaxis._offset)), y = Math.round(yaxis.p2l(event.clientY - box.top - yaxis._offset));
+      if (x === y && x >= 0 && x < classes.length) pick(run, y, x);
+    });
+  }));
+}
+
+function pick(run, row, col) {
+  const named = `${classes[row]} taken for ${classes[col]}${two ? ` by ${run.name}` : ""}`;
+  select(everything.filter((i) => labels[i] === row && run.predictions[i] === col), named);
+}
+
+function search() {
+  const wanted = $("search").value.trim(), at = indices.indexOf(Number(wanted));
+  $("search").setCustomValidity(wanted && at < 0 ? "no image of this index is on the page" : "");
+  $("search").reportValidity();
+  if (wanted && at >= 0) focusOn(at);
+}
+
+function step(by) {
+  const now = current();
+  if (!now.length) return;
+  const at = now.indexOf(state.focus);
+  focusOn(now[at < 0 ? (by > 0 ? 0 : now.length - 1) : (at + by + now.length) % now.length]);
+}
+
+function save() {
+  const link = element("a", "", { href: URL.createObjectURL(new Blob([csvOf(current())], { type: "text/csv" })), download: "selection.csv" });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+function clear() {
+  for (const [id, value] of Object.entries({ errors: "all", first: "-1", second: "-1", low: 0, high: 180, search: "" })) $(id).value = value;
+  Object.assign(state, { selected: null, focus: null, over: null, cleared: state.cleared + 1 });
+  filter();
+}
+
+function turn() {
+  state.turning = !state.turning && state.view === "sphere";
+  const from = performance.now();
+  const frame = async (now) => {
+    if (!state.turning || state.view !== "sphere") return void (state.turning = false);
+    const angle = 0.8 + (now - from) / 4000;
+    await Promise.all(panels.map(({ sphere }) => Plotly.relayout(sphere, { "scene.camera.eye": { x: 1.55 * Math.cos(angle), y: 1.55 * Math.sin(angle), z: 0.7 } })));
+    requestAnimationFrame(frame);
+  };
+  if (state.turning) requestAnimationFrame(frame);
+}
+
+function next(id) {
+  const list = $(id);
+  list.selectedIndex = (list.selectedIndex + 1) % list.options.length;
+  list.dispatchEvent(new Event("change"));
+}
+
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+  return redraw().then(() => setTimeout(drawTables));
+}
+
+const flip = () => theme(isDark() ? "light" : "dark");
+const KEYS = {
+  ArrowRight: () => step(1), ArrowLeft: () => step(-1), v: () => next("view"), c: () => next("colour"), e: () => next("errors"),
+  t: turn, "/": () => $("search").focus(), s: save, d: flip, Escape: clear,
+};
+
+function listen() {
+  document.addEventListener("keydown", (event) => {
+    const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName) && event.key !== "Escape";
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+    event.preventDefault();
+    KEYS[event.key]();
+  });
+  for (const id of ["errors", "first", "second", "judge", "low", "high"]) $(id).addEventListener("change", filter);
+  $("view").addEventListener("change", () => { state.view = $("view").value; redraw(); });
+  $("colour").addEventListener("change", () => { state.colour = $("colour").value; redraw(); });
+  $("search").addEventListener("change", search);
+  $("controls").addEventListener("submit", (event) => { event.preventDefault(); search(); });
+  for (const [id, work] of Object.entries({ turn, clear, save, theme: flip })) $(id).addEventListener("click", work);
+}
+
+async function start() {
+  $("title").textContent = packed.title;
+  fill("view", [...Object.keys(runs[0].maps).map((name) => [name, METHODS[name]]), ["sphere", "sphere"]]);
+  fill("colour", [["class", "class"], ["correctness", "right or wrong"], ["angle", "θ to own"], ["norm", "|z|"], ...(two ? [["run", "run"]] : [])]);
+  fill("errors", Object.entries(FILTERS).map(([name, [text]]) => [name, text]));
+  fill("judge", runs.map((run, at) => [at, run.name]));
+  document.querySelector(".two").hidden = !two;
+  for (const id of ["first", "second"]) fill(id, [[-1, id === "first" ? "any" : "–"], ...classes.map((name, k) => [k, name])]);
+  listen();
+  await theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  document.documentElement.dataset.ready = performance.now().toFixed(0);
+}
+
+start();

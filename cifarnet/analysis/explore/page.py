@@ -1,0 +1,98 @@
+"""The explorer's page: its parts and the numbers in one HTML file that asks for nothing from anywhere."""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cifarnet.analysis.explore.gather import Seen
+from cifarnet.analysis.explore.thumbnails import sprite
+from cifarnet.analysis.plots.style import class_colours
+from cifarnet.core.plain_file import read_text
+
+HERE = Path(__file__).parent
+LIBRARY = "plotly/plotly-strict.min.js"  # of the npm package plotly.js-strict-dist-min, which does without eval
+OWN = ("data.js", "plots.js", "page.js")
+
+
+def render(
+    runs: Sequence[Seen],
+    *,
+    title: str,
+    split: str,
+    classes: Sequence[str],
+    labels: Tensor,
+    indices: Tensor,
+    small: np.ndarray,
+) -> bytes:
+    """The page of one or two runs that saw the same images, UTF-8.
+
+    Args:
+        title: what the browser's tab says.
+        labels: of the images [N]; indices: their places in the split [N]; small: their thumbnails [N, side, side, 3].
+    """
+    picture, columns = sprite(small)
+    numbers = {
+        "title": title,
+        "split": split,
+        "classes": list(classes),
+        "colours": [in_hex(colour) for colour in class_colours(len(classes))],
+        "labels": packed(labels.numpy(), "<i4"),
+        "indices": packed(indices.numpy(), "<i4"),
+        "sprite": {"url": "data:image/jpeg;base64," + coded(picture), "side": small.shape[1], "columns": columns},
+        "runs": [described(run) for run in runs],
+    }
+    scripts = [read_text(HERE / LIBRARY), "\n".join(read_text(HERE / name) for name in OWN)]
+    # Browsers take the hash of a script as they read it: with line feeds only.
+    allowed = " ".join(f"'sha256-{coded(hashlib.sha256(text.encode()).digest())}'" for text in scripts)
+    page = Template(read_text(HERE / "page.html")).substitute(
+        title=html.escape(title),
+        allowed=allowed,
+        style=read_text(HERE / "page.css"),
+        numbers=as_json(numbers),
+        library=scripts[0],
+        own=scripts[1],
+    )
+    return page.encode("utf-8", "backslashreplace")
+
+
+def described(run: Seen) -> dict[str, Any]:
+    """A run as the page reads it."""
+    whole = {name: packed(getattr(run, name), "<i4") for name in ("predictions", "rival", "neighbors")}
+    real = ("directions", "prototypes", "probabilities", "own", "other", "norms")
+    return {
+        "name": run.name,
+        "title": run.title,
+        "lost": run.lost,
+        "maps": {method: packed(points, "<f4") for method, points in run.maps.items()},
+        **whole,
+        **{name: packed(getattr(run, name), "<f4") for name in real},
+    }
+
+
+def packed(values: np.ndarray, kind: str) -> str:
+    """An array as base64, little-endian, row by row."""
+    return coded(np.ascontiguousarray(values, dtype=kind).tobytes())
+
+
+def coded(data: bytes) -> str:
+    """Base64 as text."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def as_json(document: Any) -> str:
+    """JSON in ASCII that ends no script element and begins no comment, whatever names it holds."""
+    text = json.dumps(document, allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def in_hex(colour: Any) -> str:
+    """#rrggbb of a colour of matplotlib's: that, or (r, g, b, a) in [0, 1]."""
+    return colour if isinstance(colour, str) else "#" + "".join(f"{round(255 * part):02x}" for part in colour[:3])

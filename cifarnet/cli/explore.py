@@ -1,0 +1,144 @@
+"""`cifarnet explore`: one or two runs -> one HTML page in which their images, angles and errors are explored together."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cifarnet.analysis.plots.titles import dataset_title, title_of
+from cifarnet.cli.common import messages, print_path
+from cifarnet.cli.figure_command import DataDir, Device, Seed, Split
+from cifarnet.cli.figures import Overwrite
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused, plural
+from cifarnet.core.known import unknown
+from cifarnet.storage.output import check_output, free_name, write_output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cifarnet.engine.open_split import Opened
+
+Runs = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="RUN", help="A run folder or checkpoint, or two (default: runs/latest).", show_default=False
+    ),
+]
+Maps = Annotated[str, typer.Option(help="One or several of umap, tsne, pca, with commas.")]
+Out = Annotated[Path | None, typer.Option(help="The page (default: explore.html, of one run in its folder).")]
+Samples = Annotated[int, typer.Option(min=0, max=10**9, help="Images, as many of each class (0: all of the split).")]
+
+
+def explore(
+    runs: Runs = None,
+    maps: Maps = "umap, pca",
+    samples: Samples = 10_000,
+    split: Split = "test",
+    seed: Seed = TrainConfig.seed,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a page to explore a run in the browser: map, sphere, pictures, angles, errors; two runs side by side.
+
+    Name one run or two. The page is one HTML file, which works from the disk and asks for nothing from a network.
+
+    Examples:
+        cifarnet explore runs/latest
+        cifarnet explore runs/latest --maps pca --samples 200 --out few.html
+    """
+    methods = check(runs or [], maps, samples)
+    from cifarnet.analysis.explore.gather import check_same_images, gather
+    from cifarnet.analysis.explore.page import render
+    from cifarnet.analysis.explore.thumbnails import thumbnails
+    from cifarnet.cli import inputs
+
+    checkpoints = [inputs.need_checkpoint(run) for run in runs] if runs else [inputs.need_checkpoint(None)]
+    target = destination(out, checkpoints, overwrite)
+    seen, labels, pictures, classes = [], [], [], []
+    for checkpoint, name in zip(checkpoints, names_of(checkpoints), strict=True):
+        opened, indices = open_run(checkpoint, data_dir, split, samples, seed, device, named=bool(runs))
+        found = inputs.embed_images(opened)
+        with messages().status(f"{' and '.join(methods)} of {plural(len(indices), 'image')}"):
+            given: Any = {"angular": opened.angular, "methods": methods, "seed": seed}
+            title = title_of(opened.info.config)
+            seen.append(gather(opened.model, found, name=name, title=title, **given))
+        labels.append(found.labels)
+        pictures.append(thumbnails(opened.loader.split, opened.info.config.image_size))
+        classes.append(list(opened.info.classes))
+    if classes[0] != classes[-1]:
+        raise Refused(" and ".join(map(str, runs or [])), "have different classes", "name two runs on the same data")
+    check_same_images(seen, labels, pictures)
+    heading = f"{' and '.join(run.name for run in seen)} · {dataset_title(opened.dataset)} {split}"
+    shown: Any = {"classes": classes[0], "labels": labels[0], "indices": indices, "small": pictures[0]}
+    write_output(target, render(seen, title=heading, split=split, **shown))
+    print_path(target)
+
+
+def check(runs: list[Path], maps: str, samples: int) -> list[str]:
+    """The names in --maps. Raises Refused: more than two runs, an unknown method, too few images for a map."""
+    from cifarnet.analysis.embedding import METHODS
+    from cifarnet.analysis.explore.gather import FEWEST
+
+    if len(runs) > 2:
+        raise Refused("explore", f"{len(runs)} runs are named", "name one or two")
+    if 0 < samples < FEWEST:
+        raise Refused("--samples", f"{plural(samples, 'image')} cannot make a map", f"take {FEWEST} or more")
+    methods = list(dict.fromkeys(word.strip().lower() for word in maps.split(",") if word.strip()))
+    for word in methods:
+        if word not in METHODS:
+            raise unknown("maps", word, METHODS)
+    if not methods:
+        raise Refused("--maps", "none is named", f"choose from {', '.join(METHODS)}")
+    return methods
+
+
+def destination(out: Path | None, checkpoints: list[Path], overwrite: bool) -> Path:
+    """Where the page goes. Raises Refused: no name of an HTML file, or something is in the way."""
+    if out is not None:
+        if out.suffix.lower() not in (".html", ".htm"):
+            raise Refused(str(out), f"'{out.suffix}' is no suffix of a page", "end the name in .html")
+        return check_output(out, overwrite)
+    home = checkpoints[0].parent
+    if len(checkpoints) == 1 and (home / "config.json").is_file():
+        return home / "explore.html"
+    path = Path("explore.html")
+    return path if overwrite else free_name(path)
+
+
+def names_of(checkpoints: list[Path]) -> list[str]:
+    """The runs' folders, or the checkpoints' own names; whole paths where two are alike."""
+    names = [
+        path.resolve().parent.name if (path.parent / "config.json").is_file() else path.stem for path in checkpoints
+    ]
+    return names if len(set(names)) == len(names) else [str(path) for path in checkpoints]
+
+
+def open_run(
+    path: Path, data_dir: str | None, split: str, samples: int, seed: int, device: str, named: bool
+) -> tuple["Opened", "Tensor"]:
+    """A run with the images that are shown, and the places of these in the split."""
+    import torch
+
+    from cifarnet.analysis.embedding import choose_balanced
+    from cifarnet.cli.headline import say_opened
+    from cifarnet.cli.progress import load_shown
+    from cifarnet.data import Loader
+    from cifarnet.engine.open_split import open_split
+    from cifarnet.models.checkpoint import load_model
+
+    model, info = load_model(path)
+    load = partial(load_shown, messages())
+    opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
+    whole: Any = opened.loader.split
+    indices = torch.arange(len(whole))
+    if 0 < samples < len(whole):
+        indices = choose_balanced(whole.labels.cpu(), samples, seed)
+        part: Any = whole.subset(indices)
+        opened = replace(opened, loader=Loader(part, 500, opened.device, mean=info.mean, std=info.std, shuffle=False))
+    say_opened(messages(), opened, named=named)
+    return opened, indices

@@ -1,0 +1,238 @@
+"""The explorer in a real browser: it loads from the disk, asks for nothing, and hover, filter and selection do what they say."""
+
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from cifarnet.analysis.explore.gather import Seen, check_same_images, gather, nearest_images
+from cifarnet.analysis.explore.page import HERE, LIBRARY, render
+from cifarnet.analysis.explore.thumbnails import sprite, thumbnails
+from cifarnet.analysis.features import Embeddings
+from cifarnet.core.errors import Refused
+from cifarnet.data import Split
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# WebGL by software: a test machine has no graphics card.
+FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(2)>",
+    "=1+1",
+    'a, "b"',
+    "<b>bold</b>",
+    "$x$ & \udcff",
+]
+COUNT = 60
+
+
+def made_up(name, shift):
+    """A run that takes every fifth image, from `shift` on, for the next class."""
+    generator = np.random.default_rng(shift)
+    labels = np.arange(COUNT) % len(HOSTILE)
+    predictions = np.where(np.arange(COUNT) % 5 == shift, (labels + 1) % len(HOSTILE), labels)
+    directions = generator.normal(size=(COUNT, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    plane = generator.normal(size=(COUNT, 2))
+    own = np.linspace(0, 90, COUNT)
+    near = (np.arange(COUNT)[:, None] + np.arange(1, 6)) % COUNT
+    return Seen(
+        name, f"<i>{name}</i>", {"pca": plane}, directions, directions[: len(HOSTILE)], 0.25, predictions,
+        np.linspace(0.5, 1, COUNT), own, own + 1, predictions, own + 2, near,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The page of two runs whose names and classes are hostile, the runs, and the labels."""
+    runs, labels = [made_up("<u>one</u>", 0), made_up("two", 1)], torch.arange(COUNT) % len(HOSTILE)
+    pictures = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 3)).astype(np.uint8)
+    shown = {"classes": HOSTILE, "labels": labels, "indices": torch.arange(COUNT) * 3, "small": pictures}
+    return render(runs, title="</title><script>alert(3)</script>", split="test", **shown), runs, labels
+
+
+def test_the_page_holds_no_markup_of_its_data_and_allows_no_source(page):
+    text = page[0].decode()
+    assert len(re.findall(r"<script\b", text.replace((HERE / LIBRARY).read_text(), ""))) == 3
+    assert "<img" not in text.replace((HERE / LIBRARY).read_text(), "") and "<b>bold" not in text
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert policy.startswith("default-src 'none'; img-src data:;") and "eval" not in policy and "http" not in policy
+    numbers = json.loads(re.search(r'id="numbers">(.*?)</script>', text)[1])
+    assert numbers["classes"] == HOSTILE
+
+
+def test_the_library_is_the_published_one():
+    # The file of the npm package plotly.js-strict-dist-min 4.1.1, with its licence beside it.
+    assert b"(strict - minified) v4.1.1" in (HERE / LIBRARY).read_bytes()[:200]
+    assert (
+        hashlib.sha256((HERE / LIBRARY).read_bytes()).hexdigest()
+        == "4ac841837b31c1bfd2ab140e3a248ddcc6c2106978fbf2c1c18a7aada930a37a"
+    )
+    assert "MIT" in (HERE / "plotly" / "LICENSE").read_text()
+
+
+def test_numbers_are_those_of_sklearn_and_of_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(40, 5, generator=generator), torch.arange(40) % 4
+    weight = torch.randn(4, 5, generator=generator)
+    head = type("Head", (), {"prototypes": lambda _: weight, "decision": lambda _: (weight, torch.zeros(4))})()
+    model = type("Model", (), {"head": head})()
+    found = Embeddings(features, features @ weight.T, labels)
+    seen = gather(model, found, name="a", title="b", angular=True, methods=["pca"], seed=1)
+    unit = [
+        part.double().numpy() / np.linalg.norm(part.double().numpy(), axis=1, keepdims=True)
+        for part in (features, weight)
+    ]
+    angles = np.degrees(np.arccos(unit[0] @ unit[1].T))
+    np.testing.assert_allclose(seen.own, angles[np.arange(40), labels], atol=1e-6)
+    angles[np.arange(40), labels] = 999
+    np.testing.assert_allclose(seen.other, angles.min(axis=1), atol=1e-6)
+    assert (seen.rival == angles.argmin(axis=1)).all()
+    cosines = unit[0] @ unit[0].T - 9 * np.eye(40)
+    assert (nearest_images(features, "cosine") == (-cosines).argsort(axis=1)[:, :5]).all()
+    np.testing.assert_allclose(np.linalg.norm(seen.directions, axis=1), 1, atol=1e-6)
+    with pytest.raises(Refused, match="too few"):
+        gather(
+            model,
+            Embeddings(features[:9], found.logits[:9], labels[:9]),
+            name="a",
+            title="b",
+            angular=True,
+            methods=["pca"],
+            seed=1,
+        )
+    with pytest.raises(Refused, match="different images"):
+        check_same_images([seen, seen], [labels, labels.flip(0)], [np.zeros(1), np.zeros(1)])
+
+
+def test_a_thumbnail_is_its_image():
+    images = torch.zeros(7, 3, 16, 16, dtype=torch.uint8)
+    images[:, 0] = (torch.arange(7) * 30)[:, None, None]
+    data, columns = sprite(thumbnails(Split(images, torch.zeros(7, dtype=torch.int64)), 16))
+    sheet = np.asarray(Image.open(io.BytesIO(data))).astype(int)
+    for i in range(7):
+        y, x = i // columns * 16, i % columns * 16
+        assert abs(sheet[y : y + 16, x : x + 16, 0] - 30 * i).max() <= 3
+
+
+@pytest.fixture(scope="module")
+def opened(page, tmp_path_factory):
+    """The page in a browser, and what it printed or asked for."""
+    if importlib.util.find_spec("playwright") is None or BROWSER is None:
+        pytest.skip("no playwright and chromium here: pip install playwright, apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    path = tmp_path_factory.mktemp("explore") / "page.html"
+    path.write_bytes(page[0])
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        tab = browser.new_page(viewport={"width": 1300, "height": 900}, color_scheme="dark")
+        said = []
+        tab.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("dialog", lambda dialog: said.append(dialog.message) or dialog.dismiss())
+        tab.on(
+            "request",
+            lambda request: (
+                said.append(request.url) if not request.url.startswith(("data:", "file:", "blob:")) else None
+            ),
+        )
+        tab.goto(path.as_uri())
+        tab.wait_for_selector("html[data-ready]", timeout=60_000)
+        tab.wait_for_function("Boolean(document.querySelector('#confusion-1').on)")
+        yield tab, said
+        browser.close()
+
+
+def point(tab, i):
+    """Where image `i` is drawn on the first map, in the window."""
+    return tab.evaluate(
+        "i => { const box = panels[0].map.getBoundingClientRect(), at = placeOn(panels[0].map, runs[0], 'pca', i); return [box.x + at[0], box.y + at[1]]; }",
+        i,
+    )
+
+
+def test_in_a_browser(page, opened):
+    (tab, said), (_, runs, labels) = opened, page
+    assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+    # hover: the card of the image under the pointer, with the numbers of both runs
+    tab.mouse.move(*point(tab, 12))
+    tab.wait_for_function("document.querySelector('#card h2')")
+    i = tab.evaluate("indices.indexOf(parseInt(document.querySelector('#card h2').textContent))")
+    card = tab.inner_text("#card")
+    assert f"{3 * i}: {HOSTILE[labels[i]]}" in card and f"{runs[0].own[i]:.1f}°" in card
+    assert tab.locator("#card canvas").count() == 11
+    # filters: the errors of a run, a range of angles
+    tab.select_option("#errors", "wrong")
+    assert tab.inner_text("#count").startswith("12 of 60 images, 12 errors")
+    tab.fill("#low", "45")
+    tab.locator("#low").press("Tab")
+    wrong = (runs[0].predictions != labels.numpy()) & (runs[0].own >= 45)
+    assert tab.evaluate("shown") == np.flatnonzero(wrong).tolist()
+    tab.keyboard.press("Escape")
+    # the confusion matrix: that of scikit-learn; a cell selects in both runs
+    expected = confusion_matrix(labels, runs[1].predictions)
+    assert tab.evaluate("confusion(runs[1])") == expected.tolist()
+    place = tab.evaluate(
+        "(() => { const t = panels[1].table, b = t.getBoundingClientRect(), { xaxis, yaxis } = t._fullLayout;"
+        "return [b.x + window.scrollX + xaxis._offset + xaxis.l2p(1), b.y + yaxis._offset + yaxis.l2p(0)]; })()"
+    )
+    tab.mouse.move(*place)
+    tab.mouse.click(*place)
+    cell = np.flatnonzero((labels.numpy() == 0) & (runs[1].predictions == 1)).tolist()
+    tab.wait_for_function("state.selected")
+    assert len(cell) == expected[0, 1] and tab.evaluate("[...state.selected]") == cell
+    tab.wait_for_function("n => panels.every(p => p.map.data[0].selectedpoints?.length === n)", arg=len(cell))
+    # the selection as CSV, safe in a spreadsheet
+    with tab.expect_download() as download:
+        tab.keyboard.press("s")
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_bytes().decode(), newline="")))
+    assert [int(row["index"]) for row in rows] == [3 * k for k in cell]
+    assert tab.evaluate("cell(classes[2])") == "'=1+1" and tab.evaluate("cell(classes[3])") == '"a, ""b"""'
+    # the keyboard: search, next, view, theme
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("/")
+    tab.keyboard.type("30")
+    tab.keyboard.press("Enter")
+    tab.evaluate("document.activeElement.blur()")
+    tab.keyboard.press("ArrowRight")
+    assert tab.inner_text("#card h2").startswith("33: ")
+    tab.keyboard.press("v")
+    tab.wait_for_function("panels.every(p => p.sphere.data && !p.sphere.hidden && p.sphere.data[0].x.length === 60)")
+    tab.keyboard.press("d")
+    tab.wait_for_function("document.documentElement.dataset.theme === 'light'")
+    for _ in range(5):
+        tab.keyboard.press("c")
+    tab.wait_for_timeout(300)
+    assert said == []
+
+
+def test_the_command_writes_a_page_of_two_runs(cli, tmp_path):
+    line = "train --dataset digits --arch baseline --epochs 1 --device cpu --precision fp32 -q --loss ce --embed-dim 3 --out run"
+    assert cli(*line.split())[0] == 0
+    code, out, err = cli(
+        "explore", "run", "run/last.safetensors", "--maps", "PCA", "--samples", "40", "--out", "a.html"
+    )
+    assert code == 0 and out == "a.html\n", err
+    numbers = json.loads(re.search(r'id="numbers">(.*?)</script>', Path("a.html").read_text())[1])
+    assert len(numbers["runs"]) == 2 and list(numbers["runs"][0]["maps"]) == ["pca"]
+    for words, message in (
+        ("run run run", "error: explore: 3 runs are named; name one or two"),
+        ("run --maps umpa", "--maps: 'umpa' is not known; did you mean umap?"),
+        ("run --maps ,", "--maps: none is named"),
+        ("run --samples 3", "--samples: 3 images cannot make a map; take 20 or more"),
+        ("run --out a.png", "a.png: '.png' is no suffix of a page; end the name in .html"),
+        ("run --out a.html", "a.html: is there already; add --overwrite to replace it, or name another file"),
+    ):
+        code, out, err = cli("explore", *words.split())
+        assert code == 2 and out == "" and message in err and err.count("\n") == 1, err
