@@ -76,7 +76,8 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
         neighbors: n_neighbors of UMAP, perplexity of t-SNE.
 
     Raises:
-        Refused: an unknown method, or fewer points than `neighbors` + 1 (or than two).
+        Refused: an unknown method, or fewer points than `neighbors` + 1 (or than two), equal ones counted once: a
+            projection would draw clusters out of equal points.
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
@@ -88,8 +89,17 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
             f"take {needed} or more, or fewer `neighbors`",
         )
     points = features.double().numpy()
+    unit = F.normalize(features.double(), dim=1).numpy()
+    different = count_different(unit if metric == "cosine" else points, needed)
+    if different < needed:
+        raise Refused(
+            "visualize umap",
+            f"the features of {plural(len(points), 'image')} are {plural(different, 'point')} in all, {METHODS[method]} of "
+            f"them needs {needed} or more",
+            "see `visualize angles`: the model may have collapsed",
+        )
     if method == "pca":
-        return principal_components(F.normalize(features.double(), dim=1).numpy() if metric == "cosine" else points)
+        return principal_components(unit if metric == "cosine" else points)
     if method == "tsne":
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits
@@ -111,6 +121,20 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
             return np.asarray(reducer.fit_transform(points), dtype=np.float64)
     finally:
         np.random.set_state(state)
+
+
+def count_different(points: np.ndarray, enough: int) -> int:
+    """How many of points [N, E] are different, further apart than 1e-5 of the longest; at most `enough`, and 50.
+
+    The next point is always the one furthest from all those before.
+    """
+    longest, found = float(np.linalg.norm(points, axis=1).max(initial=0)), 0
+    away, place = np.full(len(points), np.inf), 0
+    while found < min(enough, 50, len(points)) and away[place] > 1e-5 * longest:
+        found += 1
+        away = np.minimum(away, np.linalg.norm(points - points[place], axis=1))
+        place = int(away.argmax())
+    return found if found < min(enough, 50) else enough
 
 
 def principal_components(points: np.ndarray) -> np.ndarray:

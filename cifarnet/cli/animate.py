@@ -47,7 +47,7 @@ class SphereFrames:
         images = embed(run.model, self.images.epoch(0), run.device, run.precision)
         drawn, _ = on_sphere(run.model, images)
         title = f"{title_of(run.config)} · epoch {epoch} of {run.config.epochs}"
-        sphere.draw(drawn, images.labels.numpy(), run.classes, self.folder / f"{epoch:05d}.png", title)
+        sphere.draw({"": (drawn, images.labels.numpy())}, run.classes, self.folder / f"{epoch:05d}.png", title)
 
     def finish(self) -> Path | None:
         """Joins the frames into sphere.gif; None where there are none."""

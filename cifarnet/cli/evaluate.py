@@ -102,7 +102,7 @@ def draw_confusion(scores: dict[str, Any], path: Path, title: str, *, asked: boo
     with nullcontext() if asked else spared(path.name, warn):
         from cifarnet.analysis.plots import confusion
 
-        confusion.draw(scores["confusion"], [row["name"] for row in scores["classes"]], path, title=title)
+        confusion.draw({"": scores["confusion"]}, [row["name"] for row in scores["classes"]], path, title=title)
         return True
     return False
 

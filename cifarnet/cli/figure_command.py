@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.analysis.plots.titles import title_of
+from cifarnet.analysis.plots.titles import panel_names, title_of
 from cifarnet.cli import figures
 from cifarnet.cli.common import print_path
 from cifarnet.cli.grammar import add
-from cifarnet.cli.run_option import Run
+from cifarnet.cli.run_option import Run, Runs
 from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
 
 if TYPE_CHECKING:
     from cifarnet.analysis.features import Embeddings
     from cifarnet.engine.open_split import Opened
 
-Out = Annotated[Path | None, typer.Option(help="PNG, SVG or PDF by its suffix (default: beside the checkpoint).")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="PNG, SVG or PDF by its suffix (default: beside the checkpoint, of several runs here)."),
+]
 DataOut = Annotated[Path | None, typer.Option(help="Also write the numbers behind the figure (.json or .npz).")]
 DataDir = Annotated[str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")]
 Title = Annotated[str | None, typer.Option(help="What stands above (default: model, loss, data set).")]
@@ -28,47 +32,75 @@ Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the choice of 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Samples = Annotated[int, typer.Option(min=0, max=10**9, help="Images, as many of each class (0: all of the split).")]
 
-# What a figure's function returns: the numbers behind it, by name.
-Numbers = Mapping[str, Any]
+# What a figure's function returns: for each panel the numbers behind it, by name.
+Numbers = Mapping[str, Mapping[str, Any]]
 Draw = Callable[..., Numbers]
 
 
 @dataclass(frozen=True)
 class View:
-    """A run's model with images of a split, its outputs for these, and where the figure goes under which title."""
+    """A run's model with images of a split, and its outputs for these."""
 
     opened: "Opened"
     outputs: "Embeddings"
+
+
+@dataclass(frozen=True)
+class Views:
+    """The runs of a figure, by the names of their panels (one run alone has none), and where it goes under which title."""
+
+    panels: Mapping[str, View]
     split: str
     seed: int
     path: Path
     title: str | None
 
     @property
+    def only(self) -> View:
+        """The one run of a figure that shows no more."""
+        (view,) = self.panels.values()
+        return view
+
+    @property
     def classes(self) -> Sequence[str]:
-        """Names of the classes."""
-        return self.opened.info.classes
+        """Names of the classes.
+
+        Raises:
+            Refused: the runs have different ones.
+        """
+        names = [view.opened.info.classes for view in self.panels.values()]
+        if any(other != names[0] for other in names):
+            raise Refused("RUN", "the runs have different classes", "draw each in a figure of its own")
+        return names[0]
 
     @property
     def heading(self) -> str:
-        """The title that was asked for, else model, loss, data set and split."""
-        return self.title or title_of(self.opened.info.config, self.split)
+        """The title that was asked for, else model, loss, data set and split, of several runs the split alone."""
+        return self.headed(self.split)
+
+    def headed(self, split: str = "") -> str:
+        """As `heading`; the panels of several runs have the models' names."""
+        if self.title is not None or len(self.panels) > 1:
+            return self.title or (f"{split} images" if split else "")
+        return title_of(self.only.opened.info.config, split)
 
 
-def figure(app: typer.Typer, samples: int | None, file: str = "") -> Callable[[Draw], Draw]:
+def figure(app: typer.Typer, samples: int | None, file: str = "", several: bool = True) -> Callable[[Draw], Draw]:
     """Makes `cifarnet visualize NAME` of a function: its docstring is the help, with examples, its parameters are options.
 
-    The function is given a `View` first; it draws the figure and returns the numbers behind it.
+    The function is given the `Views` first; it draws the figure and returns the numbers behind each panel.
 
     Args:
         app: the commands of `cifarnet visualize`.
         samples: default of --samples; None for all images of the split, without --samples and --seed.
         file: the file's name where --out gives none, with options in braces (default: the function's name).
+        several: does it take several runs?
     """
 
     def register(draw: Draw) -> Draw:
         def command(
             run: Run = None,
+            runs: Runs = None,
             samples: Samples = samples or 0,
             split: Split = "test",
             seed: Seed = TrainConfig.seed,
@@ -82,15 +114,20 @@ def figure(app: typer.Typer, samples: int | None, file: str = "") -> Callable[[D
         ) -> None:
             from cifarnet.cli import inputs
 
+            asked: list[Path | None] = [*runs] if runs else [run]
+            paths = [inputs.need_checkpoint(one) for one in asked]
             name = (file or draw.__name__).format(**own)
-            target = figures.destination(out, inputs.need_checkpoint(run), name, overwrite)
+            target = figures.destination(out, paths[0] if len(paths) == 1 else Path("x"), name, overwrite)
             data_out = figures.numbers_path(data_out, overwrite)
-            opened = inputs.open_samples(run, data_dir, split, samples, seed, device)
-            view = View(opened, inputs.embed_images(opened), split, seed, target, title)
-            figures.write_numbers(data_out, draw(view, **own))
+            views = []
+            for one in asked:
+                opened = inputs.open_samples(one, data_dir, split, samples, seed, device)
+                views.append(View(opened, inputs.embed_images(opened)))
+            found = draw(Views(named(views, asked), split, seed, target, title), **own)
+            figures.write_numbers(data_out, found if len(views) > 1 else next(iter(found.values())))
             print_path(target)
 
-        unused = {"own"} if samples is not None else {"own", "samples", "seed"}
+        unused = {"own", "run" if several else "runs"} | (set() if samples is not None else {"samples", "seed"})
         first, *others = (p for name, p in inspect.signature(command).parameters.items() if name not in unused)
         _, *options = inspect.signature(draw).parameters.values()
         command.__signature__ = inspect.Signature([first, *options, *others])  # type: ignore[attr-defined]
@@ -99,3 +136,11 @@ def figure(app: typer.Typer, samples: int | None, file: str = "") -> Callable[[D
         return draw
 
     return register
+
+
+def named(views: Sequence[View], asked: Sequence[Path | None]) -> dict[str, View]:
+    """The runs by the names of their panels."""
+    if len(views) == 1:
+        return {"": views[0]}
+    names = panel_names([view.opened.info.config for view in views], [str(one) for one in asked])
+    return dict(zip(names, views, strict=True))

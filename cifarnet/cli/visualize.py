@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from cifarnet.analysis.plots.titles import dataset_title, title_of
+from cifarnet.analysis.plots.titles import has_own_loss, title_of
 from cifarnet.cli import figures, verify_figures
 from cifarnet.cli.common import messages, print_path
-from cifarnet.cli.figure_command import DataOut, Numbers, Seed, Title, View, figure
+from cifarnet.cli.figure_command import DataOut, Numbers, Title, Views, figure
 from cifarnet.cli.grammar import Group, add
 from cifarnet.cli.quality import quality_figure
 from cifarnet.cli.run_option import Runs
-from cifarnet.core.config import TrainConfig
+from cifarnet.cli.visualize_samples import samples
 from cifarnet.core.errors import Refused, plural
 
 HELP = """Draw a figure of a run; each prints the path it wrote.
@@ -38,6 +38,8 @@ def curves(
 ) -> None:
     """Accuracy, loss, learning rate and gradient norms over the epochs; several runs in one figure.
 
+    A training loss that holds a margin is no cross-entropy as the test loss is, and has a panel of its own.
+
     Examples:
         cifarnet visualize curves
         cifarnet visualize curves runs/* --out curves.svg
@@ -54,18 +56,21 @@ def curves(
     folders = [path.parent if path.is_file() else path for path in chosen]
     target = figures.destination(out, folders[0] / "x" if len(folders) == 1 else Path("x"), "curves", overwrite)
     data_out = figures.numbers_path(data_out, overwrite)
-    records, titles = {}, []
+    records, titles, own = {}, [], []
     for folder in folders:
         if not folder.is_dir():
             raise Refused(str(folder), "there is no such run", "name a run folder")
         name = folder.resolve().name
-        records[str(folder) if name in records else name], warnings = read_metrics(RunFolder(folder).metrics)
+        name = str(folder) if name in records else name
+        records[name], warnings = read_metrics(RunFolder(folder).metrics)
         for warning in warnings:
             messages().remark("warning", warning)
         if RunFolder(folder).config.exists():
-            titles.append(title_of(RunFolder(folder).read_config()))
+            config = RunFolder(folder).read_config()
+            titles.append(title_of(config))
+            own += [name] if has_own_loss(config) else []
     heading = title if title is not None else (titles[0] if len(set(titles)) == 1 else "")
-    picture.draw(records, target, heading)
+    picture.draw(records, target, heading, own)
     figures.write_numbers(data_out, picture.numbers(records))
     print_path(target)
 
@@ -74,23 +79,27 @@ add(app, "curves", curves)
 
 
 @figure(app, samples=None)
-def confusion(view: View) -> Numbers:
-    """The confusion matrix, in percent of each true class.
+def confusion(views: Views) -> Numbers:
+    """The confusion matrix, in percent of each true class; of several runs a panel each.
 
     Examples:
         cifarnet visualize confusion
-        cifarnet visualize confusion runs/latest --split train --out confusion.pdf
+        cifarnet visualize confusion runs/ce runs/arcface --split train --out confusion.pdf
     """
     from cifarnet.analysis.plots import confusion as picture
     from cifarnet.engine.metrics import confusion_matrix
 
-    matrix = confusion_matrix(view.outputs.labels, view.outputs.predictions, len(view.classes))
-    picture.draw(matrix, view.classes, view.path, view.heading)
-    return {"counts": matrix, "percent": picture.numbers(matrix)}
+    classes = views.classes
+    counts = {
+        name: confusion_matrix(view.outputs.labels, view.outputs.predictions, len(classes))
+        for name, view in views.panels.items()
+    }
+    picture.draw(counts, classes, views.path, views.heading)
+    return {name: {"counts": matrix, "percent": picture.numbers(matrix)} for name, matrix in counts.items()}
 
 
-@figure(app, samples=100)
-def grid(view: View) -> Numbers:
+@figure(app, samples=100, several=False)
+def grid(views: Views) -> Numbers:
     """Images with what the model takes them for: green frame right, red frame wrong.
 
     Examples:
@@ -98,47 +107,9 @@ def grid(view: View) -> Numbers:
     """
     from cifarnet.analysis.plots import grid as picture
 
-    found = view.outputs
-    picture.draw(view.opened.images, found.labels, found.predictions, view.classes, view.path, view.heading)
-    return {"labels": found.labels, "predictions": found.predictions, "logits": found.logits}
-
-
-def samples(
-    dataset: Annotated[
-        str, typer.Option(help="cifar10, cifar100, digits, folder, csv, parquet, webdataset.")
-    ] = TrainConfig.dataset,
-    data_dir: Annotated[str | None, typer.Option(help="Where the data is (default: the user's cache).")] = None,
-    each: Annotated[int, typer.Option(min=1, max=1000, help="Images a class.")] = 10,
-    split: Annotated[str, typer.Option(help="train or test.")] = "train",
-    image_size: Annotated[
-        int, typer.Option(min=8, max=1024, help="Side of the images, pixels.")
-    ] = TrainConfig.image_size,
-    seed: Seed = TrainConfig.seed,
-    out: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF (default: samples.png).")] = None,
-    title: Title = None,
-    data_out: DataOut = None,
-    overwrite: figures.Overwrite = False,
-) -> None:
-    """Some images of each class of a data set.
-
-    Examples:
-        cifarnet visualize samples --dataset digits
-        cifarnet visualize samples --dataset digits --each 5 --out digits.png
-    """
-    from cifarnet.analysis.plots import grid as picture
-    from cifarnet.cli.progress import load_shown
-
-    target = figures.destination(out, Path("x"), "samples", overwrite)
-    data_out = figures.numbers_path(data_out, overwrite)
-    if split not in ("train", "test"):
-        raise Refused("--split", f"'{split}' is not known", "choose train or test")
-    data = load_shown(messages(), dataset, data_dir, image_size=image_size)
-    part = data.train if split == "train" else data.test
-    chosen = picture.choose_samples(part, len(data.classes), each, seed)
-    heading = title or f"{dataset_title(dataset)} {split}"
-    picture.draw_samples(chosen, data.classes, target, heading)
-    figures.write_numbers(data_out, {"indices": chosen.indices})
-    print_path(target)
+    found, images = views.only.outputs, views.only.opened.images
+    picture.draw(images, found.labels, found.predictions, views.classes, views.path, views.heading)
+    return {"": {"labels": found.labels, "predictions": found.predictions, "logits": found.logits}}
 
 
 add(app, "samples", samples)
@@ -151,26 +122,31 @@ Metric = Annotated[str, typer.Option(help="auto (cosine for angular losses), cos
 
 
 @figure(app, samples=500, file="{method}")
-def umap(view: View, method: Method = "umap", neighbors: Neighbors = 6, metric: Metric = "auto") -> Numbers:
-    """Features in the plane: which classes lie together, which apart.
+def umap(views: Views, method: Method = "umap", neighbors: Neighbors = 6, metric: Metric = "auto") -> Numbers:
+    """Features in the plane: which classes lie together, which apart; of several runs a panel each, at one scale.
 
     Examples:
         cifarnet visualize umap
-        cifarnet visualize umap runs/latest --method tsne --neighbors 30
+        cifarnet visualize umap runs/ce runs/arcface runs/adaface --method tsne --neighbors 30
     """
     from cifarnet.analysis.embedding import METHODS, project
     from cifarnet.analysis.plots import embedding as picture
 
-    found, count = view.outputs, len(view.outputs.labels)
-    chosen = metric if metric != "auto" else ("cosine" if view.opened.angular else "euclidean")
-    note = " (its import compiles for some seconds)" if method == "umap" else ""
-    messages().say(f"{method} of {plural(count, 'point')}, {chosen} metric{note}")
-    points = project(found.features, method, metric=chosen, neighbors=neighbors, seed=view.seed)
-    detail = f"{METHODS[method]} of {plural(count, f'{view.split} image')}, {chosen}"
+    classes, metrics = views.classes, []
+    panels: dict[str, picture.Points] = {}
+    for name, view in views.panels.items():
+        found, count = view.outputs, len(view.outputs.labels)
+        metrics.append(metric if metric != "auto" else ("cosine" if view.opened.angular else "euclidean"))
+        note = " (its import compiles for some seconds)" if method == "umap" and not panels else ""
+        messages().say(f"{method} of {plural(count, 'point')}, {metrics[-1]} metric{note}")
+        points = project(found.features, method, metric=metrics[-1], neighbors=neighbors, seed=views.seed)
+        panels[name] = (points, found.labels.numpy())
+    shown = metrics[0] if len(set(metrics)) == 1 else ", ".join(metrics)
+    detail = f"{METHODS[method]} of {plural(count, f'{views.split} image')}, {shown}"
     detail += f", {neighbors} neighbours" if method == "umap" else ""
-    heading = f"{view.title or title_of(view.opened.info.config)}\n{detail}"
-    picture.draw(points, found.labels.numpy(), view.classes, view.path, heading)
-    return {"points": points, "labels": found.labels}
+    heading = views.headed()
+    picture.draw(panels, classes, views.path, f"{heading}\n{detail}" if heading else detail)
+    return {name: {"points": points, "labels": labels} for name, (points, labels) in panels.items()}
 
 
 Project = Annotated[bool, typer.Option("--project", help="Split the last layer of any model in two.")]
@@ -178,39 +154,53 @@ Dims = Annotated[int, typer.Option(min=2, max=3, help="With --project: 2 for a c
 
 
 @figure(app, samples=500)
-def sphere(view: View, project: Project = False, dims: Dims = 3) -> Numbers:
+def sphere(views: Views, project: Project = False, dims: Dims = 3) -> Numbers:
     """Features and class prototypes on the circle or the globe (train with --embed-dim 2 or 3, or use --project).
+
+    Of several runs a panel each; the lengths of all features are divided by one number.
 
     Examples:
         cifarnet visualize sphere --project
-        cifarnet visualize sphere runs/latest --project --dims 2 --out circle.png
+        cifarnet visualize sphere runs/ce runs/arcface --project --dims 2 --out circle.png
     """
     from cifarnet.analysis.embedding import on_sphere
     from cifarnet.analysis.plots import sphere as picture
 
-    labels = view.outputs.labels
-    drawn, note = on_sphere(view.opened.model, view.outputs, dims if project else 0)
-    if note:
-        messages().say(note)
-    picture.draw(drawn, labels.numpy(), view.classes, view.path, view.heading)
-    return {"features": drawn.features, "prototypes": drawn.prototypes, "labels": labels, "lost": drawn.lost}
+    classes = views.classes
+    panels: dict[str, picture.Points] = {}
+    for name, view in views.panels.items():
+        drawn, note = on_sphere(view.opened.model, view.outputs, dims if project else 0)
+        if note:
+            messages().say(note)
+        panels[name] = (drawn, view.outputs.labels.numpy())
+    if len({drawn.features.shape[1] for drawn, _ in panels.values()}) > 1:
+        raise Refused("visualize sphere", "of some runs it is a circle, of others a globe", "add --project with --dims")
+    picture.draw(panels, classes, views.path, views.heading)
+    return {
+        name: {"features": drawn.features, "prototypes": drawn.prototypes, "labels": labels, "lost": drawn.lost}
+        for name, (drawn, labels) in panels.items()
+    }
 
 
 @figure(app, samples=0)
-def angles(view: View) -> Numbers:
+def angles(views: Views) -> Numbers:
     """The work of a margin: angles to the own and the nearest other prototype, prototype cosines, feature lengths.
+
+    Of several runs a row each, with the same axes.
 
     Examples:
         cifarnet visualize angles
-        cifarnet visualize angles runs/latest --data-out angles.json
+        cifarnet visualize angles runs/ce runs/arcface --data-out angles.json
     """
     from cifarnet.analysis.embedding import measure_angles
     from cifarnet.analysis.plots import angles as picture
 
-    prototypes = view.opened.model.head.prototypes().cpu()
-    measured = measure_angles(view.outputs.features, view.outputs.labels, prototypes)
-    picture.draw(measured, view.path, view.heading)
-    return picture.numbers(measured)
+    measured = {
+        name: measure_angles(view.outputs.features, view.outputs.labels, view.opened.model.head.prototypes().cpu())
+        for name, view in views.panels.items()
+    }
+    picture.draw(measured, views.path, views.heading)
+    return {name: picture.numbers(one) for name, one in measured.items()}
 
 
 add(app, "quality", quality_figure)

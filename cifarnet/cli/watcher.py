@@ -168,20 +168,22 @@ def duration(seconds: float) -> str:
 
 def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, warn: Callable[[str], None]) -> None:
     """curves.png and confusion.png in the run's folder; one that cannot be drawn is only warned of."""
-    from cifarnet.analysis.plots.titles import title_of
+    from cifarnet.analysis.plots.titles import has_own_loss, title_of
 
     config = run.config
     if run.progress.history:
         with spared("curves.png", warn):
             from cifarnet.analysis.plots import curves
 
-            curves.draw({folder.path.name: run.progress.history}, folder.path / "curves.png", title_of(config))
+            name = folder.path.name
+            own = [name] if has_own_loss(config) else []
+            curves.draw({name: run.progress.history}, folder.path / "curves.png", title_of(config), own)
     if "confusion" in summary["test"]:
         with spared("confusion.png", warn):
             from cifarnet.analysis.plots import confusion
 
             matrix, title = summary["test"]["confusion"], title_of(config, "test")
-            confusion.draw(matrix, run.classes, folder.path / "confusion.png", title)
+            confusion.draw({"": matrix}, run.classes, folder.path / "confusion.png", title)
 
 
 def describe(run: TrainState, folder: RunFolder, console: Terminal) -> None:

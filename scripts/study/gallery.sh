@@ -3,12 +3,12 @@
 # then every figure of them. About 10 minutes on 2 cores. Runs that are there already are not trained again.
 #
 #     bash scripts/study/gallery.sh DATA_DIR [RUNS]     DATA_DIR holds cifar-10-batches-bin/; RUNS: where the runs go
-#     DATA_NAME='CIFAR-10' bash scripts/study/gallery.sh …     what the titles call the data
+#     DATA_NAME='cifar10 (JPEG copy)' bash scripts/study/gallery.sh …     what the titles call the data
 set -euo pipefail
 data=$(realpath "${1:?where is the data? bash scripts/study/gallery.sh DATA_DIR [RUNS]}")
 cd "$(dirname "$0")/../.."
 runs=${2:-runs/gallery}
-name=${DATA_NAME:-CIFAR-10 (JPEG copy)}
+name=${DATA_NAME:-cifar10}
 out=docs/gallery
 cifarnet=(.venv/bin/python -m cifarnet)
 
@@ -28,15 +28,15 @@ draw() { "${cifarnet[@]}" visualize "$@" --data-dir "$data"; }
 rm -rf "$out"
 mkdir -p "$out"
 for loss in ce adaface; do
-  title="baseline CNN · $loss · $name"
+  title="baseline · $loss · $name"
   draw umap "$runs/$loss" --title "$title" --out "$out/umap-$loss.png"
   draw angles "$runs/$loss" --title "$title" --out "$out/angles-$loss.png"
   draw sphere "$runs/$loss-3d" --title "$title" --out "$out/sphere-$loss.png"
 done
-title="baseline CNN · adaface · $name"
+title="baseline · adaface · $name"
 draw confusion "$runs/adaface" --title "$title" --out "$out/confusion.png"
 draw grid "$runs/adaface" --title "$title" --out "$out/grid.png"
-"${cifarnet[@]}" visualize curves "$runs/ce" "$runs/adaface" --title "baseline CNN · $name" --out "$out/curves.png"
+"${cifarnet[@]}" visualize curves "$runs/ce" "$runs/adaface" --title "baseline · $name" --out "$out/curves.png"
 "${cifarnet[@]}" complexity --all --figure "$out/complexity.png" >/dev/null
 
 # Feature maps and Grad-CAM of a test image, with the weights in the package.
@@ -53,7 +53,7 @@ Image.fromarray(test.images[index].permute(1, 2, 0).numpy()).save(f"{sys.argv[2]
 PY
 weights=cifarnet/weights/baseline-plus.safetensors
 "${cifarnet[@]}" featuremaps "$runs/horse.png" --run "$weights" --grad-cam \
-  --title "Baseline+ · ce · $name" --out "$runs/featuremaps" --overwrite
+  --title "baseline · ce · $name" --out "$runs/featuremaps" --overwrite
 cp "$runs/featuremaps/horse/overview.png" "$out/featuremaps.png"
 cp "$runs/featuremaps/horse/relu1.png" "$out/featuremaps-relu1.png"
 cp "$runs/featuremaps/horse/grad-cam.png" "$out/grad-cam.png"

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from cifarnet.analysis.embedding import Sphere, measure_angles
+from cifarnet.analysis.embedding import Sphere, measure_angles, project
 from cifarnet.analysis.features import FeatureMap
 from cifarnet.analysis.plots import angles, animation, confusion, curves, embedding, featuremaps, grid, sphere, style
-from cifarnet.analysis.plots.titles import title_of
+from cifarnet.analysis.plots.titles import panel_names, title_of
 from cifarnet.analysis.receptive_field import ReceptiveField
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
@@ -66,13 +66,13 @@ def test_formats(tmp_path, suffix, start):
 def test_names_that_look_like_markup(tmp_path, suffix):
     """Not a formula, not a tag, not a format: a name."""
     names = ("$\\frac$", "[red]x[/]", "</text>", "{}%s", "x" * 300)
-    confusion.draw(torch.eye(5).long(), names, tmp_path / f"c{suffix}", "$\\bad$")
+    confusion.draw({"": torch.eye(5).long()}, names, tmp_path / f"c{suffix}", "$\\bad$")
     assert (tmp_path / f"c{suffix}").stat().st_size > 1000
 
 
-def test_titles_are_as_people_write_them():
-    assert title_of(TrainConfig(arch="resnet50", loss="arcface")) == "ResNet-50 · arcface · CIFAR-10"
-    assert title_of(TrainConfig(arch="plainnet18", dataset="cifar100"), "val") == "PlainNet-18 · ce · CIFAR-100 val"
+def test_a_model_has_the_name_that_options_take():
+    assert title_of(TrainConfig(arch="resnet50", loss="arcface")) == "resnet50 · arcface · cifar10"
+    assert title_of(TrainConfig(arch="plainnet18", dataset="cifar100"), "val") == "plainnet18 · ce · cifar100 val"
     assert title_of(TrainConfig(arch="speednet", dataset="digits"), "test") == "speednet · ce · digits test"
 
 
@@ -91,12 +91,12 @@ def test_a_file_in_the_way_of_a_folder(tmp_path):
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     before = dict(matplotlib.rcParams)
-    confusion.draw(np.eye(3), "abc", tmp_path / "x.png")
+    confusion.draw({"": np.eye(3)}, "abc", tmp_path / "x.png")
     assert dict(matplotlib.rcParams) == before
 
 
 def test_figures_are_light_and_of_column_width(tmp_path):
-    path = confusion.draw(np.eye(10) * 9 + 1, CLASSES, tmp_path / "x.png", "title")
+    path = confusion.draw({"": np.eye(10) * 9 + 1}, CLASSES, tmp_path / "x.png", "title")
     with Image.open(path) as image:
         assert image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
         assert image.width <= style.PAGE * 200
@@ -120,31 +120,6 @@ def test_each_class_has_its_own_look():
     assert len(set(style.class_colours(100))) == 100 and len(style.class_markers(100)) == 100
 
 
-def test_names_are_pushed_apart():
-    rng = np.random.default_rng(0)
-    half = rng.uniform([10, 4], [40, 8], (10, 2))
-    moved = embedding.push_apart(rng.uniform(0, 60, (10, 2)), half)
-    for i in range(10):
-        for j in range(i):
-            assert (np.abs(moved[i] - moved[j]) >= half[i] + half[j]).any()
-
-
-def test_names_that_do_not_meet_stay():
-    centres = np.array([[0.0, 0.0], [100.0, 0.0]])
-    np.testing.assert_array_equal(embedding.push_apart(centres, np.full((2, 2), 10.0)), centres)
-
-
-def test_names_stand_above_packed_classes_and_amid_wide_ones():
-    wide = np.random.default_rng(0).normal(size=(100, 2))
-    place, side = embedding.place_of_name(wide, height=np.ptp(wide[:, 1]))
-    assert side == (0, 0) and np.linalg.norm(place) < 1
-    two = np.vstack([wide[:60], wide[60:] + 50])  # of two clusters the larger is named
-    assert np.linalg.norm(embedding.place_of_name(two, height=50)[0]) < 2
-    packed = np.vstack([wide * 0.01, [[0.0, 5.0]]])  # and one straggler
-    (_, y), side = embedding.place_of_name(packed, height=10)
-    assert side == (0, 1) and 0 < y < 0.05
-
-
 def test_camera_is_a_rotation():
     for eye in sphere.SIDES.values():
         view = sphere.camera(np.array(eye))
@@ -163,14 +138,14 @@ def test_front_and_back_show_every_point_once():
 def test_sphere_says_what_a_projection_leaves_out(tmp_path, dims):
     generator = torch.Generator().manual_seed(0)
     drawn = Sphere(torch.randn(40, dims, generator=generator), torch.randn(10, dims, generator=generator), lost=0.25)
-    text = sphere.draw(drawn, np.arange(40) % 10, CLASSES, tmp_path / "x.svg", "title").read_text()
+    text = sphere.draw({"": (drawn, np.arange(40) % 10)}, CLASSES, tmp_path / "x.svg", "title").read_text()
     assert "leaves out 25% of the weights" in text
 
 
 def test_angles_figure_states_the_medians(tmp_path):
     features, prototypes = torch.randn(50, 4), torch.randn(5, 4)
     measured = measure_angles(features, torch.arange(50) % 5, prototypes)
-    text = angles.draw(measured, tmp_path / "x.svg", "title").read_text()
+    text = angles.draw({"": measured}, tmp_path / "x.svg", "title").read_text()
     assert f"median {np.median(measured.own):.0f}°" in text and "−1/4" in text
 
 
@@ -189,7 +164,11 @@ def test_grid_counts_what_is_right(tmp_path):
     predictions = labels.clone()
     predictions[:5] = 9
     text = grid.draw(images, labels, predictions, CLASSES, tmp_path / "x.svg", "title").read_text()
-    assert "7 of 12 right" in text and text.count("✗ class") == 5
+    assert (
+        "7 of 12 right" in text
+        and text.count("✗ class 9") == 5
+        and all(f"(class {index})" in text for index in range(5))
+    )
     assert text.lower().count(style.RIGHT) >= 7 and text.lower().count(style.WRONG) >= 5
 
 
@@ -218,3 +197,122 @@ def test_film_has_its_frames(tmp_path):
         assert film.n_frames == 4 and film.size == (640, 315)
         film.seek(3)
         assert film.info["duration"] == animation.LAST
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """The figures that are saved, to look into."""
+    figures = []
+    real = style.save
+    monkeypatch.setattr(style, "save", lambda figure, path: (real(figure, path), figures.append(figure)))
+    return figures
+
+
+def test_confusion_colours_are_linear_and_shared(tmp_path, kept):
+    """The colour of a cell is that of its percent on the bar's scale from 0 to 100, in each panel."""
+    matrices = {"a": np.array([[3, 1], [0, 4]]), "b": np.array([[1, 1], [1, 1]])}
+    confusion.draw(matrices, "xy", tmp_path / "x.png", "t")
+    axes = [one for one in kept[0].axes if one.images]
+    assert [one.get_title(loc="left") for one in axes] == ["a\naccuracy 87.50%", "b\naccuracy 50.00%"]
+    for one, matrix in zip(axes, matrices.values(), strict=True):
+        expected = matplotlib.colormaps["Blues"](np.array(matrix) / matrix.sum(axis=1, keepdims=True))
+        image = one.images[0]
+        np.testing.assert_allclose(image.cmap(image.norm(image.get_array())), expected, atol=1e-9)
+    assert "% of the images of the true class" in [label.get_ylabel() for one in axes for label in one.child_axes]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_nothing_leaves_a_panel_of_the_sphere(tmp_path, kept, dims):
+    """Features of heavy tails, in three runs of one scale; no name stands in a panel."""
+    rng = np.random.default_rng(0)
+    panels = {}
+    for name, size in (("ce", 1.0), ("arcface", 9.0), ("adaface", 3.0)):
+        features = torch.tensor(size * rng.standard_t(2, (60, dims)), dtype=torch.float32)
+        panels[name] = (Sphere(features, torch.randn(10, dims)), np.arange(60) % 10)
+    sphere.draw(panels, CLASSES, tmp_path / "x.png", "t")
+    longest = max(float(one.features.norm(dim=1).max()) for one, _ in panels.values())
+    assert f"length ÷ {longest / sphere.LONGEST:.3g} " in kept[0]._suptitle.get_text()
+    assert len(kept[0].axes) == 3 * (dims - 1)
+    for axes in kept[0].axes:
+        (low, high), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+        points = np.concatenate(
+            [np.asarray(group.get_offsets()) for group in axes.collections if len(group.get_offsets())]
+        )
+        assert (points > [low, bottom]).all() and (points < [high, top]).all()
+        assert [text.get_text() for text in axes.texts if text.get_text()] == []
+
+
+def test_umap_panels_have_one_scale_and_names_that_hide_no_point(tmp_path, kept):
+    """A unit is as long in each panel, each cloud is within its own, and the legend is outside of all."""
+    rng = np.random.default_rng(0)
+    panels = {name: (5 + size * rng.normal(size=(50, 2)), np.arange(50) % 10) for name, size in (("a", 1), ("b", 7))}
+    embedding.draw(panels, CLASSES, tmp_path / "x.png", "t")
+    first, second = kept[0].axes
+    assert np.ptp(first.get_xlim()) == pytest.approx(np.ptp(second.get_xlim()))
+    (legend,) = kept[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == CLASSES
+    box, page = legend.get_window_extent(), kept[0].bbox
+    assert page.y0 <= box.y0 and box.x1 <= page.x1
+    for axes, (points, _) in zip((first, second), panels.values(), strict=True):
+        drawn = np.concatenate([np.asarray(group.get_offsets()) for group in axes.collections])
+        assert sorted(map(tuple, drawn)) == sorted(map(tuple, points)) and not axes.texts
+        assert box.y1 <= axes.get_window_extent().y0 + 1
+        assert (
+            (drawn > [axes.get_xlim()[0], axes.get_ylim()[0]]) & (drawn < [axes.get_xlim()[1], axes.get_ylim()[1]])
+        ).all()
+
+
+def test_angles_of_two_runs_share_their_scales(tmp_path, kept):
+    generator = torch.Generator().manual_seed(0)
+    both = {
+        name: measure_angles(size * torch.randn(50, 4, generator=generator), torch.arange(50) % 5, torch.randn(5, 4))
+        for name, size in (("a", 1), ("b", 20))
+    }
+    angles.draw(both, tmp_path / "x.png", "t")
+    grid_ = np.array(kept[0].axes).reshape(2, 3)
+    assert [row[0].get_title(loc="left") for row in grid_] == ["a", "b"]
+    for above, below in grid_.T:
+        assert above.get_xlim() == below.get_xlim() and above.get_ylim() == below.get_ylim()
+    assert "dashed, as far apart as can be: −1/4" in grid_[1, 1].get_xlabel()
+
+
+def test_a_loss_with_a_margin_has_an_axis_of_its_own(tmp_path, kept):
+    """Its training loss stands in no panel with a loss that has none, and its test loss stays with the others'."""
+    runs = {"ce": records(3, test_loss=0.5), "arc": [{**one, "train_loss": 30} for one in records(3, test_loss=0.7)]}
+    curves.draw(runs, tmp_path / "x.png", own_loss=["arc"])
+    panels = {axes.get_title(loc="left"): axes for axes in kept[0].axes}
+    levels = {name: sorted({y for line in axes.lines for y in line.get_ydata()}) for name, axes in panels.items()}
+    assert levels["training loss, own formula"] == [30]
+    assert levels["loss (cross-entropy)"] == pytest.approx([1 / 3, 0.5, 0.7, 1])
+
+
+def test_the_most_active_channels_come_first(tmp_path, kept):
+    values = torch.zeros(8, 4, 4)
+    values[5], values[2], values[7] = torch.rand(4, 4) + 3, -(torch.rand(4, 4) + 1), torch.rand(4, 4) / 9
+    layer = FeatureMap("conv1", "Conv2d", values, ReceptiveField(3, 1, 1.0))
+    featuremaps.draw_channels(layer, 4, tmp_path / "x.png", "t")
+    assert [axes.get_title() for axes in kept[0].axes[:3]] == ["5", "2", "7"]
+    featuremaps.draw_overview(torch.zeros(3, 8, 8, dtype=torch.uint8), [layer], tmp_path / "y.png")
+    columns = np.array(kept[1].axes).reshape(-1, 2)[:, 1]
+    for axes, channel in zip(columns[:3], (5, 2, 7), strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), values[channel])
+
+
+@pytest.mark.parametrize("method", ["umap", "tsne", "pca"])
+def test_a_collapsed_model_is_refused(method):
+    """Equal points, rounding apart: a projection of them would draw clusters that are not there."""
+    noise = 1 + 1e-7 * torch.randn(60, 8)
+    with pytest.raises(Refused, match="60 images are 1 point in all"):
+        project(torch.full((60, 8), 3.0) * noise, method, metric="cosine", neighbors=6)
+    with pytest.raises(Refused, match="may have collapsed"):  # lengths differ, angles do not
+        project(torch.rand(60, 1) * torch.ones(60, 8), method, metric="cosine", neighbors=6)
+    if method == "umap":
+        with pytest.raises(Refused, match="60 images are 3 points in all"):
+            project(torch.eye(3)[torch.arange(60) % 3] * noise[:, :3], method, metric="euclidean", neighbors=6)
+
+
+def test_runs_of_one_title_are_told_apart():
+    ce, arc = TrainConfig(dataset="digits"), TrainConfig(loss="arcface", dataset="digits")
+    assert panel_names([ce, arc], ["a", "b"]) == [title_of(ce), title_of(arc)]
+    names = panel_names([ce, ce, ce], ["a", "b", "b"])
+    assert [name.split(" · digits")[1] for name in names] == [" · a", " · b (2)", " · b (3)"]

@@ -65,7 +65,7 @@ def test_the_report_says_what_each_run_is(tmp_path):
     (table, *_) = [block for block in build(results, [], tmp_path / "files") if isinstance(block, Table)]
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
     assert rows[0] | {
-        "run": "a", "architecture": "baseline", "loss": "arcface (scale 16.0)", "data set": "CIFAR-10", "seed": "3",
+        "run": "a", "architecture": "baseline", "loss": "arcface (scale 16.0)", "data set": "cifar10", "seed": "3",
         "epochs": "12 of 20", "data": "unrecorded",
     } == rows[0]  # fmt: skip
     assert rows[1] | {"data set": "digits", "seed": "17", "epochs": "12", "lr": "0.25", "data": "01234567…"} == rows[1]

@@ -136,6 +136,33 @@ def test_samples(cli, tmp_path):
     assert [[int(labels[i]) for i in row] for row in indices] == [[c] * 3 for c in range(10)]
 
 
+def test_several_runs_in_panels(cli, runs, tmp_path):
+    """The numbers of each panel are those that its run alone has; runs of different classes are refused."""
+    code, out, _ = cli("visualize", "confusion", runs / "ce", runs / "arc", "--data-out", "both.json")
+    assert (code, out) == (0, "confusion.png\n")
+    both = json.loads((tmp_path / "both.json").read_text())
+    assert list(both) == ["baseline · ce · digits", "baseline · arcface · digits"]
+    assert cli("visualize", "confusion", runs / "arc", "--data-out", "one.json")[0] == 0
+    assert both["baseline · arcface · digits"] == json.loads((tmp_path / "one.json").read_text())
+    shown = (runs / "ce", runs / "arc", "--samples", 50)
+    for command in (("umap", *shown, "--method", "pca"), ("angles", *shown), ("sphere", *shown, "--project")):
+        assert cli("visualize", *command, "--out", f"{command[0]}.svg")[0] == 0
+        assert "baseline · arcface · digits" in (tmp_path / f"{command[0]}.svg").read_text()
+    code, _, err = cli("visualize", "confusion", runs / "ce", runs / "ce", "nope")
+    assert code == 2 and "nope: there is no such run" in err
+
+
+def test_samples_of_a_run(cli, runs, tmp_path):
+    """A run's own images; what the run says is not said twice."""
+    code, out, _ = cli("visualize", "samples", runs / "ce", "--each", 2, "--split", "test", "--data-out", "s.json")
+    assert (code, out) == (0, f"{runs / 'ce' / 'samples.png'}\n")
+    labels = load("digits").test.labels
+    indices = json.loads((tmp_path / "s.json").read_text())["indices"]
+    assert [[int(labels[i]) for i in row] for row in indices] == [[c] * 2 for c in range(10)]
+    code, _, err = cli("visualize", "samples", runs / "ce", "--dataset", "digits")
+    assert code == 2 and "RUN: says itself what the data is; drop --dataset and --image-size" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -19,7 +19,7 @@ def test_one_run_that_is_not_finished_costs_no_report(cli, tmp_path):
         "finish it with cifarnet train --resume\n"
     )
     text = (tmp_path / "report.md").read_text()
-    assert re.findall(r"^\| (seed-\d|latest) \| baseline \| ce \| CIFAR-10 \| (\d) \| 12 of 250 \|", text, re.MULTILINE) == [
+    assert re.findall(r"^\| (seed-\d|latest) \| baseline \| ce \| cifar10 \| (\d) \| 12 of 250 \|", text, re.MULTILINE) == [
         ("seed-1", "1"), ("seed-2", "2"),
     ]  # fmt: skip
     assert "baseline-ce-cifar10 (2 runs)" in text

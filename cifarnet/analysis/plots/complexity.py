@@ -13,26 +13,30 @@ PANELS = {"parameters (millions)": "parameters", "GMACs an image (1 MAC = 2 FLOP
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Draws models (as `Complexity.to_dict` gives them) as bars on logarithmic axes, each with its value.
+    """Draws models (as `Complexity.to_dict` gives them) as points on logarithmic axes, each with its value.
+
+    No bars: a logarithmic axis has no zero that they could begin at.
 
     Raises:
         Failed: the file cannot be written.
     """
     size, classes = rows[0]["image_size"], rows[0]["classes"]
-    with drawing(path, PAGE, 0.95 + 0.2 * len(rows)) as figure:
+    with drawing(path, PAGE, 1.1 + 0.2 * len(rows)) as figure:
         for index, (axes, (title, key)) in enumerate(
             zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True)
         ):
             unit = 1e6 if key == "parameters" else 1e9
             names, values = [row["arch"] for row in rows], [row[key] / unit for row in rows]
             colours = [FAMILIES.get(name.rstrip("0123456789"), OTHER) for name in names]
-            bars = axes.barh(names, values, color=colours, height=0.7)
-            axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=2, fontsize=6.5)
+            axes.scatter(values, names, s=26, color=colours, zorder=3)
+            for name, value in zip(names, values, strict=True):
+                style: Any = {"textcoords": "offset points", "va": "center", "fontsize": 6.5}
+                axes.annotate(f"{value:.3g}", (value, name), (6, 0), **style)
             axes.set_xscale("log")
             plain_powers(axes.xaxis)
             axes.set_xlim(min(values) / 3, max(values) * 3)
             axes.set_title(title)
-            axes.grid(False, axis="y")
+            axes.set_xlabel("logarithmic")
             axes.tick_params(axis="y", length=0)
             if index == 0:
                 axes.invert_yaxis()

@@ -1,15 +1,16 @@
-"""The confusion matrix: rows the true class, columns the predicted one, in percent of the row."""
+"""The confusion matrix: rows the true class, columns the predicted one, in percent of the row; a panel a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, plain
-from cifarnet.analysis.plots.text import shorten, title_axes
+from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, panel_shape, panels_of, plain
+from cifarnet.analysis.plots.text import fit, headline, height_of, shorten
 
 WRITTEN = 20  # classes up to which every cell is written out
+NAMES = 0.95  # inches: what the classes' names take, beside and below; the colour bar has less
 
 
 def numbers(matrix: Any) -> np.ndarray:
@@ -18,43 +19,63 @@ def numbers(matrix: Any) -> np.ndarray:
     return 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def draw(matrix: Any, classes: Sequence[str], path: Path, title: str = "") -> Path:
+def draw(panels: Mapping[str, Any], classes: Sequence[str], path: Path, title: str = "") -> Path:
     """Draws counts [C, C] (rows true, columns predicted; nested lists or an array) normalised by row.
 
-    The colour scale is that of the square root, so that a few percent of mistakes can be seen beside the diagonal.
+    The colours are linear from 0 to 100%, the same in all panels, each named by its key and its accuracy.
 
     Raises:
         Failed: the file cannot be written.
     """
-    percent = numbers(matrix)
     count = len(classes)
-    width = min(PAGE, max(COLUMN, 1.3 + 0.36 * count)) if count <= WRITTEN else PAGE
-    with drawing(path, width, width * 0.96) as figure:
-        axes = figure.subplots()
-        plain(axes)
-        axes.imshow(np.sqrt(percent), cmap="Blues", vmin=0, vmax=10)
-        if count <= WRITTEN:
-            write_cells(axes, percent)
-        names = [shorten(name, 14) for name in classes]
-        size = 7 if count <= WRITTEN else max(2.0, 400 / count)
-        turn = 45 if count <= WRITTEN else 90
-        turned: dict[str, Any] = {"rotation": turn, "ha": "right", "va": "center", "rotation_mode": "anchor"}
-        axes.set_xticks(range(count), names, fontsize=size, **turned)
-        axes.set_yticks(range(count), names, fontsize=size)
-        axes.tick_params(length=0)
-        axes.set_xlabel("predicted class")
-        axes.set_ylabel("true class")
-        accuracy = np.trace(np.asarray(matrix)) / max(np.asarray(matrix).sum(), 1)
-        subtitle = f"% of each row; accuracy {100 * accuracy:.2f}%"
-        title_axes(axes, title, subtitle, fontweight="normal")
+    rows, columns = panel_shape(len(panels))
+    alone = min(PAGE, max(COLUMN, 1.8 * NAMES + 0.36 * count)) if count <= WRITTEN else PAGE
+    width = alone if columns == 1 else PAGE
+    side = (width - 1.8 * NAMES) / columns  # of a matrix; at the right stands the colour bar
+    height = rows * (side + 0.25) + NAMES + 0.3 + height_of(title)
+    with drawing(path, width, height) as figure:
+        cells = panels_of(figure, len(panels), sharex=True, sharey=True)
+        for axes, (name, matrix) in zip(cells, panels.items(), strict=True):
+            percent = numbers(matrix)
+            plain(axes)
+            shown = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+            if count <= WRITTEN:
+                write_cells(axes, percent, 72 * side / count)
+            accuracy = np.trace(np.asarray(matrix)) / max(np.asarray(matrix).sum(), 1)
+            text = f"{name}\naccuracy {100 * accuracy:.2f}%".lstrip()
+            fit(axes.set_title(text, fontweight="normal", fontsize=7), 72 * side)
+        name_classes(cells, classes, columns, 72 * side / count)
+        beside = cells[columns - 1].inset_axes((1.04, 0, 0.05, 1))  # as high as the matrix
+        bar = figure.colorbar(shown, cax=beside, ticks=range(0, 101, 25))
+        bar.set_label("% of the images of the true class")
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        if title:
+            headline(figure, title, fontsize=8)
     return path
 
 
-def write_cells(axes: Any, percent: np.ndarray) -> None:
-    """Writes each cell that is not zero; dark cells in white."""
+def name_classes(cells: Sequence[Any], classes: Sequence[str], columns: int, cell: float) -> None:
+    """Names the classes left of the first column and below the last panel of each; a cell has `cell` points."""
+    names, count = [shorten(name, 14) for name in classes], len(classes)
+    size = min(7.0, max(2.0, 0.8 * cell))
+    style: dict[str, Any] = {"rotation": 45 if count <= WRITTEN else 90, "va": "center", "rotation_mode": "anchor"}
+    for number, axes in enumerate(cells):
+        axes.set_xticks(range(count), names, fontsize=size, ha="right", **style)
+        axes.set_yticks(range(count), names, fontsize=size)
+        left, lowest = number % columns == 0, number + columns >= len(cells)
+        axes.tick_params(length=0, labelleft=left, labelbottom=lowest)
+        axes.set_ylabel("true class" if left else "")
+        axes.set_xlabel("predicted class" if lowest else "")
+
+
+def write_cells(axes: Any, percent: np.ndarray, cell: float) -> None:
+    """Writes each cell that is not zero, `cell` points wide; dark cells in white. Narrow cells have whole numbers."""
+    wide = cell >= 15
     for row, column in zip(*np.nonzero(percent), strict=True):
         value = percent[row, column]
-        text = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
-        ink = "white" if value > 45 else INK
+        text = f"{value:.0f}" if value >= 9.95 or not wide else f"{value:.1f}"
+        ink = "white" if value > 60 else INK
         style: dict[str, Any] = {"fontweight": "bold"} if row == column else {}
-        axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink, **style)
+        if text != "0":
+            size = min(6.5, (0.45 if len(text) < 3 or wide else 0.36) * cell)
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=ink, **style)

@@ -1,65 +1,72 @@
 """Training curves of one run or several: accuracy, loss, learning rate, and gradient norms where they were logged."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cifarnet.analysis.plots.legend import ROW, columns_of
 from cifarnet.analysis.plots.mpl import Line2D
-from cifarnet.analysis.plots.style import INK, LINES, PAGE, drawing, plain_powers, present
-from cifarnet.analysis.plots.text import headline, shorten, width_of
+from cifarnet.analysis.plots.style import INK, LINES, PAGE, drawing, panel_shape, panels_of, plain_powers, present
+from cifarnet.analysis.plots.text import headline, height_of, shorten
 from cifarnet.core.errors import Refused
 
 Records = Sequence[Mapping[str, Any]]
 
+OBJECTIVE = "training loss, own formula"
 # A panel: its title, and the line style of each metric drawn in it.
 PANELS: dict[str, dict[str, Any]] = {
     "accuracy (%)": {"test_accuracy": "-", "val_accuracy": ":", "train_accuracy": "--"},
     "loss": {"test_loss": "-", "val_loss": ":", "train_loss": "--"},
+    OBJECTIVE: {"objective": "--"},
     "learning rate": {"lr": "-"},
     "gradient norm": {"grad_norm_first": "-", "grad_norm_last": "--"},
 }
-LEGEND = 7  # points
+COLUMNS = 3  # of the legend
 WORDS = {
     "test": "test",
     "val": "validation",
     "train": "train",
+    "objective": "train",
     "grad_norm_first": "first layer",
     "grad_norm_last": "last layer",
 }
 
 
-def draw(records_by_name: Mapping[str, Records], path: Path, title: str = "") -> Path:
+def draw(records_by_name: Mapping[str, Records], path: Path, title: str = "", own_loss: Collection[str] = ()) -> Path:
     """Draws the curves of each run, named by its key, in one colour a run; a metric that no run has gets no panel.
 
     Args:
         records_by_name: for each run its lines of metrics.jsonl (epoch counts from 1; accuracies in [0, 1]).
         path: PNG, SVG or PDF.
         title: above the figure, for example model, loss and data set.
+        own_loss: the runs whose training loss is not the cross-entropy that test images are measured by, but holds a
+            margin, say. It has an axis of its own.
 
     Raises:
         Refused: no run has a finished epoch. Failed: the file cannot be written.
     """
     series = numbers(records_by_name)
+    drawn = {name: split_loss(run) if name in own_loss else run for name, run in series.items()}
     if not series:
         raise Refused("curves", "no epoch is finished yet", "wait for the end of the first epoch")
-    there = {metric for run in series.values() for metric in run}
+    there = {metric for run in drawn.values() for metric in run}
     panels = [panel for panel, metrics in PANELS.items() if there & set(metrics)]
-    rows = 2 if len(panels) == 4 else 1
-    columns = len(panels) // rows
+    rows, columns = (2, 2) if len(panels) == 4 else panel_shape(len(panels))
     names = [shorten(name, 40) for name in series]
-    legend_rows = 1 + (len(series) - 1) // columns_of(names) if len(series) > 1 else 0
-    with drawing(path, PAGE, 2.1 * rows + 0.35 + 0.16 * legend_rows) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, panel in zip(grid.flat, panels, strict=True):
-            fill_panel(axes, panel, series)
-        for axes in grid[-1]:
+    legend_columns = columns_of(names, PAGE, COLUMNS)
+    legend_rows = -(-len(series) // legend_columns) if len(series) > 1 else 0
+    with drawing(path, PAGE, 2.1 * rows + 0.35 + ROW * legend_rows + height_of(title)) as figure:
+        cells = panels_of(figure, len(panels), columns)
+        for axes, panel in zip(cells, panels, strict=True):
+            fill_panel(axes, panel, drawn)
+        for axes in cells[-columns:]:
             axes.set_xlabel("epoch")
         if title:
             headline(figure, title)
         if len(series) > 1:
             handles = [Line2D([], [], color=LINES[index % len(LINES)]) for index in range(len(series))]
-            figure.legend(handles, names, loc="outside lower left", ncols=columns_of(names))
+            figure.legend(handles, names, loc="outside lower left", ncols=legend_columns)
     return path
 
 
@@ -68,7 +75,7 @@ def numbers(records_by_name: Mapping[str, Records]) -> dict[str, dict[str, dict[
     series: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name, records in records_by_name.items():
         run = {}
-        for metric in (metric for panel in PANELS.values() for metric in panel):
+        for metric in (metric for panel in PANELS.values() for metric in panel if metric != "objective"):
             epochs, values = present(records, metric)
             if values:
                 factor = 100 if metric.endswith("accuracy") else 1
@@ -78,10 +85,9 @@ def numbers(records_by_name: Mapping[str, Records]) -> dict[str, dict[str, dict[
     return series
 
 
-def columns_of(names: Sequence[str]) -> int:
-    """Columns of the legend: three, or as many as the longest name leaves room for."""
-    widest = max(width_of(name, LEGEND) for name in names)
-    return max(1, min(3, int(72 * PAGE / (widest + 5 * LEGEND))))  # beside a name its line, and space
+def split_loss(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's metrics with its training loss where no other loss is."""
+    return {"objective" if metric == "train_loss" else metric: values for metric, values in run.items()}
 
 
 def fill_panel(axes: Any, panel: str, series: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> None:
@@ -97,7 +103,7 @@ def fill_panel(axes: Any, panel: str, series: Mapping[str, Mapping[str, Mapping[
                 style = {"linestyle": dashes, "linewidth": width, "marker": dot, "markersize": 3}
                 axes.plot(epochs, values, color=LINES[index % len(LINES)], **style)
                 seen[metric] = dashes
-    axes.set_title(panel)
+    axes.set_title("loss (cross-entropy)" if panel == "loss" else panel)
     axes.xaxis.get_major_locator().set_params(integer=True)
     if panel == "gradient norm":
         axes.set_yscale("log")

@@ -1,92 +1,58 @@
-"""Features in the plane: a point an image, a colour and a marker a class, the class's name at its middle."""
+"""Features in the plane: a point an image, a colour and a marker a class, a panel a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cifarnet.analysis.plots.mpl import patheffects
-from cifarnet.analysis.plots.style import COLOURS, COLUMN, INK, class_colours, class_markers, drawing, plain
-from cifarnet.analysis.plots.text import shorten, title_axes
+from cifarnet.analysis.plots.legend import add_classes, height_of_classes
+from cifarnet.analysis.plots.style import (
+    COLUMN,
+    PAGE,
+    class_colours,
+    class_markers,
+    drawing,
+    panel_shape,
+    panels_of,
+    plain,
+)  # fmt: skip
+from cifarnet.analysis.plots.text import fit, headline, height_of
+
+Points = tuple[np.ndarray, np.ndarray]  # [N, 2] and the classes [N]
+ROOM = 0.53  # of the widest cloud, to each side of a panel's middle
 
 
-def draw(points: np.ndarray, labels: np.ndarray, classes: Sequence[str], path: Path, title: str = "") -> Path:
-    """Draws points [N, 2] of classes `labels` [N].
-
-    Up to ten classes each has its name at the median of its points, moved apart where names would meet.
+def draw(panels: Mapping[str, Points], classes: Sequence[str], path: Path, title: str = "") -> Path:
+    """Draws the points of each panel, named by its key, all at the same scale; the classes are named below.
 
     Raises:
         Failed: the file cannot be written.
     """
-    colours, markers = class_colours(len(classes)), class_markers(len(classes))
-    with drawing(path, COLUMN, COLUMN) as figure:
-        axes = figure.subplots()
-        plain(axes)
-        for index in range(len(classes)):
-            mine = points[labels == index]
-            axes.scatter(
-                mine[:, 0], mine[:, 1], s=9, color=colours[index], marker=markers[index], linewidths=0, alpha=0.85
-            )
-        axes.margins(0.06)
-        if len(classes) <= len(COLOURS):
-            there = np.unique(labels).tolist()
-            places = [place_of_name(points[labels == index], np.ptp(points[:, 1])) for index in there]
-            middles, outward = np.array([place[0] for place in places]), np.array([place[1] for place in places])
-            write_names(figure, axes, middles, [shorten(classes[index], 12) for index in there], outward)
+    rows, columns = panel_shape(len(panels))
+    width = COLUMN if columns == 1 else PAGE
+    side = width / columns
+    height = rows * (side * 0.9 + 0.25 * (len(panels) > 1)) + 0.2 + height_of(title) + height_of_classes(classes, width)
+    span = np.max([np.ptp(points, axis=0) for points, _ in panels.values()], axis=0)
+    with drawing(path, width, height) as figure:
+        for axes, (name, (points, labels)) in zip(panels_of(figure, len(panels)), panels.items(), strict=True):
+            plain(axes)
+            draw_points(axes, points, labels, len(classes), s=9 if columns == 1 else 5)
+            middle, room = (points.min(axis=0) + points.max(axis=0)) / 2, np.maximum(ROOM * span, 1e-9)
+            axes.set_xlim(middle[0] - room[0], middle[0] + room[0])
+            axes.set_ylim(middle[1] - room[1], middle[1] + room[1])
+            fit(axes.set_title(name, fontsize=7), 72 * 0.95 * side)
+        add_classes(figure, classes, markers=True)
         if title:
-            title_axes(axes, title, fontsize=7.5)
+            headline(figure, title, fontsize=7.5)
     return path
 
 
-def place_of_name(points: np.ndarray, height: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Where a class's name stands, and to which side of it: amid its points [n, 2], or above where packed.
-
-    The middle is the point that half of the class lies closest around, so that of two clusters the larger is named.
-    """
-    some = points[:: 1 + len(points) // 500]
-    apart = np.linalg.norm(some[:, None] - some[None], axis=2)
-    x, y = (float(value) for value in some[np.median(apart, axis=1).argmin()])
-    low, high = np.quantile(points[:, 1], (0.1, 0.9))  # stragglers do not count
-    return ((x, float(high)), (0.0, 1.0)) if high - low < 0.15 * height else ((x, y), (0.0, 0.0))
-
-
-def write_names(
-    figure: Any, axes: Any, middles: np.ndarray, names: Sequence[str], outward: np.ndarray | float = 0.0
-) -> None:
-    """Writes names at `middles` [C, 2] in data coordinates, or beside them in the directions `outward` [C, 2].
-
-    Names that overlap are pushed apart.
-    """
-    style: Any = {"ha": "center", "va": "center", "fontsize": 7, "fontweight": "bold"}
-    texts = [axes.text(x, y, name, color=INK, zorder=3.2, **style) for (x, y), name in zip(middles, names, strict=True)]
-    halo = [patheffects.Stroke(linewidth=2.2, foreground="white")]
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in texts]
-    centres = axes.transData.transform(middles)
-    half = np.array([[box.width / 2 + 3, box.height / 2 + 1] for box in boxes])
-    beside = centres + outward * (half + 4)
-    for text, centre in zip(texts, push_apart(beside, half), strict=True):
-        x, y = axes.transData.inverted().transform(centre)
-        text.set_position((x, y))
-        # The halo is a text of its own, behind: one text with an effect would be no text in an SVG, but outlines.
-        axes.text(x, y, text.get_text(), path_effects=halo, zorder=3.1, **style)
-
-
-def push_apart(centres: np.ndarray, half: np.ndarray, rounds: int = 200) -> np.ndarray:
-    """Boxes with centres [n, 2] and half sizes [n, 2], moved up and down, least first, until none overlaps."""
-    moved = centres.astype(float).copy()
-    for _ in range(rounds):
-        still = True
-        for i in range(len(moved)):
-            for j in range(i):
-                gap = np.abs(moved[i] - moved[j]) - (half[i] + half[j])
-                if (gap < 0).all():
-                    still = False
-                    shift = -gap[1] / 2 + 0.5
-                    up = 1.0 if moved[i, 1] >= moved[j, 1] else -1.0
-                    moved[i, 1] += up * shift
-                    moved[j, 1] -= up * shift
-        if still:
-            break
-    return moved
+def draw_points(axes: Any, points: np.ndarray, labels: np.ndarray, classes: int, **style: Any) -> None:
+    """Points [N, 2] of classes `labels` [N]. Each class's are drawn a few at a time, so that none covers the others."""
+    colours, markers = class_colours(classes), class_markers(classes)
+    for part in np.array_split(np.random.default_rng(0).permutation(len(points)), 8):
+        for index in np.unique(labels[part]).tolist():
+            mine = points[part][labels[part] == index]
+            look: Any = {"color": colours[index], "marker": markers[index]}
+            axes.scatter(mine[:, 0], mine[:, 1], linewidths=0, alpha=0.85, **look, **style)

@@ -18,7 +18,9 @@ OVERVIEW_LAYERS = 9  # in one band of the overview
 
 
 def draw_channels(layer: FeatureMap, channels: int, path: Path, title: str = "") -> Path:
-    """Draws the first `channels` channels of a layer in a square grid (25: the report's 5 x 5), each in its own range.
+    """Draws the `channels` most active channels of a layer in a square grid (25: the report's 5 x 5), each in its own range.
+
+    The most active stands first; above each its number.
 
     Raises:
         Failed: the file cannot be written.
@@ -28,16 +30,28 @@ def draw_channels(layer: FeatureMap, channels: int, path: Path, title: str = "")
     rows = -(-count // side)
     cell = max(0.36, min(0.8, 4.6 / side))
     width = max(3.0, cell * side)
-    with drawing(path, width, width * rows / side + 0.45 + height_of(title)) as figure:
+    with drawing(path, width, width * rows / side + 0.12 * rows + 0.55 + height_of(title)) as figure:
         pack(figure, 0.02)
+        order = most_active(layer.values)[:count]
         grid = figure.subplots(rows, side, squeeze=False)
         for index, axes in enumerate(grid.flat):
             plain(axes)
             if index < count:
-                axes.imshow(layer.values[index].numpy(), cmap="viridis", interpolation="nearest")
-        heading = f"{layer.name}: {shape_and_field(layer)}, channels 0 to {count - 1}"
-        headline(figure, title, heading, fontsize=7.5)
+                axes.imshow(layer.values[order[index]].numpy(), cmap="viridis", interpolation="nearest")
+                axes.set_title(str(order[index]), fontsize=5, pad=1, fontweight="normal", loc="center")
+        shown = f"{number_shown(count, len(layer.values))}, the most active first"
+        headline(figure, title, f"{layer.name}: {shape_and_field(layer)}", shown, fontsize=7.5)
     return path
+
+
+def most_active(values: Tensor) -> list[int]:
+    """The channels of maps [channels, H, W] by their mean size |a|, the largest first."""
+    return values.abs().mean(dim=(1, 2)).argsort(descending=True, stable=True).tolist()
+
+
+def number_shown(count: int, there: int) -> str:
+    """How many channels are drawn of those that are there."""
+    return f"{count} of {there} channels" if count < there else f"all {there} channels"
 
 
 def shape_and_field(layer: FeatureMap) -> str:
@@ -51,7 +65,7 @@ def shape_of(layer: FeatureMap) -> str:
 
 
 def draw_overview(image: Tensor, layers: Sequence[FeatureMap], path: Path, title: str = "") -> Path:
-    """Draws the way of an image [3, H, W] (uint8) through the layers: a column a layer, with its first channels.
+    """Draws the way of an image [3, H, W] (uint8) through the layers: a column a layer, with its most active channels.
 
     Raises:
         Failed: the file cannot be written.
@@ -60,7 +74,7 @@ def draw_overview(image: Tensor, layers: Sequence[FeatureMap], path: Path, title
     columns = 1 + max(len(band) for band in bands)
     rows = len(bands) * OVERVIEW_CHANNELS
     cell = min(0.95, PAGE / columns)
-    height = 0.25 + len(bands) * (0.42 + (cell - 0.02) * OVERVIEW_CHANNELS) + height_of(title)
+    height = 0.41 + len(bands) * (0.42 + (cell - 0.02) * OVERVIEW_CHANNELS) + height_of(title)
     with drawing(path, max(3.2, cell * columns), height) as figure:
         pack(figure, 0.015)
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -71,11 +85,10 @@ def draw_overview(image: Tensor, layers: Sequence[FeatureMap], path: Path, title
         for number, band in enumerate(bands):
             for column, layer in enumerate(band, start=1):
                 cells = grid[number * OVERVIEW_CHANNELS :, column]
-                for axes, channel in zip(cells, layer.values[:OVERVIEW_CHANNELS], strict=False):
-                    axes.imshow(channel.numpy(), cmap="viridis", interpolation="nearest")
+                for axes, channel in zip(cells, most_active(layer.values)[:OVERVIEW_CHANNELS], strict=False):
+                    axes.imshow(layer.values[channel].numpy(), cmap="viridis", interpolation="nearest")
                 head(cells[0], layer.name, shape_of(layer), f"sees {layer.field.size} px")
-        if title:
-            headline(figure, title)
+        headline(figure, title, "of each layer its most active channels, the most active first")
     return path
 
 

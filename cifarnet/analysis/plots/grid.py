@@ -26,7 +26,7 @@ def draw(
 ) -> Path:
     """Draws images uint8 [N, 3, H, W], ten in a row: green frame and tick right, red frame and cross wrong.
 
-    Below each the predicted class, and where it is wrong the true one.
+    Below each the predicted class with its tick or cross, and where it is wrong the true one in brackets.
 
     Raises:
         Failed: the file cannot be written.
@@ -40,13 +40,15 @@ def draw(
             show(cell, image)
             good = label == predicted
             colour = RIGHT if good else WRONG
-            text = f"{shorten(classes[predicted], 11)}\n"
-            text += "✓" if good else f"✗ {shorten(classes[label], 11)}"
+            text = f"{'✓' if good else '✗'} {shorten(classes[predicted], 10)}\n"
+            text += "" if good else f"({shorten(classes[label], 10)})"
             cell.set_xlabel(text, fontsize=6, color=colour, labelpad=2, linespacing=1.15)
             cell.add_patch(framed(cell, colour))
         for cell in list(figure.axes)[len(images) :]:
             plain(cell)
-        heading = f"{right} of {len(images)} right; below each: prediction, and where it is wrong (✗) the true class"
+        heading = (
+            f"{right} of {len(images)} right; below each its prediction, right ✓ or wrong ✗, then (the true class)"
+        )
         headline(figure, title, heading, fontsize=8)
     return path
 

@@ -77,5 +77,5 @@ def draw_rates(axes: Any, rates: OpenSet, points: Sequence[Point]) -> None:
         beside = (5, -10 if point.dir > 0.1 else 5)
         axes.annotate(text, place, beside, textcoords="offset points", fontsize=7, annotation_clip=False)
     axes.set_title(f"DIR at FPIR, {len(rates.non_mated):,} non-mated searches")
-    axes.set_xlabel("FPIR (%)")
+    axes.set_xlabel("FPIR (%)" + ("   (dotted: at the threshold τ)" if points else ""))
     axes.set_ylabel("DIR (%): mate first and above τ")

@@ -49,7 +49,7 @@ def draw_discard(axes: Any, document: Mapping[str, Any], colours: Mapping[str, s
     x = 100 * np.array(curve["discarded"])
     low, high = (100 * np.array(curve[f"random_{end}"]) for end in ("low", "high"))
     axes.fill_between(x, low, high, step="post", color=FAINT, alpha=0.25, linewidth=0, label="random, 95%")
-    axes.plot(x, 100 * np.array(curve["random"]), color=FAINT, linestyle="--", linewidth=1)
+    axes.plot(x, 100 * np.array(curve["random"]), color=FAINT, linestyle="--", linewidth=1, label="random, mean")
     axes.plot(x, 100 * np.array(curve["best"]), color=INK, linestyle=":", linewidth=1, label="best possible")
     for name, colour in colours.items():
         axes.step(x, 100 * np.array(curve["scores"][name]), where="post", color=colour, label=name)

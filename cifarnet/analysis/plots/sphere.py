@@ -1,53 +1,74 @@
 """Features of two or three dimensions on the circle or the globe: where classes lie, how tight a margin packs them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cifarnet.analysis.embedding import Sphere
-from cifarnet.analysis.plots.embedding import write_names
-from cifarnet.analysis.plots.style import COLOURS, FAINT, PAGE, class_colours, drawing, plain
-from cifarnet.analysis.plots.text import headline, shorten
+from cifarnet.analysis.plots.legend import add_classes, height_of_classes
+from cifarnet.analysis.plots.style import FAINT, IN_A_ROW, PAGE, class_colours, drawing, plain
+from cifarnet.analysis.plots.text import fit, headline, height_of
 
-RAW_RADIUS = 1.3  # where the length that 95% of the features keep below is drawn
-LIMIT = 1.5
+Points = tuple[Sphere, np.ndarray]  # and the classes [N]
+LONGEST = 1.2  # where the longest feature of all panels is drawn
+LIMIT = 1.25
 SIDES = {"front": (1.0, 1.0, 0.55), "back": (-1.0, -1.0, -0.55)}  # from where the two views of the globe look
 
 
-def draw(sphere: Sphere, labels: np.ndarray, classes: Sequence[str], path: Path, title: str = "") -> Path:
-    """Draws features [N, d] of classes `labels` [N] and prototypes [C, d], d = 2 or 3; a globe from both sides.
+def draw(panels: Mapping[str, Points], classes: Sequence[str], path: Path, title: str = "") -> Path:
+    """Draws features [N, d] with their classes [N], and prototypes [C, d], d = 2 or 3; a globe from both sides.
 
-    A faint triangle is a feature as it is (all lengths divided by one number, stated), a line joins it to its point
-    on the unit sphere, an arrow is a class's prototype. Each view of a globe shows its near half.
+    A faint triangle is a feature as it is (all lengths of all panels divided by one number, stated), a line joins it to
+    its point on the unit sphere, an arrow is a class's prototype. Each view of a globe shows its near half. The classes
+    are named below.
 
     Raises:
         Failed: the file cannot be written.
     """
-    features, prototypes = sphere.features.numpy(), sphere.prototypes.numpy()
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    shrink = float(max(np.quantile(norms, 0.95), 1e-12)) / RAW_RADIUS
-    unit = features / np.maximum(norms, 1e-12)
-    arrows = prototypes / np.maximum(np.linalg.norm(prototypes, axis=1, keepdims=True), 1e-12)
-    flat = features.shape[1] == 2
-    views = {"": np.eye(2)} if flat else {side: camera(np.array(eye)) for side, eye in SIDES.items()}
-    with drawing(path, PAGE / 2 if flat else PAGE, 0.92 * PAGE / 2 + 0.4) as figure:
-        grid = figure.subplots(1, len(views), squeeze=False)[0]
-        for axes, (side, view) in zip(grid, views.items(), strict=True):
+    spheres = [sphere for sphere, _ in panels.values()]
+    shrink = max(float(np.linalg.norm(sphere.features.numpy(), axis=1).max()) for sphere in spheres) / LONGEST
+    shrink = max(shrink, 1e-12)
+    flat = all(sphere.features.shape[1] == 2 for sphere in spheres)
+    notes = ["▲ features, length ÷ " + f"{shrink:.3g}   ● on the {'circle' if flat else 'sphere'}   → prototypes"]
+    lost = [f"{100 * sphere.lost:.0f}%" for sphere in spheres if sphere.lost]
+    notes += [f"the projection leaves out {', '.join(lost)} of the weights"] if lost else []
+    sides = 1 if flat else 2
+    columns = sides if len(panels) == 1 else min(len(panels), IN_A_ROW)
+    rows = -(-len(panels) * sides // columns) if len(panels) == 1 else sides * -(-len(panels) // IN_A_ROW)
+    width = PAGE / 2 if columns == 1 else PAGE
+    side = width / columns
+    height = rows * (side + 0.1) + 0.2 + height_of(title) + 0.16 * len(notes) + height_of_classes(classes, width)
+    with drawing(path, width, height) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
             plain(axes)
-            axes.set_aspect("equal")
-            axes.set_xlim(-LIMIT, LIMIT)
-            axes.set_ylim(-0.92 * LIMIT, 0.92 * LIMIT)
-            draw_globe(axes, view)
-            draw_features(axes, features / shrink @ view.T, unit @ view.T, labels, class_colours(len(classes)))
-            draw_prototypes(figure, axes, arrows @ view.T, classes)
-            axes.set_xlabel(side)
-        captions = [f"▲ features, length ÷ {shrink:.3g}   ● on the {'circle' if flat else 'sphere'}   → prototypes"]
-        if sphere.lost:
-            captions.append(f"the projection leaves out {100 * sphere.lost:.0f}% of the weights")
-        headline(figure, title, *captions, fontsize=7.5)
+        for number, (name, panel) in enumerate(panels.items()):
+            top, column = sides * (number // IN_A_ROW), number % IN_A_ROW
+            cells = list(grid[0] if len(panels) == 1 else grid[top : top + sides, column])
+            draw_panel(cells, panel, shrink, class_colours(len(classes)))
+            fit(cells[0].set_title(name, fontsize=7), 72 * 0.95 * side)
+        add_classes(figure, classes)
+        headline(figure, title, *notes, fontsize=7.5)
     return path
+
+
+def draw_panel(cells: Sequence[Any], panel: Points, shrink: float, colours: Sequence[Any]) -> None:
+    """A run in its axes: one of a circle, two of a globe, its front and its back."""
+    sphere, labels = panel
+    features, prototypes = sphere.features.numpy(), sphere.prototypes.numpy()
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    arrows = prototypes / np.maximum(np.linalg.norm(prototypes, axis=1, keepdims=True), 1e-12)
+    views = {"": np.eye(2)} if len(features.T) == 2 else {name: camera(np.array(eye)) for name, eye in SIDES.items()}
+    for axes, (side, view) in zip(cells, views.items(), strict=False):
+        axes.set_aspect("equal")
+        axes.set_xlim(-LIMIT, LIMIT)
+        axes.set_ylim(-LIMIT, LIMIT)
+        draw_globe(axes, view)
+        draw_features(axes, features / shrink @ view.T, unit @ view.T, labels, colours)
+        draw_prototypes(axes, arrows @ view.T, colours)
+        axes.set_xlabel(side)
 
 
 def camera(eye: np.ndarray) -> np.ndarray:
@@ -97,14 +118,8 @@ def draw_features(axes: Any, raw: np.ndarray, unit: np.ndarray, labels: np.ndarr
         axes.scatter(end[:, 0], end[:, 1], s=8, color=colour, alpha=0.9, linewidths=0, zorder=3)
 
 
-def draw_prototypes(figure: Any, axes: Any, tips: np.ndarray, classes: Sequence[str]) -> None:
-    """Arrows from the middle to the prototypes on the viewer's side, and their classes' names."""
-    colours, seen = class_colours(len(classes)), near(tips)
-    for index in np.nonzero(seen)[0].tolist():
+def draw_prototypes(axes: Any, tips: np.ndarray, colours: Sequence[Any]) -> None:
+    """Arrows from the middle to the prototypes on the viewer's side."""
+    for index in np.nonzero(near(tips))[0].tolist():
         style: Any = {"arrowstyle": "-|>", "color": colours[index], "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", xy=tips[index, :2], xytext=(0, 0), arrowprops=style, zorder=4)
-    if len(classes) <= len(COLOURS) and seen.any():
-        away = tips[seen][:, :2]
-        length = np.linalg.norm(away, axis=1, keepdims=True)
-        names = [shorten(classes[index], 12) for index in np.nonzero(seen)[0].tolist()]
-        write_names(figure, axes, away, names, away / np.maximum(length, 1e-9))

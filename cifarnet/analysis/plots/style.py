@@ -13,6 +13,7 @@ from cifarnet.core.errors import Refused
 from cifarnet.storage.output import write_output
 
 COLUMN, PAGE = 3.5, 7.1  # inches: a column and a page of a two-column paper
+IN_A_ROW = 3  # panels, as in the figures of a page
 FORMATS = (".png", ".svg", ".pdf")
 INK, FAINT = "#222222", "#8a8a8a"
 RIGHT, WRONG = "#1a7f37", "#cf222e"
@@ -122,6 +123,20 @@ def class_colours(count: int) -> list[Any]:
 def class_markers(count: int) -> str:
     """A marker a class: shape tells classes apart where colour does not."""
     return (MARKERS * (count // len(MARKERS) + 1))[:count]
+
+
+def panels_of(figure: Figure, count: int, columns: int = IN_A_ROW, **shared: Any) -> list[Any]:
+    """`count` axes, `columns` in a row."""
+    columns = min(count, columns)
+    cells = figure.subplots(-(-count // columns), columns, squeeze=False, **shared).ravel()
+    for empty in cells[count:]:
+        empty.remove()
+    return list(cells[:count])
+
+
+def panel_shape(count: int) -> tuple[int, int]:
+    """Rows and columns of so many panels."""
+    return -(-count // IN_A_ROW), min(count, IN_A_ROW)
 
 
 def plain(axes: Any) -> None:

@@ -1,22 +1,22 @@
-"""The titles of figures."""
+"""The titles of figures: a model has one name everywhere, that of the command line."""
+
+from collections.abc import Sequence
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.data import DATASETS
-from cifarnet.models import ARCHS
 
 
 def title_of(config: TrainConfig, split: str = "") -> str:
-    """The model, the loss and the data set as people write them, with the split where one is named."""
-    return f"{arch_title(config.arch)} · {config.loss} · {dataset_title(config.dataset)}" + (
-        f" {split}" if split else ""
-    )
+    """Architecture, loss and data set by the names that options take, with the split where one is named."""
+    return f"{config.arch} · {config.loss} · {config.dataset}" + (f" {split}" if split else "")
 
 
-def arch_title(arch: str) -> str:
-    """The name of an architecture as people write it."""
-    return ARCHS[arch].title if arch in ARCHS else arch
+def panel_names(configs: Sequence[TrainConfig], runs: Sequence[str]) -> list[str]:
+    """The name of each run's panel: its title; where two have the same one, its run's name too."""
+    titles = [title_of(config) for config in configs]
+    same = [title if titles.count(title) == 1 else f"{title} · {run}" for title, run in zip(titles, runs, strict=True)]
+    return [name if same.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(same, start=1)]
 
 
-def dataset_title(dataset: str) -> str:
-    """The name of a data set as people write it."""
-    return DATASETS[dataset].title if dataset in DATASETS else dataset
+def has_own_loss(config: TrainConfig) -> bool:
+    """Is the training loss, a margin in it or another formula, no cross-entropy as the test images are measured by?"""
+    return config.loss != "ce"

@@ -79,7 +79,7 @@ def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
     axes.set_aspect("equal")
     axes.set_xlabel("FMR: impostor pairs accepted (FAR)")
     axes.set_ylabel("FNMR: genuine pairs rejected")
-    axes.set_title("DET")
+    axes.set_title("DET   (dotted: both errors equal)")
     if any(curves):
         axes.legend(loc="upper right")
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from cifarnet.analysis.complexity import measure
-from cifarnet.analysis.plots.titles import arch_title, dataset_title
+from cifarnet.analysis.plots.titles import has_own_loss
 from cifarnet.analysis.report.document import Block, Heading, Paragraph, Picture, Table
 from cifarnet.analysis.report.published import COSTS, published_accuracy
 from cifarnet.analysis.report.results import SCORES, Result, told_apart
@@ -146,19 +146,20 @@ def identity(run: Result) -> list[str]:
     constants = ", ".join(f"{name} {word(value)}" for name, value in sorted(config.loss_options.items()))
     loss = f"{config.loss} ({constants})" if constants else config.loss
     epochs = str(done) if done == config.epochs else f"{done} of {config.epochs}"
-    return [arch_title(config.arch), loss, dataset_title(config.dataset), str(config.seed), epochs]
+    return [config.arch, loss, config.dataset, str(config.seed), epochs]
 
 
 def curves_blocks(groups: Sequence[SeedGroup], pictures: Path) -> list[Block]:
     """The curves of all runs in one figure, where any was logged."""
     records = {run.name: run.records for one in groups for run in one.runs}
+    own = [run.name for one in groups for run in one.runs if has_own_loss(run.config)]
     if not any(records.values()):
         return []
 
     def draw(path: Path) -> Path:
         from cifarnet.analysis.plots import curves
 
-        return curves.draw(records, path)
+        return curves.draw(records, path, own_loss=own)
 
     return [Heading("Training"), picture(draw, pictures / "curves.png", "Training curves")]
 
@@ -169,7 +170,7 @@ def confusion_blocks(groups: Sequence[SeedGroup], pictures: Path) -> list[Block]
     def draw(path: Path, run: Result) -> Path:
         from cifarnet.analysis.plots import confusion
 
-        return confusion.draw(run.summary["test"]["confusion"], run.classes, path, run.name)
+        return confusion.draw({"": run.summary["test"]["confusion"]}, run.classes, path, run.name)
 
     firsts = [one.first for one in groups]
     return [
