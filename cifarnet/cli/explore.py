@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.analysis.plots.titles import dataset_title, title_of
+from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataDir, Device, Seed, Split
 from cifarnet.cli.figures import Overwrite
@@ -73,7 +73,7 @@ def explore(
     if classes[0] != classes[-1]:
         raise Refused(" and ".join(map(str, runs or [])), "have different classes", "name two runs on the same data")
     check_same_images(seen, labels, pictures)
-    heading = f"{' and '.join(run.name for run in seen)} · {dataset_title(opened.dataset)} {split}"
+    heading = f"{' and '.join(run.name for run in seen)} · {opened.dataset} {split}"
     shown: Any = {"classes": classes[0], "labels": labels[0], "indices": indices, "small": pictures[0]}
     write_output(target, render(seen, title=heading, split=split, **shown))
     print_path(target)
