@@ -50,8 +50,7 @@ def margin_curve(loss: str, constants: Mapping[str, Any]) -> MarginCurve:
     theta = torch.linspace(0, 180, 361, dtype=torch.float64)
     objective, batch, options, _ = at_angles(loss, theta, constants, MEMORY.get(loss, {}), NORM)
     with torch.no_grad():
-        by_norm = objective.scales_by_norm(options)
-        scale = NORM if by_norm else float(options.scale)
+        scale = float(objective.scale(batch.norm, options, batch.memory)[0])
         logit = scale * objective.target(batch, options)
         near = torch.linspace(0, APART, 18_001, dtype=torch.float64)
         objective, batch, options, _ = at_angles(loss, near, constants, MEMORY.get(loss, {}), NORM)

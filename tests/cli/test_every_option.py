@@ -31,6 +31,8 @@ BASES = {
     "data": "data digits",
     "doctor": "doctor",
     "visualize curves": "visualize curves run",
+    "visualize network": "visualize network --arch baseline",
+    "visualize margins": "visualize margins --loss arcface",
     "visualize samples": "visualize samples --dataset digits --each 1",
 }
 FIGURE = "visualize {} run --device cpu --samples 40"

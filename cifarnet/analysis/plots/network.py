@@ -50,7 +50,9 @@ def words(stage: Stage) -> list[str]:
     if stage.count:
         inside = " – ".join(step.words for step in stage.steps if step.window[0])
         return [f"{stage.count} × {stage.kind}" if stage.count > 1 else stage.kind, inside]
-    return [", ".join([step.words if index == 0 else step.kind for index, step in enumerate(stage.steps)]) or stage.kind]
+    return [
+        ", ".join([step.words if index == 0 else step.kind for index, step in enumerate(stage.steps)]) or stage.kind
+    ]
 
 
 def colour(stage: Stage) -> str:
