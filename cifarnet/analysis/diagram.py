@@ -128,7 +128,7 @@ def diagram(config: TrainConfig, classes: int) -> Diagram:
 
 def step_of(run: Interpreter, node: Node, path: str, moving: set[Node]) -> Step | None:
     """The operation of a node; None for what moves numbers and computes none."""
-    value = run.env.get(node)
+    value: Any = run.env.get(node)
     if node.op == "placeholder" or node not in moving:
         return None
     module = run.module.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -197,7 +197,8 @@ def layers(steps: tuple[Step, ...]) -> list[Stage]:
 def block_of(name: str, module: nn.Module, steps: tuple[Step, ...], run: Interpreter) -> Block:
     """Splits a block at the node that adds its two ways."""
     inside = {step.node: step for step in steps}
-    shape = tuple(run.env[steps[0].node.all_input_nodes[0]].shape[1:])
+    incoming: Any = run.env[steps[0].node.all_input_nodes[0]]
+    shape = tuple(incoming.shape[1:])
     joins = [step for step in steps if step.kind == "+"]
     if not joins:
         return Block(module._get_name(), name, shape, steps, None, ())

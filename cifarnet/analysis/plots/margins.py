@@ -21,7 +21,8 @@ def draw(curves: Sequence[MarginCurve], path: Path, title: str = "") -> Path:
     """
     rows = -(-len(curves) // COLUMNS)
     with drawing(path, PAGE, 2.5 + 1.45 * rows) as figure:
-        upper, lower = figure.subfigures(2, 1, height_ratios=(2.5, 1.45 * rows))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(2.5, 1.45 * rows))
+        upper, lower = parts
         axes: Any = upper.subplots()
         for index, curve in enumerate(curves):
             style: Any = {"color": LINES[index % len(LINES)], "linestyle": ("-", "--", "-.", ":")[index % 4]}
