@@ -17,16 +17,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from cifarnet.analysis.receptive_field import LAYER_OF, window
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import autocast, finish
 from cifarnet.models import find_arch
 from cifarnet.models.classifier import Classifier, build_model
 
+POOLS = (F.max_pool2d, F.avg_pool2d)
 # Operators that move or relabel numbers and compute none.
 MOVES = {
     "clone",
@@ -45,13 +49,19 @@ MOVES = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer: its module path, its kind, parameters, the shape of its output for one image, MACs of the batch."""
+    """A layer: its module path, its kind, parameters, the shape of its output for one image, MACs of the batch.
+
+    kernel, stride, padding: of a convolution or pooling, in pixels; None for others.
+    """
 
     name: str
     kind: str
     parameters: int
     output: tuple[int, ...]
     macs: int
+    kernel: int | None = None
+    stride: int | None = None
+    padding: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,14 +151,31 @@ class UncountedOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class FunctionWindows(TorchFunctionMode):
+    """Makes rows of the poolings that a network calls as functions, outside its layers: they have no module to hook."""
+
+    def __init__(self, layers: list[Layer], inside: list[int]) -> None:
+        super().__init__()
+        self.layers, self.inside = layers, inside
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in POOLS and not self.inside:
+            layer = LAYER_OF[func](*args, **(kwargs or {}))
+            number = 1 + sum(one.name.startswith(func.__name__) for one in self.layers)
+            self.layers.append(layer_row(f"{func.__name__}_{number}", layer, output, 0))
+        return output
+
+
 def count_layers(model: Classifier, images: Tensor) -> tuple[list[Layer], Counter[str]]:
     """The layers that have parameters or compute, in the order they run, and the uncounted operators.
 
     The head is one layer: it runs functionally, so its row is what the forward pass costs after the features.
     """
     layers: list[Layer] = []
-    with FlopCounterMode(display=False) as flops, UncountedOperators() as uncounted, torch.no_grad():
-        starts: list[int] = []
+    starts: list[int] = []
+    functions = FunctionWindows(layers, starts)
+    with FlopCounterMode(display=False) as flops, UncountedOperators() as uncounted, torch.no_grad(), functions:
 
         def before(module: nn.Module, inputs: Any) -> None:
             starts.append(flops.get_total_flops())
@@ -176,7 +203,8 @@ def count_layers(model: Classifier, images: Tensor) -> tuple[list[Layer], Counte
 def layer_row(name: str, module: nn.Module, output: Tensor, flops: int) -> Layer:
     """A layer's row."""
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    return Layer(name, module._get_name(), parameters, tuple(output.shape[1:]), flops // 2)
+    seen = window(module)[:3] if hasattr(module, "kernel_size") else (None, None, None)
+    return Layer(name, module._get_name(), parameters, tuple(output.shape[1:]), flops // 2, *seen)
 
 
 def saved_bytes(model: Classifier, images: Tensor) -> int:

@@ -23,6 +23,7 @@ from cifarnet.cli import (
     verify,
     visualize,
     visualize_cmc,
+    visualize_diagrams,
 )
 from cifarnet.cli.common import run_app, show_warning
 from cifarnet.cli.grammar import Group, add
@@ -54,6 +55,8 @@ add(app, "quality", quality.quality)
 add(app, "complexity", complexity.complexity)
 add(app, "featuremaps", featuremaps.featuremaps)
 add(visualize.app, "cmc", visualize_cmc.cmc)
+add(visualize.app, "network", visualize_diagrams.network)
+add(visualize.app, "margins", visualize_diagrams.margins)
 app.add_typer(visualize.app, name="visualize")
 add(app, "explore", explore.explore)
 add(app, "report", report.report)

@@ -23,7 +23,10 @@ CLASSES = 10  # of a model that comes from no checkpoint
 
 def complexity(
     context: typer.Context,
-    arch: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHS)}.")] = TrainConfig.arch,
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(ARCHS)} (default: {TrainConfig.arch}); may be given again."),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every architecture.")] = False,
     run: Annotated[Path | None, typer.Option("--run", help="The model of a run folder or checkpoint.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=65_536, help="Images in a pass.")] = 1,
@@ -46,6 +49,7 @@ def complexity(
 
     Examples:
         cifarnet complexity --arch resnet50
+        cifarnet complexity --arch baseline --arch resnet18 --layers
         cifarnet complexity --all --csv costs.csv
         cifarnet complexity --run runs/latest --time
     """
@@ -56,7 +60,7 @@ def complexity(
         raise Refused("--all", "takes every architecture", "drop --arch")
     csv = check_output(csv, overwrite) if csv else None
     figure = destination(figure, Path("x"), "", overwrite) if figure else None
-    configs, classes = chosen_configs(arch, every, run, image_size, stem)
+    configs, classes = chosen_configs(arch or [TrainConfig.arch], every, run, image_size, stem)
     costs = count(configs, classes, batch, skip=every)
     (baseline,) = count([TrainConfig(arch="baseline")], classes, 1)
     times = [time_of(config, classes, batch, device, precision) if measured else None for config, _ in costs]
@@ -79,11 +83,11 @@ def complexity(
 
 
 def chosen_configs(
-    arch: str, every: bool, run: Path | None, image_size: int, stem: str
+    archs: list[str], every: bool, run: Path | None, image_size: int, stem: str
 ) -> tuple[list[TrainConfig], int]:
     """The models to count, and their number of classes."""
     if run is None:
-        names = list(ARCHS) if every else [arch]
+        names = list(ARCHS) if every else list(dict.fromkeys(archs))
         return [TrainConfig(arch=name, stem=stem, image_size=image_size).check() for name in names], CLASSES
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import find_checkpoint

@@ -46,14 +46,17 @@ def time_table(rows: list[dict[str, Any]]) -> Table:
 
 def layer_table(cost: Complexity) -> Table:
     """A row a layer."""
-    columns = [Column("layer", number=False), Column("kind", 2, number=False), Column("output of an image", 3)]
+    columns = [Column("layer", number=False), Column("kind", 2, number=False)]
+    columns += [Column("kernel", 5), Column("stride", 6), Column("padding", 7), Column("output of an image", 3)]
     columns += [Column("parameters"), Column("MMACs"), Column("MFLOPs", 4), Column("share", 1)]
     cells = []
     for layer in cost.layers:
         macs = layer.macs / cost.batch
         output = "×".join(map(str, layer.output))
         counts = (f"{layer.parameters:,}", f"{macs / 1e6:,.3f}", f"{2 * macs / 1e6:,.3f}")
-        cells.append((layer.name, layer.kind, output, *counts, f"{100 * layer.macs / cost.macs:.1f}%"))
+        kernel = f"{layer.kernel}×{layer.kernel}" if layer.kernel else ""
+        window = (kernel, *("" if value is None else str(value) for value in (layer.stride, layer.padding)))
+        cells.append((layer.name, layer.kind, *window, output, *counts, f"{100 * layer.macs / cost.macs:.1f}%"))
     return Table(columns, cells, (cost.arch, "bold"))
 
 

@@ -69,6 +69,8 @@ class Command(_WithExamples, TyperCommand):
             value = context.params.get(one.name)
             if one.name in VALUES and isinstance(value, str):
                 context.params[one.name] = canonical_of(one, value)
+            elif one.name in VALUES and isinstance(value, (list, tuple)):
+                context.params[one.name] = [canonical_of(one, each) for each in value]
         hints.check_paths(context, typed)
         return rest
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from cifarnet.analysis.margin_curves import at_angles
 from cifarnet.analysis.plots.mpl import Line2D
 from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing
-from cifarnet.losses import MarginHead, build_head
+from cifarnet.losses import build_head
 from cifarnet.losses.angles import clamp_cosine
-from cifarnet.losses.margin_loss import in_type
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.objectives.base import Batch, OneVsAll
 
@@ -125,7 +125,7 @@ def angular_lines(panel: Panel) -> list[tuple[str, str, Tensor, Tensor]]:
     """(words, colour, value, d value / d cosine) of each line over THETA."""
     lines = []
     for curve, colour in zip(panel.curves, TARGET, strict=False):
-        objective, batch, options, cosine = at_angles(panel, curve, THETA)
+        objective, batch, options, cosine = panel_at(panel, curve, THETA)
         value = (
             objective.target_logit(batch, options)
             if isinstance(objective, OneVsAll)
@@ -133,7 +133,7 @@ def angular_lines(panel: Panel) -> list[tuple[str, str, Tensor, Tensor]]:
         )
         lines.append((curve.words, colour, *with_slope(value, cosine)))
     if panel.others:
-        objective, batch, options, _ = at_angles(panel, panel.curves[0], torch.tensor([60.0], dtype=torch.float64))
+        objective, batch, options, _ = panel_at(panel, panel.curves[0], torch.tensor([60.0], dtype=torch.float64))
         cosine = THETA.deg2rad().cos().requires_grad_()
         if isinstance(objective, OneVsAll):
             value = objective.other_logits(clamp_cosine(cosine)[None], batch.memory, options)[0]
@@ -143,20 +143,9 @@ def angular_lines(panel: Panel) -> list[tuple[str, str, Tensor, Tensor]]:
     return lines
 
 
-def at_angles(panel: Panel, curve: Curve, degrees: Tensor) -> tuple[Any, Batch, Any, Tensor]:
-    """The objective, samples at these angles to their class, the constants, and the cosines that carry the gradient."""
-    head = MarginHead(CLASSES, CLASSES, panel.loss, backend="torch", **panel.constants, **curve.constants)
-    memory = {name: value.detach().clone() for name, value in in_type(torch.float64, head.memory).items()}
-    for name, value in curve.memory.items():
-        if name == "counts":  # of the samples' class; all others have one sample
-            memory[name][1] = value
-        else:
-            memory[name] = torch.tensor(value, dtype=torch.float64).expand(memory[name].shape).clone()
-    cosine = degrees.deg2rad().cos().requires_grad_()
-    labels, norm = torch.ones(len(degrees), dtype=torch.int64), torch.full_like(degrees, curve.norm)
-    unit = torch.zeros(len(degrees), CLASSES, dtype=torch.float64)
-    batch = Batch(clamp_cosine(cosine), norm, unit, labels, memory, lambda scale: scale)
-    return OBJECTIVES[panel.loss], batch, head.options, cosine
+def panel_at(panel: Panel, curve: Curve, degrees: Tensor) -> tuple[Any, Batch, Any, Tensor]:
+    """As `at_angles`, with the constants and what is kept of a panel's curve."""
+    return at_angles(panel.loss, degrees, {**panel.constants, **curve.constants}, curve.memory, curve.norm)
 
 
 def linear_lines(panel: Panel) -> list[tuple[str, str, Tensor, Tensor]]:

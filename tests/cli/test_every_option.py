@@ -32,6 +32,8 @@ BASES = {
     "explore": "explore run --device cpu --samples 40 --maps pca",
     "doctor": "doctor",
     "visualize curves": "visualize curves run",
+    "visualize network": "visualize network --arch baseline",
+    "visualize margins": "visualize margins --loss arcface",
     "visualize samples": "visualize samples --dataset digits --each 1",
 }
 FIGURE = "visualize {} run --device cpu --samples 40"
