@@ -47,7 +47,9 @@ def time_table(rows: list[dict[str, Any]]) -> Table:
 def layer_table(cost: Complexity) -> Table:
     """A row a layer."""
     columns = [Column("layer", number=False), Column("kind", 2, number=False)]
-    columns += [Column("kernel", 5), Column("stride", 6), Column("padding", 7), Column("output of an image", 3)]
+    if windows := any(layer.kernel for layer in cost.layers):
+        columns += [Column("kernel", 5), Column("stride", 6), Column("padding", 7)]
+    columns += [Column("output of an image", 3)]
     columns += [Column("parameters"), Column("MMACs"), Column("MFLOPs", 4), Column("share", 1)]
     cells = []
     for layer in cost.layers:
@@ -56,7 +58,16 @@ def layer_table(cost: Complexity) -> Table:
         counts = (f"{layer.parameters:,}", f"{macs / 1e6:,.3f}", f"{2 * macs / 1e6:,.3f}")
         kernel = f"{layer.kernel}×{layer.kernel}" if layer.kernel else ""
         window = (kernel, *("" if value is None else str(value) for value in (layer.stride, layer.padding)))
-        cells.append((layer.name, layer.kind, *window, output, *counts, f"{100 * layer.macs / cost.macs:.1f}%"))
+        cells.append(
+            (
+                layer.name,
+                layer.kind,
+                *(window if windows else ()),
+                output,
+                *counts,
+                f"{100 * layer.macs / cost.macs:.1f}%",
+            )
+        )
     return Table(columns, cells, (cost.arch, "bold"))
 
 

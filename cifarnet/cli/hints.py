@@ -112,7 +112,8 @@ def unknown_option(name: str, context: Any, typed: Sequence[str]) -> Refused:
 
 def listed(names: Sequence[str]) -> str:
     """`cifarnet train and cifarnet eval`."""
-    return " and ".join(f"cifarnet {name}" for name in names)
+    *most, last = [f"cifarnet {name}" for name in names]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def see(context: Any) -> str:

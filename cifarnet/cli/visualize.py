@@ -84,7 +84,7 @@ def confusion(views: Views) -> Numbers:
 
     Examples:
         cifarnet visualize confusion
-        cifarnet visualize confusion runs/ce runs/arcface --split train --out confusion.pdf
+        cifarnet visualize confusion runs/latest --split train --out c.pdf
     """
     from cifarnet.analysis.plots import confusion as picture
     from cifarnet.engine.metrics import confusion_matrix
@@ -127,7 +127,7 @@ def umap(views: Views, method: Method = "umap", neighbors: Neighbors = 6, metric
 
     Examples:
         cifarnet visualize umap
-        cifarnet visualize umap runs/ce runs/arcface runs/adaface --method tsne --neighbors 30
+        cifarnet visualize umap runs/* --method tsne --out tsne.png
     """
     from cifarnet.analysis.embedding import METHODS, project
     from cifarnet.analysis.plots import embedding as picture
@@ -161,7 +161,7 @@ def sphere(views: Views, project: Project = False, dims: Dims = 3) -> Numbers:
 
     Examples:
         cifarnet visualize sphere --project
-        cifarnet visualize sphere runs/ce runs/arcface --project --dims 2 --out circle.png
+        cifarnet visualize sphere --project --dims 2 --out circle.png
     """
     from cifarnet.analysis.embedding import on_sphere
     from cifarnet.analysis.plots import sphere as picture
@@ -190,7 +190,7 @@ def angles(views: Views) -> Numbers:
 
     Examples:
         cifarnet visualize angles
-        cifarnet visualize angles runs/ce runs/arcface --data-out angles.json
+        cifarnet visualize angles runs/* --data-out angles.json
     """
     from cifarnet.analysis.embedding import measure_angles
     from cifarnet.analysis.plots import angles as picture

@@ -57,7 +57,7 @@ def margins(
 
     Examples:
         cifarnet visualize margins
-        cifarnet visualize margins --loss arcface --loss cosface --scale 30 --margin 0.3
+        cifarnet visualize margins --loss arcface --scale 30 --margin 0.3
     """
     target = figures.destination(out, Path("x"), "margins", overwrite)
     data_out = figures.numbers_path(data_out, overwrite)

@@ -70,7 +70,10 @@ def refusal(cli, *arguments):
         ("train --data x", "did you mean --data-dir?"),
         ("train --momentun 0.5", "did you mean --momentum?"),
         ("predict x.png --model runs/a", "did you mean --run?"),
-        ("eval --arch resnet50", "an option of cifarnet train and cifarnet complexity, not of cifarnet eval"),
+        (
+            "eval --arch resnet50",
+            "an option of cifarnet train, cifarnet complexity and cifarnet visualize network, not of",
+        ),
         ("--arch resnet50", "name the command first: cifarnet train --arch"),
         ("trian", "did you mean cifarnet train?"),
         ("test", "did you mean cifarnet eval?"),
