@@ -126,7 +126,9 @@ class StatefulHead(Head):
         self.shape = shape = (num_classes, in_features)
         self.ranks = ALONE
         self.register_buffer("state", self.initial_state())
-        for name, value in self.objective.tables(*shape, options).items():
+        with torch.random.fork_rng(devices=[]):  # what is drawn comes after the weights, in reset_parameters()
+            tables = self.objective.tables(*shape, options)
+        for name, value in tables.items():
             self.register_buffer(name, value)
             self.tables += () if name == "state" else (name,)
         for name, value in self.objective.learned(num_classes, options).items():
