@@ -168,11 +168,13 @@ class StatefulHead(Head):
         return {name: value for name, value in tensors.items() if name not in foreign}
 
     def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def, override]
-        # A running mean with rate 0.01 stands still in bf16: the state stays fp32 when the module is cast.
+        # A running mean with rate 0.01 stands still in bf16, and a class count is another one there: what is kept moves with the
+        # module and is not cast, not even for a moment.
+        kept = {name: getattr(self, name) for name in ("state", *self.tables)}
         super()._apply(fn, recurse)
-        for name in ("state", *self.tables):
-            kept = getattr(self, name)
-            setattr(self, name, kept.float() if kept.is_floating_point() else kept)
+        for name, before in kept.items():
+            after = getattr(self, name)
+            setattr(self, name, after.to(before.dtype) if before.is_meta else before.to(after.device))
         return self
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):  # type: ignore[no-untyped-def, override]

@@ -175,6 +175,18 @@ def test_what_is_kept_moves_in_training_alone_and_resumes_bitwise():
                 MarginHead(D, C, "adaface").load_state_dict(head.state_dict())
 
 
+def test_what_is_kept_is_not_cast_with_the_module():
+    """A draw's seed has 24 bits and class counts are what they are: bf16 would round both for good."""
+    for loss, options in CASES:
+        head, _, _ = sample(loss, options, dtype=torch.float32)
+        kept = {name: getattr(head, name).clone() for name in ("state", *head.tables)}
+        for dtype in (torch.bfloat16, torch.float64):
+            head.to(dtype)
+            assert all(torch.equal(getattr(head, name), value) for name, value in kept.items()), (loss, dtype)
+            assert all(getattr(head, name).dtype == value.dtype for name, value in kept.items())
+            assert head.weight.dtype == dtype
+
+
 def test_logits_of_inference():
     for loss, options in CASES:
         head, z, _ = sample(loss, options)
