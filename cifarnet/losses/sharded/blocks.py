@@ -72,12 +72,12 @@ def others_of(
     highest = torch.full_like(scale, lowest)
     peak, rest = highest.clone(), torch.zeros_like(highest)
     for rows, _, _, cosine in _blocks(unit_features, weight):
-        _fill_own(cosine, own - rows.start, -torch.inf)
+        fill_own(cosine, own - rows.start, -torch.inf)
         highest = torch.maximum(highest, cosine.amax(dim=1))
         others = shape(cosine)
         risen = highest
         if others is not cosine:
-            _fill_own(others, own - rows.start, -torch.inf)
+            fill_own(others, own - rows.start, -torch.inf)
             risen = torch.maximum(peak, others.amax(dim=1))
         powers = others.sub_(risen[:, None]).mul_(scale[:, None])
         if offset is not None:
@@ -95,9 +95,9 @@ def sum_over_others(
     highest, total = torch.full_like(unit_features[:, 0], -torch.inf), torch.zeros_like(unit_features[:, 0])
     for rows, _, _, cosine in _blocks(unit_features, weight):
         values = value(cosine, rows)
-        _fill_own(values, own - rows.start, 0.0)
+        fill_own(values, own - rows.start, 0.0)
         total += values.sum(dim=1)
-        _fill_own(cosine, own - rows.start, -torch.inf)
+        fill_own(cosine, own - rows.start, -torch.inf)
         highest = torch.maximum(highest, cosine.amax(dim=1))
     return total, highest
 
@@ -114,7 +114,8 @@ def shard_gradients(
 
     Args:
         unit_features, weight, own: as given to `others_of`.
-        slope: of cosines [N, c], their rows and whether each is an own one, the derivatives of the loss by them [N, c].
+        slope: of cosines [N, c], their rows and the own classes' columns [N], the derivatives of the loss by them [N, c]; the
+            cosines are its to overwrite.
         by_target: the derivative by the own class's cosine [N].
         want: whether the gradient of the features, and of the weight, is needed.
 
@@ -124,10 +125,8 @@ def shard_gradients(
     features = torch.zeros_like(unit_features) if want[0] else None
     gradient = torch.empty_like(weight) if want[1] else None
     for rows, unit, length, cosine in _blocks(unit_features, weight):
-        mine = torch.zeros_like(cosine, dtype=torch.bool)
-        _fill_own(mine, own - rows.start, torch.ones_like(mine[:, 0]))
-        share = slope(cosine, rows, mine)
-        _fill_own(share, own - rows.start, by_target)
+        share = slope(cosine, rows, own - rows.start)
+        fill_own(share, own - rows.start, by_target)
         if features is not None:
             features.addmm_(share, unit)
         if gradient is not None:
@@ -153,7 +152,7 @@ def _blocks(unit_features: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tens
         yield rows, unit, length, (unit_features @ unit.T).clamp_(-COSINE_LIMIT, COSINE_LIMIT)
 
 
-def _fill_own(block: Tensor, column: Tensor, value: Tensor | float) -> None:
+def fill_own(block: Tensor, column: Tensor, value: Tensor | float) -> None:
     """Puts `value` at each row's own class where `column` [N] lies in `block` [N, c]; no sync with the host."""
     inside = (column >= 0) & (column < block.shape[1])
     index = column.clamp(0, block.shape[1] - 1)[:, None]

@@ -11,7 +11,7 @@ from cifarnet.losses.objectives.base import Batch, Objective, OneVsAll, Softmax,
 from cifarnet.losses.objectives.originals import MAX_SCALE
 from cifarnet.losses.options import MarginOptions
 from cifarnet.losses.sharded import collectives
-from cifarnet.losses.sharded.blocks import Others, others_of, shard_gradients, sum_over_others, target_cosines
+from cifarnet.losses.sharded.blocks import Others, fill_own, others_of, shard_gradients, sum_over_others, target_cosines
 from cifarnet.losses.sharded.collectives import sum_of_own
 from cifarnet.losses.sharded.partial_fc import Draw
 
@@ -63,8 +63,8 @@ class Negatives:
         self.by_scale = torch.zeros_like(by_rest)
         self.by_learned = [torch.zeros_like(value) for value in self.learned]
 
-    def slope(self, cosine: Tensor, rows: slice, mine: Tensor) -> Tensor:
-        """d loss / d c_j [N, c], the own classes' without meaning.
+    def slope(self, cosine: Tensor, rows: slice, own: Tensor) -> Tensor:
+        """d loss / d c_j [N, c], 0 for the own classes, which stand in the columns `own` [N]. It may overwrite the cosines.
 
         On the way `by_scale` [N] gathers sum_j (d loss / d (s n_j)) (n_j - peak), and `by_learned` the derivatives by what is learned.
         """
@@ -73,22 +73,22 @@ class Negatives:
             shaped = self.shaped(cosine)
         values = shaped.detach()
         if isinstance(self.objective, OneVsAll):
-            share = values.sigmoid() * self.times(rows) * self.pull[:, None]
+            share = values.sigmoid().mul_(
+                self.pull[:, None] if self.offset is None else self.pull[:, None] * self.times(rows)
+            )
         else:
-            away = values - self.peak[:, None]
-            powers = away * self.scale[:, None]
+            away = values.sub_(self.peak[:, None]) if shaped is cosine else values - self.peak[:, None]
+            powers = away * self.scale[:, None] if self.scales_by_norm else away.mul_(self.scale[:, None])
             if self.offset is not None:
                 powers += self.offset[rows]
-            share = powers.exp_() * self.pull[:, None]
-            if self.scales_by_norm:
-                self.by_scale += (share * away).masked_fill(mine, 0.0).sum(dim=1)
-            share = share * self.scale[:, None]
+            share = powers.exp_().mul_((self.pull * self.scale)[:, None])
+        fill_own(share, own, 0.0)
+        if self.scales_by_norm:
+            self.by_scale += torch.linalg.vecdot(share, away) / self.scale
         if shaped is cosine:
             return share
         inputs = [cosine, *self.learned]
-        by_cosine, *by_learned = torch.autograd.grad(
-            shaped, inputs, share.masked_fill(mine, 0.0), materialize_grads=True
-        )
+        by_cosine, *by_learned = torch.autograd.grad(shaped, inputs, share, materialize_grads=True)
         for sum_, part in zip(self.by_learned, by_learned, strict=True):
             sum_ += part
         return by_cosine
