@@ -141,6 +141,20 @@ static __global__ void __launch_bounds__(kThreads)
   order[place] = i;
 }
 
+// Where the samples of a class stand among the labels [N] in ascending order: [begin, end).
+struct Range {
+  int64_t begin, end;
+};
+__device__ inline Range samples_of_class(const int64_t* sorted, int64_t samples, int64_t label) {
+  int64_t begin = 0, end = samples;
+  while (begin < end) {
+    const int64_t middle = (begin + end) / 2;
+    if (sorted[middle] < label) begin = middle + 1; else end = middle;
+  }
+  while (end < samples && sorted[end] == label) ++end;
+  return {begin, end};
+}
+
 // A block a row: the negatives' shares of the gradient (the target's is zero).
 // Cosines and shares may be the same memory: each thread reads an entry before it writes it.
 template <typename C, typename Share>
@@ -187,12 +201,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t c = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (c >= count) return;
   const int lane = threadIdx.x % kWarp;
-  int64_t begin = 0, end = in.samples;
-  while (begin < end) {  // the first sample of this class
-    const int64_t middle = (begin + end) / 2;
-    if (sorted[middle] < first + c) begin = middle + 1; else end = middle;
-  }
-  for (end = begin; end < in.samples && sorted[end] == first + c;) ++end;
+  const auto [begin, end] = samples_of_class(sorted, in.samples, first + c);
   const float unscale = in.unscale(), factor = in.factor();
   const auto gradient = [&](int64_t d) {
     float sum = unscale * product[c * in.size + d];

@@ -119,12 +119,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t c = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (c >= count) return;
   const int lane = threadIdx.x % kWarp;
-  int64_t begin = 0, end = in.samples;
-  while (begin < end) {  // the first sample of this class
-    const int64_t middle = (begin + end) / 2;
-    if (sorted[middle] < first + c) begin = middle + 1; else end = middle;
-  }
-  for (end = begin; end < in.samples && sorted[end] == first + c;) ++end;
+  const auto [begin, end] = samples_of_class(sorted, in.samples, first + c);
   const float unscale = in.unscale();
   float across = 0.0f;
   for (int64_t d = lane; d < in.size; d += kWarp) {
