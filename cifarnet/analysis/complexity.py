@@ -1,4 +1,4 @@
-"""The cost of a model: parameters, MACs, FLOPs, memory, and time on request.
+"""The cost of a model: parameters, MACs, FLOPs and memory.
 
 Counting convention: a multiply-accumulate (MAC) is counted for each weight of a convolution or matrix product at each
 output, biases not; 1 MAC = 2 FLOPs (torch.utils.flop_counter). Whatever has no formula there (BatchNorm, ReLU, pooling,
@@ -9,8 +9,6 @@ resnet50: the figures that the report's Table 3.9 prints as "TMACs" (0.0091, 0.2
 0.5621, 1.3086) are GFLOPs of the same batch of two, with BatchNorm at 2, ReLU and pooling at 1 FLOP an element on top.
 """
 
-import statistics
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,7 +24,6 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from cifarnet.analysis.receptive_field import LAYER_OF, window
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import autocast, finish
 from cifarnet.models import find_arch
 from cifarnet.models.classifier import Classifier, build_model
 
@@ -222,38 +219,3 @@ def saved_bytes(model: Classifier, images: Tensor) -> int:
         logits = model(images)
         del logits
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Measured: median milliseconds a batch and images a second, on `device` in `precision`, over `repeats` passes."""
-
-    milliseconds: float
-    images_per_second: float
-    device: str
-    precision: str
-    repeats: int
-
-
-def measure_time(
-    config: TrainConfig, num_classes: int, batch: int, device: torch.device, precision: str, seconds: float = 2.0
-) -> Timing:
-    """Times forward passes in inference mode, channels_last, for about `seconds` after a warm-up (5 passes or more)."""
-    model = build_model(config, num_classes).eval().to(device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.randn(batch, 3, config.image_size, config.image_size, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    # Not torch.utils.benchmark: it does not wait for mps, and of a slow model it may take a single pass.
-    times: list[float] = []
-    with torch.inference_mode(), autocast(device, precision):
-        for _ in range(3):
-            model(images)
-        finish(device)
-        end = time.perf_counter() + seconds
-        while len(times) < 5 or time.perf_counter() < end:
-            start = time.perf_counter()
-            model(images)
-            finish(device)
-            times.append(time.perf_counter() - start)
-    median = statistics.median(times)
-    return Timing(1000 * median, batch / median, str(device), precision, len(times))

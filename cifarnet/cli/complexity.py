@@ -15,7 +15,8 @@ from cifarnet.models import ARCHS
 from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
-    from cifarnet.analysis.complexity import Complexity, Timing
+    from cifarnet.analysis.complexity import Complexity
+    from cifarnet.analysis.timing import Timing
     from cifarnet.cli.terminal import Terminal
 
 CLASSES = 10  # of a model that comes from no checkpoint
@@ -121,7 +122,7 @@ def count(
 
 def time_of(config: TrainConfig, classes: int, batch: int, device: str, precision: str) -> "Timing":
     """Measures a model, with a line on stderr while it lasts."""
-    from cifarnet.analysis.complexity import measure_time
+    from cifarnet.analysis.timing import measure_time
     from cifarnet.core.devices import pick_device, pick_precision
 
     target = pick_device(device)

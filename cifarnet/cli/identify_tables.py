@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.tables import percent
 from cifarnet.cli.terminal import Cell, Terminal
-from cifarnet.cli.verify_report import share
+from cifarnet.cli.verify_tables import share
 from cifarnet.core.errors import plural
 
 if TYPE_CHECKING:

@@ -67,7 +67,7 @@ def verify(
     """
     from cifarnet.analysis.verify_images import Asked
     from cifarnet.cli.headline import say_model
-    from cifarnet.cli.verify_report import report
+    from cifarnet.cli.verify_tables import report
     from cifarnet.cli.verify_two import compare
     from cifarnet.core.devices import pick_device
     from cifarnet.models.checkpoint import load_model

@@ -33,7 +33,7 @@ def compare(
     from cifarnet.analysis.unit_embeddings import model_digest
     from cifarnet.analysis.verification.stored import NAME, read_threshold
     from cifarnet.analysis.verify_images import score_two
-    from cifarnet.cli.verify_report import say_files
+    from cifarnet.cli.verify_tables import say_files
 
     own = path.parent / NAME if (path.parent / "config.json").is_file() else None
     place = thresholds or (own if own and own.exists() else None)
@@ -68,7 +68,7 @@ def comparison(checkpoint: str, images: Sequence[str], score: float, known: "Thr
 
 def print_comparison(console: Terminal, document: dict[str, Any]) -> None:
     """Score, decision, threshold, and the FMR that it had."""
-    from cifarnet.cli.verify_report import share
+    from cifarnet.cli.verify_tables import share
 
     rows: list[tuple[str, Cell]] = [("score", f"{document['score']:.4f}")]
     if document["decision"]:

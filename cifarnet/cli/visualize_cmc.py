@@ -8,15 +8,13 @@ from cifarnet.cli import figures
 from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Seed, Split, Title
 from cifarnet.cli.run_option import Run
+from cifarnet.cli.verify_figures import Classes
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused, plural
 
-HELP_CLASSES = "unseen (those that the run held out), seen or all (default: unseen where there are any)."
-
-
 def cmc(
     run: Run = None,
-    classes: Annotated[str | None, typer.Option(help=HELP_CLASSES)] = None,
+    classes: Classes = None,
     enrolled: Annotated[int, typer.Option(min=1, max=10**6, help="Images enrolled of a class.")] = 5,
     strangers: Annotated[float, typer.Option(min=0, max=0.99, help="Part of the classes that is not enrolled.")] = 0.5,
     split: Split = "test",

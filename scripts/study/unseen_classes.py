@@ -59,7 +59,7 @@ def measure(run: Path, data_dir: str, bootstrap: int) -> dict[str, Any]:
     found = embed_classes(opened, "unseen")
     vectors, labels = found.vectors, found.labels
     one = verification(vectors, labels, far=FARS, bootstrap=bootstrap).to_dict()
-    quality = measure_quality(opened, classes="unseen")
+    quality = {name: value for name, value in measure_quality(opened, classes="unseen").items() if name != "curve"}
     return {
         "run": run.name,
         "loss": opened.info.config.loss,

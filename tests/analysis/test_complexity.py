@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cifarnet.analysis.complexity import measure, measure_time
+from cifarnet.analysis.complexity import measure
+from cifarnet.analysis.timing import measure_time
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.models.classifier import build_model

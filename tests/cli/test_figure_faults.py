@@ -26,7 +26,7 @@ DRAW = """
 import sys
 from pathlib import Path
 from cifarnet.analysis.plots import confusion
-confusion.draw([[3, 1], [0, 2]], ["$x^2$", "b_c"], Path(sys.argv[1]), "title")
+confusion.draw({"": [[3, 1], [0, 2]]}, ["$x^2$", "b_c"], Path(sys.argv[1]), "title")
 import matplotlib
 print(matplotlib.rcParams["text.usetex"], matplotlib.rcParams["figure.dpi"], matplotlib.rcParams._get("backend"), sep="|")
 """

@@ -44,12 +44,13 @@ def test_a_run_has_one_name_in_every_command(cli, tmp_path):
         assert [code for code, _, _ in scores] == [0, 0] and scores[0][1] == scores[1][1], line
         said = refusal(cli, *line.split(), "--run", "mine", "--checkpoint", "mine")
         assert said.endswith("name a run twice; name it once")
-    for line in ("eval", "visualize confusion"):
+    for line in ("eval", "visualize grid"):
         assert cli(*line.split(), "mine")[0] == 0
         assert "twice" in refusal(cli, *line.split(), "mine", "--run", "mine")
         assert "names 2 runs" in refusal(cli, *line.split(), "--run", "mine", "--run", "mine")
     assert cli("report", "--run", "mine", "--out", "a.md", "--no-test")[0] == 0
-    assert cli("visualize", "curves", "--run", "mine", "--run", "mine", "--out", "c.png")[0] == 0
+    for figure in ("curves", "confusion"):
+        assert cli("visualize", figure, "--run", "mine", "--run", "mine", "--out", f"{figure}.svg")[0] == 0
 
 
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
