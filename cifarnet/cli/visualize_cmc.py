@@ -12,6 +12,7 @@ from cifarnet.cli.verify_figures import Classes
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused, plural
 
+
 def cmc(
     run: Run = None,
     classes: Classes = None,

@@ -18,16 +18,26 @@ from cifarnet.losses.options import MarginOptions
 
 
 class UnseenBatch(Batch):
-    """A batch whose angles are taken only when a loss asks for them; without gradients."""
+    """A batch whose angles are taken only when a loss asks for them, without gradients. At ten classes each call of torch counts."""
 
     def __init__(
         self, features: Tensor, weight: Tensor, labels: Tensor, memory: dict[str, Tensor], training: bool, ranks: Ranks
     ) -> None:
-        self.features, self.weight, self.labels, self.memory = features.detach(), weight.detach(), labels, memory
+        self.given, self.labels, self.memory = (features, weight), labels, memory
         self.training, self.ranks, self.moved = training, ranks, False
 
     def detached(self) -> "UnseenBatch":
         return self
+
+    @cached_property
+    def features(self) -> Tensor:
+        """[N, D]."""
+        return self.given[0].detach()
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """[C, D]."""
+        return self.given[1].detach()
 
     @cached_property
     def norm(self) -> Tensor:  # type: ignore[override]
@@ -80,14 +90,15 @@ def compiled_loss(
         return *one_vs_all(features, weight, labels, memory["bias"], number, call), {}
     assert isinstance(objective, Softmax)
     batch = UnseenBatch(features, weight, labels, dict(memory), training, ranks if training else ALONE)
-    with torch.no_grad():
-        outside = training and objective.moves and ranks.world > 1
-        moved = next_memory(objective, batch, options) if outside else {}
-        call = objective.kernel(batch, options)
+    outside = training and objective.moves and ranks.world > 1
+    moved = next_memory(objective, batch, options) if outside else {}
+    call = objective.kernel(batch, options)
     state = batch.state if call.loss == options.loss else batch.state[:0]  # a loss that borrows a kernel has none there
     moves = training and objective.moves and not outside
     loss, state, rows = kernels.margin_loss(features, weight, labels, call, state, moves)
-    batch.norm = rows[:, 0]
     if moves:
         return loss, rows, {"state": state}
-    return loss, rows, settle(objective, batch, loss, memory, moved)
+    if outside or objective.collects:
+        batch.norm = rows[:, 0]
+        moved = settle(objective, batch, loss, memory, moved)
+    return loss, rows, moved

@@ -91,7 +91,8 @@ class MarginHead(StatefulHead):
             check_range(labels, len(self.weight))
         run = margin_loss if where == "torch" else compiled_loss  # autocast passes the operators by
         loss, rows, moved = run(features, self.weight, labels, self.options, self.memory, self.training, self.ranks)
-        self._keep(moved)
+        if moved:
+            self._keep(moved)
         return loss, rows
 
     def _refuse_recomputing(self) -> None:
