@@ -29,12 +29,12 @@ class UnseenBatch(Batch):
     def detached(self) -> "UnseenBatch":
         return self
 
-    @cached_property
+    @property
     def features(self) -> Tensor:
         """[N, D]."""
         return self.given[0].detach()
 
-    @cached_property
+    @property
     def weight(self) -> Tensor:
         """[C, D]."""
         return self.given[1].detach()
