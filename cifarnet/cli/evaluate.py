@@ -1,6 +1,5 @@
 """`cifarnet eval`: a trained model and a split -> every score, the class table, the confusion matrix."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -18,6 +17,8 @@ from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from cifarnet.models.checkpoint import ModelInfo
 
 
 def evaluate(
@@ -83,7 +84,7 @@ def evaluate(
         if csv is not None:
             write_classes(csv, document)
         if predictions is not None:
-            write_predictions(predictions, found.logits, found.labels, opened.info.classes)
+            write_predictions(predictions, found.logits, found.labels, opened.info)
     if json_output:
         print_json(document)
         return
@@ -113,12 +114,14 @@ def write_classes(path: Path, scores: dict[str, Any]) -> None:
     write_rows(path, ["class", "precision", "recall", "f1", "images"], rows)
 
 
-def write_predictions(path: Path, logits: "Tensor", labels: "Tensor", classes: Sequence[str]) -> None:
-    """A line an image, in the split's order: label, prediction, probability of each class."""
-    probabilities = logits.cpu().double().softmax(dim=1)
-    best = probabilities.argmax(dim=1).tolist()
+def write_predictions(path: Path, logits: "Tensor", labels: "Tensor", info: "ModelInfo") -> None:
+    """A line an image, in the split's order: label, prediction, probability of each class, calibrated where the model is."""
+    from cifarnet.models.calibration import probabilities
+
+    found, classes = probabilities(logits.cpu(), info.calibration), info.classes
+    best = found.argmax(dim=1).tolist()
     rows = [
         [index, classes[label], classes[predicted], *row]
-        for index, (label, predicted, row) in enumerate(zip(labels.tolist(), best, probabilities.tolist(), strict=True))
+        for index, (label, predicted, row) in enumerate(zip(labels.tolist(), best, found.tolist(), strict=True))
     ]
     write_rows(path, ["index", "label", "prediction", *classes], rows)

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifarnet.core.errors import plural
 from cifarnet.data.shape_options import shaping_words
 from cifarnet.losses.options import MarginOptions
 from cifarnet.storage.find_checkpoint import PACKAGED, newer_note
 
 if TYPE_CHECKING:
     from cifarnet.cli.terminal import Terminal
+    from cifarnet.models.calibration import Calibration
     from cifarnet.engine.open_split import Opened
     from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
@@ -43,6 +45,14 @@ def name_of(path: Path) -> str:
     if path.stem not in OWN or not (folder / "config.json").exists():
         return str(path)
     return str(folder.parent / folder.readlink()) if folder.is_symlink() else str(folder)
+
+
+def calibration_line(calibration: "Calibration | None") -> str:
+    """Are the probabilities calibrated, and on how many images?"""
+    if calibration is None:
+        return "probabilities: not calibrated"
+    fitted = f"temperature {calibration.temperature:.3g}, of {plural(calibration.images, 'held-out image')}"
+    return f"probabilities: calibrated ({fitted})"
 
 
 def say_model(console: "Terminal", path: Path, model: "Classifier", info: "ModelInfo", named: bool) -> None:

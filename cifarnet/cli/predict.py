@@ -1,6 +1,6 @@
 """`cifarnet predict`: image files -> classes and probabilities."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,9 @@ def predict(
     crop: Annotated[
         bool, typer.Option("--crop", help="Cut a centred square out of the image (default: squeeze it).")
     ] = False,
+    accept_unknown: Annotated[
+        bool, typer.Option("--accept-unknown", help="Name a class even of what looks like none of them.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     csv: Annotated[Path | None, typer.Option(help="Also write a line an image to this file.")] = None,
     overwrite: Overwrite = False,
@@ -42,7 +45,7 @@ def predict(
         cifarnet predict photo.jpg
         cifarnet predict photos --recursive --run runs/latest --csv photos.csv
     """
-    from cifarnet.cli.headline import say_model
+    from cifarnet.cli.headline import calibration_line, say_model
     from cifarnet.core.devices import pick_device
     from cifarnet.data.images.decode import find_images
     from cifarnet.engine.predict import predict_images
@@ -56,7 +59,10 @@ def predict(
     model, info = load_model(path)
     console = messages()
     say_model(console, path, model, info, named=run is not None)
+    console.say(calibration_line(info.calibration))
     predictions = list(predict_images(model, info, files, top=top, crop=crop, device=target))
+    if accept_unknown:
+        predictions = [replace(prediction, unknown=None) for prediction in predictions]
     for prediction in predictions:
         for warning in prediction.warnings:
             console.remark("warning", warning)
@@ -66,22 +72,27 @@ def predict(
     if csv is not None:
         write_csv(csv, good)
     if json_output:
-        print_json({"checkpoint": str(path), "predictions": [asdict(prediction) for prediction in predictions]})
+        document: dict[str, Any] = {"checkpoint": str(path), "calibrated": info.calibration is not None}
+        print_json(document | {"predictions": [asdict(prediction) for prediction in predictions]})
     elif good:
         from cifarnet.cli.tables import prediction_table
 
-        results().print(prediction_table([asdict(prediction) for prediction in good]))
+        least = info.calibration.unknown_at if info.calibration else None
+        results().print(prediction_table([asdict(prediction) for prediction in good], least))
     bad = len(predictions) - len(good)
     if bad:
         raise Failed("predict", f"{bad} of {plural(len(predictions), 'file')} could not be used", "see the lines above")
 
 
 def write_csv(path: Path, predictions: list["Prediction"]) -> None:
-    """A line a file: its name, then class and probability of each rank."""
+    """A line a file: its name, class and probability of each rank, and of a calibrated model whether it is none of them."""
     ranks = max((len(prediction.classes) for prediction in predictions), default=0)
     header = ["file", *(name for rank in range(1, ranks + 1) for name in (f"class_{rank}", f"probability_{rank}"))]
+    judged = any(prediction.unknown_score is not None for prediction in predictions)
+    header += ["unknown", "unknown_score"] if judged else []
     rows: list[list[Any]] = []
     for prediction in predictions:
         pairs = zip(prediction.classes, prediction.probabilities, strict=True)
         rows.append([prediction.file, *(cell for pair in pairs for cell in pair)])
+        rows[-1] += [prediction.unknown, prediction.unknown_score] if judged else []
     write_rows(path, header, rows)

@@ -21,9 +21,13 @@ def percent(value: float | None) -> str:
 
 def print_summary(console: Terminal, summary: dict[str, Any]) -> None:
     """The end of a training run."""
-    epochs = plural(summary["epochs"], "epoch")
+    epochs, calibration = plural(summary["epochs"], "epoch"), summary["calibration"]
     console.say((f"{summary['arch']} · {summary['loss']} · {summary['dataset']} · {epochs}", "bold"))
-    rows = [*score_rows(summary["test"]), ("run", summary["run"]), ("checkpoint", summary["checkpoint"])]
+    words = f"not calibrated: {summary['not_calibrated']}"
+    if calibration:
+        words = f"temperature {calibration['temperature']:.3g}, of {plural(calibration['images'], 'held-out image')}"
+    rows = [*score_rows(summary["test"]), ("probabilities", words)]
+    rows += [("run", summary["run"]), ("checkpoint", summary["checkpoint"])]
     console.print(Facts(rows))
 
 
@@ -55,7 +59,22 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, Cell]]:
         ("AUROC (one-vs-rest, macro)", percent(scores["auroc"])),
         ("AUPRC (one-vs-rest, macro)", percent(scores["auprc"])),
     ]
-    rows += [("expected calibration error", percent(scores["ece"])), ("loss", f"{scores['loss']:.4f}")]
+    found = scores.get("calibration", {})
+    if "before" not in found:
+        return [*rows, ("expected calibration error", percent(scores["ece"])), ("loss", f"{scores['loss']:.4f}")]
+    return [*rows, *calibration_rows(found)]
+
+
+def calibration_rows(found: dict[str, Any]) -> list[tuple[str, Cell]]:
+    """How well probabilities are calibrated, before and after the temperature where there is one."""
+    fitted, before, after = found["fitted"], found["before"], found["after"] or {}
+    words = "not calibrated"
+    if fitted:
+        words = f"temperature {fitted['temperature']:.3g}, of {plural(fitted['images'], 'held-out image')}"
+    rows: list[tuple[str, Cell]] = [("calibration", words)]
+    for name, key in (("  expected calibration error", "ece"), ("  Brier score", "brier"), ("  loss (nats)", "nll")):
+        values = [row[key] for row in (before, after) if row]
+        rows.append((name, " → ".join(percent(value) if key == "ece" else f"{value:.4f}" for value in values)))
     return rows
 
 
@@ -116,12 +135,16 @@ def print_scores(console: Terminal, scores: dict[str, Any], figure: str) -> None
         console.print(Facts([("confusion matrix", figure)]))
 
 
-def prediction_table(records: list[dict[str, Any]]) -> Table:
-    """File, class and probability of each prediction."""
+def prediction_table(records: list[dict[str, Any]], least: float | None = None) -> Table:
+    """File, class and probability of each prediction; of images with a score below `least`, that they are none of the classes."""
     columns = [Column("image", number=False), Column("class", number=False)]
     columns += [Column("probability"), Column("", drop=1, number=False)]
     rows: list[list[Cell]] = []
     for record in records:
+        if record["unknown"] and least is not None:
+            rows.append([record["file"], ("none of these", "bold"), f"score {record['unknown_score']:.3g}"])
+            rows[-1].append((f"the classes begin at {least:.3g}", "dim"))
+            continue
         for rank, (label, probability) in enumerate(zip(record["classes"], record["probabilities"], strict=True)):
             style = "dim" if rank else "bold"
             value, bar = percent(probability), "█" * round(20 * probability)

@@ -12,6 +12,7 @@ from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.devices import autocast
 from cifarnet.core.errors import Refused
 from cifarnet.data.shape_options import shaping_options
+from cifarnet.engine.calibrate import calibration_document
 from cifarnet.engine.metrics import coarse_score, score
 from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.models.checkpoint import load_model
@@ -139,7 +140,9 @@ def measure(opened: Opened, tta: bool = False) -> Evaluation:
         scores = coarse_score(*measure_batches(model, opened.loader.epoch(0), device, precision))
         return Evaluation(document | scores.to_dict())
     logits, labels = collect_logits(model, opened.loader.epoch(0), device, precision, tta)
-    return Evaluation(document | score(logits, labels, info.classes).to_dict(), logits, labels)
+    document |= score(logits, labels, info.classes).to_dict()
+    document["calibration"] = calibration_document(logits, labels, info.calibration)
+    return Evaluation(document, logits, labels)
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from cifarnet.data.images.decode import ImageError
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.metrics import check_finite
 from cifarnet.engine.pixels import normalized_batch, read_pixels
+from cifarnet.models.calibration import energy_scores, probabilities
 from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
 
@@ -24,6 +25,8 @@ class Prediction:
     """The classes of one image, most probable first, with their probabilities; or the error that kept the image out.
 
     file: where the image came from, "" where it is no file; warnings: remarks on the file, fit for the user.
+    unknown: is it none of the classes? Its score is below that which 99% of the model's held-out images reach (see
+    `Calibration`). Both None where the model has no calibration.
     """
 
     file: str
@@ -31,6 +34,8 @@ class Prediction:
     probabilities: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
+    unknown: bool | None = None
+    unknown_score: float | None = None
 
 
 def predict_images(
@@ -43,7 +48,7 @@ def predict_images(
     device: torch.device | None = None,
     precision: str = "fp32",
 ) -> Iterator[Prediction]:
-    """A prediction for each image, in order, computed in batches.
+    """A prediction for each image, in order, computed in batches; probabilities are calibrated where the model is.
 
     Args:
         model, info: as `load_model` returns them.
@@ -61,9 +66,16 @@ def predict_images(
         with torch.inference_mode():
             logits = model.head.logits(features)
             check_finite(logits)
-            rows = iter(logits.double().softmax(dim=1).tolist())
+            rows = iter(probabilities(logits, info.calibration).tolist())
+            scores = iter(energy_scores(logits, info.calibration.temperature).tolist() if info.calibration else [])
         for prediction in predictions:
-            yield prediction if prediction.error else ranked(prediction, next(rows), info.classes, top)
+            if prediction.error is None:
+                prediction = ranked(prediction, next(rows), info.classes, top)
+                if info.calibration:
+                    score = next(scores)
+                    unknown = score < info.calibration.unknown_at
+                    prediction = replace(prediction, unknown=unknown, unknown_score=score)
+            yield prediction
 
 
 def read_batches(

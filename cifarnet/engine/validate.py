@@ -2,13 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from cifarnet.core.errors import Refused
 from cifarnet.data.shape_options import shaping_options
+from cifarnet.engine.calibrate import fit_calibration
 from cifarnet.engine.evaluate import collect_logits, measure_batches, only_coarse
 from cifarnet.engine.metrics import CoarseScores, Scores, coarse_score, score
 from cifarnet.engine.train_state import TrainState
-from cifarnet.models.checkpoint import load_model, restore_weights
+from cifarnet.models.calibration import Calibration
+from cifarnet.models.checkpoint import load_model, read_info, restore_weights, save_model
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.sharded_file import existing
 
@@ -49,8 +54,13 @@ def is_best(run: TrainState, record: dict[str, Any]) -> bool:
 
 
 def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores | None) -> dict[str, Any]:
-    """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch."""
+    """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch.
+
+    The validation images also calibrate `best`.
+    """
     ranks = run.ranks
+    calibration: Calibration | None = None
+    reason = "no images were held out"
     chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
     if chosen is not None and chosen == existing(folder.best):
         if run.model.apart:
@@ -60,6 +70,7 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
                 best, _ = load_model(folder.best, of_features=True)
                 run.result.load_state_dict(best.state_dict())
             ranks.copy_from_first(run.result.state_dict().values())
+            calibration, reason = calibrate_best(run, chosen)
         scores = None
     if scores is None:
         scores = evaluate_on(run, "test")
@@ -80,8 +91,28 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
         "ranks": ranks.world,
         "precision": run.precision,
         "backend": run.backend,
+        "calibration": {**vars(calibration)} if calibration else None,
+        "not_calibrated": reason,
         "test": scores.to_dict(),
     }
     if ranks.first:
         folder.write_summary(summary)
     return summary
+
+
+def calibrate_best(run: TrainState, path: Path) -> tuple[Calibration | None, str]:
+    """Fits a calibration of `best` at `path`, whose weights the model has, on the validation images, and writes it there.
+
+    Returns it with ""; or None with the reason.
+    """
+    if only_coarse(run.config, len(run.classes)) or run.validation is None:
+        return None, "of so many classes no logits are kept"
+    ranks, count = run.ranks, len(run.validation.split)
+    logits, labels = collect_logits(run.result, run.validation.epoch(0), run.device, run.precision)
+    logits, labels = ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count]
+    try:
+        found = fit_calibration(logits, labels, "validation images of the training")
+    except Refused as error:
+        return None, error.why
+    save_model(path, run.result, replace(read_info(path), calibration=found), ranks)
+    return found, ""

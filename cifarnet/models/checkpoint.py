@@ -18,10 +18,11 @@ from cifarnet.core.config import IDENTITY, SYNTHETIC, TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.losses.base import LOSS_KEY
+from cifarnet.models.calibration import Calibration, parse_calibration
 from cifarnet.models.classifier import Classifier, build_model
 from cifarnet.storage.atomic import write_file
-from cifarnet.storage.safetensors_header import CHECKPOINT, read_metadata
-from cifarnet.storage.sharded_file import INDEX, Rows, TensorSet, write_set
+from cifarnet.storage.safetensors_header import CHECKPOINT
+from cifarnet.storage.sharded_file import INDEX, Rows, TensorSet, metadata_of, write_set
 
 FORMAT = CHECKPOINT
 
@@ -31,7 +32,8 @@ class ModelInfo:
     """The text of a checkpoint about its model: everything needed to rebuild it and to use it on an image.
 
     mean, std: per channel, of pixels in [0, 1]; epoch: epochs trained; metrics: of that epoch; backend: what ran the head;
-    data: what it was trained and measured on (`data.identity.DataIdentity` as text; "" of version 0.1).
+    data: what it was trained and measured on (`data.identity.DataIdentity` as text; "" of version 0.1); calibration: None
+    where none was fitted.
     """
 
     config: TrainConfig
@@ -43,10 +45,14 @@ class ModelInfo:
     backend: str = "torch"
     data: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     def to_json(self) -> str:
         """The metadata as one JSON document."""
         values = {**self.__dict__, "config": self.config.to_dict()}
+        del values["calibration"]
+        if self.calibration is not None:
+            values["calibration"] = vars(self.calibration)
         if self.config.dataset == SYNTHETIC:  # called by their numbers; there may be millions
             values["classes"] = []
         return json.dumps(values)
@@ -112,8 +118,7 @@ def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, Mo
         Refused: not a whole safetensors file of ours, another architecture than it says, weights that are not finite.
     """
     opened = TensorSet(path, FORMAT, "model") if path.name.endswith(INDEX) else None
-    metadata = opened.metadata if opened else read_metadata(path, FORMAT, "model")
-    info = parse_info(metadata.get("info", ""), path)
+    info = read_info(path)
     if info.config.arch == IDENTITY and not of_features:
         raise Refused(str(path), "its model takes features, not images", "train, eval and verify can use it")
     try:
@@ -127,6 +132,11 @@ def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, Mo
     compare(path, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
     return model.eval(), info
+
+
+def read_info(path: Path) -> ModelInfo:
+    """The text of a checkpoint about its model. Raises Refused as `load_model`, of the text alone."""
+    return parse_info(metadata_of(path, FORMAT, "model").get("info", ""), path)
 
 
 def restore_weights(path: Path, model: Classifier) -> None:
@@ -219,6 +229,10 @@ def parse_info(text: str, path: Path) -> ModelInfo:
     data = values.get("data", "")
     if not isinstance(data, str):
         raise refuse("data must be text")
+    try:
+        calibration = parse_calibration(values.get("calibration"))
+    except ValueError as error:
+        raise refuse(str(error)) from error
     return ModelInfo(
         config=config,
         classes=Numbers(config.classes) if config.dataset == SYNTHETIC else tuple(classes),
@@ -229,4 +243,5 @@ def parse_info(text: str, path: Path) -> ModelInfo:
         backend=values["backend"],
         data=data,
         versions={str(key): str(value) for key, value in values["versions"].items()},
+        calibration=calibration,
     )
