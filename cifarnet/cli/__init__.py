@@ -8,6 +8,7 @@ import typer
 
 from cifarnet import __version__
 from cifarnet.cli import (
+    calibrate,
     complexity,
     data,
     doctor,
@@ -52,6 +53,7 @@ add(app, "predict", predict.predict)
 add(app, "verify", verify.verify)
 add(app, "identify", identify.identify)
 add(app, "quality", quality.quality)
+add(app, "calibrate", calibrate.calibrate)
 add(app, "complexity", complexity.complexity)
 add(app, "featuremaps", featuremaps.featuremaps)
 add(visualize.app, "cmc", visualize_cmc.cmc)

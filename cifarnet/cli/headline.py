@@ -10,8 +10,8 @@ from cifarnet.storage.find_checkpoint import PACKAGED, newer_note
 
 if TYPE_CHECKING:
     from cifarnet.cli.terminal import Terminal
-    from cifarnet.models.calibration import Calibration
     from cifarnet.engine.open_split import Opened
+    from cifarnet.models.calibration import Calibration
     from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
 

@@ -23,8 +23,9 @@ def print_summary(console: Terminal, summary: dict[str, Any]) -> None:
     """The end of a training run."""
     epochs, calibration = plural(summary["epochs"], "epoch"), summary["calibration"]
     console.say((f"{summary['arch']} · {summary['loss']} · {summary['dataset']} · {epochs}", "bold"))
-    words = f"not calibrated: {summary['not_calibrated']}"
-    if calibration:
+    if calibration is None:
+        words = f"not calibrated: {summary['not_calibrated']}"
+    else:
         words = f"temperature {calibration['temperature']:.3g}, of {plural(calibration['images'], 'held-out image')}"
     rows = [*score_rows(summary["test"]), ("probabilities", words)]
     rows += [("run", summary["run"]), ("checkpoint", summary["checkpoint"])]

@@ -203,4 +203,22 @@ def angles(views: Views) -> Numbers:
     return {name: picture.numbers(one) for name, one in measured.items()}
 
 
+@figure(app, samples=0)
+def calibration(views: Views) -> Numbers:
+    """How often the model is right where it says how sure it is (a reliability diagram); of several runs a panel each.
+
+    Examples:
+        cifarnet visualize calibration
+        cifarnet visualize calibration runs/* --out calibration.pdf
+    """
+    from cifarnet.analysis.plots import calibration as picture
+
+    found = {
+        name: picture.numbers((view.outputs.logits, view.outputs.labels, view.opened.info.calibration))
+        for name, view in views.panels.items()
+    }
+    picture.draw(found, views.path, views.heading)
+    return found
+
+
 add(app, "quality", quality_figure)

@@ -78,10 +78,11 @@ def equal_mass_bins(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, accuracy and number of images of each bin that holds any, from the least confidence up.
 
-    The bins end at quantiles, as scikit-learn's `calibration_curve(strategy="quantile")`: equal confidences stay together.
+    An image's bin is that of its rank. Equal confidences have their mean rank, and so one bin, whatever the images' order.
     """
-    edges = np.percentile(confidence, np.linspace(0, 100, bins + 1)[1:-1])
-    index = np.searchsorted(edges, confidence)
+    _, place, ties = np.unique(confidence, return_inverse=True, return_counts=True)
+    middle = (ties.cumsum() - ties / 2) / len(confidence)  # in [0, 1], of each different confidence
+    index = (bins * middle).astype(int)[place]
     count = np.bincount(index, minlength=bins)
     used = count > 0
     means = (np.bincount(index, weights=values, minlength=bins)[used] / count[used] for values in (confidence, correct))

@@ -25,6 +25,9 @@ def scores(names=CIFAR):
         "data_digest": "1a44346f5239e616",
         "source_digest": "1a44346f5239e616" if count == 10 else "4d2d7a41caaca8a8",
     }
+    before, after = {"ece": 0.1234, "brier": 0.1357, "nll": 0.31415}, {"ece": 0.0123, "brier": 0.1234, "nll": 0.2718}
+    fitted = {"temperature": 1.4567, "images": 5000} if count == 10 else None
+    values["calibration"] = {"fitted": fitted, "before": before, "after": after if fitted else None}
     return values | {"images": 999 * count, "classes": classes, "confusion": confusion}
 
 
@@ -50,8 +53,16 @@ PREDICTIONS = [
         "file": "photos/2024/holidays/a-day-at-the-sea/IMG_20240613_174512_edited.jpeg",
         "classes": ["ship", "airplane", "automobile"],
         "probabilities": [0.98765, 0.01234, 0.00001],
+        "unknown": False,
     },
-    {"file": "cat.png", "classes": ["cat", "dog", "frog"], "probabilities": [1.0, 0.0, 0.0]},
+    {"file": "cat.png", "classes": ["cat", "dog", "frog"], "probabilities": [1.0, 0.0, 0.0], "unknown": None},
+    {
+        "file": "noise.png",
+        "classes": ["frog"],
+        "probabilities": [0.5],
+        "unknown": True,
+        "unknown_score": -12.345,
+    },
 ]
 
 FOUND = {
@@ -117,7 +128,8 @@ SUMMARY = {
     "epochs": 1,
     "run": "/home/somebody/work/experiments/runs/baseline-adaface-digits-1",
     "checkpoint": "/home/somebody/work/experiments/runs/baseline-adaface-digits-1/last.safetensors",
-    "test": scores(),
+    "calibration": {"temperature": 1.4567, "images": 5000},
+    "test": scores() | {"calibration": {}},
 }
 
 RUNS = [

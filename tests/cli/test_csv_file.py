@@ -4,6 +4,8 @@ import csv
 import io
 import math
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hostile import HOSTILE
@@ -45,7 +47,8 @@ def test_numbers_stay_numbers(tmp_path):
 @pytest.mark.parametrize("name", ["=1+1", "@SUM(1)", "+1", "-1+2"])
 def test_predictions_hold_no_formula(tmp_path, name):
     logits = torch.tensor([[2.0, -1.0], [-3.0, 1.0]])
-    write_predictions(tmp_path / "p.csv", logits, torch.tensor([0, 0]), [name, "other"])
+    info = SimpleNamespace(classes=[name, "other"], calibration=None)
+    write_predictions(tmp_path / "p.csv", logits, torch.tensor([0, 0]), info)
     header, first, second = read(tmp_path / "p.csv")
     assert header == ["index", "label", "prediction", f"'{name}", "other"]
     assert first[:3] == ["0", f"'{name}", f"'{name}"] and second[:3] == ["1", f"'{name}", "other"]

@@ -79,7 +79,7 @@ NUMBERS = {
         ("parameters", "23,528,522"), ("× parameters", "192"), ("GMACs/image", "4.0871567"), ("GFLOPs/image", "8.1743135"), ("× MACs", "899"),
         ("activations MB", "85.91"), ("weights MB", "94.11"), ("bf16 MB", "47.06"),
     ],
-    "predict": [("probability", text) for text in ("98.77%", "1.23%", "0.00%", "100.00%")],
+    "predict": [("probability", text) for text in ("98.77%", "1.23%", "0.00%", "100.00%", "score -12.3")],
     "report": [("", "10,000 images"), ("", "250"), ("", "0.4"), ("", "18")],
     "runs": [("accuracy", "95.31%"), ("epochs", "250/250"), ("seed", "1234"), ("started", "2024-06-13 17:45"), ("", "resnet18-adaface-cifar10-1")],
     "data": [("train", "1,281,167"), ("train", "50,000"), ("test", "355"), ("classes", "1,000"), ("digest", "b2dc3329d4e27c01"), ("layout", "Python batches")],
@@ -123,7 +123,7 @@ SCREENS = {
     "complexity-one": lambda console: print_tables(
         console, RESNETS[:1], [RESNETS[0].to_dict(BASELINE) | {"batch": 1}], BASELINE, layers=False
     ),
-    "predict": lambda console: console.print(tables.prediction_table(PREDICTIONS)),
+    "predict": lambda console: console.print(tables.prediction_table(PREDICTIONS, 1.2345)),
     "report": report,
     "runs": lambda console: console.print(tables.runs_table(RUNS)),
     "data": lambda console: data_tables.print_all(console, DATA),

@@ -1,0 +1,169 @@
+"""Temperature, threshold and scores of calibration, against scikit-learn, scipy and made data whose temperature is known."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp, softmax
+from sklearn import metrics
+from sklearn.calibration import calibration_curve
+
+from cifarnet import load
+from cifarnet.core.errors import Refused
+from cifarnet.data import load as load_data
+from cifarnet.engine.calibrate import calibration_scores, equal_mass_bins, fit_calibration
+from cifarnet.models.calibration import Calibration, energy_scores, probabilities
+from cifarnet.models.checkpoint import parse_info, read_info, save_model
+
+TRAIN = "train --dataset digits --arch baseline --epochs 4 --lr 3e-3 --device cpu --precision fp32 -q"
+
+
+def made(temperature, images=20_000, classes=7, seed=0):
+    """Logits whose labels are drawn from their softmax at a temperature: that one is the true calibration."""
+    generator = np.random.default_rng(seed)
+    logits = 3 * generator.normal(size=(images, classes))
+    p = softmax(logits / temperature, axis=1)
+    labels = (p.cumsum(axis=1) > generator.random((images, 1))).argmax(axis=1)
+    return torch.from_numpy(logits), torch.from_numpy(labels)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_temperature_is_the_one_of_least_cross_entropy(temperature):
+    logits, labels = made(temperature)
+    found = fit_calibration(logits, labels, "made")
+
+    def nll(log_t):
+        return -log_softmax(logits.numpy() / np.exp(log_t), axis=1)[np.arange(len(labels)), labels].mean()
+
+    best = minimize_scalar(nll, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
+    assert found.temperature == pytest.approx(np.exp(best.x), rel=1e-5)
+    assert found.temperature == pytest.approx(temperature, rel=0.03)
+    assert calibration_scores(logits, labels, found).ece < 0.015
+    energy = temperature * logsumexp(logits.numpy() / temperature, axis=1)
+    torch.testing.assert_close(energy_scores(logits, temperature), torch.from_numpy(energy), rtol=1e-12, atol=0)
+    accepted = (energy_scores(logits, found.temperature) >= found.unknown_at).double().mean()
+    assert 0.99 <= accepted < 0.9901
+
+
+def test_scores_are_those_of_scikit_learn():
+    logits, labels = made(2.0, images=3000)
+    p, y = softmax(logits.numpy() / 1.7, axis=1), labels.numpy()
+    found = calibration_scores(logits, labels, Calibration(1.7, 0.0, 1, ""))
+    assert found.nll == pytest.approx(metrics.log_loss(y, p), rel=1e-9)
+    assert found.brier == pytest.approx(sum(metrics.brier_score_loss(y == c, p[:, c]) for c in range(7)), rel=1e-9)
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
+    fraction, mean = calibration_curve(correct, confidence, n_bins=15, strategy="quantile")
+    ours = equal_mass_bins(confidence, correct)
+    np.testing.assert_allclose(ours[0], mean, rtol=1e-9)
+    np.testing.assert_allclose(ours[1], fraction, rtol=1e-9)
+    assert ours[2].sum() == 3000 and set(ours[2]) == {200}
+    assert found.ece == pytest.approx(np.abs(fraction - mean).mean(), rel=1e-9)  # bins of equal mass
+
+
+def test_equal_confidences_stay_in_one_bin_and_few_images_are_enough():
+    mean, accuracy, count = equal_mass_bins(np.array([1.0] * 40 + [0.5] * 2), np.array([True] * 39 + [False] * 3))
+    assert sorted(count) == [2, 40] and dict(zip(count, accuracy, strict=True)) == {2: 0.0, 40: 39 / 40}
+    assert dict(zip(count, mean, strict=True)) == {2: 0.5, 40: 1.0}
+    assert calibration_scores(torch.tensor([[2.0, 0.0]]), torch.tensor([0])).ece == pytest.approx(
+        1 - 1 / (1 + np.exp(-2))
+    )
+
+
+def test_where_no_temperature_is_best():
+    right = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
+    with pytest.raises(Refused, match="has 2 held-out images all right, so that no temperature is best"):
+        fit_calibration(right, torch.tensor([0, 1]), "")
+    with pytest.raises(Refused, match="no better than chance"):
+        fit_calibration(right, torch.tensor([1, 0]), "")
+
+
+def test_a_run_that_held_images_out_is_calibrated_and_predicts_so(cli, tmp_path):
+    assert cli(*TRAIN.split(), "--loss", "ce", "--val-fraction", "0.2", "--out", "run")[0] == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    model = load(tmp_path / "run")
+    kept = model.info.calibration
+    assert vars(kept) == summary["calibration"] and kept.images == 288 and summary["not_calibrated"] == ""
+    assert read_info(tmp_path / "run" / "last.safetensors").calibration is None
+
+    digits = load_data("digits")
+    black = np.zeros((32, 32, 3), np.uint8)
+    images = [digits.test.images[0].permute(1, 2, 0).numpy(), black]
+    for name, image in zip(("digit.png", "black.png"), images, strict=True):
+        Image.fromarray(image).save(tmp_path / name)
+    logits = model.logits([tmp_path / "digit.png", tmp_path / "black.png"]).double().numpy()
+    expected = softmax(logits / kept.temperature, axis=1)
+    scores = kept.temperature * logsumexp(logits / kept.temperature, axis=1)
+    between = replace(kept, unknown_at=scores.mean())  # so that one of them is none of the classes
+    save_model(model.path, model.classifier, replace(model.info, calibration=between))
+    line = ["predict", "digit.png", "black.png", "--run", "run", "--device", "cpu"]
+    code, out, _ = cli(*line, "--top", "10", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["calibrated"] is True
+    for row, score, prediction in zip(expected, scores, found["predictions"], strict=True):
+        assert prediction["probabilities"] == pytest.approx(sorted(row, reverse=True), rel=1e-5)
+        assert prediction["unknown_score"] == pytest.approx(score, rel=1e-5)
+        assert prediction["unknown"] is bool(score < scores.mean())
+    _, out, err = cli(*line)
+    assert "none of these   score " in out and "probabilities: calibrated (temperature" in err
+    assert "none of these" not in cli(*line, "--accept-unknown")[1]
+    document = json.loads(cli("eval", "run", "--json", "--predictions", "p.csv")[1])["calibration"]
+    assert document["fitted"] == vars(between) and document["after"]["nll"] < document["before"]["nll"]
+
+
+def write_digits(folder, part, noise, seed=0):
+    """PNG files of 300 digits in folder/part/<class>/, with noise of their own."""
+    digits, generator = load_data("digits"), np.random.default_rng(seed)
+    for index in range(300):
+        pixels = digits.train.images[index].permute(1, 2, 0).numpy() + generator.normal(0, noise, (32, 32, 3))
+        into = folder / part / digits.classes[int(digits.train.labels[index])]
+        into.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(into / f"{index}.png")
+
+
+def test_calibrating_later_takes_no_image_that_the_run_has_seen(cli, tmp_path):
+    for folder, part, noise in (("own", "train", 0), ("own", "test", 9), ("new", "train", 20), ("new", "test", 40)):
+        write_digits(tmp_path / folder, part, noise, seed=int(noise))
+    line = TRAIN.replace("digits", "folder --data-dir own --workers 0").replace("--epochs 4", "--epochs 12")
+    assert cli(*line.split(), "--loss", "arcface", "--scale", "16", "--margin", "0.1", "--out", "run")[0] == 0
+    code, _, err = cli("calibrate", "run")
+    assert code == 2 and "the run held no images out; name a set of other images with --dataset" in err
+    code, _, err = cli("calibrate", "run", "--dataset", "folder", "--data-dir", "own")
+    assert code == 2 and "these are images of the run's own training or test" in err
+    line = ["calibrate", "run", "--dataset", "folder", "--data-dir", "new", "--json"]
+    before = read_info(tmp_path / "run" / "last.safetensors")
+    code, out, err = cli(*line)
+    assert code == 0, err
+    after = read_info(tmp_path / "run" / "last.safetensors")
+    assert after == replace(before, calibration=after.calibration) and after.calibration.images == 300
+    assert json.loads(out)["fitted"] == vars(after.calibration)
+    seen = next((tmp_path / "own" / "test").glob("*/*.png"))
+    (tmp_path / "new" / "train" / seen.parent.name / "seen.png").write_bytes(seen.read_bytes())
+    code, _, err = cli(*line)
+    assert code == 2 and "1 of 301 images are in the run's own training or test" in err
+
+
+def test_a_broken_calibration_is_refused(tmp_path):
+    info = load("packaged").info
+    good = Calibration(1.5, -2.0, 10, "made")
+    text = replace(info, calibration=good).to_json()
+    assert parse_info(text, tmp_path) == replace(info, calibration=good)
+    assert "calibration" not in json.loads(info.to_json())
+    for wrong in (
+        {"temperature": 0},
+        {"temperature": True},
+        {"unknown_at": "1"},
+        {"images": 0},
+        {"more": 1},
+        {"source": "\n"},
+    ):
+        values = json.loads(text)
+        values["calibration"] |= wrong
+        with pytest.raises(Refused, match="its metadata is not usable: "):
+            parse_info(json.dumps(values), tmp_path)
+    torch.testing.assert_close(
+        probabilities(torch.tensor([[1.0, 3.0]]), good), torch.tensor([[2.0, 6.0]]).double().div(3).softmax(1)
+    )
