@@ -30,8 +30,8 @@ def calibrate(
     Both go into the checkpoint; predict, eval and export use them. Training with --val-fraction does it by itself.
 
     Examples:
-        cifarnet calibrate                                         # on what the newest run held out
-        cifarnet calibrate runs/latest --dataset folder --data-dir photos
+        cifarnet calibrate runs/held-out         # on what this run held out
+        cifarnet calibrate runs/held-out --json
     """
     from cifarnet.cli.headline import say_opened
     from cifarnet.cli.progress import load_shown
