@@ -11,8 +11,6 @@ from cifarnet.cli.figure_command import DataDir, Device
 from cifarnet.cli.run_option import Run
 from cifarnet.cli.table import Facts
 from cifarnet.core.errors import Refused
-from cifarnet.storage.find_checkpoint import PACKAGED, find_checkpoint
-from cifarnet.storage.run_folder import RunFolder
 
 
 def calibrate(
@@ -38,6 +36,8 @@ def calibrate(
     from cifarnet.cli.tables import calibration_rows
     from cifarnet.engine.held_out import calibrate as fit_to
     from cifarnet.engine.held_out import open_held_out
+    from cifarnet.storage.find_checkpoint import PACKAGED, find_checkpoint
+    from cifarnet.storage.run_folder import RunFolder
 
     path = find_checkpoint(run)
     if path is None:
