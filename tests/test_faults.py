@@ -331,7 +331,7 @@ def test_an_extension_for_another_torch(tmp_path):
     shutil.copytree(package, tmp_path / "cifarnet", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     library = tmp_path / "cifarnet" / Path(origin).name
     data = Path(origin).read_bytes()
-    assert data.count(stamp) == 1
+    assert stamp in data  # once or twice: compilers may copy a string
     library.write_bytes(data.replace(stamp, b"torch=" + b"0" * (len(stamp) - 7) + b";"))
     done = execute(command(*QUICK.split(), "--loss", "arcface", "--epochs", 1, "--json", "--out", "run"), cwd=tmp_path)
     assert done.stderr.startswith("warning: the compiled margin head is not used: it is built for torch 000")

@@ -24,7 +24,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def reference(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    """The pure-torch head, which torch.compile also gets."""
+    """The pure-torch head, which torch.compile also gets. It computes in fp32, under autocast too."""
     return margin_loss(z, w, y, OPTIONS, {"state": no_state(z.device)}, True)[0]
 
 
@@ -46,6 +46,15 @@ def textbook(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
     within = (theta + MARGIN < math.pi).to(cosine.dtype)
     shifted = within * torch.cos(theta + MARGIN) + (1 - within) * (cosine - MARGIN * math.sin(MARGIN))
     return F.cross_entropy(SCALE * (own * shifted + (1 - own) * cosine), y)
+
+
+def lean(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    """With as few passes over N x C numbers as torch allows: only the targets are shifted. Under autocast cosines are bf16."""
+    cosine = F.linear(F.normalize(z.float()), F.normalize(w))
+    own = cosine.gather(1, y[:, None]).float().clamp(-1 + 1e-7, 1 - 1e-7)
+    theta = torch.acos(own)
+    shifted = torch.where(theta + MARGIN < math.pi, torch.cos(theta + MARGIN), own - MARGIN * math.sin(MARGIN))
+    return F.cross_entropy(SCALE * cosine.scatter(1, y[:, None], shifted.to(cosine.dtype)), y)
 
 
 def in_bf16(loss: Loss) -> Loss:
@@ -127,12 +136,12 @@ GROUPS = ("ours", "floor", "eager", "compile", "others")
 
 
 def ways(device: str, dtype: torch.dtype) -> dict[str, tuple[Loss, bool]]:
-    """How the pure-torch head is run, by what its name ends in: with the products that a user would choose here."""
+    """The best of pure torch, by what its name ends in: with the products that a user would choose here."""
     if device == "cpu":
         return {"": (reference, False)} | (
-            {", autocast": (in_bf16(reference), False)} if dtype != torch.float32 else {}
+            {", autocast": (in_bf16(lean), False)} if dtype != torch.float32 else {}
         )
-    first = {"": (reference, False)} if dtype == torch.float32 else {", autocast": (in_bf16(reference), False)}
+    first = {"": (reference, False)} if dtype == torch.float32 else {", autocast": (in_bf16(lean), False)}
     return first | {", TF32": (reference, True)}
 
 
