@@ -138,9 +138,7 @@ GROUPS = ("ours", "floor", "eager", "compile", "others")
 def ways(device: str, dtype: torch.dtype) -> dict[str, tuple[Loss, bool]]:
     """The best of pure torch, by what its name ends in: with the products that a user would choose here."""
     if device == "cpu":
-        return {"": (reference, False)} | (
-            {", autocast": (in_bf16(lean), False)} if dtype != torch.float32 else {}
-        )
+        return {"": (reference, False)} | ({", autocast": (in_bf16(lean), False)} if dtype != torch.float32 else {})
     first = {"": (reference, False)} if dtype == torch.float32 else {", autocast": (in_bf16(lean), False)}
     return first | {", TF32": (reference, True)}
 

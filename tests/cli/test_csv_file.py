@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-
 from types import SimpleNamespace
 
 import pytest

@@ -41,7 +41,9 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        assert run([*words(EXAMPLES[0]), *"--epochs 2 --val-fraction 0.1 --out runs/held-out -q".split()]) == 0
+        assert (
+            run([*words(EXAMPLES[0]), *["--epochs", "2", "--val-fraction", "0.1", "--out", "runs/held-out", "-q"]]) == 0
+        )
         assert run(words(EXAMPLES[0])) == 0
     return folder
 
