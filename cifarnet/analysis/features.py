@@ -1,4 +1,4 @@
-"""Feature maps with their receptive fields, Grad-CAM, and the embeddings of a whole split."""
+"""Feature maps with their receptive fields, and the embeddings of a whole split."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
@@ -25,6 +24,11 @@ class FeatureMap:
     kind: str
     values: Tensor
     field: ReceptiveField
+
+    @property
+    def has_places(self) -> bool:
+        """Has it more than one pixel, so that one place differs from another?"""
+        return self.values.shape[-2:].numel() > 1
 
 
 def record(model: Classifier, images: Tensor) -> tuple[dict[str, FeatureMap], Tensor]:
@@ -96,40 +100,23 @@ def find_layer(name: str, maps: Mapping[str, FeatureMap]) -> FeatureMap:
     return maps[name]
 
 
-def grad_cam(model: Classifier, image: Tensor, target: int, layer: str) -> Tensor:
-    """Grad-CAM (arXiv 1610.02391, eq. 1 and 2): where in the image the evidence for class `target` lies.
-
-    The maps of the layer, each weighted by the mean gradient of the class's logit, summed, negative values cut off.
-
-    Args:
-        image: normalised, [3, H, W].
-        target: index of the class.
-        layer: a name as in `record`; the row of an architecture has the usual one, its last.
-
-    Returns:
-        the map [h, w] of the layer's size, not scaled, on the CPU.
+@torch.no_grad()
+def layers_with_places(model: Classifier, size: int, layers: Sequence[str]) -> list[str]:
+    """Those of `layers` whose maps have more than one pixel for images of `size` x `size`: of one pixel nothing is seen.
 
     Raises:
-        Refused: an unknown layer.
-        Failed: the logits or their gradients are not finite (see `check_finite`).
+        Refused: an unknown layer, or none that has more than one pixel.
     """
-    with torch.enable_grad():
-        # The image asks for gradients, so that the maps have them also where the weights are frozen.
-        maps, embedded = record(model.eval(), image[None].detach().requires_grad_())
-        activation = find_layer(layer, maps).values
-        logits = model.head.logits(embedded)
-        check_finite(logits)
-        (gradient,) = torch.autograd.grad(logits[0, target], activation)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    heat = F.relu((weights * activation).sum(dim=1)).detach()
-    check_finite(heat, "gradients")
-    return heat[0].float().cpu()
+    maps, _ = record(model.eval(), torch.zeros(1, 3, size, size))
+    found = [name for name in layers if find_layer(name, maps).has_places]
+    if not found:
+        raise Refused("layer", "none has more than one pixel", f"choose from {', '.join(with_places(maps))}")
+    return found
 
 
-def upsample(heat: Tensor, size: int) -> Tensor:
-    """A map [h, w] as [size, size], bilinear, scaled to a maximum of 1 (a map of zeros stays)."""
-    large = F.interpolate(heat[None, None], (size, size), mode="bilinear", align_corners=False)[0, 0]
-    return large / large.max().clamp_min(1e-12)
+def with_places(maps: Mapping[str, FeatureMap]) -> list[str]:
+    """The layers whose maps have more than one pixel."""
+    return [name for name, one in maps.items() if one.has_places]
 
 
 @dataclass(frozen=True)
