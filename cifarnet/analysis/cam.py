@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifarnet.analysis.features import find_layer, record, with_places
-from cifarnet.core.errors import Refused
+from cifarnet.analysis.features import find_layer, record
 from cifarnet.engine.metrics import check_finite
 from cifarnet.models.classifier import Classifier
 
@@ -24,28 +23,25 @@ def class_map(model: Classifier, image: Tensor, target: int, layer: str, method:
     Args:
         image: normalised, [3, H, W].
         target: index of the class.
-        layer: a name as in `record`, of a layer of more than one pixel.
+        layer: a name as in `record`.
         method: of `CAMS`.
 
     Returns:
         the map [h, w] of the layer's size, not scaled, on the CPU.
 
     Raises:
-        Refused: an unknown layer, or one of a single pixel.
+        Refused: as `find_layer`.
         Failed: the logits or their gradients are not finite (see `check_finite`).
     """
     with torch.enable_grad():
         # The image asks for gradients, so that the maps have them also where the weights are frozen.
         maps, embedded = record(model.eval(), image[None].detach().requires_grad_())
-        found = find_layer(layer, maps)
-        if not found.has_places:
-            fix = f"choose from {', '.join(with_places(maps))}"
-            raise Refused("layer", f"'{layer}' has a single pixel, which tells no place from another", fix)
+        activation = find_layer(layer, maps).values
         logits = model.head.logits(embedded)
         check_finite(logits)
-        (gradient,) = torch.autograd.grad(logits[0, target], found.values)
+        (gradient,) = torch.autograd.grad(logits[0, target], activation)
     weights = gradient.mean(dim=(2, 3), keepdim=True) if method == "grad-cam" else F.relu(gradient)
-    heat = F.relu((weights * found.values).sum(dim=1)).detach()
+    heat = F.relu((weights * activation).sum(dim=1)).detach()
     check_finite(heat, "gradients")
     return heat[0].float().cpu()
 

@@ -83,7 +83,7 @@ def feature_maps(model: Classifier, image: Tensor, layers: Sequence[str]) -> lis
         layers: names as in `record`; the row of an architecture has those that show the whole of it.
 
     Raises:
-        Refused: an unknown layer; the message lists those that are there.
+        Refused: as `find_layer`; the message lists the layers that are there.
         Failed: a map that is not finite (see `check_finite`).
     """
     maps, _ = record(model.eval(), image[None])
@@ -94,29 +94,20 @@ def feature_maps(model: Classifier, image: Tensor, layers: Sequence[str]) -> lis
 
 
 def find_layer(name: str, maps: Mapping[str, FeatureMap]) -> FeatureMap:
-    """The map of a layer. Raises Refused where there is none."""
+    """The map of a layer. Raises Refused where there is none, or one of a single pixel."""
     if name not in maps:
         raise Refused("layer", f"there is no layer '{name}'", f"choose from {', '.join(maps)}")
+    if not maps[name].has_places:
+        fix = f"choose from {', '.join(name for name, one in maps.items() if one.has_places)}"
+        raise Refused("layer", f"'{name}' has a single pixel, which tells no place from another", fix)
     return maps[name]
 
 
 @torch.no_grad()
 def layers_with_places(model: Classifier, size: int, layers: Sequence[str]) -> list[str]:
-    """Those of `layers` whose maps have more than one pixel for images of `size` x `size`: of one pixel nothing is seen.
-
-    Raises:
-        Refused: an unknown layer, or none that has more than one pixel.
-    """
+    """Those of `layers`, all of the model, whose maps have more than one pixel for images of `size` x `size`."""
     maps, _ = record(model.eval(), torch.zeros(1, 3, size, size))
-    found = [name for name in layers if find_layer(name, maps).has_places]
-    if not found:
-        raise Refused("layer", "none has more than one pixel", f"choose from {', '.join(with_places(maps))}")
-    return found
-
-
-def with_places(maps: Mapping[str, FeatureMap]) -> list[str]:
-    """The layers whose maps have more than one pixel."""
-    return [name for name, one in maps.items() if one.has_places]
+    return [name for name in layers if maps[name].has_places]
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def default_layers(model: "Classifier", info: "ModelInfo") -> list[str]:
     layers = layers_with_places(model, size, every)
     if left := [name for name in every if name not in layers]:
         names = ", ".join(left)
-        messages().say(f"left out: {names}, a single pixel each of images of {size} pixels (--layer draws them)")
+        messages().say(f"left out: {names}, a single pixel each of images of {size} pixels")
     return layers
 
 
