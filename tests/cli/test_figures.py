@@ -267,8 +267,9 @@ def test_complexity_json(cli):
 
 def test_complexity_table(cli, tmp_path):
     code, out, _ = cli(
-        "complexity", "--arch", "baseline", "--batch", 2, "--layers", "--figure", "c.png", "--csv", "c.csv"
+        "complexity", "--arch", "baseline", "--batch", 2, "--layers", "--stages", "--figure", "c.png", "--csv", "c.csv"
     )
+    assert "\nlayers  5" in out and "3×3, 32" in out
     assert code == 0 and "0.0090972" in out and "backbone.conv2" in out and "max_pool2d_with_indices (2)" in out
     assert (tmp_path / "c.png").exists() and (tmp_path / "c.csv").read_text().startswith("arch,stem,loss,")
 
