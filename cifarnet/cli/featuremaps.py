@@ -56,7 +56,8 @@ def featuremaps(
     """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM, LayerCAM.
 
     --deletion removes the pixels that a map marks, most marked first, in 32 steps: each becomes the data's mean colour.
-    The score is the area under the class's probability (RISE), beside that of ten random orders: the lower, the better.
+    The score is the area under the class's probability (RISE), the lower the better, beside ten random orders of pixels
+    and ten random maps.
 
     Examples:
         cifarnet featuremaps photo.jpg

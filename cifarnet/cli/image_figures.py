@@ -133,7 +133,7 @@ class ImageFigures:
         from cifarnet.analysis.deletion import Eraser
         from cifarnet.analysis.plots import deletion as picture
 
-        eraser = Eraser(self.model, pixels)
+        eraser = Eraser(self.model, pixels, heats[0][2].shape)
         panels: dict[str, dict[str, Deletion]] = {}
         for method, target, heat in heats:
             found = eraser.score(upsample(heat, pixels.shape[-1]), target.index)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from cifarnet.analysis.cam import class_map, upsample
-from cifarnet.analysis.deletion import RANDOM_ORDERS, STEPS, Eraser
+from cifarnet.analysis.deletion import DRAWS, STEPS, Eraser
 from cifarnet.analysis.features import embed, feature_maps, layers_with_places, record
 from cifarnet.analysis.receptive_field import ReceptiveField
 from cifarnet.core.config import TrainConfig
@@ -188,7 +188,7 @@ def test_deletion_against_captum(image):
 
     model = model_of("baseline", loss="arcface")
     heat = torch.randperm(32 * 32, generator=torch.Generator().manual_seed(1)).view(32, 32).float()
-    eraser = Eraser(model, image)
+    eraser = Eraser(model, image, (4, 4))
     found = eraser.score(heat, 4)
 
     def curve(order):
@@ -209,10 +209,13 @@ def test_deletion_against_captum(image):
     np.testing.assert_allclose(found.random[2], curve(eraser.orders[2]), atol=1e-6)
     removed = np.linspace(0, 1, STEPS + 1)
     assert found.area == pytest.approx(auc(removed, found.probabilities), abs=1e-9)
-    assert found.random_areas == pytest.approx([auc(removed, one) for one in found.random], abs=1e-9)
-    assert len(found.random) == RANDOM_ORDERS and found.to_dict()["random_area"] == np.mean(found.random_areas)
+    assert len(found.random) == len(found.random_maps) == DRAWS
+    for name, curves in (("random", found.random), ("random_map", found.random_maps)):
+        areas = [auc(removed, one) for one in curves]
+        assert found.to_dict()[f"{name}_areas"] == pytest.approx(areas, abs=1e-9)
+        assert found.to_dict()[f"{name}_area"] == pytest.approx(np.mean(areas), abs=1e-9)
     # A map without heat says nothing: it is as good as a random order.
-    assert eraser.score(torch.zeros(32, 32), 4).area == found.random_areas[0]
+    assert eraser.score(torch.zeros(32, 32), 4).area == found.areas(found.random)[0]
 
 
 def test_deletion_of_a_network_that_counts_pixels():
@@ -223,7 +226,7 @@ def test_deletion_of_a_network_that_counts_pixels():
             return torch.stack([images.sum(dim=(1, 2, 3)), torch.zeros(len(images))], dim=1)
 
     image = torch.full((3, 33, 33), 1 / 3 / 100)  # a pixel is worth 0.01
-    found = Eraser(Counter(), image).score(torch.zeros(33, 33), 0)
+    found = Eraser(Counter(), image, (2, 2)).score(torch.zeros(33, 33), 0)
     left = 1089 - np.round(np.linspace(0, 1089, STEPS + 1))
     np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-0.01 * left)), atol=1e-5)
     np.testing.assert_allclose(found.removed, 1 - left / 1089)
