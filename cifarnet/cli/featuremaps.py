@@ -55,9 +55,9 @@ def featuremaps(
 ) -> None:
     """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM, LayerCAM.
 
-    --deletion removes the pixels that a map marks, most marked first, in 32 steps: each becomes the data's mean colour.
-    The score is the area under the class's probability (RISE), the lower the better, beside ten random orders of pixels
-    and ten random maps.
+    --deletion replaces the pixels that a map marks by the data's mean colour, most marked first.
+    The score is the area under the class's probability (RISE), the lower the better;
+    beside it stand ten random orders of pixels and ten random maps.
 
     Examples:
         cifarnet featuremaps photo.jpg
