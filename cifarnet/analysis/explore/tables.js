@@ -56,6 +56,10 @@ function drawConfusion(target, at, over = null) {
   draw.textBaseline = "middle";
   draw.imageSmoothingEnabled = false;
   draw.drawImage((target.picture ??= picture(counts)), left, top, side, side);
+  draw.strokeStyle = ink("--back");
+  draw.beginPath();
+  for (let k = 1; few && k < classes.length; k++) { draw.moveTo(left + k * each, top); draw.lineTo(left + k * each, top + side); draw.moveTo(left, top + k * each); draw.lineTo(left + side, top + k * each); }
+  draw.stroke();
   draw.strokeStyle = ink("--line");
   draw.strokeRect(left, top, side, side);
   const write = (text, x, y, align, turned = 0) => { draw.save(); draw.translate(x, y); draw.rotate(turned); draw.textAlign = align; draw.fillText(text, 0, 0); draw.restore(); };
