@@ -1,4 +1,4 @@
-"""Feature maps with their receptive fields, Grad-CAM, and the embeddings of a whole split."""
+"""Feature maps with their receptive fields, and the embeddings of a whole split."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
@@ -25,6 +24,11 @@ class FeatureMap:
     kind: str
     values: Tensor
     field: ReceptiveField
+
+    @property
+    def has_places(self) -> bool:
+        """Has it more than one pixel, so that one place differs from another?"""
+        return self.values.shape[-2:].numel() > 1
 
 
 def record(model: Classifier, images: Tensor) -> tuple[dict[str, FeatureMap], Tensor]:
@@ -79,7 +83,7 @@ def feature_maps(model: Classifier, image: Tensor, layers: Sequence[str]) -> lis
         layers: names as in `record`; the row of an architecture has those that show the whole of it.
 
     Raises:
-        Refused: an unknown layer; the message lists those that are there.
+        Refused: as `find_layer`; the message lists the layers that are there.
         Failed: a map that is not finite (see `check_finite`).
     """
     maps, _ = record(model.eval(), image[None])
@@ -90,46 +94,20 @@ def feature_maps(model: Classifier, image: Tensor, layers: Sequence[str]) -> lis
 
 
 def find_layer(name: str, maps: Mapping[str, FeatureMap]) -> FeatureMap:
-    """The map of a layer. Raises Refused where there is none."""
+    """The map of a layer. Raises Refused where there is none, or one of a single pixel."""
     if name not in maps:
         raise Refused("layer", f"there is no layer '{name}'", f"choose from {', '.join(maps)}")
+    if not maps[name].has_places:
+        fix = f"choose from {', '.join(name for name, one in maps.items() if one.has_places)}"
+        raise Refused("layer", f"'{name}' has a single pixel, which tells no place from another", fix)
     return maps[name]
 
 
-def grad_cam(model: Classifier, image: Tensor, target: int, layer: str) -> Tensor:
-    """Grad-CAM (arXiv 1610.02391, eq. 1 and 2): where in the image the evidence for class `target` lies.
-
-    The maps of the layer, each weighted by the mean gradient of the class's logit, summed, negative values cut off.
-
-    Args:
-        image: normalised, [3, H, W].
-        target: index of the class.
-        layer: a name as in `record`; the row of an architecture has the usual one, its last.
-
-    Returns:
-        the map [h, w] of the layer's size, not scaled, on the CPU.
-
-    Raises:
-        Refused: an unknown layer.
-        Failed: the logits or their gradients are not finite (see `check_finite`).
-    """
-    with torch.enable_grad():
-        # The image asks for gradients, so that the maps have them also where the weights are frozen.
-        maps, embedded = record(model.eval(), image[None].detach().requires_grad_())
-        activation = find_layer(layer, maps).values
-        logits = model.head.logits(embedded)
-        check_finite(logits)
-        (gradient,) = torch.autograd.grad(logits[0, target], activation)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    heat = F.relu((weights * activation).sum(dim=1)).detach()
-    check_finite(heat, "gradients")
-    return heat[0].float().cpu()
-
-
-def upsample(heat: Tensor, size: int) -> Tensor:
-    """A map [h, w] as [size, size], bilinear, scaled to a maximum of 1 (a map of zeros stays)."""
-    large = F.interpolate(heat[None, None], (size, size), mode="bilinear", align_corners=False)[0, 0]
-    return large / large.max().clamp_min(1e-12)
+@torch.no_grad()
+def layers_with_places(model: Classifier, size: int, layers: Sequence[str]) -> list[str]:
+    """Those of `layers`, all of the model, whose maps have more than one pixel for images of `size` x `size`."""
+    maps, _ = record(model.eval(), torch.zeros(1, 3, size, size))
+    return [name for name in layers if maps[name].has_places]
 
 
 @dataclass(frozen=True)

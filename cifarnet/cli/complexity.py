@@ -1,6 +1,7 @@
 """`cifarnet complexity`: an architecture -> parameters, MACs, FLOPs, memory, and time on request."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from cifarnet.analysis.complexity import Complexity
+    from cifarnet.analysis.diagram import Diagram
     from cifarnet.analysis.timing import Timing
     from cifarnet.cli.terminal import Terminal
 
@@ -38,6 +40,7 @@ def complexity(
         str, typer.Option(help="First layers of a ResNet: small, cifar or imagenet.", metavar="small|cifar|imagenet")
     ] = TrainConfig.stem,
     layers: Annotated[bool, typer.Option("--layers", help="A row for each layer.")] = False,
+    stages: Annotated[bool, typer.Option("--stages", help="The models side by side, stage by stage.")] = False,
     measured: Annotated[bool, typer.Option("--time", help="Measure latency and throughput too.")] = False,
     device: Annotated[str, typer.Option(help="Where --time measures: auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of --time: auto, fp32 or bf16.", metavar="auto|fp32|bf16")] = "auto",
@@ -51,6 +54,7 @@ def complexity(
     Examples:
         cifarnet complexity --arch resnet50
         cifarnet complexity --arch baseline --arch resnet18 --layers
+        cifarnet complexity --arch resnet18 --arch resnet34 --arch resnet50 --stages
         cifarnet complexity --all --csv costs.csv
         cifarnet complexity --run runs/latest --time
     """
@@ -67,6 +71,9 @@ def complexity(
     times = [time_of(config, classes, batch, device, precision) if measured else None for config, _ in costs]
     counted = [cost for _, cost in costs]
     rows = [documented(cost, baseline[1], timing) for cost, timing in zip(counted, times, strict=True)]
+    if stages:
+        from cifarnet.analysis.diagram import diagram
+    networks = [diagram(config, classes) for config, _ in costs] if stages else []
     if figure is not None:
         from cifarnet.analysis.plots import complexity as picture
 
@@ -76,9 +83,13 @@ def complexity(
         write_rows(csv, names, [[row[name] for name in names] for row in rows])
     if json_output:
         against = {"arch": "baseline", "image_size": baseline[1].image_size, "classes": classes}
+        from cifarnet.analysis.stages import depth, described
+
+        for row, network in zip(rows, networks, strict=False):
+            row |= {"depth": depth(network), "stages": described(network)}
         print_json({"mac": "1 MAC = 2 FLOPs", "ratios_to": against, "models": rows})
         return
-    print_tables(results(), counted, rows, baseline[1], layers)
+    print_tables(results(), counted, rows, baseline[1], layers, networks)
     if figure is not None:
         results().say("figure  ", figure, soft_wrap=True)
 
@@ -142,15 +153,21 @@ def print_tables(
     rows: list[dict[str, Any]],
     baseline: "Complexity",
     layers: bool,
+    networks: Sequence["Diagram"] = (),
 ) -> None:
-    """The table of models; with `layers` the layers too, and the operators that are not counted."""
+    """The table of models, that of `networks` by stage; with `layers` the layers too, and the operators not counted."""
     from cifarnet.cli import cost_tables
+    from cifarnet.cli.stage_table import stage_table
     from cifarnet.core.errors import plural
 
     console.print(cost_tables.model_table(rows, baseline))
     if "time" in rows[0]:
         console.print()
         console.print(cost_tables.time_table(rows))
+    if networks:
+        console.print()
+        console.print(stage_table(networks))
+        console.print()
     without = cost_tables.uncounted(costs)
     if not layers:
         kinds = f"{plural(len(without), 'kind')} of operators"

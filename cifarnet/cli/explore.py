@@ -52,6 +52,7 @@ def explore(
         cifarnet explore runs/latest --maps pca --samples 200 --out few.html
     """
     methods = check(runs or [], maps, samples)
+    from cifarnet.analysis.embedding import METHODS
     from cifarnet.analysis.explore.gather import check_same_images, gather
     from cifarnet.analysis.explore.page import render
     from cifarnet.analysis.explore.thumbnails import thumbnails
@@ -67,6 +68,8 @@ def explore(
             given: Any = {"angular": opened.angular, "methods": methods, "seed": seed}
             title = title_of(opened.info.config)
             seen.append(gather(opened.model, found, name=name, title=title, **given))
+        for method, why in seen[-1].missing.items():
+            messages().remark("warning", f"{name}: no {METHODS[method]}, which the page says: {why}")
         labels.append(found.labels)
         pictures.append(thumbnails(opened.loader.split, opened.info.config.image_size))
         classes.append(list(opened.info.classes))

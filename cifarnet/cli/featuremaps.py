@@ -1,26 +1,22 @@
-"""`cifarnet featuremaps IMAGE`: an image -> what each layer makes of it, and Grad-CAM on request."""
+"""`cifarnet featuremaps IMAGE`: an image -> what each layer makes of it, Grad-CAM and LayerCAM on request, and their score."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import messages, print_json, print_path
+from cifarnet.cli.common import messages, print_json, print_path, results
 from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
-from cifarnet.core.errors import Failed, Refused, plural, printable
+from cifarnet.core.errors import Failed, Refused, plural
 from cifarnet.models import find_arch
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from cifarnet.cli.image_figures import ImageFigures
     from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
-
-CAM_SIDE = 224  # pixels at which an image is shown under its heat map
 
 
 def featuremaps(
@@ -39,8 +35,14 @@ def featuremaps(
     grad_cam: Annotated[
         bool, typer.Option("--grad-cam", help="Also draw where the evidence for a class lies.")
     ] = False,
+    layer_cam: Annotated[
+        bool, typer.Option("--layer-cam", help="The same by LayerCAM: a weight a pixel, not a channel.")
+    ] = False,
+    deletion: Annotated[
+        bool, typer.Option("--deletion", help="Score these maps: the class's probability as their pixels go.")
+    ] = False,
     target: Annotated[
-        str | None, typer.Option("--class", help="The class of --grad-cam (default: the three likeliest).")
+        str | None, typer.Option("--class", help="The class they explain (default: the three likeliest).")
     ] = None,
     crop: Annotated[
         bool, typer.Option("--crop", help="Cut a centred square out of the image (default: squeeze it).")
@@ -51,14 +53,20 @@ def featuremaps(
     title: Annotated[str | None, typer.Option(help="What stands above (default: model, loss, data set).")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM.
+    """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM, LayerCAM.
+
+    --deletion replaces the pixels that a map marks by the data's mean colour, most marked first.
+    The score is the area under the class's probability (RISE), the lower the better;
+    beside it stand ten random orders of pixels and ten random maps.
 
     Examples:
         cifarnet featuremaps photo.jpg
         cifarnet featuremaps photo.jpg --grad-cam --run runs/latest --out maps
+        cifarnet featuremaps photo.jpg --grad-cam --layer-cam --deletion
     """
     from cifarnet.analysis.plots.titles import title_of
     from cifarnet.cli.headline import say_model
+    from cifarnet.cli.image_figures import ImageFigures
     from cifarnet.data.images.decode import find_images
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import default_checkpoint
@@ -66,19 +74,40 @@ def featuremaps(
     files = find_images(images, recursive)
     path = default_checkpoint(run)
     model, info = load_model(path)
+    cams = [name for name, wanted in (("grad-cam", grad_cam), ("layer-cam", layer_cam)) if wanted]
     if target is not None and target not in info.classes:
         raise Refused("--class", f"the model has no class '{target}'", f"choose from {', '.join(info.classes[:100])}")
-    if target is not None and not grad_cam:
-        raise Refused("--class", "names the class of --grad-cam", "add --grad-cam")
+    if target is not None and not cams:
+        raise Refused("--class", "names the class of a map", "add --grad-cam or --layer-cam")
+    if deletion and not cams:
+        raise Refused("--deletion", "scores the map of a class", "add --grad-cam or --layer-cam")
     if out.is_file():
         raise Refused(str(out), "is a file", "name a folder with --out")
     say_model(messages(), path, model, info, named=run is not None)
-    figures = ImageFigures(model, info, layer or [], channels, crop, grad_cam, target, title or title_of(info.config))
+    layers = layer or default_layers(model, info)
+    title = title or title_of(info.config)
+    figures = ImageFigures(model, info, layers, channels, crop, cams, deletion, target, title)
     documents = draw_all(figures, files, out, overwrite, quiet=json_output)
     if json_output:
         print_json({"checkpoint": str(path), "images": documents})
+    elif deletion and documents:
+        from cifarnet.cli.deletion_table import deletion_table
+
+        results().print(deletion_table(documents, layers[-1]))
     if bad := len(files) - len(documents):
         raise Failed("featuremaps", f"{bad} of {plural(len(files), 'file')} could not be used", "see the lines above")
+
+
+def default_layers(model: "Classifier", info: "ModelInfo") -> list[str]:
+    """The layers that show the whole network, without those whose maps are a single pixel, which is said."""
+    from cifarnet.analysis.features import layers_with_places
+
+    size, every = info.config.image_size, find_arch(info.config.arch).feature_layers
+    layers = layers_with_places(model, size, every)
+    if left := [name for name in every if name not in layers]:
+        names = ", ".join(left)
+        messages().say(f"left out: {names}, a single pixel each of images of {size} pixels")
+    return layers
 
 
 def draw_all(
@@ -89,7 +118,7 @@ def draw_all(
     A folder that is there already is used with `overwrite` only, else one with a number.
 
     Returns:
-        the file and the figures of each image that was drawn, as plain JSON values.
+        the file and the figures of each image that was drawn, and the scores of its maps, as plain JSON values.
     """
     from cifarnet.data.images.decode import ImageError
 
@@ -97,14 +126,20 @@ def draw_all(
     for file in files:
         folder = free_folder(out / (file.stem or "image"), folders, overwrite)
         try:
-            done = [str(figure) for figure in figures.draw(file, folder)]
+            drawn = figures.draw(file, folder)
         except ImageError as error:
             messages().remark("error", spoken(str(error)))
             continue
-        documents.append({"image": str(file), "figures": done})
-        if not quiet:
-            for figure in done:
-                print_path(figure)
+        document: dict[str, Any] = {"image": str(file), "figures": [str(figure) for figure in drawn.figures]}
+        if figures.deletion:
+            document["deletion"] = [
+                {"map": method, "layer": figures.layers[-1], "class": target.name, "probability": target.probability}
+                | found.to_dict()
+                for method, target, found in drawn.deletions
+            ]
+        documents.append(document)
+        for figure in () if quiet else drawn.figures:
+            print_path(figure)
     return documents
 
 
@@ -116,60 +151,3 @@ def free_folder(wanted: Path, taken: set[Path], overwrite: bool) -> Path:
         folder = wanted.with_name(f"{wanted.name}-{count}")
     taken.add(folder)
     return folder
-
-
-@dataclass(frozen=True)
-class ImageFigures:
-    """The figures that one model makes of an image; no `layers` are those of its architecture's row."""
-
-    model: "Classifier"
-    info: "ModelInfo"
-    layers: Sequence[str]
-    channels: int
-    crop: bool
-    grad_cam: bool
-    target: str | None
-    title: str
-
-    def draw(self, file: Path, folder: Path) -> list[Path]:
-        """The overview, a grid a layer and the heat maps where they are asked for; their paths.
-
-        Raises:
-            ImageError: the file is no image.
-        """
-        from cifarnet.analysis.features import feature_maps
-        from cifarnet.analysis.plots import featuremaps as picture
-        from cifarnet.data.images.decode import read_image
-        from cifarnet.data.images.normalize import normalize
-
-        image, warnings = read_image(file, self.info.config.image_size, crop=self.crop)
-        for warning in warnings:
-            messages().remark("warning", warning)
-        row, name = find_arch(self.info.config.arch), printable(file.name)
-        pixels = normalize(image, self.info.mean, self.info.std)
-        maps = feature_maps(self.model, pixels, self.layers or row.feature_layers)
-        title = f"{self.title} · {name}"
-        done = [picture.draw_overview(image, maps, folder / "overview.png", title)]
-        done += [picture.draw_channels(one, self.channels, folder / f"{one.name}.png", title) for one in maps]
-        if self.grad_cam:
-            layer = self.layers[-1] if self.layers else row.grad_cam_layer
-            large, _ = read_image(file, CAM_SIDE, crop=self.crop)
-            title = f"Grad-CAM at {layer} · {self.title}\n{name}"
-            done.append(picture.draw_cam(large, self.heat_maps(pixels, layer), folder / "grad-cam.png", title))
-        return done
-
-    def heat_maps(self, pixels: "Tensor", layer: str) -> list[tuple[str, "Tensor"]]:
-        """A label and a heat map [CAM_SIDE, CAM_SIDE] for the class asked for, or for the three likeliest."""
-        import torch
-
-        from cifarnet.analysis.features import grad_cam, upsample
-        from cifarnet.analysis.plots.text import shorten
-
-        with torch.no_grad():
-            probabilities = self.model(pixels[None])[0].softmax(dim=0)
-        likeliest = probabilities.argsort(descending=True)[:3].tolist()
-        heats = []
-        for index in [self.info.classes.index(self.target)] if self.target else likeliest:
-            label = f"{shorten(self.info.classes[index], 14)} ({100 * probabilities[index]:.1f}%)"
-            heats.append((label, upsample(grad_cam(self.model, pixels, index, layer), CAM_SIDE)))
-        return heats

@@ -15,8 +15,8 @@ from cifarnet.losses.registry import LOSSES, Constant, flag_constants, range_of
 # Arguments of the library's calls that are options of the commands, besides the configuration's fields.
 # fmt: off
 ARGUMENTS = {
-    "animate", "bootstrap", "channels", "config", "convert", "crop", "csv", "data_out", "degrade", "dims", "far",
-    "figure", "flip", "folder", "folds", "fpir", "gallery", "grad_cam", "init_from", "layer", "maps", "method", "metric",
+    "animate", "bootstrap", "channels", "config", "convert", "crop", "csv", "data_out", "degrade", "deletion", "dims", "far",
+    "figure", "flip", "folder", "folds", "fpir", "gallery", "grad_cam", "init_from", "layer", "layer_cam", "maps", "method", "metric",
     "neighbors", "out", "overwrite", "pairs", "predictions", "probes", "project", "recipe", "recursive", "resume",
     "run", "samples", "save_gallery", "scores", "split", "template", "threshold", "thresholds",
 }

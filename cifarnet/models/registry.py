@@ -19,8 +19,8 @@ class Arch:
 
     title: its name in titles; builder: "module:name" of the class or function that builds it; sizes: keywords of the
     builder; options: names of further keywords, which take their values from the options of the same name.
-    feature_layers: what a picture of the whole network shows; grad_cam_layer: where Grad-CAM looks. Both as named by
-    `analysis.features.record`.
+    feature_layers: what a picture of the whole network shows, as named by `analysis.features.record`; the last with more
+    than one pixel is where Grad-CAM looks.
     smallest_image: side in pixels; one_size: whether larger images are refused too.
     cannot: an option, or option=value -> why it cannot be, with {arch} for the name, and what to do.
     """
@@ -30,7 +30,6 @@ class Arch:
     sizes: Mapping[str, Any] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     feature_layers: tuple[str, ...] = ()
-    grad_cam_layer: str = ""
     smallest_image: int = 32
     one_size: bool = False
     cannot: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -45,7 +44,6 @@ def resnet(title: str, block: str, *depths: int, skip: bool = True) -> Arch:
         sizes={"block": block, "depths": depths, "skip": skip},
         options=("stem",),
         feature_layers=("stem", *blocks),
-        grad_cam_layer=blocks[-1],
     )
 
 
@@ -60,7 +58,6 @@ ARCHS: dict[str, Arch] = {
         "baseline",
         "cifarnet.models.baseline:Baseline",
         feature_layers=("relu1", "max_pool1", "relu2", "max_pool2", "relu3"),
-        grad_cam_layer="relu3",
         one_size=True,
         cannot=SMALL,
     ),
@@ -73,7 +70,6 @@ ARCHS: dict[str, Arch] = {
         "speednet",
         "cifarnet.models.speednet:SpeedNet",
         feature_layers=("whitening", "groups.0", "groups.1", "groups.2"),
-        grad_cam_layer="groups.2",
     ),
     "plainnet18": resnet("PlainNet-18", "basic", 2, 2, 2, 2, skip=False),
     "plainnet34": resnet("PlainNet-34", "basic", 3, 4, 6, 3, skip=False),

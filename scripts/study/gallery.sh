@@ -39,7 +39,7 @@ draw grid "$runs/adaface" --title "$title" --out "$out/grid.png"
 "${cifarnet[@]}" visualize curves "$runs/ce" "$runs/adaface" --title "baseline · $name" --out "$out/curves.png"
 "${cifarnet[@]}" complexity --all --figure "$out/complexity.png" >/dev/null
 
-# Feature maps and Grad-CAM of a test image, with the weights in the package.
+# Feature maps, class maps and their deletion of a test image, with the weights in the package.
 .venv/bin/python - "$data" "$runs" <<'PY'
 import sys
 
@@ -52,11 +52,11 @@ index = int((test.labels == 7).nonzero()[4])  # a horse
 Image.fromarray(test.images[index].permute(1, 2, 0).numpy()).save(f"{sys.argv[2]}/horse.png")
 PY
 weights=cifarnet/weights/baseline-plus.safetensors
-"${cifarnet[@]}" featuremaps "$runs/horse.png" --run "$weights" --grad-cam \
+"${cifarnet[@]}" featuremaps "$runs/horse.png" --run "$weights" --grad-cam --layer-cam --deletion \
   --title "baseline · ce · $name" --out "$runs/featuremaps" --overwrite
 cp "$runs/featuremaps/horse/overview.png" "$out/featuremaps.png"
 cp "$runs/featuremaps/horse/relu1.png" "$out/featuremaps-relu1.png"
-cp "$runs/featuremaps/horse/grad-cam.png" "$out/grad-cam.png"
+cp "$runs"/featuremaps/horse/{grad-cam,layer-cam,deletion}.png "$out"
 cp "$runs/adaface-3d/sphere.gif" "$out/sphere.gif"
 
 # Smaller, for a web page: 256 colours are enough for all but photographs.
@@ -69,6 +69,6 @@ from PIL import Image
 for path in Path(sys.argv[1]).glob("*.png"):
     image = Image.open(path).convert("RGB")
     image = image.resize((image.width * 7 // 10, image.height * 7 // 10), Image.Resampling.LANCZOS)
-    (image if path.stem == "grad-cam" else image.quantize(256)).save(path, optimize=True)
+    (image if path.stem.endswith("-cam") else image.quantize(256)).save(path, optimize=True)
 PY
 du -ch "$out"/*

@@ -10,6 +10,7 @@ SCREENS = {
     "train": "train",
     "eval": "eval",
     "complexity-one": "complexity --arch resnet50",
+    "complexity-stages": "complexity --arch resnet18 … --arch resnet152 --stages: the networks",
     "report": "report",
     "runs": "runs",
     "data": "data",

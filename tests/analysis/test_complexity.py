@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import torchvision
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cifarnet.analysis.complexity import measure
+from cifarnet.analysis.diagram import diagram
+from cifarnet.analysis.stages import by_size, depth, described
 from cifarnet.analysis.timing import measure_time
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
@@ -87,6 +90,36 @@ def test_the_reports_flops_count_elements_too(arch):
     with ElementCounter() as counter, torch.no_grad():
         model(torch.zeros(2, 3, 32, 32))
     assert (cost.flops + counter.flops) / 1e9 == pytest.approx(TABLE_3_9[arch][2], abs=1e-4)
+
+
+# The report's Table 3.1, which is that of arXiv 1512.03385: blocks in each stage.
+TABLE_3_1 = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def test_stages_are_those_of_the_paper_and_of_torchvision():
+    networks = [
+        diagram(TrainConfig(arch=f"resnet{number}", stem="imagenet", image_size=224), 1000) for number in TABLE_3_1
+    ]
+    assert [size for size, _ in by_size(networks)] == [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7), ()]
+    assert [depth(network) for network in networks] == list(TABLE_3_1)
+    for number, network in zip(TABLE_3_1, networks, strict=True):
+        with torch.device("meta"):
+            theirs, images = getattr(torchvision.models, f"resnet{number}")(), torch.empty(1, 3, 224, 224)
+        x = theirs.maxpool(theirs.conv1(images))
+        ours = [stage for stage in described(network) if stage["blocks"]]
+        assert tuple(stage["blocks"] for stage in ours) == TABLE_3_1[number]
+        for index, stage in enumerate(ours, start=1):
+            blocks = getattr(theirs, f"layer{index}")
+            x = blocks(x)
+            convs = [one for name, one in blocks[0].named_children() if name.startswith("conv")]
+            found = [layer for layer in stage["layers"] if layer["kernel"]]
+            assert [(layer["kernel"], layer["output"][0]) for layer in found] == [
+                (conv.kernel_size[0], conv.out_channels) for conv in convs
+            ]
+            assert len(blocks) == stage["blocks"] and stage["output"] == tuple(x.shape[1:])
+            assert stage["parameters"] == sum(parameter.numel() for parameter in blocks.parameters())
+    small = diagram(TrainConfig(arch="baseline"), 10)  # the report's Table 2.1: three convolutions and two dense layers
+    assert depth(small) == 5 and by_size([small])[0][0] == (30, 30)
 
 
 def test_operators_without_a_formula_are_listed():

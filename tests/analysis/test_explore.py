@@ -47,7 +47,7 @@ def made_up(name, shift):
     own = np.linspace(0, 90, COUNT)
     near = (np.arange(COUNT)[:, None] + np.arange(1, 6)) % COUNT
     return Seen(
-        name, f"<i>{name}</i>", {"pca": plane}, directions, directions[: len(HOSTILE)], 0.25, predictions,
+        name, f"<i>{name}</i>", {"pca": plane}, {}, directions, directions[: len(HOSTILE)], 0.25, predictions,
         np.linspace(0.5, 1, COUNT), own, own + 1, predictions, own + 2, near,
     )  # fmt: skip
 
@@ -149,7 +149,6 @@ def opened(page, tmp_path_factory):
         )
         tab.goto(path.as_uri())
         tab.wait_for_selector("html[data-ready]", timeout=60_000)
-        tab.wait_for_function("Boolean(document.querySelector('#confusion-1').on)")
         yield tab, said
         browser.close()
 
@@ -184,15 +183,44 @@ def test_in_a_browser(page, opened):
     expected = confusion_matrix(labels, runs[1].predictions)
     assert tab.evaluate("confusion(runs[1])") == expected.tolist()
     place = tab.evaluate(
-        "(() => { const t = panels[1].table, b = t.getBoundingClientRect(), { xaxis, yaxis } = t._fullLayout;"
-        "return [b.x + window.scrollX + xaxis._offset + xaxis.l2p(1), b.y + yaxis._offset + yaxis.l2p(0)]; })()"
+        "(() => { const t = panels[1].table, b = t.getBoundingClientRect(), at = cellAt(t, 0, 1);"
+        "return [b.x + at[0], b.y + at[1]]; })()"
     )
     tab.mouse.move(*place)
+    hits, all_of_it = expected[0, 1], expected[0].sum()
+    said_of_cell = f"true {HOSTILE[0]}, predicted {HOSTILE[1]}: {hits} of {all_of_it}, {100 * hits / all_of_it:.1f}%"
+    assert tab.inner_text(".panel:nth-child(2) .cell") == said_of_cell
     tab.mouse.click(*place)
     cell = np.flatnonzero((labels.numpy() == 0) & (runs[1].predictions == 1)).tolist()
     tab.wait_for_function("state.selected")
     assert len(cell) == expected[0, 1] and tab.evaluate("[...state.selected]") == cell
-    tab.wait_for_function("n => panels.every(p => p.map.data[0].selectedpoints?.length === n)", arg=len(cell))
+    tab.wait_for_function("n => panels.every(p => p.map.chart.selected?.size === n)", arg=len(cell))
+    # drawing around images, zooming: what lies left of the widest gap is selected
+    tab.keyboard.press("Escape")
+    x = np.sort(runs[0].maps["pca"][:, 0])
+    widest = int(np.diff(x)[10:-10].argmax()) + 10
+    left = np.flatnonzero(runs[0].maps["pca"][:, 0] <= x[widest]).tolist()
+    ends = [int(np.flatnonzero(runs[0].maps["pca"][:, 0] == value)[0]) for value in x[widest : widest + 2]]
+    edge = sum(point(tab, i)[0] for i in ends) / 2
+    box = tab.locator("#map-0").bounding_box()
+    low, high, first = box["y"] + 2, box["y"] + box["height"] - 2, box["x"] + 2
+    tab.mouse.move(first, low)
+    tab.mouse.down()
+    for place in ((edge, low), (edge, high), (first, high)):
+        tab.mouse.move(*place)
+    tab.mouse.up()
+    assert tab.evaluate("[...state.selected].sort((a, b) => a - b)") == left
+    before = [point(tab, i) for i in ends]
+    tab.mouse.move(*before[0])
+    tab.mouse.wheel(0, -400)
+    tab.wait_for_function(
+        "y => placeOn(panels[0].map, runs[0], 'pca', y) === null", arg=int(np.argmin(runs[0].maps["pca"][:, 0]))
+    )
+    np.testing.assert_allclose(point(tab, ends[0]), before[0], atol=1)  # the place under the pointer stays
+    tab.mouse.dblclick(first, low)
+    np.testing.assert_allclose(point(tab, ends[1]), before[1], atol=1e-3)
+    tab.keyboard.press("Escape")
+    tab.evaluate("pick(runs[1], 0, 1)")
     # the selection as CSV, safe in a spreadsheet
     with tab.expect_download() as download:
         tab.keyboard.press("s")
@@ -214,6 +242,35 @@ def test_in_a_browser(page, opened):
     for _ in range(5):
         tab.keyboard.press("c")
     tab.wait_for_timeout(300)
+    assert said == []
+
+
+def test_a_collapsed_run_of_many_classes(opened, tmp_path):
+    """All features are one point: no map can be made, which the page says, and all else works."""
+    (tab, said), classes = opened, [f"class {k}" for k in range(13)]
+    labels, weight = torch.arange(52) % 13, torch.randn(13, 4, generator=torch.Generator().manual_seed(0))
+    head = type("Head", (), {"prototypes": lambda _: weight, "decision": lambda _: (weight, torch.zeros(13))})()
+    features = torch.ones(52, 4)
+    found = Embeddings(features, features @ weight.T, labels)
+    given = {"name": "one point", "title": "t", "angular": True, "methods": ["umap", "pca"], "seed": 1}
+    seen = gather(type("Model", (), {"head": head})(), found, **given)
+    assert seen.maps == {} and "52 images are 1 point in all, UMAP" in seen.missing["umap"] and "pca" in seen.missing
+    shown = {"classes": classes, "labels": labels, "indices": labels, "small": np.zeros((52, 8, 8, 3), np.uint8)}
+    (tmp_path / "page.html").write_bytes(render([seen], title="t", split="test", **shown))
+    tab.goto((tmp_path / "page.html").as_uri())
+    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    assert tab.inner_text(".lacking").startswith("no UMAP: the features of 52 images are 1 point in all")
+    assert tab.evaluate("state.view") == "sphere" and tab.evaluate("panels[0].sphere.data[0].x.length") == 52
+    tab.keyboard.press("ArrowRight")
+    assert tab.inner_text("#card h2") == "0: class 0"
+    # a cell without its number says it: true class, predicted class, count and rate
+    row, taken = 5, int(found.predictions[0])
+    tab.locator("#confusion-0").scroll_into_view_if_needed()
+    box, at = tab.locator("#confusion-0").bounding_box(), tab.evaluate(f"cellAt(panels[0].table, {row}, {taken})")
+    tab.mouse.move(box["x"] + at[0], box["y"] + at[1])
+    assert tab.inner_text(".cell") == f"true class {row}, predicted class {taken}: 4 of 4, 100.0%"
+    tab.mouse.click(box["x"] + at[0], box["y"] + at[1])
+    assert tab.evaluate("[...state.selected]") == [row, row + 13, row + 26, row + 39]
     assert said == []
 
 

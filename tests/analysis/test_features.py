@@ -1,10 +1,13 @@
-"""Feature maps against a forward pass by hand, receptive fields against gradients, Grad-CAM against its formula."""
+"""Feature maps against a forward pass by hand, receptive fields against gradients, class maps against formula and captum."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cifarnet.analysis.features import embed, feature_maps, grad_cam, record, upsample
+from cifarnet.analysis.cam import class_map, upsample
+from cifarnet.analysis.deletion import DRAWS, STEPS, Eraser
+from cifarnet.analysis.features import embed, feature_maps, layers_with_places, record
 from cifarnet.analysis.receptive_field import ReceptiveField
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
@@ -57,11 +60,23 @@ def test_named_layers_come_in_the_order_asked_for(image):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_layers_of_a_row_are_there(arch):
-    maps, _ = record(model_of(arch), torch.zeros(1, 3, 32, 32))
-    row = ARCHS[arch]
-    assert row.feature_layers[-1] == row.grad_cam_layer
-    assert [name for name in maps if name in row.feature_layers] == list(row.feature_layers)
-    assert maps[row.grad_cam_layer].values.shape[2] > 1  # a single place could not be told from another
+    """And the maps that are looked into have places, at the smallest image and under the coarsest stem."""
+    layers = list(ARCHS[arch].feature_layers)
+    for options in ({}, {"stem": "imagenet"}) if "stem" in ARCHS[arch].options else ({},):
+        model = model_of(arch, **options)
+        maps, _ = record(model, torch.zeros(1, 3, 32, 32))
+        assert [name for name in maps if name in layers] == layers
+        places = [name for name in layers if maps[name].values.shape[2] * maps[name].values.shape[3] > 1]
+        assert layers_with_places(model, 32, layers) == places
+        assert (places == layers) == (not options)  # 32 pixels, halved five times: the last stage has one
+
+
+def test_a_map_of_one_pixel_is_refused(image):
+    model = model_of("speednet")
+    with pytest.raises(Refused, match=r"'max_pool1' has a single pixel.*choose from .*groups\.2"):
+        class_map(model, image, 0, "max_pool1")
+    with pytest.raises(Refused, match="has a single pixel"):
+        feature_maps(model, image, ["max_pool1"])
 
 
 def test_recording_leaves_nothing_behind(image):
@@ -124,10 +139,10 @@ def test_a_sum_sees_what_both_branches_see():
 
 
 @pytest.mark.parametrize("loss", ["ce", "arcface"])
-def test_grad_cam_by_its_formula(image, loss):
-    """arXiv 1610.02391 eq. 1 and 2, with the maps and everything after them computed here."""
-    model = model_of("baseline", loss=loss)
-    net = model.backbone
+def test_class_maps_by_their_formulas(image, loss):
+    """arXiv 1610.02391 eq. 1 and 2, doi 10.1109/TIP.2021.3089943 eq. 4 to 6, pixel by pixel in float64."""
+    model = model_of("baseline", loss=loss).double()
+    net, image = model.backbone, image.double()
     with torch.no_grad():
         x = F.max_pool2d(F.relu(net.conv1(image[None])), 2)
         x = F.max_pool2d(F.relu(net.conv2(x)), 2)
@@ -135,27 +150,86 @@ def test_grad_cam_by_its_formula(image, loss):
     logits = model.head.logits(F.relu(net.fc(maps.flatten(1))))
     for target in (0, 7):
         (gradient,) = torch.autograd.grad(logits[0, target], maps, retain_graph=True)
-        alpha = [gradient[0, k].mean() for k in range(64)]
-        expected = sum(a * maps[0, k] for k, a in enumerate(alpha)).clamp(min=0)
-        heat = grad_cam(model, image, target, ARCHS["baseline"].grad_cam_layer)
-        torch.testing.assert_close(heat, expected.detach(), rtol=1e-4, atol=1e-7)
+        g, a = gradient[0].numpy(), maps[0].detach().numpy()
+        by_layer = np.array(
+            [[sum(max(g[k, i, j], 0) * a[k, i, j] for k in range(64)) for j in range(4)] for i in range(4)]
+        )
+        expected = {"grad-cam": sum(g[k].mean() * a[k] for k in range(64)).clip(0), "layer-cam": by_layer.clip(0)}
+        for method, heat in expected.items():
+            ours = class_map(model, image, target, "relu3", method).numpy()
+            np.testing.assert_allclose(ours, heat, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("arch", "layer"), [("baseline", "conv3"), ("resnet18", "stages.2.1"), ("resnet18", "stages.0.0")]
+    ("arch", "layer"), [("baseline", "conv3"), ("resnet18", "stages.2.1"), ("speednet", "groups.2")]
 )
-def test_grad_cam_against_captum(image, arch, layer):
+def test_class_maps_against_captum(image, arch, layer):
     captum = pytest.importorskip("captum.attr", reason="captum is not installed")
-    model = model_of(arch)
+    from captum._utils.gradient import compute_layer_gradients_and_eval
+
+    model, image = model_of(arch).double(), image.double()
     module = model.backbone.get_submodule(layer)
     theirs = captum.LayerGradCam(model, module).attribute(image[None], target=3, relu_attributions=True)
-    ours = grad_cam(model, image, 3, layer)
-    torch.testing.assert_close(ours, theirs[0, 0].detach(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(class_map(model, image, 3, layer), theirs[0, 0].detach().float(), rtol=1e-5, atol=1e-9)
+    (gradient,), (maps,), *_ = compute_layer_gradients_and_eval(model, module, image[None], 3)
+    expected = (gradient.clamp(min=0) * maps).sum(dim=1)[0].clamp(min=0).detach().float()
+    torch.testing.assert_close(class_map(model, image, 3, layer, "layer-cam"), expected, rtol=1e-5, atol=1e-9)
 
 
-def test_grad_cam_of_a_frozen_model(image):
+def test_class_map_of_a_frozen_model(image):
     model = model_of("baseline").requires_grad_(False)
-    assert grad_cam(model, image, 0, "relu3").shape == (4, 4)
+    assert class_map(model, image, 0, "relu3").shape == (4, 4)
+
+
+def test_deletion_against_captum(image):
+    """FeatureAblation tells what the probability loses as the first n pixels become 0; and the areas by scikit-learn."""
+    captum = pytest.importorskip("captum.attr", reason="captum is not installed")
+    from sklearn.metrics import auc
+
+    model = model_of("baseline", loss="arcface")
+    heat = torch.randperm(32 * 32, generator=torch.Generator().manual_seed(1)).view(32, 32).float()
+    eraser = Eraser(model, image, (4, 4))
+    found = eraser.score(heat, 4)
+
+    def curve(order):
+        """The class's probability without the first n of the pixels in this order."""
+        ablation = captum.FeatureAblation(lambda images: model(images).softmax(dim=1))
+        with torch.no_grad():
+            whole, values = model(image[None]).softmax(dim=1)[0, 4].item(), []
+            for count in range(0, 32 * 32 + 1, 32 * 32 // STEPS):
+                mask = torch.zeros(32 * 32, dtype=torch.int64)
+                mask[order[:count]] = 1
+                mask = mask.view(1, 1, 32, 32)
+                lost = ablation.attribute(image[None], target=4, baselines=0, feature_mask=mask)
+                lost = lost[0, 0][mask[0, 0] == 1]
+                values.append(whole - (lost[0].item() if len(lost) else 0.0))
+        return values
+
+    np.testing.assert_allclose(found.probabilities, curve(heat.flatten().argsort(descending=True)), atol=1e-6)
+    np.testing.assert_allclose(found.random[2], curve(eraser.orders[2]), atol=1e-6)
+    removed = np.linspace(0, 1, STEPS + 1)
+    assert found.area == pytest.approx(auc(removed, found.probabilities), abs=1e-9)
+    assert len(found.random) == len(found.random_maps) == DRAWS
+    for name, curves in (("random", found.random), ("random_map", found.random_maps)):
+        areas = [auc(removed, one) for one in curves]
+        assert found.to_dict()[f"{name}_areas"] == pytest.approx(areas, abs=1e-9)
+        assert found.to_dict()[f"{name}_area"] == pytest.approx(np.mean(areas), abs=1e-9)
+    # A map without heat says nothing: it is as good as a random order.
+    assert eraser.score(torch.zeros(32, 32), 4).area == found.areas(found.random)[0]
+
+
+def test_deletion_of_a_network_that_counts_pixels():
+    """The probability by arithmetic: a network whose logit is the sum of its pixels, of an image of any size."""
+
+    class Counter(torch.nn.Module):
+        def forward(self, images):
+            return torch.stack([images.sum(dim=(1, 2, 3)), torch.zeros(len(images))], dim=1)
+
+    image = torch.full((3, 33, 33), 1 / 3 / 100)  # a pixel is worth 0.01
+    found = Eraser(Counter(), image, (2, 2)).score(torch.zeros(33, 33), 0)
+    left = 1089 - np.round(np.linspace(0, 1089, STEPS + 1))
+    np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-0.01 * left)), atol=1e-5)
+    np.testing.assert_allclose(found.removed, 1 - left / 1089)
 
 
 def test_upsampled_heat_ends_at_one():

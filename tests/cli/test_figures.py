@@ -217,6 +217,17 @@ def test_featuremaps_of_a_layer_and_class(cli, runs, picture):
     code, out, _ = cli(*arguments, "--grad-cam", "--class", "five", "--out", "maps")
     (image,) = json.loads(out)["images"]
     assert code == 0 and image["figures"] == [f"maps/p/{name}.png" for name in ("overview", "conv2", "grad-cam")]
+    code, out, _ = cli(*arguments, "--grad-cam", "--layer-cam", "--deletion", "--class", "five", "--out", "scored")
+    (image,) = json.loads(out)["images"]
+    names = ("overview", "conv2", "grad-cam", "layer-cam", "deletion")
+    assert code == 0 and image["figures"] == [f"scored/p/{name}.png" for name in names]
+    assert [(found["map"], found["layer"], found["class"]) for found in image["deletion"]] == [
+        ("grad-cam", "conv2", "five"), ("layer-cam", "conv2", "five"),
+    ]  # fmt: skip
+    for found in image["deletion"]:
+        assert found["probabilities"][0] == pytest.approx(found["probability"], abs=1e-6)  # nothing removed
+        assert found["area"] == pytest.approx(np.trapezoid(found["probabilities"], found["removed"]))
+        assert found["random_area"] == pytest.approx(np.mean(found["random_areas"]))
 
 
 def test_bad_images_are_named_and_the_good_ones_done(cli, runs, picture, tmp_path):
@@ -239,8 +250,9 @@ def test_featuremaps_refuses_what_is_not_there(cli, runs, picture):
     assert code == 2 and "there is no layer 'conv7'; choose from conv1, relu1" in err
     code, _, err = cli("featuremaps", picture, "--checkpoint", runs / "ce", "--grad-cam", "--class", "dog")
     assert code == 2 and "the model has no class 'dog'; choose from zero, one" in err
-    code, _, err = cli("featuremaps", picture, "--checkpoint", runs / "ce", "--class", "one")
-    assert code == 2 and "add --grad-cam" in err
+    for alone in (["--class", "one"], ["--deletion"]):
+        code, _, err = cli("featuremaps", picture, "--checkpoint", runs / "ce", *alone)
+        assert code == 2 and "add --grad-cam or --layer-cam" in err
 
 
 def test_complexity_json(cli):
@@ -255,8 +267,9 @@ def test_complexity_json(cli):
 
 def test_complexity_table(cli, tmp_path):
     code, out, _ = cli(
-        "complexity", "--arch", "baseline", "--batch", 2, "--layers", "--figure", "c.png", "--csv", "c.csv"
+        "complexity", "--arch", "baseline", "--batch", 2, "--layers", "--stages", "--figure", "c.png", "--csv", "c.csv"
     )
+    assert "\nlayers  5" in out and "3×3, 32" in out
     assert code == 0 and "0.0090972" in out and "backbone.conv2" in out and "max_pool2d_with_indices (2)" in out
     assert (tmp_path / "c.png").exists() and (tmp_path / "c.csv").read_text().startswith("arch,stem,loss,")
 

@@ -3,6 +3,7 @@
 To keep a screen anew, delete its file, run this twice, and look at it.
 """
 
+import functools
 import io
 import re
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from rich.cells import cell_len
 from screens import BASELINE, CIFAR, DATA, FOUND, PREDICTIONS, RESNETS, RUNS, SUMMARY, scores, training
 
+from cifarnet.analysis.diagram import diagram
 from cifarnet.cli import data_tables, doctor, tables, watcher
 from cifarnet.cli.complexity import print_tables
 from cifarnet.cli.headline import head_line
+from cifarnet.cli.stage_table import stage_table
 from cifarnet.cli.streams import fitting
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Terminal, messages, results
@@ -79,6 +82,7 @@ NUMBERS = {
         ("parameters", "23,528,522"), ("× parameters", "192"), ("GMACs/image", "4.0871567"), ("GFLOPs/image", "8.1743135"), ("× MACs", "899"),
         ("activations MB", "85.91"), ("weights MB", "94.11"), ("bf16 MB", "47.06"),
     ],
+    "complexity-stages": [("resnet18", "3×3, 64"), ("resnet101", "23 blocks"), ("resnet152", "36 blocks"), ("", "1×1, 1024"), ("", "max 3×3, /2")],
     "predict": [("probability", text) for text in ("98.77%", "1.23%", "0.00%", "100.00%", "score -12.3")],
     "report": [("", "10,000 images"), ("", "250"), ("", "0.4"), ("", "18")],
     "runs": [("accuracy", "95.31%"), ("epochs", "250/250"), ("seed", "1234"), ("started", "2024-06-13 17:45"), ("", "resnet18-adaface-cifar10-1")],
@@ -98,6 +102,11 @@ def complexity(console):
     }
     rows = [cost.to_dict(BASELINE) | {"time": timed} for cost in RESNETS]
     print_tables(console, RESNETS, rows, BASELINE, layers=True)
+
+
+@functools.cache
+def networks():
+    return [diagram(TrainConfig(arch=f"resnet{depth}"), 10) for depth in (18, 34, 50, 101, 152)]
 
 
 def report(console):
@@ -120,6 +129,7 @@ SCREENS = {
         console, scores([f"class number {index}" for index in range(100)]), "runs/latest/confusion.png"
     ),
     "complexity": complexity,
+    "complexity-stages": lambda console: console.print(stage_table(networks())),
     "complexity-one": lambda console: print_tables(
         console, RESNETS[:1], [RESNETS[0].to_dict(BASELINE) | {"batch": 1}], BASELINE, layers=False
     ),

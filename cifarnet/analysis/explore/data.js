@@ -22,7 +22,7 @@ const everything = Array.from(labels.keys());
 const METHODS = { umap: "UMAP", tsne: "t-SNE", pca: "PCA" };
 
 const runs = packed.runs.map((run) => {
-  const found = { name: run.name, title: run.title, lost: run.lost, maps: {} };
+  const found = { name: run.name, title: run.title, lost: run.lost, missing: run.missing, maps: {} };
   for (const name of ["predictions", "rival", "neighbors"]) found[name] = unpack(run[name], Int32Array);
   for (const name of ["probabilities", "own", "other", "norms"]) found[name] = unpack(run[name], Float32Array);
   for (const [method, points] of Object.entries(run.maps)) {

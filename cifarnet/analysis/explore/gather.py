@@ -24,7 +24,7 @@ class Seen:
 
     Args:
         name, title: of the run, and of its model, loss and data.
-        maps: by method, float [N, 2].
+        maps: by method, float [N, 2]; missing: why there is none by a method.
         directions: unit vectors of the features in three dimensions [N, 3]; prototypes: those of the classes [C, 3].
         lost: the part of the last layer's energy that the three dimensions leave out.
         predictions: int [N]; probabilities: of these [N].
@@ -35,6 +35,7 @@ class Seen:
     name: str
     title: str
     maps: dict[str, np.ndarray]
+    missing: dict[str, str]
     directions: np.ndarray
     prototypes: np.ndarray
     lost: float
@@ -69,10 +70,12 @@ def gather(
     angles = angles_to(found.features, prototypes)
     own = angles.gather(1, found.labels[:, None])[:, 0]
     other, rival = angles.scatter(1, found.labels[:, None], float("inf")).min(dim=1)
+    maps, missing = maps_of(found.features, methods, metric, near, seed)
     return Seen(
         name,
         title,
-        {method: project(found.features, method, metric=metric, neighbors=near, seed=seed) for method in methods},
+        maps,
+        missing,
         unit3(sphere.features),
         unit3(sphere.prototypes),
         sphere.lost,
@@ -84,6 +87,21 @@ def gather(
         found.features.double().norm(dim=1).numpy(),
         nearest_images(found.features, metric),
     )
+
+
+def maps_of(
+    features: Tensor, methods: Sequence[str], metric: str, neighbors: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The maps of features [N, E] by method, and why there is none by the others: the features may have collapsed."""
+    maps, missing = {}, {}
+    for method in methods:
+        try:
+            maps[method] = project(features, method, metric=metric, neighbors=neighbors, seed=seed)
+        except Refused as error:
+            missing[method] = error.why
+        except (ArithmeticError, ValueError, TypeError, RuntimeError) as error:  # of the library that makes it
+            missing[method] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return maps, missing
 
 
 def in_space(model: Classifier, found: Embeddings) -> Sphere:

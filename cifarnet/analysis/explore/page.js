@@ -1,7 +1,7 @@
-"use strict";
 // The page: what is chosen, what follows from it, and the keys.
 
-const state = { view: Object.keys(runs[0].maps)[0], colour: "class", focus: null, selected: null, because: "", cleared: 0, turning: false };
+const VIEWS = [...packed.methods.filter((name) => runs.some((run) => run.maps[name])), "sphere"];
+const state = { view: VIEWS[0], colour: "class", focus: null, selected: null, because: "", turning: false };
 const $ = (id) => document.getElementById(id);
 const two = runs.length > 1;
 const judge = () => runs[Number($("judge").value)];
@@ -34,31 +34,41 @@ const panels = runs.map((run, at) => {
   const panel = element("section", undefined, { className: "panel" });
   const plot = element("div", undefined, { className: "plot" });
   const map = element("div", undefined, { id: `map-${at}` }), sphere = element("div", undefined, { id: `sphere-${at}` });
-  const ring = element("div", undefined, { className: "ring", hidden: true });
-  const table = element("div", undefined, { className: "confusion", id: `confusion-${at}` });
+  const none = element("p", undefined, { className: "none", hidden: true }), ring = element("div", undefined, { className: "ring", hidden: true });
+  const table = element("div", undefined, { className: "confusion", id: `confusion-${at}` }), cell = element("p", undefined, { className: "cell" });
+  const lacking = Object.entries(run.missing).map(([name, why]) => `no ${METHODS[name]}: ${why}`).join("; ");
   const note = element("p");
-  plot.append(map, sphere, ring);
-  panel.append(element("h2", run.name), note, plot, table);
+  plot.append(map, sphere, none, ring);
+  panel.append(element("h2", run.name), note, element("p", lacking, { className: "lacking", hidden: !lacking }), plot, table, cell);
   $("panels").append(panel);
-  return { run, map, sphere, ring, table, note };
+  map.addEventListener("over", ({ detail }) => hover(detail));
+  map.addEventListener("pick", ({ detail }) => focusOn(detail));
+  map.addEventListener("loop", ({ detail }) => detail.length && select(detail, "drawn on the map"));
+  map.addEventListener("moved", () => ringAt(state.over ?? state.focus));
+  return { at, run, map, sphere, none, ring, table, cell, note };
 });
 
+function hover(i) {
+  state.over = i;
+  if (i !== null) show(i);
+  else if (state.focus !== null) show(state.focus);
+}
+
 async function drawPanel(panel) {
-  const space = state.view === "sphere", { run } = panel;
-  panel.map.hidden = space;
-  panel.sphere.hidden = !space;
-  panel.note.textContent = space && run.lost > 0 ? `${run.title} · three directions of the last layer: ${(100 * run.lost).toFixed(0)}% of |W|² left out` : run.title;
-  panel.note.title = panel.note.textContent;
-  const target = space ? panel.sphere : panel.map;
-  const first = !target.on;
-  await (space ? drawSphere : drawMap)(target, run, state, shown, state.selected);
+  const { run, map, sphere, none, note } = panel, space = state.view === "sphere", there = space || run.maps[state.view];
+  map.hidden = space || !there;
+  sphere.hidden = !space;
+  none.hidden = Boolean(there);
+  none.textContent = `no ${METHODS[state.view]} of this run`;
+  note.textContent = space && run.lost > 0 ? `${run.title} · three directions of the last layer: ${(100 * run.lost).toFixed(0)}% of |W|² left out` : run.title;
+  note.title = note.textContent;
+  if (!space) { if (there) drawMap(map, run, state, shown, state.selected); return; }
+  const first = !sphere.on;
+  await drawSphere(sphere, run, state, shown, state.selected);
   if (!first) return;
-  target.on("plotly_hover", (event) => { const i = event.points[0].customdata; if (i !== undefined) { state.over = i; show(i); } });
-  target.on("plotly_unhover", () => { state.over = null; if (state.focus !== null) show(state.focus); });
-  target.on("plotly_click", (event) => { const i = event.points[0].customdata; if (i !== undefined) focusOn(i); });
-  if (space) return;
-  target.on("plotly_selected", (event) => event?.points?.length && select(event.points.map((point) => point.customdata), "drawn on the map"));
-  target.on("plotly_relayout", () => ringAt(state.over ?? state.focus));
+  sphere.on("plotly_hover", (event) => { const i = event.points[0].customdata; if (i !== undefined) hover(i); });
+  sphere.on("plotly_unhover", () => hover(null));
+  sphere.on("plotly_click", (event) => { const i = event.points[0].customdata; if (i !== undefined) focusOn(i); });
 }
 
 function ringAt(i) {
@@ -121,7 +131,8 @@ function tell() {
 
 function legend() {
   const mode = colouring(state.colour, judge());
-  $("legend").replaceChildren(...(mode.names ?? []).map((name, k) => {
+  if (mode.values) return $("legend").replaceChildren(...scale(mode.title));
+  $("legend").replaceChildren(...mode.names.map((name, k) => {
     const made = element("button", undefined, { type: "button", title: "select these" });
     const glyphs = state.view === "sphere" ? SPACE_GLYPHS : GLYPHS, mark = element("i", glyphs[k % glyphs.length]);
     mark.style.color = mode.colours[k];
@@ -129,6 +140,14 @@ function legend() {
     made.addEventListener("click", () => select(everything.filter((i) => colouring(state.colour, judge()).of(i) === k), name));
     return made;
   }));
+}
+
+// The scale of numbers: its ends and its colours.
+function scale(title) {
+  const [low, high] = rangeOf(state.colour).map((value) => value.toPrecision(3)), unit = state.colour === "angle" ? "°" : "";
+  const bar = element("span", undefined, { className: "bar" });
+  bar.style.background = `linear-gradient(to right, ${CIVIDIS.join(",")})`;
+  return [element("span", `${title} ${low}${unit}`), bar, element("span", `${high}${unit}`)];
 }
 
 async function redraw() {
@@ -144,22 +163,31 @@ function filter() {
   const wanted = [first, second].filter((k) => k >= 0), low = Number($("low").value || 0), high = Number($("high").value || 180);
   const test = FILTERS[$("errors").value][1];
   shown = everything.filter((i) => test(i) && (!wanted.length || wanted.includes(labels[i])) && run.own[i] >= low && run.own[i] <= high);
-  redraw();
+  return redraw();
 }
 
-async function drawTables() {
-  await Promise.all(panels.map(async ({ run, table }) => {
-    const first = !table.on;
-    await drawConfusion(table, run);
-    if (!first) return;
-    table.on("plotly_click", (event) => pick(run, event.points[0].y, event.points[0].x));
-    // The diagonal is empty, where plotly tells no clicks.
-    table.addEventListener("click", (event) => {
-      const { xaxis, yaxis } = table._fullLayout, box = table.getBoundingClientRect();
-      const x = Math.round(xaxis.p2l(event.clientX - box.left - xaxis._offset)), y = Math.round(yaxis.p2l(event.clientY - box.top - yaxis._offset));
-      if (x === y && x >= 0 && x < classes.length) pick(run, y, x);
-    });
-  }));
+const SHADES = `errors: from 0 to ${MOST.toLocaleString("en")} in a cell; point at one to read it`;
+
+function drawTables() {
+  for (const { at, table } of panels) { table.picture = undefined; drawConfusion(table, at); }
+}
+
+function listenToTables() {
+  for (const { at, run, table, cell } of panels) {
+    let over = null;
+    const point = (next) => {
+      if (String(next) === String(over)) return;
+      over = next;
+      table.style.cursor = over ? "pointer" : "";
+      cell.textContent = over ? told(at, over) : SHADES;
+      drawConfusion(table, at, over);
+    };
+    cell.textContent = SHADES;
+    table.addEventListener("pointermove", (event) => point(cellUnder(table, event)));
+    table.addEventListener("pointerleave", () => point(null));
+    table.addEventListener("click", (event) => { const found = cellUnder(table, event); if (found) pick(run, ...found); });
+    new ResizeObserver(() => drawConfusion(table, at, over)).observe(table);
+  }
 }
 
 function pick(run, row, col) {
@@ -189,7 +217,7 @@ function save() {
 
 function clear() {
   for (const [id, value] of Object.entries({ errors: "all", first: "-1", second: "-1", low: 0, high: 180, search: "" })) $(id).value = value;
-  Object.assign(state, { selected: null, focus: null, over: null, cleared: state.cleared + 1 });
+  Object.assign(state, { selected: null, focus: null, over: null });
   filter();
 }
 
@@ -213,7 +241,8 @@ function next(id) {
 
 function theme(name) {
   document.documentElement.dataset.theme = name;
-  return redraw().then(() => setTimeout(drawTables));
+  drawTables();
+  return redraw();
 }
 
 const flip = () => theme(isDark() ? "light" : "dark");
@@ -239,13 +268,15 @@ function listen() {
 
 async function start() {
   $("title").textContent = packed.title;
-  fill("view", [...Object.keys(runs[0].maps).map((name) => [name, METHODS[name]]), ["sphere", "sphere"]]);
+  fill("view", VIEWS.map((name) => [name, METHODS[name] ?? name]));
+  $("view").value = state.view;
   fill("colour", [["class", "class"], ["correctness", "right or wrong"], ["angle", "θ to own"], ["norm", "|z|"], ...(two ? [["run", "run"]] : [])]);
   fill("errors", Object.entries(FILTERS).map(([name, [text]]) => [name, text]));
   fill("judge", runs.map((run, at) => [at, run.name]));
   document.querySelector(".two").hidden = !two;
   for (const id of ["first", "second"]) fill(id, [[-1, id === "first" ? "any" : "–"], ...classes.map((name, k) => [k, name])]);
   listen();
+  listenToTables();
   await theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   document.documentElement.dataset.ready = performance.now().toFixed(0);
 }

@@ -19,7 +19,7 @@ from cifarnet.core.plain_file import read_text
 
 HERE = Path(__file__).parent
 LIBRARY = "plotly/plotly-strict.min.js"  # of the npm package plotly.js-strict-dist-min, which does without eval
-OWN = ("data.js", "plots.js", "page.js")
+OWN = ("data.js", "colours.js", "maps.js", "sphere.js", "tables.js", "page.js")
 
 
 def render(
@@ -42,6 +42,7 @@ def render(
     numbers = {
         "title": title,
         "split": split,
+        "methods": list(dict.fromkeys(name for run in runs for name in (*run.maps, *run.missing))),
         "classes": list(classes),
         "colours": [in_hex(colour) for colour in class_colours(len(classes))],
         "labels": packed(labels.numpy(), "<i4"),
@@ -71,6 +72,7 @@ def described(run: Seen) -> dict[str, Any]:
         "name": run.name,
         "title": run.title,
         "lost": run.lost,
+        "missing": run.missing,
         "maps": {method: packed(points, "<f4") for method, points in run.maps.items()},
         **whole,
         **{name: packed(getattr(run, name), "<f4") for name in real},

@@ -105,7 +105,7 @@ def draw_cam(image: Tensor, heats: Sequence[tuple[str, Tensor]], path: Path, tit
     """
     columns = 1 + len(heats)
     picture = image.permute(1, 2, 0).numpy()
-    with drawing(path, CAM_CELL * columns + 0.35, 2.15 + height_of(title)) as figure:
+    with drawing(path, CAM_CELL * columns + 0.35, 2.02 + height_of(title)) as figure:
         pack(figure, 0.03)
         cells = figure.subplots(1, columns, squeeze=False)[0]
         for axes in cells:
