@@ -103,4 +103,4 @@ def test_a_figure_that_cannot_be_drawn_costs_no_report(tmp_path):
 def test_a_model_that_is_unknown_here_has_no_costs(tmp_path):
     one = replace(result("a", 0.5), config=TrainConfig(arch="resnet1001"))
     tables = [block for block in build([one], [], tmp_path / "files") if isinstance(block, Table)]
-    assert [table.rows[0][1:6] for table in tables if table.header[1] == "parameters"] == [["–"] * 5]
+    assert [table.rows[0][1:4] for table in tables if table.header[1] == "parameters"] == [["–"] * 3]
