@@ -164,7 +164,7 @@ def test_each_number_of_the_report_beside_ours():
     (note,) = (block.text for block in blocks if isinstance(block, Paragraph) and "hard labels" in block.text)
     assert "Table 3.3: AUROC 83.21, AUPRC 52.52" in note
     assert beside_the_report(group([result("other", 0.5, dataset="digits", loss="arcface")])) == []
-    assert signed(1.5) == "+1.50"
+    assert [signed(1.5), signed(-1.5), signed(-1e-9)] == ["+1.50", "−1.50", "0"]
 
 
 def test_markdown_table_is_one_table():

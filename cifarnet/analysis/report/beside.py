@@ -18,7 +18,7 @@ EXACT_IMAGES = "The report's numbers are of the exact images of CIFAR-10, one se
 HARD_LABELS = (
     "The report's AUROC and AUPRC of the baseline are of hard labels: 1 for the predicted class and 0 for all others, not "
     "probabilities. They follow from its confusion matrix alone (Table {table}: AUROC {auroc:.2f}, AUPRC {auprc:.2f}), and "
-    "are to be put beside ours of hard labels. Those of all its other models are of probabilities."
+    "are to be put beside ours of hard labels. Those of its other models are higher than their matrices alone can give."
 )
 COSTS_NOTE = (
     "Of a batch of two images. Table 3.9 prints giga as tera. Its FLOPs also count BatchNorm, ReLU and pooling; ours are two "
@@ -32,9 +32,9 @@ def beside_the_report(groups: Sequence[SeedGroup]) -> list[Block]:
     known = [(one, cell) for one in groups if (cell := cell_of(one.first.config))]
     blocks: list[Block] = []
     if known:
-        blocks += [Heading("Beside the report's scores (%)"), scores_table(known), Paragraph(notes(known))]
+        blocks += [Heading("Beside the report's scores (%)"), scores_table(known), *map(Paragraph, notes(known))]
     if rows := cost_rows(groups):
-        head = ["network", "of it", "published", "ours", "difference"]
+        head = ["network", "cost", "published", "ours", "difference"]
         blocks += [Heading("Beside the report's costs (Table 3.9)"), Table(head, rows), Paragraph(COSTS_NOTE)]
     matrices = [block for one, cell in known for block in confusion_blocks(one, cell)]
     if matrices:
@@ -42,7 +42,7 @@ def beside_the_report(groups: Sequence[SeedGroup]) -> list[Block]:
     return blocks
 
 
-def notes(known: Sequence[tuple[SeedGroup, Cell]]) -> str:
+def notes(known: Sequence[tuple[SeedGroup, Cell]]) -> list[str]:
     """What is to be known of the published numbers that stand here."""
     cells = list({cell.name: cell for _, cell in known}.values())
     found = [EXACT_IMAGES]
@@ -55,7 +55,7 @@ def notes(known: Sequence[tuple[SeedGroup, Cell]]) -> str:
     wrong = [sentence for cell in cells for sentence in inconsistencies(cell)]
     if wrong:
         found.append("The report does not agree with itself in these places: " + " ".join(wrong))
-    return " ".join(found)
+    return found
 
 
 def scores_table(known: Sequence[tuple[SeedGroup, Cell]]) -> Table:
@@ -109,7 +109,8 @@ def spread(score: Score) -> str:
 
 def signed(value: float, digits: int = 2) -> str:
     """A difference with its sign."""
-    return f"{value:+,.{digits}f}".replace("-", "−")
+    value = round(value, digits)
+    return f"{value:+,.{digits}f}".replace("-", "−") if value else "0"
 
 
 def cost_rows(groups: Sequence[SeedGroup]) -> list[list[str]]:
@@ -121,7 +122,7 @@ def cost_rows(groups: Sequence[SeedGroup]) -> list[list[str]]:
         except CifarnetError:
             continue
         known = costs()[arch]
-        change = signed(cost.parameters - known.parameters, 0) if cost.parameters != known.parameters else "0"
+        change = signed(cost.parameters - known.parameters, 0)
         rows.append([arch, "parameters", f"{known.parameters:,}", f"{cost.parameters:,}", change])
         for name, there, ours in (("GFLOPs", known.gflops, cost.flops / 1e9), ("GMACs", known.gmacs, cost.macs / 1e9)):
             rows.append([arch, name, f"{there:.4f}", f"{ours:.4f}", signed(ours - there, 4)])

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from cifarnet.analysis.complexity import measure
 from cifarnet.analysis.plots.titles import has_own_loss
-from cifarnet.analysis.report.beside import beside_the_report, spread
+from cifarnet.analysis.report.beside import beside_the_report, signed, spread
 from cifarnet.analysis.report.document import Block, Heading, Paragraph, Picture, Table
 from cifarnet.analysis.report.results import SCORES, Result, told_apart
-from cifarnet.analysis.report.seeds import SeedGroup, differences, group, traits, word
-from cifarnet.analysis.significance import Paired
+from cifarnet.analysis.report.seeds import SeedGroup, differences, group, paired_seeds, traits, word
+from cifarnet.analysis.significance import Interval, Paired
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError
 
@@ -32,6 +32,8 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
     blocks: list[Block] = [Paragraph(note)] if note else []
     blocks += [Heading("Runs"), runs_table(groups)]
     blocks += [Heading("Scores on the test split (%)"), scores_table(groups), Paragraph(SCORES_NOTE)]
+    if differences_of_seeds := paired_seeds(groups):
+        blocks += [Heading("Differences over the same seeds"), seeds_table(differences_of_seeds), Paragraph(SEEDS_NOTE)]
     blocks += beside_the_report(groups)
     if pairs:
         blocks += [Heading("Paired tests"), pairs_table(pairs), Paragraph(PAIRS_NOTE)]
@@ -45,6 +47,10 @@ SCORES_NOTE = (
     "Precision, recall and F1 are means over the classes; AUROC and AUPRC are one-vs-rest means; ECE is the expected "
     "calibration error in 15 bins. Where a row stands for several seeds: mean ± sample standard deviation."
 )
+SEEDS_NOTE = (
+    "Accuracy of the first minus that of the second, seed by seed, in percentage points: mean, sample standard deviation and "
+    "95% interval of the mean (Student's t, n − 1 degrees of freedom). An interval without 0 in it tells the two apart."
+)
 PAIRS_NOTE = "McNemar's exact test, two-sided, on the same test images: how many only one of the two runs gets right."
 COSTS_NOTE = "1 MAC = 2 FLOPs; MACs are those of convolutions and matrix products."
 
@@ -53,6 +59,15 @@ def scores_table(groups: Sequence[SeedGroup]) -> Table:
     """A row a configuration, as Table 3.2."""
     rows = [[one.name, *(spread(one.score(name)) for name in SCORES)] for one in groups]
     return Table(["run", *HEADS], rows)
+
+
+def seeds_table(pairs: Sequence[tuple[str, str, Interval]]) -> Table:
+    """A row a pair of configurations."""
+    rows = []
+    for first, second, one in pairs:
+        ends = f"{signed(100 * one.low)} to {signed(100 * one.high)}"
+        rows.append([f"{first} / {second}", str(one.n), signed(100 * one.mean), f"{100 * one.sd:.2f}", ends])
+    return Table(["first / second", "seeds (n)", "mean difference", "sd", "95% interval"], rows)
 
 
 def pairs_table(pairs: Sequence[Pair]) -> Table:
