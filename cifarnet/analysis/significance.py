@@ -63,3 +63,11 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> Inter
     center, sd = mean(values), stdev(values)
     half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / len(values) ** 0.5
     return Interval(len(values), center, sd, center - half, center + half)
+
+
+def wilson_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The ends of Wilson's interval of a part `hits` of `count` (Wilson 1927), in [0, 1]; count is 1 or more."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, count).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)

@@ -16,10 +16,15 @@ Heed = Callable[[Iterable[Any]], Iterator[Any]]  # passes batches on, and raises
 
 
 def evaluate_epoch(run: TrainState, record: dict[str, Any], heed: Heed = iter) -> Scores | CoarseScores:
-    """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores."""
+    """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores.
+
+    Of a trial the validation split alone is measured, and its scores are returned.
+    """
     if run.validation is not None:
         held_out = evaluate_on(run, "validation", heed)
         record |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
+        if run.trial:
+            return held_out
     scores = evaluate_on(run, "test", heed)
     record |= {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
     return scores
@@ -40,7 +45,7 @@ def evaluate_on(run: TrainState, name: str, heed: Heed = iter) -> Scores | Coars
 def is_best(run: TrainState, record: dict[str, Any]) -> bool:
     """Is the validation accuracy the best so far? A metric that is not a number never is."""
     accuracy = record.get("val_accuracy")
-    if accuracy is None or not math.isfinite(accuracy) or not math.isfinite(record["val_loss"]):
+    if run.trial or accuracy is None or not math.isfinite(accuracy) or not math.isfinite(record["val_loss"]):
         return False
     if run.progress.best is not None and accuracy <= run.progress.best:
         return False
@@ -49,7 +54,11 @@ def is_best(run: TrainState, record: dict[str, Any]) -> bool:
 
 
 def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores | None) -> dict[str, Any]:
-    """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch."""
+    """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch.
+
+    Of a trial: the scores of the last epoch on the validation split, under that name.
+    """
+    split = "validation" if run.trial else "test"
     ranks = run.ranks
     chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
     if chosen is not None and chosen == existing(folder.best):
@@ -62,7 +71,7 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
             ranks.copy_from_first(run.result.state_dict().values())
         scores = None
     if scores is None:
-        scores = evaluate_on(run, "test")
+        scores = evaluate_on(run, split)
     summary = {
         "run": str(folder.path),
         "checkpoint": str(chosen),
@@ -80,7 +89,7 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
         "ranks": ranks.world,
         "precision": run.precision,
         "backend": run.backend,
-        "test": scores.to_dict(),
+        split: scores.to_dict(),
     }
     if ranks.first:
         folder.write_summary(summary)
