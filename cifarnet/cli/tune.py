@@ -1,6 +1,7 @@
 """`cifarnet tune`: values of a loss's constants -> successive halving on held-out training images -> the command to train."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,7 +74,8 @@ def tune(
     check_place(search, out, resume)
     console = messages(quiet)
     data = load_with_progress(first, console)
-    found = rehearse(first, lambda: data, out / "rehearsal", init_from=init_from, trial=True)
+    # The clock does not depend on the rate; one that diverges is the trial's to find.
+    found = rehearse(replace(first, lr=1e-9), lambda: data, out / "rehearsal", init_from=init_from, trial=True)
     if dry_run and json_output:
         seconds = search.epochs * (found.train_seconds + found.evaluation_seconds)
         print_json({"plan": plan_of(search), "epochs": search.epochs, "seconds": seconds, "search": str(out)})
@@ -129,10 +131,12 @@ def show(search: "Search", command: str, as_json: bool) -> None:
     if best is None:
         raise Refused("tune", "no setting was measured", "try a smaller --lr")
     if as_json:
-        chosen = {"loss": best[0], "setting": search.setting(best[0], best[1].setting)}
+        chosen = {"loss": best[0], "setting": search.settings[best[1].setting]}
         print_json(document_of(search, search.trials) | {"chosen": chosen, "command": command})
         return
     console = results()
+    if console.is_terminal:
+        console.print()  # between the trials and the table
     console.print(search_table(search))
     for note in notes(search):
         console.say(note)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def plan_lines(search: "Search", found: "Rehearsal", out: Path) -> list[tuple[str, str]]:
     """(name, text) of what is said before a search begins: settings, rungs, epochs, held-out images, time, folder."""
     losses, rungs = list(search.configs), search.rungs
-    values = "; ".join(f"{name} {', '.join(word(value) for value in values)}" for name, values in search.grid.items())
+    values = "; ".join(
+        f"{spaced(name)} {', '.join(word(value) for value in values)}" for name, values in search.grid.items()
+    )
     settings = plural(len(search.configs[losses[0]]), "setting")
     each, start = search.epochs // len(losses), "goes on from its saved state"
     if not search.goes_on:
@@ -51,19 +53,20 @@ def word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def spaced(name: str) -> str:
+    """A constant's name in words."""
+    return name.replace("_", " ")
+
+
 def setting_words(search: "Search", loss: str, number: int) -> str:
     """A setting in words: adaface, scale 16, margin 0.1."""
-    return ", ".join([loss, *(f"{name} {word(value)}" for name, value in search.setting(loss, number).items())])
+    return ", ".join([loss, *(f"{spaced(name)} {word(value)}" for name, value in search.settings[number].items())])
 
 
 def trial_line(search: "Search", loss: str, trial: "Trial") -> str:
     """What is said when a trial has ended."""
     rung, outcome = search.rungs[trial.rung], trial.outcome
-    result = (
-        "failed: " + outcome.error
-        if outcome.accuracy is None
-        else f"{100 * outcome.accuracy:.2f}% of the held-out images"
-    )
+    result = "diverged" if outcome.accuracy is None else f"{100 * outcome.accuracy:.2f}% of the held-out images"
     place = f"rung {trial.rung + 1}/{len(search.rungs)}, {plural(rung.epochs, 'epoch')}"
     return f"{place}: {setting_words(search, loss, trial.setting)}: {result}"
 
@@ -87,7 +90,7 @@ def search_table(search: "Search") -> Table:
     for loss, trials in search.trials.items():
         for trial in trials:
             outcome, chosen = trial.outcome, best == (loss, trial)
-            accuracy = "failed" if outcome.accuracy is None else f"{100 * outcome.accuracy:.2f}%"
+            accuracy = "diverged" if outcome.accuracy is None else f"{100 * outcome.accuracy:.2f}%"
             last = "chosen" if chosen else "yes" if trial.promoted else "no"
             name = setting_words(search, loss, trial.setting)
             style = "bold" if chosen else ""
@@ -129,6 +132,6 @@ def full_command(search: "Search", asked: "Asked") -> str:
     words.append(typed("loss", loss))
     if asked.init_from is not None:
         words.append(typed("init_from", asked.init_from))
-    constants = {**asked.fixed, **search.setting(loss, trial.setting)}
+    constants = {**asked.fixed, **search.settings[trial.setting]}
     words += [typed(name, value if isinstance(value, bool) else word(value)) for name, value in constants.items()]
     return " ".join(words)

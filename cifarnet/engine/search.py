@@ -26,11 +26,12 @@ class Search:
     """Settings of several losses, as many of each, on the same rungs: every loss has the same epochs.
 
     configs: a loss's configurations, one a setting, of the epochs of the last rung.
-    grid: the constants that are searched, each with its values.
+    settings: the searched constants of each, by name; grid: these constants, each with its values.
     goes_on: a promoted trial goes on from its own state; else (where the schedule depends on the epochs) it starts again.
     """
 
     configs: dict[str, list[TrainConfig]]
+    settings: list[dict[str, Any]]
     grid: Grid
     eta: int
     rungs: list[Rung]
@@ -42,16 +43,11 @@ class Search:
         """Epochs that are trained in all."""
         return len(self.configs) * all_epochs(self.rungs)
 
-    def setting(self, loss: str, number: int) -> dict[str, Any]:
-        """The searched constants of a setting."""
-        options = self.configs[loss][number].loss_options
-        return {name: options[name] for name in self.grid}
-
     def name(self, loss: str, number: int) -> str:
         """A setting as its folder is called: adaface-scale16-margin0.1."""
         parts = [
             f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}"
-            for name, value in self.setting(loss, number).items()
+            for name, value in self.settings[number].items()
         ]
         return "-".join([loss, *parts])
 
@@ -101,7 +97,7 @@ def plan_search(
         )
     onward = all(goes_on(one[0]) for one in configs.values())
     rungs = rungs_of(len(settings), configs[losses[0]][0].epochs, eta, onward)
-    return Search(configs, grid, eta, rungs, onward)
+    return Search(configs, settings, grid, eta, rungs, onward)
 
 
 def goes_on(config: TrainConfig) -> bool:
@@ -127,7 +123,7 @@ def document_of(search: Search, trials: Mapping[str, Sequence[Trial]]) -> dict[s
     for loss, ended in trials.items():
         for trial in ended:
             epochs = search.rungs[trial.rung].epochs
-            row = {"loss": loss, "setting": search.setting(loss, trial.setting), "epochs": epochs}
+            row = {"loss": loss, "setting": search.settings[trial.setting], "epochs": epochs}
             rows.append({**row, **asdict(trial.outcome), "promoted": trial.promoted})
     return {"plan": plan_of(search), "trials": rows}
 
@@ -172,10 +168,26 @@ def check_place(search: Search, out: Path, resume: bool) -> None:
     if not resume:
         raise Refused(str(out), "already holds a search", "add `resume` to go on with it, or choose another `out`")
     kept = read_json(table, "remove the folder, and search again", within=out)
-    was, now = (kept.get("plan") if isinstance(kept, dict) else None), plan_of(search)
-    if was != json.loads(json.dumps(now)):
-        names = [
-            name for name in now if not isinstance(was, dict) or was.get(name) != json.loads(json.dumps(now[name]))
-        ]
-        why = f"the search there was begun otherwise ({', '.join(names)})"
+    was, now = (kept.get("plan") if isinstance(kept, dict) else None), json.loads(json.dumps(plan_of(search)))
+    if was != now:
+        why = f"the search there was begun otherwise: {', '.join(changes(was, now)) or 'its table is broken'}"
         raise Refused("resume", why, "give the command that it was begun with, or choose another `out`")
+
+
+def changes(was: Any, now: dict[str, Any]) -> list[str]:
+    """In what two plans differ, in words."""
+    if not isinstance(was, dict):
+        return []
+    found = [
+        {"eta": "eta", "rungs": "epochs of the rungs", "settings": "losses or constants"}.get(name, "")
+        for name in now
+        if was.get(name) != now[name]
+    ]
+    before = was.get("options")
+    if isinstance(before, dict):
+        found += [
+            f"`{name}` {before.get(name)} -> {value}"
+            for name, value in now["options"].items()
+            if before.get(name) != value
+        ]
+    return [text for text in found if text]
