@@ -9,7 +9,7 @@ import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.options import spoken_error
-from cifarnet.cli.table import Cell, Column, Table
+from cifarnet.cli.series_tables import series_table
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Interrupted, Refused
 from cifarnet.core.signals import Stopped
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cifarnet.engine.series import SeedRun
 
 LARGEST = 2**31 - 1
-SCORES = {"accuracy": "accuracy", "macro_f1": "macro F1", "auroc": "AUROC", "auprc": "AUPRC", "ece": "ECE"}
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -61,14 +60,14 @@ def train_series(
         Failed: one of them failed; the others were trained.
     """
     from cifarnet.cli.watcher import TerminalWatcher
-    from cifarnet.engine.series import check_series, fit_seeds, series_base
+    from cifarnet.engine.series import check_series, fit_seeds
+    from cifarnet.storage.runs import next_name
 
     animate, quiet, as_json = (start.pop(name) for name in ("animate", "quiet", "json_output"))
     check_series(config, seeds)
     if out is None:
         out = resumed_base() if start["resume"] else None
-    folders = series_base(config, seeds, out)
-    base = out or folders[0][1].with_name(folders[0][1].name.removesuffix(f"-seed{seeds[0]}"))
+    base = out or next_name(config)
     console = messages(quiet)
 
     def watcher_of(seed: int) -> TerminalWatcher:
@@ -119,31 +118,9 @@ def say_series(runs: Sequence["SeedRun"], base: Path, as_json: bool) -> None:
         console.say(f"side by side: cifarnet report {shlex.quote(str(base))}-seed*", soft_wrap=True)
 
 
-def series_table(runs: Sequence["SeedRun"]) -> Table:
-    """A row a seed, then the mean and the sample standard deviation of those that were trained."""
-    from statistics import mean, stdev
-
-    tests = [one.summary["test"] for one in runs if one.summary]
-    names = [name for name in SCORES if tests and all(test.get(name) is not None for test in tests)] or ["accuracy"]
-    columns = [Column("seed"), Column("run", 1, number=False)]
-    columns += [Column(SCORES[name], 0 if name == "accuracy" else 2 + place) for place, name in enumerate(names)]
-    rows: list[list[Cell]] = []
-    for one in runs:
-        test = one.summary["test"] if one.summary else {}
-        rows.append(
-            [str(one.seed), str(one.path), *(f"{100 * test[name]:.2f}%" if test else "failed" for name in names)]
-        )
-    if len(tests) > 1:
-        values = {name: [100 * test[name] for test in tests] for name in names}
-        rows.append(["mean", "", *((f"{mean(values[name]):.2f}%", "bold") for name in names)])
-        rows.append(["sd", "", *(f"{stdev(values[name]):.2f}" for name in names)])
-    return Table(columns, rows)
-
-
 def seed_folders(config: TrainConfig, seeds: Sequence[int], out: Path | None) -> list[Path]:
     """The folders that a series would have, for --dry-run; none is made. Raises Refused as `fit_seeds` would."""
-    from cifarnet.engine.series import check_series
-    from cifarnet.storage.runs import next_name, seed_folder
+    from cifarnet.engine.series import check_series, series_folders
 
     check_series(config, seeds)
-    return [seed_folder(out or next_name(config), seed) for seed in seeds]
+    return [path for _, path in series_folders(config, seeds, out)]

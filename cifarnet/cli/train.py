@@ -32,9 +32,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="The run's folder (default: runs/<arch>-<loss>-<dataset>-<n>).")
     ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="Seeds, as in 0,1,2: a run each, one after the other, in <out>-seed0 ...")
-    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="As in 0,1,2: a run each, in <out>-seed0 ...")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out (default: the newest).")
     ] = False,
@@ -70,7 +68,6 @@ def train(
 
     Examples:
         cifarnet train --dataset digits --arch baseline --epochs 5  # no download
-        cifarnet train --arch resnet18 --loss adaface --recipe quick
         cifarnet train --dataset folder --data-dir photos --recipe quick
         cifarnet train --loss adaface --recipe quick --seeds 0,1,2
         cifarnet train --resume                                     # the newest run

@@ -57,8 +57,8 @@ def tune(
     --epochs is what the last rung trains.
 
     Examples:
-        cifarnet tune --loss adaface --scale 16,32,64 --margin 0.1,0.3,0.5 --recipe quick
-        cifarnet tune --loss arcface --loss adaface --margin 0.1,0.3 --eta 2 --dataset digits --arch baseline --epochs 4
+        cifarnet tune --loss arcface --scale 8,16,32 --dataset digits --epochs 9
+        cifarnet tune --loss arcface --loss cosface --margin 0.1,0.3 --dataset digits
     """
     from cifarnet.cli.progress import load_with_progress
     from cifarnet.cli.tune_tables import full_command, plan_lines

@@ -8,13 +8,13 @@ from typing import Any
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import CifarnetError, Interrupted, Refused
+from cifarnet.engine import fit as training
 from cifarnet.engine.conflicts import check_options
-from cifarnet.engine.fit import fit
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.resume import check_same_run, load_config
 from cifarnet.storage.run_files import read_json
 from cifarnet.storage.run_folder import RunFolder, open_run
-from cifarnet.storage.runs import next_folder, read_facts, seed_folder
+from cifarnet.storage.runs import next_name, read_facts, seed_folder
 from cifarnet.storage.sharded_file import existing
 
 NEW, GO_ON, DONE = "new", "go on", "done"
@@ -59,13 +59,15 @@ def fit_seeds(
     check_series(config, seeds)
     if resume and out is None:
         raise Refused("resume", "needs the series' folder", "name it with `out`")
-    base = series_base(config, seeds, out)
-    plan = [(seed, path, start_of(replace(config, seed=seed), path, resume, overwrite)) for seed, path in base]
+    plan = [
+        (seed, path, start_of(replace(config, seed=seed), path, resume, overwrite))
+        for seed, path in series_folders(config, seeds, out)
+    ]
     ended: list[SeedRun] = []
     for seed, path, start in plan:
         try:
             if start != DONE:
-                fit(
+                training.fit(
                     replace(config, seed=seed),
                     path,
                     resume=start == GO_ON,
@@ -101,12 +103,9 @@ def check_series(config: TrainConfig, seeds: Sequence[int]) -> None:
         check_options(replace(config, seed=seed))
 
 
-def series_base(config: TrainConfig, seeds: Sequence[int], out: str | Path | None) -> list[tuple[int, Path]]:
-    """Each seed and its folder; without `out` the first one is made, so that its n is taken."""
-    if out is not None:
-        return [(seed, seed_folder(Path(out), seed)) for seed in seeds]
-    first = next_folder(config, seeds[0])
-    base = first.with_name(first.name.removesuffix(f"-seed{seeds[0]}"))
+def series_folders(config: TrainConfig, seeds: Sequence[int], out: str | Path | None) -> list[tuple[int, Path]]:
+    """Each seed and its folder; none is made."""
+    base = Path(out) if out is not None else next_name(config)
     return [(seed, seed_folder(base, seed)) for seed in seeds]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Diverged, Failed
 from cifarnet.data import Dataset
-from cifarnet.engine.fit import fit
+from cifarnet.engine import fit as training
 from cifarnet.engine.halving import Outcome, Rung, Trial, halve
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.resume import check_same_run, load_config
@@ -67,7 +67,7 @@ def trial_outcome(
         return found
     begun = existing(RunFolder(path).state) is not None
     try:
-        fit(
+        training.fit(
             config,
             path,
             resume=begun,

@@ -44,16 +44,14 @@ def newest_series() -> Path | None:
     return newest and newest.with_name(series[newest])
 
 
-def next_folder(config: TrainConfig, seed: int | None = None) -> Path:
-    """Makes the folder of that name, or of its `seed`; of two runs started at the same moment each gets its own.
+def next_folder(config: TrainConfig) -> Path:
+    """Makes the folder of that name; of two runs started at the same moment each gets its own.
 
     Raises:
         Refused: runs/ cannot be written.
     """
     for attempt in itertools.count():
         path = next_name(config, attempt)
-        if seed is not None:
-            path = seed_folder(path, seed)
         try:
             path.mkdir(parents=True)
             return path

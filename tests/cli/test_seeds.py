@@ -3,8 +3,8 @@
 import json
 import math
 
+from cifarnet.core.errors import Interrupted
 from cifarnet.engine import fit as engine
-from cifarnet.engine import series
 
 LINE = [
     "train",
@@ -49,7 +49,7 @@ def test_the_table_its_json_and_a_run_that_fails(cli, tmp_path, monkeypatch):
     def broken(config, *rest, **more):
         raise engine.Refused("x-seed2", "another process is training there", "wait")
 
-    monkeypatch.setattr(series, "fit", broken)
+    monkeypatch.setattr(engine, "fit", broken)
     code, out, err = cli(*LINE, "--seeds", "0,1,2", "--out", "x", "--resume", "--json")
     found = json.loads(out)
     assert code == 1 and found["runs"] == summaries and found["accuracy"]["n"] == 2
@@ -57,9 +57,9 @@ def test_the_table_its_json_and_a_run_that_fails(cli, tmp_path, monkeypatch):
     assert err.splitlines()[-1].startswith("error: --seeds: 1 of 3 runs failed: seed 2;")
 
     def stopped(config, path, **more):
-        raise series.Interrupted(2, path, 1, 7)
+        raise Interrupted(2, path, 1, 7)
 
-    monkeypatch.setattr(series, "fit", stopped)
+    monkeypatch.setattr(engine, "fit", stopped)
     code, out, err = cli(*LINE, "--seeds", "7,8")
     command = f"cifarnet {' '.join(LINE)} --seeds 7,8 --out runs/baseline-ce-digits-1 --resume"
     assert (code, out) == (130, "") and err.endswith(f"go on with: {command}\n")

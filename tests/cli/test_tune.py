@@ -3,9 +3,24 @@
 import json
 import shlex
 
-from cifarnet.engine import trials
+from cifarnet.core.errors import Interrupted
+from cifarnet.engine import fit as engine
 
-LINE = ["tune", "--dataset", "digits", "--arch", "baseline", "--subset", "200", "--batch-size", "100", "--device", "cpu", "--precision", "fp32"]
+LINE = [
+    "tune",
+    "--dataset",
+    "digits",
+    "--arch",
+    "baseline",
+    "--subset",
+    "200",
+    "--batch-size",
+    "100",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+]
 TWO = ["--loss", "arcface", "--loss", "cosface", "--margin", "0.1,0.3", "--eta", "2", "--epochs", "2"]
 
 
@@ -36,24 +51,19 @@ def test_from_the_plan_to_the_command(cli, tmp_path, monkeypatch):
     assert "2 trials of 1 epoch, 1 trial of 2 epochs; the best 1/2 of a rung go on" in out and "starts again" in out
     assert "4 epochs for each loss, 8 in all" in out and "search   runs/tune-baseline-digits-1\n" in out
 
-    fit, number = trials.fit, iter((1, 2, 3))
+    fit, number = engine.fit, iter((1, 2, 3))
 
     def stopped(*given, **named):
         if next(number) == 3:
-            raise trials_interrupted()
+            raise Interrupted(2, tmp_path, 1, 1)
         return fit(*given, **named)
 
-    def trials_interrupted():
-        from cifarnet.core.errors import Interrupted
-
-        return Interrupted(2, tmp_path, 1, 1)
-
-    monkeypatch.setattr(trials, "fit", stopped)
+    monkeypatch.setattr(engine, "fit", stopped)
     code, out, err = cli(*LINE, *TWO)
     resume = [*LINE, *TWO, "--out", "runs/tune-baseline-digits-1", "--resume"]
     assert (code, out) == (130, "") and err.endswith(f"go on with: cifarnet {' '.join(resume)}\n")
 
-    monkeypatch.setattr(trials, "fit", fit)
+    monkeypatch.setattr(engine, "fit", fit)
     code, out, err = cli(*resume)
     assert code == 0 and err.count("% of the held-out images") == 6 and out.count("chosen") >= 1
     rows = json.loads((tmp_path / "runs/tune-baseline-digits-1/tune.json").read_text())["trials"]
