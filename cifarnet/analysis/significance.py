@@ -1,6 +1,8 @@
-"""Paired tests of two models on the same images."""
+"""Paired tests of two models on the same images, and what several seeds say of a mean or a difference."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 
 from torch import Tensor
 
@@ -32,3 +34,40 @@ def mcnemar(first_right: Tensor, second_right: Tensor) -> Paired:
     apart = first + second
     p = float(binomtest(first, apart).pvalue) if apart else 1.0
     return Paired(both, first, second, len(first_right) - both - apart, p)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over `n` values with their sample standard deviation, and the ends of its interval."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """The mean of `values` with Student's t interval: mean ± t sd / √n with n - 1 degrees of freedom (Student 1908).
+
+    It holds where the values are independent and about normal, as scores of seeds are. Of the differences of two losses,
+    seed by seed, it is the paired interval: what a seed does to both (order, augmentation, first weights) cancels.
+
+    Returns:
+        None of fewer than two values: one seed says nothing of the spread.
+    """
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return None
+    center, sd = mean(values), stdev(values)
+    half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / len(values) ** 0.5
+    return Interval(len(values), center, sd, center - half, center + half)
+
+
+def wilson_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The ends of Wilson's interval of a part `hits` of `count` (Wilson 1927), in [0, 1]; count is 1 or more."""
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, count).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)

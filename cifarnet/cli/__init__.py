@@ -21,6 +21,7 @@ from cifarnet.cli import (
     report,
     runs,
     train,
+    tune,
     verify,
     visualize,
     visualize_cmc,
@@ -48,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 add(app, "train", train.train)
+add(app, "tune", tune.tune)
 add(app, "eval", evaluate.evaluate)
 add(app, "predict", predict.predict)
 add(app, "verify", verify.verify)

@@ -1,7 +1,10 @@
 """How long a training will take, said before it is begun (--dry-run) or while it is hopeless (a day or more on a CPU)."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifarnet.core.errors import plural
 from cifarnet.engine.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -84,3 +87,11 @@ def forecast_lines(found: "Rehearsal") -> list[tuple[str, str]]:
         ("writes", f"{found.path}: {files}, summary.json, curves.png, confusion.png; about {size / 1e6:,.0f} MB")
     )
     return lines
+
+
+def series_line(found: "Rehearsal", folders: Sequence[Path]) -> list[tuple[str, str]]:
+    """(name, text) of a series of runs in `folders`, of which `found` is the first; nothing where there is none."""
+    if not folders:
+        return []
+    names = ", ".join(path.name for path in folders)
+    return [("series", f"{plural(len(folders), 'run')}, {about(len(folders) * found.seconds)} in all: {names}")]

@@ -18,7 +18,7 @@ ARGUMENTS = {
     "animate", "bootstrap", "channels", "config", "convert", "crop", "csv", "data_out", "degrade", "deletion", "dims", "far",
     "figure", "flip", "folder", "folds", "fpir", "gallery", "grad_cam", "init_from", "layer", "layer_cam", "maps", "method", "metric",
     "neighbors", "out", "overwrite", "pairs", "predictions", "probes", "project", "recipe", "recursive", "resume",
-    "run", "samples", "save_gallery", "scores", "split", "template", "threshold", "thresholds",
+    "run", "samples", "save_gallery", "scores", "seeds", "split", "template", "threshold", "thresholds",
 }
 # fmt: on
 SPOKEN = {item.name for item in dataclasses.fields(TrainConfig)} | ARGUMENTS | set(flag_constants())
@@ -61,7 +61,7 @@ def spoken_error(what: str, why: str, fix: str) -> str:
 def how_to_go_on(stop: Interrupted) -> str:
     """The line after Ctrl-C or SIGTERM in a training: what is saved, and the command that goes on."""
     by = "Ctrl-C" if stop.by == "SIGINT" else stop.by
-    command = f"cifarnet train --resume --out {shlex.quote(str(stop.folder))}"
+    command = stop.command or f"cifarnet train --resume --out {shlex.quote(str(stop.folder))}"
     return f"stopped by {by} in epoch {stop.epoch}, step {stop.step}; everything is saved, go on with: {command}"
 
 

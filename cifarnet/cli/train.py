@@ -1,9 +1,7 @@
 """`cifarnet train`: configuration -> training run -> summary."""
 
-import dataclasses
-import inspect
 import shlex
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,54 +9,16 @@ import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.grammar import HelpAll
-from cifarnet.cli.options import given_constants, loss_flags, spoken, typed
+from cifarnet.cli.options import spoken, typed
+from cifarnet.cli.train_options import BASIC as BASIC
+from cifarnet.cli.train_options import MORE, given_values, new_config, resumed_config, with_config_options
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused, printable
-from cifarnet.data.registry import DATASETS
 from cifarnet.engine.recipes import RECIPES, recipe_values
-from cifarnet.losses import LOSSES
-from cifarnet.models.registry import ARCHS
 
 if TYPE_CHECKING:
     from cifarnet.cli.watcher import TerminalWatcher
-
-# Tables whose rows are the values of an option: its help names them.
-ROWS: dict[str, Mapping[str, Any]] = {"arch": ARCHS, "loss": LOSSES, "dataset": DATASETS}
-# What --help shows, in this order; all others have a panel of their own, which --help-all shows.
-BASIC = (
-    "arch", "loss", "dataset", "data_dir", "recipe", "epochs", "batch_size", "lr", "seed", "device", "out", "resume",
-    "dry_run", "help_all",
-)  # fmt: skip
-MORE = "More of the run"
-
-
-def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command an option for each field of TrainConfig, and the loss's constants, in the place of its `**options`."""
-    own = [p for p in inspect.signature(function).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    for item in dataclasses.fields(TrainConfig):
-        if item.name == "loss_options":
-            own += loss_flags(item.metadata["group"])
-            continue
-        choices = item.metadata["bounds"].choices
-        values = item.metadata["bounds"].range if not choices else ""
-        option = typer.Option(
-            help=spoken(item.metadata["help"])
-            + (f": {', '.join(ROWS[item.name])}" if item.name in ROWS else "")
-            + (f" ({values})" if values else ""),
-            rich_help_panel=None if item.name in BASIC else item.metadata["group"],
-            show_default=item.default is not None,
-            metavar="|".join(choices) if choices and len(choices) == 2 else None,
-        )
-        annotation = Annotated[item.type, option]  # type: ignore[name-defined]
-        own.append(
-            inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=annotation)
-        )
-    place = {name: number for number, name in enumerate(("context", *BASIC))}
-    own.sort(key=lambda parameter: place.get(parameter.name, len(place)))
-    function.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
-    function.__annotations__ = {parameter.name: parameter.annotation for parameter in own}
-    return function
 
 
 @with_config_options
@@ -72,6 +32,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="The run's folder (default: runs/<arch>-<loss>-<dataset>-<n>).")
     ] = None,
+    seeds: Annotated[str | None, typer.Option(help="As in 0,1,2: a run each, in <out>-seed0 ...")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out (default: the newest).")
     ] = False,
@@ -107,20 +68,19 @@ def train(
 
     Examples:
         cifarnet train --dataset digits --arch baseline --epochs 5  # no download
-        cifarnet train --arch resnet18 --loss adaface --recipe quick
         cifarnet train --dataset folder --data-dir photos --recipe quick
+        cifarnet train --loss adaface --recipe quick --seeds 0,1,2
         cifarnet train --resume                                     # the newest run
     """
     named = given_options(context)
-    fields = TrainConfig.__dataclass_fields__
-    given = {name: value for name, value in context.params.items() if name in named and name in fields}
-    if constants := given_constants(context.params, named):
-        given["loss_options"] = constants
-    if resume and (overwrite or init_from or config or "recipe" in named):
-        raise Refused("resume", "goes on with a run as it is", "drop --overwrite, --init-from, --config and --recipe")
+    given = given_values(context)
+    series = parse_series(seeds, named)
+    if resume and (overwrite or (not series and (init_from or config or "recipe" in named))):
+        others = "" if series else ", --init-from, --config and --recipe"
+        raise Refused("resume", "goes on with a run as it is", f"drop --overwrite{others}")
     if resume and dry_run:
         raise Refused("--dry-run", "is of a new run", "leave --resume out")
-    if resume:
+    if resume and not series:
         chosen, out = resumed_config(out, given)
     else:
         chosen = new_config(recipe, config, given)
@@ -131,12 +91,20 @@ def train(
     from cifarnet.cli.watcher import TerminalWatcher
     from cifarnet.engine.fit import fit
 
-    watcher = TerminalWatcher(messages(quiet), [] if resume else headline(recipe, chosen, given), animate)
+    lines = [] if resume and not series else headline(recipe, chosen, given)
+    watcher = TerminalWatcher(messages(quiet), lines, animate)
+    start: dict[str, Any] = {"overwrite": overwrite, "init_from": init_from}
     if dry_run:
-        rehearse_and_say(chosen, out, watcher, json_output, overwrite=overwrite, init_from=init_from)
+        rehearse_and_say(chosen, out, watcher, json_output, series, **start)
         return
     about = {"recipe": recipe, "command": shlex.join(["cifarnet", *context.find_root().obj])}
-    fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, about=about, watcher=watcher)
+    if series:
+        from cifarnet.cli.series import train_series
+
+        shown: dict[str, Any] = {"animate": animate, "quiet": quiet, "json_output": json_output}
+        train_series(context, chosen, series, out, lines, resume=resume, about=about, **start, **shown)
+        return
+    fit(chosen, out, resume=resume, about=about, watcher=watcher, **start)
     if not launched().first:
         return
     if json_output:
@@ -147,24 +115,41 @@ def train(
         print_summary(results(), watcher.summary)
 
 
+def parse_series(seeds: str | None, named: set[str]) -> list[int]:
+    """The seeds of --seeds; none without it. Raises Refused where --seed stands beside it, or it is not of seeds."""
+    if seeds is None:
+        return []
+    if "seed" in named:
+        raise Refused("seeds", "cannot be with `seed`", "leave one of them out")
+    from cifarnet.cli.series import parse_seeds
+
+    return parse_seeds(seeds)
+
+
 def rehearse_and_say(
-    config: TrainConfig, out: Path | None, watcher: "TerminalWatcher", as_json: bool, **start: Any
+    config: TrainConfig, out: Path | None, watcher: "TerminalWatcher", as_json: bool, seeds: list[int], **start: Any
 ) -> None:
-    """Carries out --dry-run: what would be trained on stderr, time and files on stdout."""
-    from cifarnet.cli.forecast import forecast_lines, forecast_of
+    """Carries out --dry-run: what would be trained on stderr, time and files on stdout; of a series the first run."""
+    from cifarnet.cli.forecast import forecast_lines, forecast_of, series_line
     from cifarnet.engine.rehearsal import rehearse
     from cifarnet.storage.run_folder import RunFolder
 
     if launched().world > 1:
         raise Refused("--dry-run", "is of one process", "start it without torchrun")
+    folders: list[Path] = []
+    if seeds:
+        from cifarnet.cli.series import seed_folders
+
+        folders = seed_folders(config, seeds, out)
+        config, out = replace(config, seed=seeds[0]), folders[0]
     found = rehearse(config, lambda: watcher.load(config), out, **start)
     watcher.announce(found.run, RunFolder(found.path))
     for warning in found.warnings:
         watcher.warn(warning)
     if as_json:
-        print_json(forecast_of(found))
+        print_json(forecast_of(found) | ({"runs": list(map(str, folders))} if folders else {}))
         return
-    for name, text in forecast_lines(found):
+    for name, text in [*forecast_lines(found), *series_line(found, folders)]:
         results().say(f"{name:<8} {spoken(text)}")
 
 
@@ -186,48 +171,3 @@ def spelled(values: dict[str, Any], config: TrainConfig) -> list[str]:
     found = [typed(name, getattr(config, name)) for name in values if name != "loss_options"]
     constants = {name: config.loss_options.get(name) for name in values.get("loss_options", {})}
     return found + [typed(name, value) for name, value in constants.items()]
-
-
-def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainConfig:
-    """The recipe's values, replaced by the file's, replaced by those given on the command line."""
-    from_file: dict[str, Any] = {}
-    if file is not None:
-        from cifarnet.storage.run_files import read_json
-        from cifarnet.storage.run_folder import split_config
-
-        from_file, _ = split_config(read_json(file, "name a JSON file of options"))
-        TrainConfig.from_dict(from_file, str(file))
-    asked = found_dataset(merged(from_file, given))
-    values = recipe_values(recipe, asked.get("loss"))
-    if asked.get("dataset") == SYNTHETIC:
-        values |= FEATURE_VALUES
-    return TrainConfig.from_dict(merged(values, asked), "options")
-
-
-def found_dataset(asked: dict[str, Any]) -> dict[str, Any]:
-    """The values asked for, with the data set that lies in `data_dir` where none is named."""
-    if "dataset" in asked or asked.get("data_dir") is None:
-        return asked
-    from cifarnet.data.sources.layouts import guess_dataset
-
-    found = guess_dataset(asked["data_dir"])
-    return asked | {"dataset": found} if found else asked
-
-
-def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:
-    """The configuration that the run was saved with, with what may change taken from the command line, and its folder."""
-    from cifarnet.storage.run_folder import open_run
-    from cifarnet.storage.runs import newest_state
-
-    folder = out or newest_state()
-    if folder is None:
-        raise Refused("resume", "there is no run yet", "name its folder with --out")
-    from cifarnet.engine.open_split import folder_of
-    from cifarnet.engine.resume import check_same_run, load_config
-
-    saved = load_config(open_run(folder, resume=True, overwrite=False).state)
-    if "data_dir" not in given:  # of a run that came from elsewhere not even looked at
-        given = given | {"data_dir": folder_of(saved, saved.dataset, None)}
-    asked = TrainConfig.from_dict(merged(saved.to_dict(), given), "options")
-    check_same_run(saved, asked)
-    return asked, folder

@@ -44,11 +44,15 @@ class Refused(CifarnetError):
 class Interrupted(CifarnetError):
     """A signal ended a training in good order: its state is saved (exit code 128 + signal number).
 
+    `command`, where one is set, is the command that goes on: that of a series, not of the run in `folder` alone.
+
     Args:
         number: the signal's.
         folder: the run's, where the state is.
         epoch, step: how far it came: `step` steps of this epoch, which counts from 1.
     """
+
+    command = ""
 
     def __init__(self, number: int, folder: Path, epoch: int, step: int) -> None:
         self.by, self.folder, self.epoch, self.step = signal.Signals(number).name, folder, epoch, step

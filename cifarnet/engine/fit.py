@@ -30,6 +30,7 @@ def fit(
     about: Mapping[str, str] | None = None,
     watcher: Watcher | None = None,
     stop: StopRequest | None = None,
+    trial: bool = False,
 ) -> Path:
     """Trains, and returns the run's folder; it draws nothing.
 
@@ -45,6 +46,8 @@ def fit(
         about: kept in config.json beside the options, for the list of runs: `recipe`, `command`.
         watcher: is told how training goes.
         stop: ends training in good order once its `number` is set; None: SIGTERM and Ctrl-C do.
+        trial: of a search for settings: measured on the held-out training images (`val_fraction`) alone, after the last
+            epoch; the test images are not looked at, and runs/latest does not lead to it.
 
     Raises:
         Refused: options that cannot be, data that cannot be read, a folder that cannot be taken; nothing was begun.
@@ -59,6 +62,8 @@ def fit(
     if out is not None and not str(out):
         raise Refused("out", "is empty", "name the run's folder, or leave it out")
     check_options(config)
+    if trial and not config.val_fraction:
+        raise Refused("val_fraction", "is 0, and a trial is measured on held-out images", "hold out a part, as in 0.1")
     watcher = watcher or Watcher()
     source = Path(init_from) if init_from is not None else None
     with connect(config.device) as ranks, ExitStack() as held:
@@ -78,6 +83,7 @@ def fit(
             state=folder.state if resume else None,
             init_from=source,
         )
+        run.trial = trial
         if config.data_dir is not None:  # kept as a whole path: found again from another folder
             run.config = replace(run.config, data_dir=os.path.abspath(config.data_dir))
             remember_folder(config.data_dir)
@@ -90,6 +96,6 @@ def fit(
             summary = train(run, folder, watcher, asked)
         if ranks.first:
             watcher.finish(run, folder, summary)
-            if backwards := norm_warning(run):
+            if not trial and (backwards := norm_warning(run)):
                 watcher.warn(backwards)
     return path

@@ -108,7 +108,7 @@ def begin(run: TrainState, folder: RunFolder, resume: bool, about: Mapping[str, 
         folder.clear()
         about = {**about, "started": datetime.now(UTC).isoformat(timespec="seconds")}
     folder.write_config(run.config, {**about, "data_digest": run.data.digest, "source_digest": run.data.source})
-    if folder.checkpoint:
+    if folder.checkpoint and not run.trial:
         mark_latest(folder)
 
 

@@ -164,7 +164,7 @@ def keep_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, record: dic
     run.ranks.of_first(folder.check_held)
     also: list[Path] = [folder.best] if best else []
     save_model(folder.last, run.result, run.info(record), run.ranks, *also)
-    if run.ranks.first and run.progress.epoch == 1:
+    if run.ranks.first and run.progress.epoch == 1 and not run.trial:
         mark_latest(folder)
 
 

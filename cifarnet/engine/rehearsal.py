@@ -51,6 +51,7 @@ def rehearse(
     *,
     overwrite: bool = False,
     init_from: Path | None = None,
+    trial: bool = False,
 ) -> Rehearsal:
     """Sets a training up as `fit` does, on this machine, and times a few of its steps; no file is made.
 
@@ -60,6 +61,7 @@ def rehearse(
     path = out or next_name(config)
     open_run(path, resume=False, overwrite=overwrite)
     run, warnings = prepare(config, ALONE, load, init_from=init_from)
+    run.trial = trial
     run.model.train()
     with determinism(config.deterministic):
         step = timed_step(run)
@@ -91,11 +93,11 @@ def timed_step(run: TrainState) -> float:
 
 
 def timed_evaluation(run: TrainState) -> float:
-    """Seconds that measuring the model takes after an epoch, on the test images and those held out."""
-    loaders = [loader for loader in (run.test, run.validation) if loader is not None]
+    """Seconds that measuring the model takes after an epoch, on the test images and those held out; of a trial on these alone."""
+    loaders = [loader for loader in (None if run.trial else run.test, run.validation) if loader is not None]
     samples = sum(len(loader.split) for loader in loaders) * (2 if run.config.tta else 1)
     done, started = 0, time.perf_counter()
-    for features, _ in embed_batches(run.result, run.test.epoch(0), run.device, run.precision):
+    for features, _ in embed_batches(run.result, loaders[0].epoch(0), run.device, run.precision):
         done += len(features)
         finish(run.device)
         if time.perf_counter() - started > SECONDS / 2:

@@ -60,6 +60,7 @@ class TrainState:
 
     forward: (images, labels, mixture) -> mean loss and correct answers; compiled or shared with other ranks where asked for.
     not_finite: 1 on the device once a loss or a gradient was not finite, else 0.
+    trial: the run is one of a search, whose test images are not looked at (see `fit`).
     """
 
     config: TrainConfig
@@ -81,6 +82,7 @@ class TrainState:
     not_finite: Tensor
     ranks: Ranks = ALONE
     progress: RunProgress = field(default_factory=RunProgress)
+    trial: bool = False
 
     @property
     def result(self) -> Classifier:

@@ -21,10 +21,15 @@ Heed = Callable[[Iterable[Any]], Iterator[Any]]  # passes batches on, and raises
 
 
 def evaluate_epoch(run: TrainState, record: dict[str, Any], heed: Heed = iter) -> Scores | CoarseScores:
-    """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores."""
+    """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores.
+
+    Of a trial the validation split alone is measured, and its scores are returned.
+    """
     if run.validation is not None:
         held_out = evaluate_on(run, "validation", heed)
         record |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
+        if run.trial:
+            return held_out
     scores = evaluate_on(run, "test", heed)
     record |= {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
     return scores
@@ -45,7 +50,7 @@ def evaluate_on(run: TrainState, name: str, heed: Heed = iter) -> Scores | Coars
 def is_best(run: TrainState, record: dict[str, Any]) -> bool:
     """Is the validation accuracy the best so far? A metric that is not a number never is."""
     accuracy = record.get("val_accuracy")
-    if accuracy is None or not math.isfinite(accuracy) or not math.isfinite(record["val_loss"]):
+    if run.trial or accuracy is None or not math.isfinite(accuracy) or not math.isfinite(record["val_loss"]):
         return False
     if run.progress.best is not None and accuracy <= run.progress.best:
         return False
@@ -56,8 +61,9 @@ def is_best(run: TrainState, record: dict[str, Any]) -> bool:
 def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores | None) -> dict[str, Any]:
     """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch.
 
-    The validation images also calibrate `best`.
+    The validation images also calibrate `best`. Of a trial: the scores of the last epoch on the validation split, under that name.
     """
+    split = "validation" if run.trial else "test"
     ranks = run.ranks
     calibration: Calibration | None = None
     reason = "no images were held out"
@@ -73,7 +79,7 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
             calibration, reason = calibrate_best(run, chosen)
         scores = None
     if scores is None:
-        scores = evaluate_on(run, "test")
+        scores = evaluate_on(run, split)
     summary = {
         "run": str(folder.path),
         "checkpoint": str(chosen),
@@ -93,7 +99,7 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
         "backend": run.backend,
         "calibration": {**vars(calibration)} if calibration else None,
         "not_calibrated": reason,
-        "test": scores.to_dict(),
+        split: scores.to_dict(),
     }
     if ranks.first:
         folder.write_summary(summary)

@@ -23,10 +23,25 @@ LATEST = RUNS / "latest"  # a link to the newest run that has a checkpoint
 
 
 def next_name(config: TrainConfig, after: int = 0) -> Path:
-    """runs/<arch>-<loss>-<dataset>-<n> with the next n that is free, and larger than `after`."""
+    """runs/<arch>-<loss>-<dataset>-<n> with the next n that is free, and larger than `after`; a series has one n."""
     stem = f"{config.arch}-{config.loss}-{config.dataset}-"
-    taken = [int(found[1]) for path in RUNS.glob(f"{stem}*") if (found := re.fullmatch(r".*-(\d{1,9})", path.name))]
+    numbered = re.compile(rf"{re.escape(stem)}(\d{{1,9}})(-seed\d+)?")
+    taken = [int(found[1]) for path in RUNS.glob(f"{stem}*") if (found := numbered.fullmatch(path.name))]
     return RUNS / f"{stem}{max(*taken, after) + 1 if taken else after + 1}"
+
+
+def seed_folder(base: Path, seed: int) -> Path:
+    """The folder of one seed of a series: `<base>-seed<seed>`, beside the others. Raises Refused for a base without a name."""
+    if not base.name or base.name == "..":
+        raise Refused("out", f"'{base}' has no name that the seeds could be added to", "name a folder, as in runs/mine")
+    return base.with_name(f"{base.name}-seed{seed}")
+
+
+def newest_series() -> Path | None:
+    """The base of the series in runs/ whose training state is the youngest; None where there is none."""
+    series = {path: found[1] for path in _folders(RUNS) if (found := re.fullmatch(r"(.+)-seed\d+", path.name))}
+    newest = max(series, key=lambda path: RunFolder(path).written_state, default=None)
+    return newest and newest.with_name(series[newest])
 
 
 def next_folder(config: TrainConfig) -> Path:

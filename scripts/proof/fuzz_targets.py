@@ -19,9 +19,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from cifarnet.analysis.plots import curves
 from cifarnet.analysis.plots.confusion import numbers as confusion_numbers
+from cifarnet.analysis.report.beside import beside_the_report
 from cifarnet.analysis.report.results import read_result
 from cifarnet.analysis.report.seeds import group
-from cifarnet.analysis.report.tables import published_rows, scores_table
+from cifarnet.analysis.report.tables import scores_table
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
@@ -79,7 +80,7 @@ def targets(folder: Path) -> dict[str, Case]:
         (place / "summary.json").write_bytes(as_json(damage_json(document, rng), rng))
         (place / "config.json").write_bytes(config)
         groups = group([read_result(place)])
-        scores_table(groups), published_rows(groups), confusion_numbers(groups[0].first.summary["test"]["confusion"])
+        scores_table(groups), beside_the_report(groups), confusion_numbers(groups[0].first.summary["test"]["confusion"])
 
     sets = indexed_sets(folder / "sets")
 

@@ -31,7 +31,7 @@ from reproduce_cells import MINUTES, Cell, cells, choose, measure_rates, plan_ep
 from reproduce_kept import pack, unpack
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from cifarnet.analysis.report.published import published_accuracy
+from cifarnet.analysis.report.published import cell_of
 from cifarnet.cli.common import messages
 from cifarnet.cli.watcher import TerminalWatcher
 from cifarnet.core.config import TrainConfig
@@ -185,7 +185,6 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
     with contextlib.chdir(path.parents[1]):  # whose runs/latest it becomes
         fit(config, path.resolve(), resume=state.exists(), overwrite=True, dataset=data, watcher=watcher, stop=stop)
     run, summary = watcher.run, watcher.summary
-    published = published_accuracy(config)
     accuracy = summary["test"]["accuracy"]
     return {
         "cell": cell.name,
@@ -193,10 +192,7 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
         "plain": cell.plain,
         "reference": cell.reference,
         "seed": config.seed,
-        "published": published.value if published else None,
-        "published_epochs": published.epochs if published else None,
         "accuracy": accuracy,
-        "difference": accuracy - published.value if published else None,
         "auroc": summary["test"]["auroc"],
         "epochs": summary["epochs"],
         "seconds": summary["seconds"],
@@ -238,14 +234,14 @@ def row_of(name: str, found: list[dict[str, Any]], means: dict[str, float]) -> l
     first, mean = found[0], means[name]
     values = [100 * result["accuracy"] for result in found]
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    published = first["published"]
+    published = cell_of(TrainConfig.from_dict(first["config"], name))
     plain, reference = (means.get(first[key]) if first[key] != name else None for key in ("plain", "reference"))
     return [
         first["table"],
         name,
-        f"{100 * published:.2f} ({first['published_epochs']} epochs)" if published else "–",
+        f"{100 * published.accuracy:.2f} ({published.epochs} epochs)" if published else "–",
         f"{mean:.2f}{spread}",
-        f"{mean - 100 * published:+.2f}" if published else "–",
+        f"{mean - 100 * published.accuracy:+.2f}" if published else "–",
         "–" if plain is None else f"{mean - plain:+.2f}",
         "–" if reference is None else f"{reference:.2f}",
         " / ".join(map(str, sorted({result["epochs"] for result in found}))),

@@ -12,12 +12,15 @@ import pytest
 import torch
 from report_runs import result, summary
 from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+from cifarnet.analysis.report.beside import beside_the_report, signed
 from cifarnet.analysis.report.document import Heading, Paragraph, Picture, Table, render
-from cifarnet.analysis.report.published import published_accuracy
+from cifarnet.analysis.report.hard_labels import hard_label_scores
+from cifarnet.analysis.report.published import cell_of, cells, class_names, inconsistencies
 from cifarnet.analysis.report.results import read_result
 from cifarnet.analysis.report.seeds import group
-from cifarnet.analysis.report.tables import build, published_rows, scores_table, signed
+from cifarnet.analysis.report.tables import build, scores_table
 from cifarnet.analysis.significance import mcnemar
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
@@ -60,16 +63,108 @@ def test_longer_training_is_another_configuration():
     assert len(group([result("a", 0.5, epochs=10), result("b", 0.5, epochs=20)])) == 2
 
 
-def test_published_numbers():
-    assert published_accuracy(TrainConfig(arch="resnet18")).value == 0.908
-    assert published_accuracy(TrainConfig(arch="resnet50")).value == 0.922
-    assert published_accuracy(TrainConfig(arch="baseline", augment="none")).value == 0.6977
-    assert published_accuracy(TrainConfig(arch="baseline")).value == 0.8336
-    for other in ({"loss": "arcface"}, {"dataset": "digits"}, {"stem": "cifar"}, {"arch": "resnet34"}):
-        assert published_accuracy(replace(TrainConfig(), **other)) is None
-    (row,) = published_rows(group([result("mine", 0.80)]))
-    assert row == ["mine", "Baseline+", "83.36", "80.00", "−3.36", "250", "12"]
-    assert signed(1.5) == "+1.50"
+def test_the_cell_of_a_run():
+    for arch, options, accuracy in (
+        ("resnet18", {}, 0.9079),
+        ("resnet50", {}, 0.9217),
+        ("resnet18", {"loss": "arcface"}, 0.9013),
+        ("resnet50", {"loss": "curricularface", "canonical_order": True}, 0.9199),
+        ("resnet18", {"stem": "imagenet"}, 0.8581),
+        ("plainnet50", {}, 0.897),
+        ("baseline", {"augment": "none"}, 0.6977),
+        ("baseline", {}, 0.8336),
+    ):
+        assert cell_of(TrainConfig(arch=arch, **options)).accuracy == accuracy
+    others = [{"loss": "cosface"}, {"dataset": "digits"}, {"stem": "cifar"}, {"arch": "resnet34"}, {"embed_dim": 3}]
+    others += [
+        {"subset": 100},
+        {"label_noise": 0.1},
+        {"arch": "resnet50", "stem": "imagenet"},
+        {"arch": "baseline", "loss": "arcface"},
+    ]
+    assert [other for other in others if cell_of(replace(TrainConfig(), **other))] == []
+
+
+def labels_of(confusion):
+    """The true and predicted labels, image by image, of a matrix of counts."""
+    counts = np.array(confusion)
+    true, taken = (axis.ravel() for axis in np.indices(counts.shape))
+    return np.repeat(true, counts.ravel()), np.repeat(taken, counts.ravel())
+
+
+def test_hard_label_scores_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    never = rng.integers(0, 9, (4, 4))
+    never[:, 2] = 0  # a class that no image is taken for
+    absent = rng.integers(0, 9, (3, 3))
+    absent[1] = 0  # one that the split does not hold
+    for counts in (rng.integers(0, 50, (10, 10)), np.eye(3, dtype=int), never, absent, np.array([[3, 0], [2, 0]])):
+        true, taken = labels_of(counts)
+        expected = [
+            (roc_auc_score(true == c, taken == c), average_precision_score(true == c, taken == c))
+            for c in range(len(counts))
+            if counts[c].sum()
+        ]
+        assert hard_label_scores(counts.tolist()) == pytest.approx(tuple(np.mean(expected, axis=0)), abs=1e-12)
+    assert hard_label_scores([[5, 1], [0, 0]]) == (None, None)
+
+
+def test_the_reports_numbers_agree_with_themselves():
+    """What can be derived from a published confusion matrix is what is published, but for what the notes name."""
+    known = cells()
+    assert [key for key, cell in known.items() if cell.hard_labels] == ["baseline"]
+    wrong = {}
+    for key, cell in known.items():
+        wrong[key] = inconsistencies(cell)
+        if cell.confusion is None:
+            continue
+        true, taken = labels_of(np.rint(1000 * np.array(cell.confusion)).astype(int))
+        one = np.eye(10)[taken]
+        scores = roc_auc_score(true, one, multi_class="ovr") if not wrong[key] else None
+        precision = average_precision_score(np.eye(10)[true], one)
+        same = [round(value, 4) for value in (scores or 0, precision)] == [cell.auroc, cell.auprc]
+        assert same == cell.hard_labels, key
+        if not wrong[key]:
+            assert round(np.mean(true == taken), 4) == cell.accuracy
+    assert {key: sentences for key, sentences in wrong.items() if sentences} == {
+        "resnet18-adaface": ["The diagonal of Table 3.5 gives an accuracy of 90.45%; Table 3.2 has 90.48%."],
+        "resnet50-ce": ["In Table 3.6 the row of dog sums to 0.991, not to 1."],
+        "resnet50-adaface": ["In Table 3.7 the row of automobile sums to 0.999, not to 1."],
+    }
+
+
+def test_each_number_of_the_report_beside_ours():
+    """Two seeds of the baseline whose confusion matrix is the report's, ten images moved."""
+    runs = []
+    for seed in (1, 2):
+        one = result(f"mine-{seed}", 0.8 + seed / 100, augment="none", seed=seed)
+        counts = np.rint(1000 * np.array(cells()["baseline"].confusion)).astype(int)
+        counts[3, 3], counts[3, 4] = counts[3, 3] + 10, counts[3, 4] - 10
+        classes = [{"name": name} for name in class_names()]
+        one.summary["test"] |= {"confusion": counts.tolist(), "classes": classes}
+        runs.append(one)
+    blocks = beside_the_report(group(runs))
+    scores, costs, matrix = (block for block in blocks if isinstance(block, Table))
+    true, taken = labels_of(counts)
+    ours = 100 * average_precision_score(np.eye(10)[true], np.eye(10)[taken])
+    assert [row[1:6] for row in scores.rows][::3] == [
+        ["Baseline (Table 3.2)", "accuracy", "69.77", "81.50 ± 0.71", "+11.73"],
+        ["Baseline (Table 3.2)", "AUPRC of hard labels", "52.52", f"{ours:.2f} ± 0.00", f"{ours - 52.52:+.2f}"],
+    ]
+    assert [row[2:4] for row in scores.rows[1:]] == [
+        ["AUROC of hard labels", "83.21"], ["AUROC of probabilities", "–"],
+        ["AUPRC of hard labels", "52.52"], ["AUPRC of probabilities", "–"],
+    ]  # fmt: skip
+    assert [row[-2:] for row in scores.rows] == [["10", "12"]] * 5
+    assert [row[1:4] for row in costs.rows] == [
+        ["parameters", "122,570", "122,570"], ["GFLOPs", "0.0184", "0.0182"], ["GMACs", "0.0091", "0.0091"],
+    ]  # fmt: skip
+    assert len(matrix.rows) == 30
+    assert [row[4:6] for row in matrix.rows[9:12]] == [["43.1", "8.4"], ["44.1", "7.4"], ["+1.0", "−1.0"]]
+    (note,) = (block.text for block in blocks if isinstance(block, Paragraph) and "hard labels" in block.text)
+    assert "Table 3.3: AUROC 83.21, AUPRC 52.52" in note
+    assert beside_the_report(group([result("other", 0.5, dataset="digits", loss="arcface")])) == []
+    assert [signed(1.5), signed(-1.5), signed(-1e-9)] == ["+1.50", "−1.50", "0"]
 
 
 def test_markdown_table_is_one_table():

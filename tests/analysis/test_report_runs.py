@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from report_runs import result, write_run
+from scipy.stats import ttest_rel
 
+from cifarnet.analysis.report.beside import signed
 from cifarnet.analysis.report.document import Paragraph, Table
 from cifarnet.analysis.report.results import read_results
-from cifarnet.analysis.report.seeds import group
-from cifarnet.analysis.report.tables import build
+from cifarnet.analysis.report.seeds import group, paired_seeds
+from cifarnet.analysis.report.tables import build, seeds_table
+from cifarnet.analysis.significance import student_interval
 from cifarnet.core.config import TrainConfig
 
 
@@ -71,6 +75,27 @@ def test_the_report_says_what_each_run_is(tmp_path):
     assert rows[1] | {"data set": "digits", "seed": "17", "epochs": "12", "lr": "0.25", "data": "01234567…"} == rows[1]
 
 
+def test_the_difference_of_two_losses_over_the_same_seeds():
+    """Against scipy's interval of the paired t-test; a seed that only one of them has does not count."""
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.uniform(0.5, 0.9, (2, 4))
+    runs = [result(f"a{seed}", value, seed=seed) for seed, value in enumerate(ours)]
+    runs += [result(f"b{seed}", value, seed=seed, loss="arcface") for seed, value in reversed(list(enumerate(theirs)))]
+    runs += [
+        result("more", 0.1, seed=9),
+        result("c", 0.5, seed=1, loss="cosface"),
+        result("d", 0.5, seed=1, dataset="digits"),
+    ]
+    ((first, second, found),) = paired_seeds(group(runs))
+    expected = ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert (first, second) == ("baseline-ce-cifar10 (5 runs)", "baseline-arcface-cifar10 (4 runs)") and found.n == 4
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (found.mean, found.sd) == pytest.approx(((ours - theirs).mean(), (ours - theirs).std(ddof=1)))
+    (row,) = seeds_table([(first, second, found)]).rows
+    assert row[1] == "4" and row[2] == signed(100 * found.mean)
+    assert student_interval([0.5]) is None
+
+
 def test_what_is_no_finished_run_is_left_out(tmp_path):
     good = [write_run(tmp_path / name) for name in ("a", "b")]
     (tmp_path / "latest").symlink_to("b")
@@ -103,4 +128,4 @@ def test_a_figure_that_cannot_be_drawn_costs_no_report(tmp_path):
 def test_a_model_that_is_unknown_here_has_no_costs(tmp_path):
     one = replace(result("a", 0.5), config=TrainConfig(arch="resnet1001"))
     tables = [block for block in build([one], [], tmp_path / "files") if isinstance(block, Table)]
-    assert [table.rows[0][1:6] for table in tables if table.header[1] == "parameters"] == [["–"] * 5]
+    assert [table.rows[0][1:4] for table in tables if table.header[1] == "parameters"] == [["–"] * 3]

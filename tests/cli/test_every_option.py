@@ -19,6 +19,7 @@ from cifarnet.engine import conflicts, fit, rehearsal
 TRAIN = "train --dry-run --dataset digits --arch baseline --epochs 1 --batch-size 512 --device cpu --precision fp32"
 BASES = {
     "train": TRAIN,
+    "tune": TRAIN.replace("train", "tune") + " --loss arcface --margin 0.1,0.2",
     "eval": "eval run --device cpu",
     "quality": "quality run --device cpu --scores norm --degrade none",
     "predict": "predict a.png --run run --device cpu",
@@ -69,11 +70,13 @@ def commands(group=None, before=""):
 
 COMMANDS = commands()
 FIGURES = [name for name in COMMANDS if name.startswith("visualize ")]
+AS_TRAIN = {one.name for one in COMMANDS["train"].params} - {"loss", "scale", "margin", "out", "resume", "val_fraction"}
 OPTIONS = [
     pytest.param(name, one, id=f"{name} {one.opts[0]}")
     for name, command in COMMANDS.items()
     for one in command.params
     if one.opts[0].startswith("-") and one.name not in ("help", "help_all")
+    if name != "tune" or one.name not in AS_TRAIN  # what it passes on to train is tried there
 ]
 
 

@@ -256,6 +256,8 @@ def test_there_is_no_other_way_to_the_terminal():
             "data_tables.py",
             "identify_tables.py",
             "quality_tables.py",
+            "series_tables.py",
+            "tune_tables.py",
             "verify_tables.py",
         },
         "print": {"common.py", "__init__.py", "grammar.py"},

@@ -72,7 +72,7 @@ def refusal(cli, *arguments):
         ("predict x.png --model runs/a", "did you mean --run?"),
         (
             "eval --arch resnet50",
-            "an option of cifarnet train, cifarnet complexity and cifarnet visualize network, not of",
+            "an option of cifarnet train, cifarnet tune, cifarnet complexity and cifarnet visualize network, not of",
         ),
         ("--arch resnet50", "name the command first: cifarnet train --arch"),
         ("trian", "did you mean cifarnet train?"),

@@ -25,6 +25,7 @@ THINGS = {
     "download",
     "diverged",
     "training",
+    "tune",
     "webdataset",
     "visualize",
     "embeddings",

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import mean, stdev
 
 from cifarnet.analysis.report.results import Result
+from cifarnet.analysis.significance import Interval, student_interval
 
 # What may differ between two seeds of one cell: it does not change what is computed.
 LOOSE = {"seed", "workers", "data_dir", "device", "threads"}
+SAME = ("dataset", "data", "test images", "class names")  # what two cells must share to be compared seed by seed
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,24 @@ class SeedGroup:
         if any(value is None for value in values):
             return None
         return mean(values), stdev(values) if len(values) > 1 else None
+
+
+def paired_seeds(groups: Sequence[SeedGroup]) -> list[tuple[str, str, Interval]]:
+    """The difference in accuracy of each two cells on the same data, first minus second, over the seeds that both have.
+
+    Cells with fewer than two seeds in common have no difference with an interval, and are left out.
+    """
+    found = []
+    for first, second in combinations(groups, 2):
+        if any(traits(first.first)[name] != traits(second.first)[name] for name in SAME):
+            continue
+        ours, theirs = (
+            {run.config.seed: run.summary["test"]["accuracy"] for run in one.runs} for one in (first, second)
+        )
+        interval = student_interval([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+        if interval:
+            found.append((first.name, second.name, interval))
+    return found
 
 
 def group(results: Sequence[Result]) -> list[SeedGroup]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from cifarnet.analysis.complexity import measure
 from cifarnet.analysis.plots.titles import has_own_loss
+from cifarnet.analysis.report.beside import beside_the_report, signed, spread
 from cifarnet.analysis.report.document import Block, Heading, Paragraph, Picture, Table
-from cifarnet.analysis.report.published import COSTS, published_accuracy
 from cifarnet.analysis.report.results import SCORES, Result, told_apart
-from cifarnet.analysis.report.seeds import SeedGroup, differences, group, traits, word
-from cifarnet.analysis.significance import Paired
+from cifarnet.analysis.report.seeds import SeedGroup, differences, group, paired_seeds, traits, word
+from cifarnet.analysis.significance import Interval, Paired
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError
 
@@ -32,9 +32,9 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
     blocks: list[Block] = [Paragraph(note)] if note else []
     blocks += [Heading("Runs"), runs_table(groups)]
     blocks += [Heading("Scores on the test split (%)"), scores_table(groups), Paragraph(SCORES_NOTE)]
-    if rows := published_rows(groups):
-        head = ["run", "published", "accuracy there", "ours", "difference", "epochs there", "epochs here"]
-        blocks += [Heading("Beside the published accuracies (%)"), Table(head, rows), Paragraph(PUBLISHED_NOTE)]
+    if differences_of_seeds := paired_seeds(groups):
+        blocks += [Heading("Differences over the same seeds"), seeds_table(differences_of_seeds), Paragraph(SEEDS_NOTE)]
+    blocks += beside_the_report(groups)
     if pairs:
         blocks += [Heading("Paired tests"), pairs_table(pairs), Paragraph(PAIRS_NOTE)]
     blocks += [Heading("Costs"), costs_table(groups), Paragraph(COSTS_NOTE)]
@@ -47,12 +47,12 @@ SCORES_NOTE = (
     "Precision, recall and F1 are means over the classes; AUROC and AUPRC are one-vs-rest means; ECE is the expected "
     "calibration error in 15 bins. Where a row stands for several seeds: mean ± sample standard deviation."
 )
-PUBLISHED_NOTE = "The published accuracies are of the exact images of CIFAR-10."
-PAIRS_NOTE = "McNemar's exact test, two-sided, on the same test images: how many only one of the two runs gets right."
-COSTS_NOTE = (
-    "1 MAC = 2 FLOPs; MACs are those of convolutions and matrix products. The published MACs (Table 3.9) are those of a "
-    "batch of two images, printed there as TMACs: in truth GMACs."
+SEEDS_NOTE = (
+    "Accuracy of the first minus that of the second, seed by seed, in percentage points: mean, sample standard deviation and "
+    "95% interval of the mean (Student's t, n − 1 degrees of freedom). An interval without 0 in it tells the two apart."
 )
+PAIRS_NOTE = "McNemar's exact test, two-sided, on the same test images: how many only one of the two runs gets right."
+COSTS_NOTE = "1 MAC = 2 FLOPs; MACs are those of convolutions and matrix products."
 
 
 def scores_table(groups: Sequence[SeedGroup]) -> Table:
@@ -61,28 +61,13 @@ def scores_table(groups: Sequence[SeedGroup]) -> Table:
     return Table(["run", *HEADS], rows)
 
 
-def spread(score: tuple[float, float | None] | None) -> str:
-    """Percent with its deviation where there is one."""
-    if score is None:
-        return "–"
-    value, deviation = score
-    return f"{100 * value:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
-
-
-def published_rows(groups: Sequence[SeedGroup]) -> list[list[str]]:
-    """Runs for which the report has an accuracy."""
+def seeds_table(pairs: Sequence[tuple[str, str, Interval]]) -> Table:
+    """A row a pair of configurations."""
     rows = []
-    for one in groups:
-        known, ours = published_accuracy(one.first.config), one.score("accuracy")
-        if known is not None and ours is not None:
-            cells = [known.name, f"{100 * known.value:.2f}", spread(ours), signed(100 * (ours[0] - known.value))]
-            rows.append([one.name, *cells, str(known.epochs), str(one.first.summary["epochs"])])
-    return rows
-
-
-def signed(value: float) -> str:
-    """A difference with its sign."""
-    return f"{value:+.2f}".replace("-", "−")
+    for first, second, one in pairs:
+        ends = f"{signed(100 * one.low)} to {signed(100 * one.high)}"
+        rows.append([f"{first} / {second}", str(one.n), signed(100 * one.mean), f"{100 * one.sd:.2f}", ends])
+    return Table(["first / second", "seeds (n)", "mean difference", "sd", "95% interval"], rows)
 
 
 def pairs_table(pairs: Sequence[Pair]) -> Table:
@@ -98,32 +83,22 @@ def pairs_table(pairs: Sequence[Pair]) -> Table:
 
 
 def costs_table(groups: Sequence[SeedGroup]) -> Table:
-    """A row a configuration: parameters and MACs, with Table 3.9 beside them."""
+    """A row a configuration: parameters and MACs, the mean time of a training."""
     rows = []
     for one in groups:
         seconds = sum(run.summary["seconds"] for run in one.runs) / len(one.runs)
         rows.append([one.name, *cost_cells(one.first), f"{seconds:,.0f}", one.first.summary["device"]])
-    head = ["run", "parameters", "× baseline", "published", "GMACs of two images", "published", "seconds", "device"]
-    return Table(head, rows)
+    return Table(["run", "parameters", "× baseline", "GMACs of two images", "seconds", "device"], rows)
 
 
 def cost_cells(run: Result) -> list[str]:
-    """Parameters, their ratio to the baseline's, MACs, each beside the published; dashes of a model unknown here."""
+    """Parameters, their ratio to the baseline's, MACs; dashes of a model unknown here."""
     config, classes = run.config, len(run.classes)
     try:
         cost, baseline = measure(config, classes, batch=2), measure(TrainConfig(arch="baseline"), classes)
     except CifarnetError:
-        return ["–"] * 5
-    known = COSTS.get(config.arch) if comparable(config, classes) else None
-    cells = [f"{cost.parameters:,}", f"{cost.parameters / baseline.parameters:.0f}"]
-    cells += [f"{known.parameters:,}" if known else "–", f"{cost.macs / 1e9:.7f}"]
-    return [*cells, f"{known.gmacs_of_two:.4f}" if known else "–"]
-
-
-def comparable(config: TrainConfig, classes: int) -> bool:
-    """True for a model of Table 3.9: ten classes, 32 pixels, its stem, a linear head on the features."""
-    plain = config.embed_dim == 0 and config.loss in ("ce", "focal")
-    return plain and classes == 10 and config.image_size == 32 and config.stem == "small"
+        return ["–"] * 3
+    return [f"{cost.parameters:,}", f"{cost.parameters / baseline.parameters:.0f}", f"{cost.macs / 1e9:.7f}"]
 
 
 def runs_table(groups: Sequence[SeedGroup]) -> Table:

@@ -1,0 +1,65 @@
+"""`train --seeds`: what is typed wrong, the table, the line after Ctrl-C, the exit code where a run fails."""
+
+import json
+import math
+
+from cifarnet.core.errors import Interrupted
+from cifarnet.engine import fit as engine
+
+LINE = [
+    "train",
+    "--dataset",
+    "digits",
+    "--arch",
+    "baseline",
+    "--epochs",
+    "1",
+    "--batch-size",
+    "512",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+]
+
+
+def test_what_is_typed_wrong_is_one_line(cli, tmp_path):
+    for text in ("a,b", "", "0,", "1.5", "-1", "²", "9" * 30, "0;1"):
+        code, out, err = cli(*LINE, "--seeds", text)
+        assert (code, out) == (2, "") and err.startswith("error: --seeds: '") and err.count("\n") == 1, text
+    for more, told in (
+        (["--seeds", "1,1"], "error: --seeds: names 1 twice; name each seed once\n"),
+        (["--seeds", "1", "--seed", "2"], "error: --seeds: cannot be with --seed; leave one of them out\n"),
+        (["--seeds", "1", "--resume", "--overwrite"], "error: --resume: goes on with a run as it is; drop --overwrite\n"),
+        (["--seeds", "1", "--resume"], "error: --resume: there is no series of seeds in runs yet; name its folder with --out\n"),
+        (["--seeds", "1", "--lr", "-1"], None),
+    ):  # fmt: skip
+        code, out, err = cli(*LINE, *more)
+        assert (code, out) == (2, "") and (err == told or (told is None and "--lr" in err)), err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_its_json_and_a_run_that_fails(cli, tmp_path, monkeypatch):
+    code, out, err = cli(*LINE, "--seeds", "0,1", "--out", "x", "-q")
+    assert code == 0 and "side by side: cifarnet report x-seed*" in out and err == ""
+    summaries = [json.loads((tmp_path / f"x-seed{seed}" / "summary.json").read_text()) for seed in (0, 1)]
+    one, other = (100 * summary["test"]["accuracy"] for summary in summaries)
+    assert f"{(one + other) / 2:.2f}%" in out and f"{abs(one - other) / math.sqrt(2):.2f}" in out
+
+    def broken(config, *rest, **more):
+        raise engine.Refused("x-seed2", "another process is training there", "wait")
+
+    monkeypatch.setattr(engine, "fit", broken)
+    code, out, err = cli(*LINE, "--seeds", "0,1,2", "--out", "x", "--resume", "--json")
+    found = json.loads(out)
+    assert code == 1 and found["runs"] == summaries and found["accuracy"]["n"] == 2
+    assert [row["seed"] for row in found["failed"]] == [2]
+    assert err.splitlines()[-1].startswith("error: --seeds: 1 of 3 runs failed: seed 2;")
+
+    def stopped(config, path, **more):
+        raise Interrupted(2, path, 1, 7)
+
+    monkeypatch.setattr(engine, "fit", stopped)
+    code, out, err = cli(*LINE, "--seeds", "7,8")
+    command = f"cifarnet {' '.join(LINE)} --seeds 7,8 --out runs/baseline-ce-digits-1 --resume"
+    assert (code, out) == (130, "") and err.endswith(f"go on with: {command}\n")
