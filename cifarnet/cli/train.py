@@ -12,6 +12,7 @@ import typer
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.grammar import HelpAll
 from cifarnet.cli.options import given_constants, loss_flags, spoken, typed
+from cifarnet.cli.watch_options import MORE, Live, TensorBoard, check_live, check_tensorboard
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused, printable
@@ -30,7 +31,6 @@ BASIC = (
     "arch", "loss", "dataset", "data_dir", "recipe", "epochs", "batch_size", "lr", "seed", "device", "out", "resume",
     "dry_run", "help_all",
 )  # fmt: skip
-MORE = "More of the run"
 
 
 def with_config_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -89,6 +89,8 @@ def train(
             rich_help_panel=MORE,
         ),
     ] = False,
+    live: Live = None,
+    tensorboard: TensorBoard = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON document.", rich_help_panel=MORE)
     ] = False,
@@ -128,6 +130,10 @@ def train(
         from cifarnet.cli.animate import check_animation
 
         check_animation(chosen)
+    page = check_live(live, overwrite, resume) if live is not None and launched().first else None
+    if tensorboard:
+        check_tensorboard()
+    from cifarnet.cli.beside import with_others
     from cifarnet.cli.watcher import TerminalWatcher
     from cifarnet.engine.fit import fit
 
@@ -136,7 +142,8 @@ def train(
         rehearse_and_say(chosen, out, watcher, json_output, overwrite=overwrite, init_from=init_from)
         return
     about = {"recipe": recipe, "command": shlex.join(["cifarnet", *context.find_root().obj])}
-    fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, about=about, watcher=watcher)
+    told = with_others(watcher, page, tensorboard)
+    fit(chosen, out, resume=resume, overwrite=overwrite, init_from=init_from, about=about, watcher=told)
     if not launched().first:
         return
     if json_output:
