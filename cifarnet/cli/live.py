@@ -104,4 +104,8 @@ def options_of(config: TrainConfig) -> list[tuple[str, str]]:
     """(flag, value) of all options, and the constants of the loss."""
     values = config.to_dict()
     constants = values.pop("loss_options", None) or {}
-    return [(flag(name), str(value)) for name, value in (values | constants).items()]
+    words = {None: "–", True: "yes", False: "no"}
+    return [
+        (flag(name), words[value] if value is None or isinstance(value, bool) else str(value))
+        for name, value in (values | constants).items()
+    ]

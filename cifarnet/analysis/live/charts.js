@@ -21,13 +21,13 @@ function ticks(low, high, count) {
   return found;
 }
 
-// 1, 2 and 5 times the powers of ten from `low` to `high`; the powers alone where these are many, the ends where none is there.
+// 1, 2 and 5 times the powers of ten from `low` to `high`: the powers alone where these are many, other round numbers where few.
 function powers(low, high) {
   const all = [], from = Math.floor(Math.log10(low)), to = Math.ceil(Math.log10(high));
   const parts = to - from > 3 ? [1] : [1, 2, 5], step = Math.ceil((to - from) / 8);
   for (let power = from; power <= to; power += step) for (const part of parts) all.push(part * 10 ** power);
   const found = all.filter((value) => value >= low && value <= high);
-  return found.length > 1 ? found : [low, high];
+  return found.length > 2 ? found : ticks(low, high, 5);
 }
 
 // From numbers to pixels: a range that holds all values, and where each of them is.
@@ -37,7 +37,7 @@ function scale(values, begin, end, log, limits = [-Infinity, Infinity]) {
   [low, high] = log ? [low / room, high * room] : [Math.max(low - room, limits[0]), Math.min(high + room, limits[1])];
   const way = log ? Math.log : (value) => value;
   const place = (value) => begin + ((way(value) - way(low)) / (way(high) - way(low))) * (end - begin);
-  return { low, high, place, ticks: log ? powers(low, high) : ticks(low, high, 4) };
+  return { low, high, place, ticks: log ? powers(low, high) : ticks(low, high, 6) };
 }
 
 // A chart {title, lines: [{name, key, look}], log, limits, format} of the records, as an <svg> of this size.

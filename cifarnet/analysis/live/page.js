@@ -56,6 +56,7 @@ function drawCharts() {
     figure.append(caption);
     return { figure, chart };
   });
+  $("charts").style.minHeight = `${$("charts").offsetHeight}px`; // or else the page is short for a moment, and scrolls up
   $("charts").replaceChildren(...figures.map(({ figure }) => figure));
   for (const { figure, chart } of figures) { // in the page they have a width
     const style = getComputedStyle(figure), width = Math.max(figure.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight), 200);
@@ -63,6 +64,7 @@ function drawCharts() {
     figure.append(picture);
     if (figure.dataset.title === kept) picture.focus({ preventScroll: true });
   }
+  $("charts").style.minHeight = "";
 }
 
 function point(epoch) {
