@@ -6,7 +6,7 @@ from typing import Any
 
 from cifarnet.analysis.live.page import Watched, render
 from cifarnet.analysis.plots.titles import has_own_loss, title_of
-from cifarnet.cli.options import flag, how_to_go_on
+from cifarnet.cli.options import flag, how_to_go_on, spoken
 from cifarnet.cli.watcher import facts_of
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Diverged, Interrupted
@@ -66,7 +66,7 @@ class LiveWatcher(Watcher):
         elif isinstance(error, Interrupted):
             self.write("interrupted", how_to_go_on(error))
         elif isinstance(error, Exception):
-            self.write("diverged" if isinstance(error, Diverged) else "failed", str(error))
+            self.write("diverged" if isinstance(error, Diverged) else "failed", spoken(str(error)))
         else:  # Ctrl-C outside a step
             self.write("interrupted", str(error))
 

@@ -60,7 +60,7 @@ def test_in_a_browser(tmp_path):
         (tmp_path / "next").write_bytes(render(watched))
         (tmp_path / "next").replace(page)
 
-    write(replace(HERE, written=time.time()))
+    write(replace(HERE, written=time.time(), records=[], left=None))
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 700, "height": 400}, color_scheme="dark")
@@ -70,6 +70,9 @@ def test_in_a_browser(tmp_path):
         tab.on("dialog", lambda dialog: said.append(dialog.message) or dialog.dismiss())
         tab.on("request", lambda one: None if one.url.split("?")[0] == page.as_uri() else said.append(one.url))
         tab.goto(page.as_uri())
+        assert tab.inner_text("#charts") == "Nothing is measured yet."
+        write(replace(HERE, written=time.time()))
+        tab.reload()
         assert tab.inner_text("#state") == "▶ running" and tab.inner_text("h1") == HOSTILE[0]
         assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
         titles = ["loss", "accuracy", "learning rate", "training time of an epoch"]

@@ -42,11 +42,11 @@ function scale(values, begin, end, log, limits = [-Infinity, Infinity]) {
 
 // A chart {title, lines: [{name, key, look}], log, limits, format} of the records, as an <svg> of this size.
 function plot(chart, records, width, height, at) {
-  const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0, "aria-label": `${chart.title}: ${spoken(chart, records.at(-1))}` });
+  const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0, "aria-label": spoken(chart, at ?? records.at(-1)) });
   const can = (value) => typeof value === "number" && (!chart.log || value > 0);
   const values = chart.lines.flatMap((line) => records.map((record) => record[line.key]).filter(can));
   if (!values.length) {
-    picture.append(drawn("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "nothing measured yet"));
+    picture.append(drawn("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "no number that can be drawn"));
     return picture;
   }
   const y = scale(values, height - EDGE.bottom, EDGE.top, chart.log, chart.limits);
@@ -91,5 +91,5 @@ function shown(chart, value) {
 }
 
 function spoken(chart, record) {
-  return record ? `epoch ${record.epoch}, ${chart.lines.map((line) => `${line.name} ${shown(chart, record[line.key])}`).join(", ")}` : "";
+  return `${chart.title}, epoch ${record.epoch}: ${chart.lines.map((line) => `${line.name} ${shown(chart, record[line.key])}`).join(", ")}`;
 }

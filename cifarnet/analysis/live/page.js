@@ -42,15 +42,16 @@ function charts() {
 }
 
 function drawCharts() {
+  if (!seen.records.length) return $("charts").replaceChildren(element("p", "Nothing is measured yet.", { className: "faint" }));
   const record = seen.records.find((one) => one.epoch === at) ?? seen.records.at(-1);
   const kept = document.activeElement?.closest?.("figure")?.dataset.title;
   const figures = charts().map((chart) => {
     const figure = element("figure"), caption = element("figcaption");
     figure.dataset.title = chart.title;
-    caption.append(element("h2", chart.title), element("span", record ? `epoch ${record.epoch}` : "", { className: "faint" }));
+    caption.append(element("h2", chart.title), element("span", `epoch ${record.epoch}`, { className: "faint" }));
     for (const line of chart.lines) {
       const text = element("span");
-      text.append(sample(line.look), `${line.name} ${record ? shown(chart, record[line.key]) : ""}`.trim());
+      text.append(sample(line.look), `${line.name} ${shown(chart, record[line.key])}`.trim());
       caption.append(text);
     }
     figure.append(caption);
