@@ -29,25 +29,37 @@ def check_animation(config: TrainConfig) -> None:
 
 
 class SphereFrames:
-    """Keeps a frame an epoch in the run's folder `frames`, so that a resumed run goes on with its animation."""
+    """Keeps a frame an epoch in the run's folder `frames`, so that a resumed run goes on with its animation.
 
-    def __init__(self, run: TrainState, path: Path) -> None:
+    Args:
+        keep: leave alone what is there, for a caller that only draws.
+    """
+
+    def __init__(self, run: TrainState, path: Path, keep: bool = False) -> None:
         self.run, self.gif, self.folder = run, path / "sphere.gif", path / "frames"
         split = run.test.split
         chosen = choose_balanced(split.labels.cpu(), SAMPLES, run.config.seed)
         part: Any = split.subset(chosen)
         self.images = Loader(part, 500, run.device, mean=run.mean, std=run.std, shuffle=False)  # type: ignore[arg-type]
-        if run.progress.epoch == 0:  # frames that a run before this one left
+        if run.progress.epoch == 0 and not keep:  # frames that a run before this one left
             for path in self.folder.glob("*.png"):
                 path.unlink()
 
+    def frame(self, epoch: int) -> Path:
+        """Where the frame of an epoch lies."""
+        return self.folder / f"{epoch:05d}.png"
+
     def add(self, epoch: int) -> None:
         """Draws the frame of the epoch that has just ended."""
+        self.draw(epoch, self.frame(epoch))
+
+    def draw(self, epoch: int, path: Path) -> Path:
+        """Draws the model as it is after this epoch."""
         run = self.run
         images = embed(run.model, self.images.epoch(0), run.device, run.precision)
         drawn, _ = on_sphere(run.model, images)
         title = f"{title_of(run.config)} · epoch {epoch} of {run.config.epochs}"
-        sphere.draw({"": (drawn, images.labels.numpy())}, run.classes, self.folder / f"{epoch:05d}.png", title)
+        return sphere.draw({"": (drawn, images.labels.numpy())}, run.classes, path, title)
 
     def finish(self) -> Path | None:
         """Joins the frames into sphere.gif; None where there are none."""

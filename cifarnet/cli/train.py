@@ -12,6 +12,7 @@ from cifarnet.cli.grammar import HelpAll
 from cifarnet.cli.options import spoken, typed
 from cifarnet.cli.train_options import BASIC as BASIC
 from cifarnet.cli.train_options import MORE, given_values, new_config, resumed_config, with_config_options
+from cifarnet.cli.watch_options import Live, TensorBoard, check_live, check_tensorboard
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused, printable
@@ -50,6 +51,8 @@ def train(
             rich_help_panel=MORE,
         ),
     ] = False,
+    live: Live = None,
+    tensorboard: TensorBoard = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON document.", rich_help_panel=MORE)
     ] = False,
@@ -88,6 +91,12 @@ def train(
         from cifarnet.cli.animate import check_animation
 
         check_animation(chosen)
+    if series and (live is not None or tensorboard):
+        raise Refused("--live and --tensorboard", "follow one run", "leave them out, or give `seed`")
+    page = check_live(live, overwrite, resume) if live is not None and launched().first else None
+    if tensorboard:
+        check_tensorboard()
+    from cifarnet.cli.beside import with_others
     from cifarnet.cli.watcher import TerminalWatcher
     from cifarnet.engine.fit import fit
 
@@ -104,7 +113,7 @@ def train(
         shown: dict[str, Any] = {"animate": animate, "quiet": quiet, "json_output": json_output}
         train_series(context, chosen, series, out, lines, resume=resume, about=about, **start, **shown)
         return
-    fit(chosen, out, resume=resume, about=about, watcher=watcher, **start)
+    fit(chosen, out, resume=resume, about=about, watcher=with_others(watcher, page, tensorboard), **start)
     if not launched().first:
         return
     if json_output:

@@ -73,7 +73,8 @@ class TerminalWatcher(Watcher):
         """Says what is about to run."""
         for name, text in self.headline:
             say(self.console, name, text)
-        describe(run, folder, self.console)
+        for name, text in facts_of(run, folder):
+            say(self.console, name, text)
         epochs = run.config.epochs
         if run.progress.epoch >= epochs:
             self.console.say(f"nothing to do: the run is at its last epoch ({epochs}); ask for more with --epochs")
@@ -186,8 +187,8 @@ def draw_figures(run: TrainState, summary: dict[str, Any], folder: RunFolder, wa
             confusion.draw({"": matrix}, run.classes, folder.path / "confusion.png", title)
 
 
-def describe(run: TrainState, folder: RunFolder, console: Terminal) -> None:
-    """Says what is about to run, before it runs."""
+def facts_of(run: TrainState, folder: RunFolder) -> list[tuple[str, str]]:
+    """(name, text) of what is about to run."""
     config, ranks, head = run.config, run.ranks, run.model.head
     loss = named_loss(head.options) if head.options else config.loss
     held_out = len(run.validation.split) if run.validation else 0
@@ -196,19 +197,19 @@ def describe(run: TrainState, folder: RunFolder, console: Terminal) -> None:
     if config.head_sample < 1:
         spread += f", {100 * config.head_sample:g}% of them drawn each step"
     backend = f"head backend {run.backend}{spread}"
-    say(console, "model", f"{config.arch}, {run.parameters:,} parameters, loss {loss}, {backend}")
+    facts = [("model", f"{config.arch}, {run.parameters:,} parameters, loss {loss}, {backend}")]
     shaped = f" ({words})" if (words := shaping_words(config)) else ""
     digest = f"digest {run.data.digests}"
-    say(console, "data", f"{config.dataset}{shaped}: {trained}, {tested}, {len(run.classes)} classes, {digest}")
-    say(console, "device", f"{device_name(run.device)}, {run.precision}")
+    facts.append(("data", f"{config.dataset}{shaped}: {trained}, {tested}, {len(run.classes)} classes, {digest}"))
+    facts.append(("device", f"{device_name(run.device)}, {run.precision}"))
     if ranks.world > 1:
         apart = any(type(module).__name__.startswith("BatchNorm") for module in run.model.modules())
         note = "; BatchNorm within each rank" if apart else ""
-        say(console, "ranks", f"{ranks.world}, a batch of {config.batch_size} over all of them{note}")
-    say(console, "run", str(folder.path))
+        facts.append(("ranks", f"{ranks.world}, a batch of {config.batch_size} over all of them{note}"))
+    facts.append(("run", str(folder.path)))
     if head.options is not None:
-        for note in misfits(head.options, len(run.classes), head.in_features):
-            say(console, "note", note)
+        facts += [("note", note) for note in misfits(head.options, len(run.classes), head.in_features)]
+    return facts
 
 
 def say(console: Terminal, name: str, text: str) -> None:

@@ -15,6 +15,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.plain_file import check_within, read_text
 from cifarnet.storage.atomic import OURS, append, cannot_write, sweep_temporaries, write_file
+from cifarnet.storage.event_file import event_files
 from cifarnet.storage.lock import NO_LOCKS, file_lock
 from cifarnet.storage.run_files import read_json
 from cifarnet.storage.safetensors_header import CHECKPOINT
@@ -33,6 +34,7 @@ class RunFolder:
         self.last, self.best = path / "last.safetensors", path / "best.safetensors"
         self.state, self.summary = path / "state.safetensors", path / "summary.json"
         self.predictions, self.diverged = path / "predictions.csv", path / "diverged.json"
+        self.events = path / "tensorboard"
         self._job = path / ".job"
         self._lock: FileLock | None = None
         self._place: tuple[int, int] | None = None
@@ -43,7 +45,7 @@ class RunFolder:
         mine = [self.config, self.metrics, self.last, self.best, self.state, self.summary, self.predictions]
         mine.append(self.diverged)
         sets = [file for path in (self.last, self.best, self.state) for file in files_of(path)]
-        return [path for path in mine if path.exists()] + sets
+        return [path for path in mine if path.exists()] + sets + event_files(self.events)
 
     @property
     def checkpoint(self) -> Path | None:
@@ -178,6 +180,8 @@ class RunFolder:
             except OSError as error:
                 why = f"cannot be removed ({error.strerror})"
                 raise Failed(str(path), why, "remove it, or choose another `out`") from error
+        with contextlib.suppress(OSError):  # a user's files in it stay, and so does it
+            self.events.rmdir()
 
     def write_config(self, config: TrainConfig, about: Mapping[str, str]) -> None:
         """Writes config.json: the options, and beside them `about` (see `read_about`)."""

@@ -1,12 +1,7 @@
 """The explorer's page: its parts and the numbers in one HTML file that asks for nothing from anywhere."""
 
-import base64
-import hashlib
-import html
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -14,8 +9,8 @@ from torch import Tensor
 
 from cifarnet.analysis.explore.gather import Seen
 from cifarnet.analysis.explore.thumbnails import sprite
+from cifarnet.analysis.html_page import assemble, coded, joined
 from cifarnet.analysis.plots.style import class_colours
-from cifarnet.core.plain_file import read_text
 
 HERE = Path(__file__).parent
 LIBRARY = "plotly/plotly-strict.min.js"  # of the npm package plotly.js-strict-dist-min, which does without eval
@@ -50,18 +45,7 @@ def render(
         "sprite": {"url": "data:image/jpeg;base64," + coded(picture), "side": small.shape[1], "columns": columns},
         "runs": [described(run) for run in runs],
     }
-    scripts = [read_text(HERE / LIBRARY), "\n".join(read_text(HERE / name) for name in OWN)]
-    # Browsers take the hash of a script as they read it: with line feeds only.
-    allowed = " ".join(f"'sha256-{coded(hashlib.sha256(text.encode()).digest())}'" for text in scripts)
-    page = Template(read_text(HERE / "page.html")).substitute(
-        title=html.escape(title),
-        allowed=allowed,
-        style=read_text(HERE / "page.css"),
-        numbers=as_json(numbers),
-        library=scripts[0],
-        own=scripts[1],
-    )
-    return page.encode("utf-8", "backslashreplace")
+    return assemble(HERE, title, numbers, {"library": joined(HERE, LIBRARY), "own": joined(HERE, *OWN)})
 
 
 def described(run: Seen) -> dict[str, Any]:
@@ -82,17 +66,6 @@ def described(run: Seen) -> dict[str, Any]:
 def packed(values: np.ndarray, kind: str) -> str:
     """An array as base64, little-endian, row by row."""
     return coded(np.ascontiguousarray(values, dtype=kind).tobytes())
-
-
-def coded(data: bytes) -> str:
-    """Base64 as text."""
-    return base64.b64encode(data).decode("ascii")
-
-
-def as_json(document: Any) -> str:
-    """JSON in ASCII that ends no script element and begins no comment, whatever names it holds."""
-    text = json.dumps(document, allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def in_hex(colour: Any) -> str:
