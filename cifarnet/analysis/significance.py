@@ -1,4 +1,4 @@
-"""Paired tests of two models on the same images."""
+"""Paired tests of two models on the same images, and the interval of one model's accuracy."""
 
 from dataclasses import dataclass
 
@@ -32,3 +32,11 @@ def mcnemar(first_right: Tensor, second_right: Tensor) -> Paired:
     apart = first + second
     p = float(binomtest(first, apart).pvalue) if apart else 1.0
     return Paired(both, first, second, len(first_right) - both - apart, p)
+
+
+def wilson(right: int, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share, right of `count` (E. B. Wilson 1927): it stays within [0, 1], near its ends too."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(right, count).proportion_ci(level, method="wilson")
+    return float(low), float(high)
