@@ -55,7 +55,8 @@ def export(
     check_packages(format)
     path = default_checkpoint(run)
     place = check_output(out or default_name(path, format, precision), overwrite)
-    beside = check_output(place.with_suffix(".md"), overwrite) if place.suffix else None
+    special = place.exists() and not place.is_file()  # a pipe, /dev/null
+    beside = None if special else check_output(place.with_name(f"{place.name}.md"), overwrite)
     model, info = load_model(path)
     facts, console = facts_of(path, info), messages()
     say_model(console, path, model, info, named=run is not None)
@@ -81,7 +82,7 @@ def print_export(console: "Terminal", done: dict[str, Any]) -> None:
         ("input", f"images: uint8 RGB [N, {size}, {size}, 3]"),
         ("outputs", "probabilities, logits, embedding"),
         ("checked on", done["checked_on"]),
-        ("card", done["card"] or "none, since the file has no suffix"),
+        ("card", done["card"] or "none"),
     ]
     console.print(Facts(rows))
     console.print()
@@ -98,14 +99,23 @@ def parity_rows(found: dict[str, Any], precision: str) -> list[tuple[str, str, s
 
     exact = precision == "fp32"
     ties = f" ({found['near_ties']} of them near-ties)" if exact and found["changes"] else ""
+    most = 0 if exact else int((1 - AGREEMENT[precision]) * found["images"] + 1e-9)
     rows = [
-        ("largest difference of a logit", f"{found['logit_difference']:.2g}", f"{found['logit_allowed']:.2g}" if exact else "–"),
+        (
+            "largest difference of a logit",
+            f"{found['logit_difference']:.2g}",
+            f"{found['logit_allowed']:.2g}" if exact else "–",
+        ),
         ("largest difference of a probability", f"{found['probability_difference']:.2g}", "–"),
-        ("1 − least cosine of the embeddings", f"{max(0.0, 1 - found['cosine']):.2g}", f"{1 - COSINE:.0e}" if exact else "–"),
-        (f"images with another class{ties}", f"{found['changes']:,}", "0" if exact else f"{1 - AGREEMENT[precision]:.0%}"),
+        (
+            "1 − least cosine of the embeddings",
+            f"{max(0.0, 1 - found['cosine']):.2g}",
+            f"{1 - COSINE:.0e}" if exact else "–",
+        ),
+        (f"images with another class{ties}", f"{found['changes']:,}", f"{most:,}"),
     ]
     if found["accuracy"]:
         before, after = found["accuracy"]
-        least = "–" if exact else f"{KEPT * before:.2%} and more"
+        least = "–" if exact else f"≥ {KEPT * before:.2%}"
         rows.append((f"accuracy (the model's: {before:.2%})", f"{after:.2%}", least))
     return rows

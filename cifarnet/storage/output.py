@@ -75,7 +75,7 @@ def write_checked(path: Path, data: bytes, check: Callable[[bytes], T]) -> T:
     """As `write_output`, once `check` has passed what was written, read back from the disk; returns what it returns.
 
     Raises:
-        Failed: it cannot be written. Whatever `check` raises: then what was there is kept, and nothing else.
+        Failed: it cannot be written. Whatever `check` raises: then no file is written, and what was there is kept.
     """
     if path.exists() and kind_of(path.stat().st_mode) in INTO:
         found = check(data)

@@ -64,7 +64,7 @@ def facts_of(path: Path, info: ModelInfo) -> Facts:
 
 def own_scores(info: ModelInfo) -> dict[str, float]:
     """The scores that a checkpoint carries, of the test images after its last epoch."""
-    named = {key: info.metrics.get(key) for key in SCORES}
+    named: dict[str, Any] = {key: info.metrics.get(key) for key in SCORES}
     named["accuracy"] = info.metrics.get("test_accuracy", named["accuracy"])
     return {key: float(value) for key, value in named.items() if is_number(value) and 0 <= value <= 1}
 

@@ -44,17 +44,32 @@ def head(facts: Facts) -> str:
     config = facts.info.config
     lines = ["---", f"license: {'mit' if facts.packaged else 'unknown'}", "library_name: cifarnet"]
     lines += ["pipeline_tag: image-classification", "tags:"]
-    lines += [f"- {quoted(tag)}" for tag in dict.fromkeys(("image-classification", "cifarnet", config.arch, config.loss))]
+    lines += [
+        f"- {quoted(tag)}" for tag in dict.fromkeys(("image-classification", "cifarnet", config.arch, config.loss))
+    ]
     hub = HUB_NAMES.get(config.dataset)
     lines += ["datasets:", f"- {hub}"] if hub else []
     measured = {key: facts.scores[key] for key in HUB_METRICS if key in facts.scores}
     if measured:
-        lines += ["metrics:", *(f"- {HUB_METRICS[key]}" for key in measured), "model-index:", f"- name: {quoted(facts.name)}"]
+        lines += [
+            "metrics:",
+            *(f"- {HUB_METRICS[key]}" for key in measured),
+            "model-index:",
+            f"- name: {quoted(facts.name)}",
+        ]
         lines += ["  results:", "  - task:", "      type: image-classification", "    dataset:"]
-        lines += [f"      name: {quoted(config.dataset)}", f"      type: {quoted(hub or config.dataset)}", "      split: test"]
+        lines += [
+            f"      name: {quoted(config.dataset)}",
+            f"      type: {quoted(hub or config.dataset)}",
+            "      split: test",
+        ]
         lines += ["    metrics:"]
         for key, value in measured.items():
-            lines += [f"    - type: {HUB_METRICS[key]}", f"      value: {value:.6f}", f"      name: {quoted(WORDS[key])}"]
+            lines += [
+                f"    - type: {HUB_METRICS[key]}",
+                f"      value: {value:.6f}",
+                f"      name: {quoted(WORDS[key])}",
+            ]
     return "\n".join([*lines, "---", ""])
 
 
@@ -65,7 +80,9 @@ def about(facts: Facts) -> list[Block]:
     layers = f"{find_arch(config.arch).title}" + (f", stem {config.stem}" if "resnet" in config.arch else "")
     text = f"An image classifier of {plural(len(info.classes), 'class')}, trained with cifarnet: {layers}; "
     text += f"loss {config.loss}{f' ({constants})' if constants else ''}; {plural(info.epoch, 'epoch')}, seed {config.seed}."
-    inputs = f"It takes RGB images of {config.image_size} x {config.image_size} pixels; others are squeezed to that size. "
+    inputs = (
+        f"It takes RGB images of {config.image_size} x {config.image_size} pixels; others are squeezed to that size. "
+    )
     mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (info.mean, info.std))
     inputs += f"Pixels in [0, 1] are normalised with mean {mean} and standard deviation {std} (red, green, blue)."
     names = facts.classes[:NAMED]
@@ -131,7 +148,9 @@ def calibration_blocks(facts: Facts) -> list[Block]:
     else:
         text = f"Logits are divided by the temperature {found.temperature:.4g} before the softmax, fitted on "
         text += f"{plural(found.images, 'image')} ({found.source}). An image whose energy score, T log of the sum of "
-        text += f"exp(logit / T), is below {found.unknown_at:.4g} is taken for none of the classes: 1% of those images are."
+        text += (
+            f"exp(logit / T), is below {found.unknown_at:.4g} is taken for none of the classes: 1% of those images are."
+        )
     return [Heading("Calibration"), Paragraph(text)]
 
 
@@ -142,7 +161,9 @@ def file_blocks(exported: dict[str, Any]) -> list[Block]:
     text = f"{Path(exported['file']).name}: {kind}, {exported['precision']}, {exported['bytes'] / 1e6:.2f} MB. "
     text += f"Input images: uint8 RGB, N x {size} x {size} x 3. Outputs: probabilities, logits, embedding (length 1)."
     check = f"Checked against the model on {exported['checked_on']}: largest difference of a logit {found['logit_difference']:.2g}; "
-    check += f"{plural(found['changes'], 'image')} with another class; least cosine of two embeddings {found['cosine']:.7f}."
+    check += (
+        f"{plural(found['changes'], 'image')} with another class; least cosine of two embeddings {found['cosine']:.7f}."
+    )
     if found["accuracy"]:
         check += f" Accuracy {found['accuracy'][0]:.2%} before, {found['accuracy'][1]:.2%} in the file."
     return [Heading("File"), Paragraph(text), Paragraph(check)]
@@ -155,7 +176,7 @@ def limits(facts: Facts) -> list[Block]:
     text += "The scores hold for images like the test images; on others nothing was measured, nor for groups of people or things. "
     text += "Embeddings are compared by their cosine; a threshold for that is measured with cifarnet verify."
     licence = "MIT, as cifarnet." if facts.packaged else (
-        "Nobody has stated one for these weights: set `license` in the head of this file. cifarnet itself is MIT; the data "
+        "Nobody has stated one for these weights: set the license in the head of this file. cifarnet itself is MIT; the data "
         "has terms of its own."
     )  # fmt: skip
     return [Heading("Limits"), Paragraph(text), Heading("Licence"), Paragraph(licence)]

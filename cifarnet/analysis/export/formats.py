@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from cifarnet.analysis.export.deployed import INPUT, OUTPUTS, Deployed
 from cifarnet.core.errors import Refused
@@ -54,8 +55,9 @@ def traced(network: Deployed, size: int) -> ExportedProgram:
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     with torch.no_grad(), quiet():
         program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim("N")},), strict=False)
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # names of folders on this machine
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # names of folders on this machine
     return program
 
 

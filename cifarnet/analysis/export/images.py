@@ -55,7 +55,9 @@ def pictures_of(
             why = f"it is fitted to {FITTED} training images, which are not here ({error.why})"
             raise Refused("`int8`", why, "name their folder with `data_dir`") from error
         digits = load("digits", image_size=size)
-        both = torch.cat([images_of(split, spread_over(len(split), size, CHECKED // 2)) for split in (digits.train, digits.test)])
+        both = torch.cat(
+            [images_of(split, spread_over(len(split), size, CHECKED // 2)) for split in (digits.train, digits.test)]
+        )
         words = f"{plural(len(both), 'image')} of scikit-learn's digits, since the run's data is not here"
         return Pictures(channels_last(both), None, words), None
     split = opened.loader.split

@@ -19,7 +19,10 @@ from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
 
 BATCH = 100
-LOGITS, COSINE = 1e-4, 1 - 1e-6  # fp32: the largest difference, in units of the scale; the least cosine of two embeddings
+LOGITS, COSINE = (
+    1e-4,
+    1 - 1e-6,
+)  # fp32: the largest difference, in units of the scale; the least cosine of two embeddings
 KEPT = 0.99  # fp16, int8: of the accuracy, as MLPerf Inference asks for
 AGREEMENT = {"fp16": 0.99, "int8": 0.95}  # the least part of the pictures that get the same class
 SHOWN = 10  # pictures whose class changed that are listed
@@ -83,7 +86,13 @@ def scale_of(model: Classifier, logits: np.ndarray) -> float:
 
 
 def compare(
-    model: Outputs, run: Runner, images: np.ndarray, labels: Tensor | None, classes: Sequence[str], scale: float, precision: str
+    model: Outputs,
+    run: Runner,
+    images: np.ndarray,
+    labels: Tensor | None,
+    classes: Sequence[str],
+    scale: float,
+    precision: str,
 ) -> Parity:
     """The check of a file's outputs against the model's.
 
@@ -130,10 +139,14 @@ def problems_of(found: Parity, precision: str) -> list[str]:
     if precision != "fp32":
         least = AGREEMENT[precision]
         if not found.agreement >= least:
-            problems.append(f"it agrees with the model on {found.agreement:.1%} of the images, and {least:.0%} are asked for")
+            problems.append(
+                f"it agrees with the model on {found.agreement:.1%} of the images, and {least:.0%} are asked for"
+            )
         if found.accuracy and not found.accuracy[1] >= KEPT * found.accuracy[0]:
             was, now = found.accuracy
-            problems.append(f"its accuracy is {now:.2%} where the model's is {was:.2%}, and {KEPT:.0%} of that are asked for")
+            problems.append(
+                f"its accuracy is {now:.2%} where the model's is {was:.2%}, and {KEPT:.0%} of that are asked for"
+            )
         return problems
     if not found.logit_difference <= found.logit_allowed:
         problems.append(f"its logits differ by {found.logit_difference:.2g}, and {found.logit_allowed:.2g} is allowed")
