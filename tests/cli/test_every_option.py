@@ -30,6 +30,8 @@ BASES = {
     "runs": "runs .",
     "data": "data digits",
     "explore": "explore run --device cpu --samples 40 --maps pca",
+    "export": "export run --format torch",
+    "card": "card run",
     "doctor": "doctor",
     "visualize curves": "visualize curves run",
     "visualize network": "visualize network --arch baseline",
@@ -114,12 +116,17 @@ def made(tmp_path_factory):
 @pytest.fixture
 def call(made, cli, tmp_path, monkeypatch):
     """Runs a command line in a fresh copy of that folder; returns what `cli` does and how often data was read."""
+    import cifarnet.analysis.export.write as write
     import cifarnet.analysis.plots.style as style
     import cifarnet.data.registry as registry
 
     reads, resolve = [], registry.resolve_name
     monkeypatch.setattr(style.Figure, "savefig", lambda *_, **__: None)  # how a figure looks is not the matter here
     monkeypatch.setattr(registry, "resolve_name", lambda name: reads.append(name) or resolve(name))
+    graphs, traced = {}, write.traced  # nor is tracing one network again and again
+    monkeypatch.setattr(
+        write, "traced", lambda net, size: graphs.get(net.working) or graphs.setdefault(net.working, traced(net, size))
+    )
     number = itertools.count()
 
     def work(line):
