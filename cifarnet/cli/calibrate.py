@@ -11,8 +11,6 @@ from cifarnet.cli.figure_command import DataDir, Device
 from cifarnet.cli.run_option import Run
 from cifarnet.cli.table import Facts
 from cifarnet.core.errors import Refused
-from cifarnet.storage.find_checkpoint import PACKAGED, find_checkpoint
-from cifarnet.storage.run_folder import RunFolder
 
 
 def calibrate(
@@ -30,14 +28,16 @@ def calibrate(
     Both go into the checkpoint; predict, eval and export use them. Training with --val-fraction does it by itself.
 
     Examples:
-        cifarnet calibrate                                         # on what the newest run held out
-        cifarnet calibrate runs/latest --dataset folder --data-dir photos
+        cifarnet calibrate runs/held-out         # on what this run held out
+        cifarnet calibrate runs/held-out --json
     """
     from cifarnet.cli.headline import say_opened
     from cifarnet.cli.progress import load_shown
     from cifarnet.cli.tables import calibration_rows
     from cifarnet.engine.held_out import calibrate as fit_to
     from cifarnet.engine.held_out import open_held_out
+    from cifarnet.storage.find_checkpoint import PACKAGED, find_checkpoint
+    from cifarnet.storage.run_folder import RunFolder
 
     path = find_checkpoint(run)
     if path is None:

@@ -32,7 +32,7 @@ def words(example):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder that holds what the examples name: a photo, folders of photos, and the run of the very first example."""
+    """A folder that holds what the examples name: a photo, folders of photos, the run of the very first example, one that held images out."""
     folder = tmp_path_factory.mktemp("examples")
     for name in ("photos", "known/ada", "labelled/ada", "labelled/bob"):
         (folder / name).mkdir(parents=True)
@@ -41,6 +41,7 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        assert run([*words(EXAMPLES[0]), *"--epochs 2 --val-fraction 0.1 --out runs/held-out -q".split()]) == 0
         assert run(words(EXAMPLES[0])) == 0
     return folder
 

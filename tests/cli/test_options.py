@@ -30,6 +30,8 @@ THINGS = {
     "embeddings",
     "pairs",
     "quality",
+    "calibrate",
+    "calibration",
     "eval",
     "verify",
     "config",
