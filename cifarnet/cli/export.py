@@ -35,11 +35,10 @@ def export(
 ) -> None:
     """Write a model as one file: uint8 RGB images in; probabilities, logits and unit embeddings out.
 
-    Normalisation and a fitted temperature are inside. The file is run on real images and is there only if it computes what the
-    model does. Its model card lies beside it.
+    Normalisation and a fitted temperature are inside. It is written only once it computes what the model does.
 
     Examples:
-        cifarnet export                                   # the newest run, as model.onnx in its folder
+        cifarnet export                                  # the newest run: model.onnx
         cifarnet export runs/latest --format torch --out model.pt2
     """
     from cifarnet.analysis.card.facts import facts_of

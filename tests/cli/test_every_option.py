@@ -113,20 +113,34 @@ def made(tmp_path_factory):
     return home
 
 
+def once(monkeypatch, export, made={}):  # noqa: B006
+    """A network is traced, written and read back once for all options of `export`."""
+    for name, kind in (
+        ("traced", lambda net, _: net.working),
+        ("to_pt2", lambda graph, _: id(graph)),
+        ("run_pt2", len),
+    ):
+
+        def work(*given, name=name, kind=kind, real=getattr(export, name)):
+            key = name, kind(*given)
+            if key not in made:
+                made[key] = real(*given)
+            return made[key]
+
+        monkeypatch.setattr(export, name, work)
+
+
 @pytest.fixture
 def call(made, cli, tmp_path, monkeypatch):
     """Runs a command line in a fresh copy of that folder; returns what `cli` does and how often data was read."""
-    import cifarnet.analysis.export.write as write
+    import cifarnet.analysis.export.write as export
     import cifarnet.analysis.plots.style as style
     import cifarnet.data.registry as registry
 
     reads, resolve = [], registry.resolve_name
     monkeypatch.setattr(style.Figure, "savefig", lambda *_, **__: None)  # how a figure looks is not the matter here
     monkeypatch.setattr(registry, "resolve_name", lambda name: reads.append(name) or resolve(name))
-    graphs, traced = {}, write.traced  # nor is tracing one network again and again
-    monkeypatch.setattr(
-        write, "traced", lambda net, size: graphs.get(net.working) or graphs.setdefault(net.working, traced(net, size))
-    )
+    once(monkeypatch, export)
     number = itertools.count()
 
     def work(line):

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,11 @@ def quantised(proto: Any, images: Tensor) -> Any:
             return None if batch is None else {INPUT: batch.numpy()}
 
     chosen = [node.name for node in proto.graph.node if is_of_layers(node)]
+    copy = deepcopy(proto)  # it is emptied
     with tempfile.TemporaryDirectory() as folder, quiet():
         place = Path(folder, "int8.onnx")
         quantize_static(
-            proto,
+            copy,
             str(place),
             Reader(),
             quant_format=QuantFormat.QDQ,
