@@ -19,6 +19,7 @@ from cifarnet.cli import (
     featuremaps,
     identify,
     predict,
+    push,
     quality,
     report,
     runs,
@@ -65,6 +66,7 @@ app.add_typer(visualize.app, name="visualize")
 add(app, "explore", explore.explore)
 add(app, "export", export.export)
 add(app, "card", card.card)
+add(app, "push", push.push)
 add(app, "report", report.report)
 add(app, "runs", runs.runs)
 add(app, "data", data.data)
