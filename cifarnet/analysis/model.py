@@ -19,6 +19,7 @@ from cifarnet.engine.predict import Prediction, predict_images, read_batches
 from cifarnet.models.checkpoint import ModelInfo, load_model
 from cifarnet.models.classifier import Classifier
 from cifarnet.storage.find_checkpoint import PACKAGED, default_checkpoint
+from cifarnet.storage.hub import SCHEME, fetch
 
 
 class Model:
@@ -123,13 +124,17 @@ def load(run: str | Path | None = None, *, device: str = "auto") -> Model:
     """A trained model.
 
     Args:
-        run: a run folder, a .safetensors file, or "packaged" for the small model that ships with cifarnet; None takes
-            runs/latest where there is one, else the packaged model.
+        run: a run folder, a .safetensors file, "hf://owner/name" (of the Hugging Face hub, a model that `cifarnet push` put
+            there), or "packaged" for the small model that ships with cifarnet; None takes runs/latest where there is one, else
+            the packaged model.
         device: auto, cpu, cuda, cuda:1 or mps.
 
     Raises:
-        Refused: no such run, a broken checkpoint, a model of features, a device that is not there.
+        Refused: no such run, a broken checkpoint, a model of features, a device that is not there, another file than
+            safetensors. Failed: the hub does not give it.
     """
+    if isinstance(run, str) and run.startswith(SCHEME):
+        run = fetch(run)
     path = PACKAGED if run == "packaged" else default_checkpoint(run)
     classifier, info = load_model(path)
     return Model(classifier, info, path, pick_device(device))

@@ -9,14 +9,17 @@ import typer
 from cifarnet import __version__
 from cifarnet.cli import (
     calibrate,
+    card,
     complexity,
     data,
     doctor,
     evaluate,
     explore,
+    export,
     featuremaps,
     identify,
     predict,
+    push,
     quality,
     report,
     runs,
@@ -63,6 +66,9 @@ add(visualize.app, "network", visualize_diagrams.network)
 add(visualize.app, "margins", visualize_diagrams.margins)
 app.add_typer(visualize.app, name="visualize")
 add(app, "explore", explore.explore)
+add(app, "export", export.export)
+add(app, "card", card.card)
+add(app, "push", push.push)
 add(app, "report", report.report)
 add(app, "runs", runs.runs)
 add(app, "data", data.data)

@@ -60,7 +60,8 @@ OTHER_COMMANDS: dict[str, str] = {
     "classify infer inference recognize label": "predict", "plot draw show figure viz": "visualize",
     "flops params macs profile cost summary size": "complexity", "compare results table": "report",
     "info env environment version check devices": "doctor", "gradcam features activations": "featuremaps",
-    "tsne": "visualize umap --method tsne", "pca": "visualize umap --method pca", "embedding projection": "visualize umap", "match roc eer": "verify", "search enroll enrol gallery": "identify", "help": "--help", "completion": "--install-completion",
+    "tsne": "visualize umap --method tsne", "pca": "visualize umap --method pca", "embedding projection": "visualize umap", "match roc eer": "verify",
+    "convert deploy onnx quantize quantise save": "export", "readme modelcard": "card", "search enroll enrol gallery": "identify", "help": "--help", "completion": "--install-completion",
 }  # fmt: skip
 COMMAND_HINTS = {other: ours for others, ours in OTHER_COMMANDS.items() for other in others.split()}
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)

@@ -16,13 +16,13 @@ from cifarnet.losses.registry import LOSSES, Constant, flag_constants, range_of
 # fmt: off
 ARGUMENTS = {
     "animate", "bootstrap", "channels", "config", "convert", "crop", "csv", "data_out", "degrade", "deletion", "dims", "far",
-    "figure", "flip", "folder", "folds", "fpir", "gallery", "grad_cam", "init_from", "layer", "layer_cam", "maps", "method", "metric",
-    "neighbors", "out", "overwrite", "pairs", "predictions", "probes", "project", "recipe", "recursive", "resume",
+    "figure", "flip", "folder", "folds", "format", "fp16", "fpir", "gallery", "grad_cam", "init_from", "int8", "layer", "layer_cam",
+    "maps", "method", "metric", "neighbors", "out", "overwrite", "pairs", "predictions", "probes", "project", "recipe", "recursive", "resume",
     "run", "samples", "save_gallery", "scores", "seeds", "split", "template", "threshold", "thresholds",
 }
 # fmt: on
 SPOKEN = {item.name for item in dataclasses.fields(TrainConfig)} | ARGUMENTS | set(flag_constants())
-QUOTED = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")
+QUOTED = re.compile(r"`([a-z_][a-z_0-9]*)(?:=([^`]*))?`")
 
 
 def flag(name: str) -> str:

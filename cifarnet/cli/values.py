@@ -27,6 +27,7 @@ VALUES: dict[str, tuple[str, ...]] = {name: choices for name, choices in CHOICES
     "convert": LAYOUTS,
     "metric": ("auto", "cosine", "euclidean"),
     "template": ("mean", "max"),
+    "format": ("onnx", "torch"),
 }
 UNLISTED = {"arch": (IDENTITY,)}  # what may be written too, and is not offered
 
@@ -41,6 +42,7 @@ OTHER_VALUES: dict[str, dict[str, str]] = {
     "device": {"gpu": "cuda", "metal": "mps"},
     "precision": {"fp16": "bf16", "float16": "bf16", "half": "bf16", "amp": "bf16", "bfloat16": "bf16", "float32": "fp32"},
     "split": {"valid": "val", "validation": "val", "dev": "val", "training": "train"},
+    "format": {"pt2": "torch", "pytorch": "torch", "torchscript": "torch", "ort": "onnx", "onnxruntime": "onnx"},
     "optimizer": {"sgdm": "sgd", "nesterov": "sgd"},
     "schedule": {"none": "constant", "cosineannealing": "cosine", "onecyclelr": "onecycle"},
 }  # fmt: skip

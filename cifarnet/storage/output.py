@@ -1,11 +1,15 @@
 """Files that the user names for results: checked before any work, and never in the place of something that is not ours."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from cifarnet.core.errors import Refused
 from cifarnet.core.plain_file import kind_of
-from cifarnet.storage.atomic import cannot_write, write_file
+from cifarnet.storage.atomic import cannot_write, replacing, write_file
+
+T = TypeVar("T")
 
 INTO = ("a device", "a pipe")  # what is written into, and not replaced
 
@@ -65,3 +69,23 @@ def write_output(path: Path, data: bytes) -> None:
     except OSError as error:
         raise cannot_write(path, error) from error
     write_file(path, data)
+
+
+def write_checked(path: Path, data: bytes, check: Callable[[bytes], T]) -> T:
+    """As `write_output`, once `check` has passed what was written, read back from the disk; returns what it returns.
+
+    Raises:
+        Failed: it cannot be written. Whatever `check` raises: then no file is written, and what was there is kept.
+    """
+    if path.exists() and kind_of(path.stat().st_mode) in INTO:
+        found = check(data)
+        write_output(path, data)
+        return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(data)
+            file.seek(0)
+            return check(file.read())
+    except OSError as error:
+        raise cannot_write(path, error) from error

@@ -31,6 +31,9 @@ BASES = {
     "runs": "runs .",
     "data": "data digits",
     "explore": "explore run --device cpu --samples 40 --maps pca",
+    "export": "export run --format torch",
+    "card": "card run",
+    "push": "push run owner/name",
     "doctor": "doctor",
     "visualize curves": "visualize curves run",
     "visualize network": "visualize network --arch baseline",
@@ -114,15 +117,40 @@ def made(tmp_path_factory):
     return home
 
 
+def once(monkeypatch, export, made):
+    """A network is traced, written and read back once for all options of `export`."""
+
+    def remembering(name, kind, real):
+        def work(*given):
+            key = name, kind(*given)
+            if key not in made:
+                made[key] = real(*given)
+            return made[key]
+
+        monkeypatch.setattr(export, name, work)
+
+    remembering("traced", lambda net, _: net.working, export.traced)
+    remembering("to_pt2", lambda graph, _: id(graph), export.to_pt2)
+    remembering("run_pt2", len, export.run_pt2)
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    """What `once` remembers."""
+    return {}
+
+
 @pytest.fixture
-def call(made, cli, tmp_path, monkeypatch):
+def call(made, cli, tmp_path, monkeypatch, graphs):
     """Runs a command line in a fresh copy of that folder; returns what `cli` does and how often data was read."""
+    import cifarnet.analysis.export.write as export
     import cifarnet.analysis.plots.style as style
     import cifarnet.data.registry as registry
 
     reads, resolve = [], registry.resolve_name
     monkeypatch.setattr(style.Figure, "savefig", lambda *_, **__: None)  # how a figure looks is not the matter here
     monkeypatch.setattr(registry, "resolve_name", lambda name: reads.append(name) or resolve(name))
+    once(monkeypatch, export, graphs)
     number = itertools.count()
 
     def work(line):

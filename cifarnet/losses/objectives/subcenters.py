@@ -23,7 +23,7 @@ class SubcenterArcFace(Softmax, name="subcenter-arcface"):
     def cosines(self, unit: Tensor, weight: Tensor) -> Tensor:
         classes, centres, size = weight.shape
         every = unit @ normalize(weight.reshape(-1, size))[0].T
-        return torch.max(every.view(len(unit), classes, centres), dim=2).values
+        return torch.max(every.unflatten(1, (classes, centres)), dim=2).values
 
     def target(self, batch: Batch, options: MarginOptions) -> Tensor:
         return angular_margin(batch, options.margin, easy=False)

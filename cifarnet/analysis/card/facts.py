@@ -1,0 +1,81 @@
+"""What there is to say of a trained model, from its checkpoint and the files of its run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cifarnet.analysis.report.results import read_result
+from cifarnet.core.errors import Refused
+from cifarnet.data.identity import DataIdentity, parse_identity
+from cifarnet.engine.resume import is_number
+from cifarnet.models.checkpoint import ModelInfo
+from cifarnet.storage.find_checkpoint import PACKAGED
+from cifarnet.storage.run_folder import RunFolder
+
+SCORES = ("accuracy", "macro_f1", "auroc", "ece")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A model and what is known of it.
+
+    Args:
+        name: the run's, or the file's.
+        scores: those of `SCORES` that were measured on the test split, in [0, 1].
+        images: test images; None: not known.
+        confusion: images of class i taken for class j; empty: not known.
+        command: the line that trained it; "": not known.
+    """
+
+    name: str
+    info: ModelInfo
+    data: DataIdentity | None
+    scores: dict[str, float]
+    images: int | None = None
+    confusion: list[list[int]] = field(default_factory=list)
+    command: str = ""
+    packaged: bool = False
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes."""
+        return list(self.info.classes)
+
+
+def facts_of(path: Path, info: ModelInfo) -> Facts:
+    """The facts of a checkpoint: of its run's summary.json where there is one, else of what the checkpoint itself says.
+
+    Raises:
+        Refused: a file of the run is broken.
+    """
+    data, folder = parse_identity(info.data), RunFolder(path.parent)
+    name = path.resolve().parent.name if folder.config.is_file() else path.stem
+    about = folder.read_about() if folder.config.is_file() else {}
+    found = own_scores(info)
+    images = data.test.images if data else None
+    confusion: list[list[int]] = []
+    if folder.config.is_file() and folder.summary.is_file():
+        summary = summary_of(path)
+        if summary:
+            found = {key: float(summary[key]) for key in SCORES if is_number(summary.get(key))}
+            images, confusion = summary["images"], summary["confusion"]
+    return Facts(name, info, data, found, images, confusion, about.get("command", ""), path == PACKAGED)
+
+
+def own_scores(info: ModelInfo) -> dict[str, float]:
+    """The scores that a checkpoint carries, of the test images after its last epoch."""
+    named: dict[str, Any] = {key: info.metrics.get(key) for key in SCORES}
+    named["accuracy"] = info.metrics.get("test_accuracy", named["accuracy"])
+    return {key: float(value) for key, value in named.items() if is_number(value) and 0 <= value <= 1}
+
+
+def summary_of(path: Path) -> dict[str, Any]:
+    """The test scores in summary.json, where they are those of this checkpoint; {} of so many classes that few were measured."""
+    try:
+        summary = read_result(path.parent).summary
+    except Refused as error:
+        if "only loss and accuracy" in error.why:
+            return {}
+        raise
+    same = Path(str(summary.get("checkpoint"))).name == path.name
+    return summary["test"] if same else {}

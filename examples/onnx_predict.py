@@ -1,0 +1,25 @@
+"""The classes of pictures by an exported model, without cifarnet and torch: python onnx_predict.py model.onnx photo.jpg"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession(sys.argv[1])
+about = session.get_modelmeta().custom_metadata_map
+classes, size = json.loads(about["classes"]), int(about["image_size"])
+for path in sys.argv[2:]:
+    file = Image.open(path)
+    white = Image.new("RGBA", file.size, "white")  # what transparent pictures are laid on
+    small = (
+        Image.alpha_composite(white, file.convert("RGBA"))
+        .convert("RGB")
+        .resize((size, size), Image.Resampling.BILINEAR)
+    )
+    small.info = file.info  # the camera's note which side is up
+    pixels = np.asarray(ImageOps.exif_transpose(small))
+    (probabilities,) = session.run(["probabilities"], {"images": pixels[None]})[0]
+    best = probabilities.argsort()[::-1][:3]
+    print(path, *(f"{classes[index]} {probabilities[index]:.6f}" for index in best))
