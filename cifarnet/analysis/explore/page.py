@@ -19,7 +19,7 @@ from cifarnet.core.plain_file import read_text
 
 HERE = Path(__file__).parent
 LIBRARY = "plotly/plotly-strict.min.js"  # of the npm package plotly.js-strict-dist-min, which does without eval
-OWN = ("data.js", "colours.js", "maps.js", "sphere.js", "tables.js", "page.js")
+OWN = ("data.js", "colours.js", "maps.js", "sphere.js", "tables.js", "page.js", "controls.js")
 
 
 def render(
