@@ -32,7 +32,7 @@ def tune(
         int, typer.Option(min=2, max=3, help="The best 1/eta of a rung go on, with eta times the epochs.")
     ] = 3,
     out: Annotated[
-        Path | None, typer.Option(help="The search's folder (default: runs/tune-<arch>-<dataset>-<n>).")
+        Path | None, typer.Option(help="The search's folder (default: searches/<arch>-<dataset>-<n>).")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the same command stopped (default: the newest).")

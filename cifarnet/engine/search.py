@@ -15,8 +15,8 @@ from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.objectives.base import Objective
 from cifarnet.storage.atomic import write_file
 from cifarnet.storage.run_files import read_json
-from cifarnet.storage.runs import RUNS
 
+SEARCHES = Path("searches")
 TABLE = "tune.json"
 Grid = Mapping[str, Sequence[Any]]
 
@@ -129,19 +129,21 @@ def document_of(search: Search, trials: Mapping[str, Sequence[Trial]]) -> dict[s
 
 
 def new_place(config: TrainConfig) -> Path:
-    """runs/tune-<arch>-<dataset>-<n> with the next n that is free; it is not made."""
-    stem = f"tune-{config.arch}-{config.dataset}-"
+    """searches/<arch>-<dataset>-<n> with the next n that is free; it is not made. Not in runs/: a search is no run."""
+    stem = f"{config.arch}-{config.dataset}-"
     taken = [
-        int(path.name.removeprefix(stem)) for path in RUNS.glob(f"{stem}*") if path.name.removeprefix(stem).isdecimal()
+        int(path.name.removeprefix(stem))
+        for path in SEARCHES.glob(f"{stem}*")
+        if path.name.removeprefix(stem).isdecimal()
     ]
-    return RUNS / f"{stem}{max(taken, default=0) + 1}"
+    return SEARCHES / f"{stem}{max(taken, default=0) + 1}"
 
 
 def newest_search() -> Path:
-    """The folder of the search in runs/ whose table is the youngest. Raises Refused where there is none."""
-    found = list(RUNS.glob(f"*/{TABLE}"))
+    """The folder of the search in searches/ whose table is the youngest. Raises Refused where there is none."""
+    found = list(SEARCHES.glob(f"*/{TABLE}"))
     if not found:
-        raise Refused("resume", "there is no search in runs yet", "name its folder with `out`")
+        raise Refused("resume", "there is no search in searches yet", "name its folder with `out`")
     return max(found, key=lambda path: path.stat().st_mtime).parent
 
 

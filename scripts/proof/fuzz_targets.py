@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from cifarnet.analysis.plots import curves
 from cifarnet.analysis.plots.confusion import numbers as confusion_numbers
-from cifarnet.analysis.report.beside import beside_the_report
+from cifarnet.analysis.report.beside_tables import beside_the_report
 from cifarnet.analysis.report.results import read_result
 from cifarnet.analysis.report.seeds import group
 from cifarnet.analysis.report.tables import scores_table

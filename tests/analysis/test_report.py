@@ -14,7 +14,7 @@ from report_runs import result, summary
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cifarnet.analysis.report.beside import beside_the_report, signed
+from cifarnet.analysis.report.beside_tables import beside_the_report, signed
 from cifarnet.analysis.report.document import Heading, Paragraph, Picture, Table, render
 from cifarnet.analysis.report.hard_labels import hard_label_scores
 from cifarnet.analysis.report.published import cell_of, cells, class_names, inconsistencies

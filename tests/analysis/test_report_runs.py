@@ -7,7 +7,7 @@ import pytest
 from report_runs import result, write_run
 from scipy.stats import ttest_rel
 
-from cifarnet.analysis.report.beside import signed
+from cifarnet.analysis.report.beside_tables import signed
 from cifarnet.analysis.report.document import Paragraph, Table
 from cifarnet.analysis.report.results import read_results
 from cifarnet.analysis.report.seeds import group, paired_seeds

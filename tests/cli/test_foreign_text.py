@@ -257,6 +257,7 @@ def test_there_is_no_other_way_to_the_terminal():
             "identify_tables.py",
             "quality_tables.py",
             "series_tables.py",
+            "beside_tables.py",
             "tune_tables.py",
             "verify_tables.py",
         },

@@ -35,7 +35,7 @@ def test_what_is_typed_wrong_is_one_line(cli, tmp_path):
         ("--loss adaface --margin 0.1,0.2 --eta 5", "error: --eta: must be "),
         ("--loss adaface --margin 0.1,0.2 --eta 2 --epochs 1", "error: --epochs: 1 is too few for 2 rungs"),
         ("--loss adaface --margin 0.1,0.2 --val-fraction 0", "error: --val-fraction: is 0: "),
-        ("--loss adaface --margin 0.1,0.2 --resume", "error: --resume: there is no search in runs yet; "),
+        ("--loss adaface --margin 0.1,0.2 --resume", "error: --resume: there is no search in searches yet; "),
         ("--loss adaface --margin 0.1,0.2 --seeds 1,2", "error: --seeds: is an option of cifarnet train, not of "),
         ("--loss adaface --loss-option h", "error: --loss-option: 'h' is not NAME=VALUE; "),
         ("--loss adaface --loss-option k=1,2", "error: --loss-option k: no loss has such a constant; "),
@@ -49,7 +49,7 @@ def test_from_the_plan_to_the_command(cli, tmp_path, monkeypatch):
     code, out, err = cli(*LINE, *TWO, "--dry-run")
     assert (code, err) == (0, "") and list(tmp_path.iterdir()) == []
     assert "2 trials of 1 epoch, 1 trial of 2 epochs; the best 1/2 of a rung go on" in out and "starts again" in out
-    assert "4 epochs for each loss, 8 in all" in out and "search   runs/tune-baseline-digits-1\n" in out
+    assert "4 epochs for each loss, 8 in all" in out and "search   searches/baseline-digits-1\n" in out
 
     fit, number = engine.fit, iter((1, 2, 3))
 
@@ -60,13 +60,13 @@ def test_from_the_plan_to_the_command(cli, tmp_path, monkeypatch):
 
     monkeypatch.setattr(engine, "fit", stopped)
     code, out, err = cli(*LINE, *TWO)
-    resume = [*LINE, *TWO, "--out", "runs/tune-baseline-digits-1", "--resume"]
+    resume = [*LINE, *TWO, "--out", "searches/baseline-digits-1", "--resume"]
     assert (code, out) == (130, "") and err.endswith(f"go on with: cifarnet {' '.join(resume)}\n")
 
     monkeypatch.setattr(engine, "fit", fit)
     code, out, err = cli(*resume)
     assert code == 0 and err.count("% of the held-out images") == 6 and out.count("chosen") >= 1
-    rows = json.loads((tmp_path / "runs/tune-baseline-digits-1/tune.json").read_text())["trials"]
+    rows = json.loads((tmp_path / "searches/baseline-digits-1/tune.json").read_text())["trials"]
     assert [out.count(f"{100 * row['accuracy']:.2f}%") > 0 for row in rows] == [True] * 6
     code, again, _ = cli(*LINE, *TWO, "--resume", "--json", "-q")
     found = json.loads(again)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cifarnet.analysis.complexity import measure
 from cifarnet.analysis.plots.titles import has_own_loss
-from cifarnet.analysis.report.beside import beside_the_report, signed, spread
+from cifarnet.analysis.report.beside_tables import beside_the_report, signed, spread
 from cifarnet.analysis.report.document import Block, Heading, Paragraph, Picture, Table
 from cifarnet.analysis.report.results import SCORES, Result, told_apart
 from cifarnet.analysis.report.seeds import SeedGroup, differences, group, paired_seeds, traits, word
