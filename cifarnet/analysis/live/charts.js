@@ -33,14 +33,14 @@ function powers(low, high) {
 // From numbers to pixels: a range that holds all values, and where each of them is.
 function scale(values, begin, end, log, limits = [-Infinity, Infinity]) {
   let low = Math.min(...values), high = Math.max(...values);
-  const room = log ? Math.max(high / low, 1.1) ** 0.05 : Math.max(high - low, Math.abs(high) * 0.02, 1e-12) * 0.06;
+  const room = log ? Math.max(high / low, 1.1) ** 0.05 : high - low > Math.abs(high) * 1e-6 ? (high - low) * 0.06 : Math.max(Math.abs(high) * 0.2, 1e-12);
   [low, high] = log ? [low / room, high * room] : [Math.max(low - room, limits[0]), Math.min(high + room, limits[1])];
   const way = log ? Math.log : (value) => value;
   const place = (value) => begin + ((way(value) - way(low)) / (way(high) - way(low))) * (end - begin);
   return { low, high, place, ticks: log ? powers(low, high) : ticks(low, high, 6) };
 }
 
-// A chart {title, lines: [{name, key, look}], log, limits, format} of the records, as an <svg> of this size.
+// A chart {title, lines: [{name, key, look}], format, log, limits, zero (is it shown?)} of the records, as an <svg> of this size.
 function plot(chart, records, width, height, at) {
   const picture = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0, "aria-label": spoken(chart, at ?? records.at(-1)) });
   const can = (value) => typeof value === "number" && (!chart.log || value > 0);
@@ -49,12 +49,13 @@ function plot(chart, records, width, height, at) {
     picture.append(drawn("text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, "no number that can be drawn"));
     return picture;
   }
-  const y = scale(values, height - EDGE.bottom, EDGE.top, chart.log, chart.limits);
+  const y = scale(chart.zero ? [0, ...values] : values, height - EDGE.bottom, EDGE.top, chart.log, chart.limits);
   const x = epochScale(records, width);
-  for (const value of y.ticks) {
+  const named = new Map(y.ticks.map((value) => [chart.format(value), value])); // where two read alike, one
+  for (const [text, value] of named) {
     const height = y.place(value);
     picture.append(drawn("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: height, y2: height }));
-    picture.append(drawn("text", { x: EDGE.left - 6, y: height + 4, "text-anchor": "end" }, chart.format(value)));
+    picture.append(drawn("text", { x: EDGE.left - 6, y: height + 4, "text-anchor": "end" }, text));
   }
   for (const epoch of x.ticks) picture.append(drawn("text", { x: x.place(epoch), y: height - 5, "text-anchor": "middle" }, String(epoch)));
   if (at) picture.append(drawn("line", { class: "at", x1: x.place(at.epoch), x2: x.place(at.epoch), y1: EDGE.top, y2: height - EDGE.bottom }));

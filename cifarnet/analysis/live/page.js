@@ -37,7 +37,7 @@ function charts() {
   found.push({ title: "learning rate", lines: [{ name: "", key: "lr", look: "train" }], format: real, limits: [0, Infinity] });
   const gradients = [["first layer", "grad_norm_first", "train"], ["last layer", "grad_norm_last", "test"]].map(([name, key, look]) => ({ name, key, look }));
   if (seen.records.some((record) => "grad_norm_first" in record)) found.push({ title: "gradient norm", lines: gradients, format: real, log });
-  found.push({ title: "training time of an epoch", lines: [{ name: "", key: "seconds", look: "train" }], format: lasting, limits: [0, Infinity] });
+  found.push({ title: "training time of an epoch", lines: [{ name: "", key: "seconds", look: "train" }], format: lasting, limits: [0, Infinity], zero: true });
   return found.filter((chart) => chart.lines.length);
 }
 
