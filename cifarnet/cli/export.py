@@ -65,10 +65,7 @@ def export(
     if beside is not None:
         write_output(beside, card(facts, done).encode())
     done["card"] = beside and str(beside)
-    if json_output:
-        print_json(done)
-    else:
-        print_export(results(), done)
+    print_json(done) if json_output else print_export(results(), done)
 
 
 def print_export(console: "Terminal", done: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from cifarnet.analysis.export.deployed import INPUT, OUTPUTS, Deployed
 from cifarnet.core.errors import Refused
 
-OPSET = 18  # of ONNX: the first that has all of these operators, and old enough for the runtimes in use
+OPSET = 18  # of ONNX: the one that torch's exporter works in, and old enough for the runtimes in use
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 EXTRA_FILE = "cifarnet.json"  # the metadata within a .pt2
 SCOPES = "pkg.torch.onnx.name_scopes"  # where a node's module is kept until the file is written

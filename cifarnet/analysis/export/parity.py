@@ -78,11 +78,9 @@ def outputs_of(model: Classifier, info: ModelInfo, images: np.ndarray) -> Output
 
 
 def scale_of(model: Classifier, logits: np.ndarray) -> float:
-    """s of the head; where a loss has no s of its own (sphereface, adacos) the largest logit; 1 of a linear head."""
-    options = model.head.options
-    if options is None:
-        return 1.0
-    return float(options.constants.get("scale", np.abs(logits).max()))
+    """s of the head; where a loss has no s of its own (ce, sphereface, adacos) the largest logit: rounding is relative to it."""
+    constants = model.head.options.constants if model.head.options else {}
+    return float(constants.get("scale", np.abs(logits).max()))
 
 
 def compare(
@@ -128,9 +126,12 @@ def compare(
 
 
 def least_cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """The least cosine of two rows [N, E] of length 1; of two that are both 0, without direction, it is 1."""
+    """The least cosine of two rows [N, E]; of two that are both 0, without direction, it is 1."""
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     both_none = (np.abs(first).max(axis=1) == 0) & (np.abs(second).max(axis=1) == 0)
-    return float(np.where(both_none, 1.0, (first * second).sum(axis=1)).min())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = (first * second).sum(axis=1) / lengths
+    return float(np.where(both_none, 1.0, cosines).min())
 
 
 def problems_of(found: Parity, precision: str) -> list[str]:
