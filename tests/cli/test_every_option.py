@@ -23,6 +23,7 @@ BASES = {
     "eval": "eval run --device cpu",
     "quality": "quality run --device cpu --scores norm --degrade none",
     "predict": "predict a.png --run run --device cpu",
+    "calibrate": "calibrate run --device cpu",
     "identify": "identify --gallery run/known --probes run/known --run run --device cpu",
     "verify": "verify run --device cpu --bootstrap 2",
     "complexity": "complexity --arch baseline",

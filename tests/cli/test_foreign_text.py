@@ -254,6 +254,7 @@ def test_there_is_no_other_way_to_the_terminal():
             "tables.py",
             "cost_tables.py",
             "data_tables.py",
+            "export_tables.py",
             "identify_tables.py",
             "quality_tables.py",
             "series_tables.py",

@@ -135,8 +135,9 @@ PATHS = [
 @pytest.mark.parametrize(("path", "option"), PATHS)
 def test_over_long_paths_are_refused_before_any_work(cli, tmp_path, path, option):
     images = ["x.png"] if path in ("predict", "featuremaps") else []
+    after = ["owner/name"] if path == "push" else []
     for long in (LONG, f"absent/{LONG}", "n/" * 3000):
-        assert "is too long" in refusal(cli, *path.split(), *images, *([option] if option else []), long)
+        assert "is too long" in refusal(cli, *path.split(), *images, *([option] if option else []), long, *after)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cifarnet.analysis.card.facts import Facts
-from cifarnet.analysis.report.document import Block, Heading, Paragraph, Table, markdown
+from cifarnet.analysis.report.document import Block, Heading, Paragraph, markdown
+from cifarnet.analysis.report.document import Table as DocumentTable
 from cifarnet.analysis.significance import wilson_interval
 from cifarnet.core.errors import plural, printable
 from cifarnet.data.registry import DATASETS
@@ -120,11 +121,11 @@ def score_blocks(facts: Facts) -> list[Block]:
         rows.append([WORDS[key], f"{100 * value:.2f}", interval])
     where = f"on {plural(facts.images, 'test image')}" if facts.images else "on the test images"
     blocks: list[Block] = [Heading("Scores"), Paragraph(f"Measured {where}; the interval is Wilson's, 95%.")]
-    blocks.append(Table(["score", "%", "interval"], rows))
+    blocks.append(DocumentTable(["score", "%", "interval"], rows))
     worst = confusions(facts)
     if worst:
         blocks.append(Paragraph("The largest confusions:"))
-        blocks.append(Table(["class", "taken for", "images", "of"], worst))
+        blocks.append(DocumentTable(["class", "taken for", "images", "of"], worst))
     return blocks
 
 
