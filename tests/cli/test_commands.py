@@ -262,9 +262,8 @@ def test_a_folder_needs_recursive(cli, trained, tmp_path):
 def test_head_of_a_pipe_is_quiet(trained):
     line = f"{sys.executable} -m cifarnet predict {' '.join([str(trained / 'five.png')] * 3)} --checkpoint {trained / 'run'} --top 10 | head -1"
     done = subprocess.run(line, shell=True, capture_output=True, text=True)
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith(
-        f"{trained / 'run'}: baseline"
-    )  # which model this is
+    which, how = done.stderr.splitlines()  # which model this is, and what its probabilities are worth
+    assert which.startswith(f"{trained / 'run'}: baseline") and how == "probabilities: not calibrated"
 
 
 def test_no_color_and_no_terminal_are_plain(cli, trained):
