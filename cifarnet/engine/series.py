@@ -113,15 +113,17 @@ def start_of(config: TrainConfig, path: Path, resume: bool, overwrite: bool) -> 
     """How the run in `path` begins: NEW, GO_ON or DONE (there is nothing to train).
 
     Raises:
-        Refused: the folder cannot be taken, or the run in it was begun under another configuration.
+        Refused: the folder cannot be taken, or the run in it was begun under another configuration or cannot go on.
     """
     folder = RunFolder(path)
-    state = existing(folder.state) if resume else None
-    if state is None:
+    state = existing(folder.state)
+    if not resume or (state is None and not folder.has_checkpoint):
         open_run(path, resume=False, overwrite=overwrite or resume)
         return NEW
-    open_run(path, resume=True, overwrite=False)
-    saved = load_config(state)
+    saved = load_config(state) if state else folder.read_config()
     check_same_run(saved, replace(config, precision=saved.precision) if config.precision == "auto" else config)
     facts = read_facts(path)
-    return DONE if facts and facts.state == "finished" and facts.epochs_done >= config.epochs else GO_ON
+    if facts and facts.state == "finished" and facts.epochs_done >= config.epochs:
+        return DONE
+    open_run(path, resume=True, overwrite=False)  # refused where its state is gone
+    return GO_ON

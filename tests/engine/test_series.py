@@ -56,6 +56,11 @@ def test_a_series_that_is_stopped_and_resumed_gives_the_same_runs(tmp_path, monk
     again = fit_seeds(CONFIG, SEEDS, "cut", resume=True)
     assert table(again) == table(whole) and [one.before for one in again] == [True, False, False]
     assert (tmp_path / "cut-seed3" / "state.safetensors").stat().st_mtime_ns == begun
+    (tmp_path / "cut-seed3" / "state.safetensors").unlink()  # to save room: a model that is there is not trained over
+    assert [one.before for one in fit_seeds(CONFIG, SEEDS, "cut", resume=True)] == [True, True, True]
+    (tmp_path / "cut-seed3" / "summary.json").unlink()
+    with pytest.raises(Refused, match="has weights but no training state to resume"):
+        fit_seeds(CONFIG, SEEDS, "cut", resume=True)
     with pytest.raises(Refused, match=r"started otherwise: `lr` 0\.001 -> 0\.1"):
         fit_seeds(replace(CONFIG, lr=0.1), SEEDS, "cut", resume=True)
     with pytest.raises(Refused, match="already holds a run"):
