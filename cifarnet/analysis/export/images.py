@@ -16,7 +16,7 @@ from cifarnet.engine.open_split import open_split
 from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
 
-CHECKED, FITTED = 1000, 512  # pictures
+CHECKED, FITTED = 10_000, 512  # pictures
 PIXELS = 1 << 26  # in all, of them
 
 Load = Callable[..., Dataset]
