@@ -214,8 +214,11 @@ def test_a_reader_that_went_away_is_no_error(trained):
     line = command("predict", trained / "a.png", "--checkpoint", trained / "one", "--json")
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     process.stdout.close()
-    said = process.stderr.read().splitlines()  # which model this is, and no more
-    assert len(said) == 1 and said[0].startswith(f"{trained / 'one'}: baseline") and process.wait() == 141
+    which, how = (
+        process.stderr.read().splitlines()
+    )  # which model this is, what its probabilities are worth, and no more
+    assert which.startswith(f"{trained / 'one'}: baseline") and how == "probabilities: not calibrated"
+    assert process.wait() == 141
 
 
 # signals

@@ -157,7 +157,7 @@ def print_tables(
 ) -> None:
     """The table of models, that of `networks` by stage; with `layers` the layers too, and the operators not counted."""
     from cifarnet.cli import cost_tables
-    from cifarnet.cli.stage_table import stage_table
+    from cifarnet.cli.stage_tables import stage_table
     from cifarnet.core.errors import plural
 
     console.print(cost_tables.model_table(rows, baseline))

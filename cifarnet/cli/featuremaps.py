@@ -91,7 +91,7 @@ def featuremaps(
     if json_output:
         print_json({"checkpoint": str(path), "images": documents})
     elif deletion and documents:
-        from cifarnet.cli.deletion_table import deletion_table
+        from cifarnet.cli.deletion_tables import deletion_table
 
         results().print(deletion_table(documents, layers[-1]))
     if bad := len(files) - len(documents):

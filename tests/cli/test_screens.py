@@ -18,7 +18,7 @@ from cifarnet.analysis.diagram import diagram
 from cifarnet.cli import data_tables, doctor, tables, watcher
 from cifarnet.cli.complexity import print_tables
 from cifarnet.cli.headline import head_line
-from cifarnet.cli.stage_table import stage_table
+from cifarnet.cli.stage_tables import stage_table
 from cifarnet.cli.streams import fitting
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Terminal, messages, results
