@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cifarnet.analysis.cam import upsample
 from cifarnet.engine.metrics import check_finite
+from cifarnet.models.calibration import Calibration, probabilities
 from cifarnet.models.classifier import Classifier
 
 STEPS = 32  # equal parts in which the pixels are removed
@@ -58,10 +59,13 @@ class Eraser:
         model: in evaluation mode.
         image: normalised, [3, S, S].
         coarse: height and width of the maps that are scored, before they are scaled up.
+        calibration: the model's; probabilities are those that `predict` gives.
     """
 
-    def __init__(self, model: Classifier, image: Tensor, coarse: Sequence[int]) -> None:
-        self.model, self.image = model.eval(), image
+    def __init__(
+        self, model: Classifier, image: Tensor, coarse: Sequence[int], calibration: Calibration | None = None
+    ) -> None:
+        self.model, self.image, self.calibration = model.eval(), image, calibration
         self.pixels = image.shape[1] * image.shape[2]
         self.counts = torch.linspace(0, self.pixels, STEPS + 1, dtype=torch.float64).round().long()
         generators = [torch.Generator().manual_seed(seed) for seed in range(DRAWS)]
@@ -81,10 +85,10 @@ class Eraser:
         rank = order.argsort().view(1, 1, *self.image.shape[1:])
         at_once = max(1, PIXELS_AT_ONCE // self.pixels)
         parts = [
-            self.model(torch.where(rank < counts.view(-1, 1, 1, 1), 0.0, self.image)).softmax(dim=1)
+            probabilities(self.model(torch.where(rank < counts.view(-1, 1, 1, 1), 0.0, self.image)), self.calibration)
             for counts in self.counts.split(at_once)
         ]
-        found = torch.cat(parts).double()
+        found = torch.cat(parts)
         check_finite(found, "probabilities")
         return found
 

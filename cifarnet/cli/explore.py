@@ -67,6 +67,7 @@ def explore(
         with messages().status(f"{' and '.join(methods)} of {plural(len(indices), 'image')}"):
             given: Any = {"angular": opened.angular, "methods": methods, "seed": seed}
             title = title_of(opened.info.config)
+            given |= {"calibration": opened.info.calibration}
             seen.append(gather(opened.model, found, name=name, title=title, **given))
         for method, why in seen[-1].missing.items():
             messages().remark("warning", f"{name}: no {METHODS[method]}, which the page says: {why}")

@@ -106,12 +106,14 @@ class ImageFigures:
         """The class asked for, or the likeliest ones."""
         import torch
 
+        from cifarnet.models.calibration import probabilities
+
         with torch.no_grad():
-            probabilities = self.model(pixels[None])[0].softmax(dim=0)
-        likeliest: Any = probabilities.argsort(descending=True)[:SHOWN].tolist()
+            found = probabilities(self.model(pixels[None]), self.info.calibration)[0]
+        likeliest: Any = found.argsort(descending=True)[:SHOWN].tolist()
         classes = self.info.classes
         chosen = [classes.index(self.target)] if self.target is not None else likeliest
-        return [Target(index, classes[index], float(probabilities[index])) for index in chosen]
+        return [Target(index, classes[index], float(found[index])) for index in chosen]
 
     def draw_cams(
         self, large: "Tensor", heats: list[tuple[str, Target, "Tensor"]], folder: Path, name: str, drawn: Drawn
@@ -133,7 +135,7 @@ class ImageFigures:
         from cifarnet.analysis.deletion import Eraser
         from cifarnet.analysis.plots import deletion as picture
 
-        eraser = Eraser(self.model, pixels, heats[0][2].shape)
+        eraser = Eraser(self.model, pixels, heats[0][2].shape, self.info.calibration)
         panels: dict[str, dict[str, Deletion]] = {}
         for method, target, heat in heats:
             found = eraser.score(upsample(heat, pixels.shape[-1]), target.index)

@@ -110,13 +110,16 @@ def given_constants(parameters: dict[str, Any], given: set[str]) -> dict[str, An
         Refused: a --loss-option without a name and a value, or of a name that no loss has.
     """
     constants = {name: number_or_text(parameters[name]) for name in flag_constants() if name in given}
-    for text in parameters["loss_option"]:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise Refused("--loss-option", f"'{text}' is not NAME=VALUE", "for example --loss-option scale=30")
-        name = name.replace("-", "_")
-        if name not in all_constants():
-            known = ", ".join(sorted(all_constants()))
-            raise Refused(f"--loss-option {name}", "no loss has such a constant", f"the losses have {known}")
-        constants[name] = number_or_text(value)
-    return constants
+    return constants | {name: number_or_text(value) for name, value in map(loss_option, parameters["loss_option"])}
+
+
+def loss_option(text: str) -> tuple[str, str]:
+    """Name and value of a --loss-option NAME=VALUE. Raises Refused where it is none, or no loss has such a constant."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise Refused("--loss-option", f"'{text}' is not NAME=VALUE", "for example --loss-option scale=30")
+    name = name.replace("-", "_")
+    if name not in all_constants():
+        known = ", ".join(sorted(all_constants()))
+        raise Refused(f"--loss-option {name}", "no loss has such a constant", f"the losses have {known}")
+    return name, value

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cifarnet.cli.common import given_options
-from cifarnet.cli.options import all_constants, number_or_text
+from cifarnet.cli.options import loss_option, number_or_text
 from cifarnet.cli.train_options import new_config, with_config_options
 from cifarnet.core.config import TrainConfig, merged
 from cifarnet.core.errors import Refused
@@ -82,15 +82,5 @@ def several(name: str, text: str) -> list[Any]:
 
 
 def several_options(texts: list[str]) -> dict[str, list[Any]]:
-    """The constants of --loss-option NAME=VALUE,...; raises Refused as `given_constants`."""
-    found = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        if not (name and equals and values):
-            raise Refused("--loss-option", f"'{text}' is not NAME=VALUE", "for example --loss-option h=0.2,0.333")
-        name = name.replace("-", "_")
-        if name not in all_constants():
-            known = ", ".join(sorted(all_constants()))
-            raise Refused(f"--loss-option {name}", "no loss has such a constant", f"the losses have {known}")
-        found[name] = several(f"--loss-option {name}", values)
-    return found
+    """The constants of --loss-option NAME=VALUE,...; raises Refused as `loss_option`."""
+    return {name: several(f"--loss-option {name}", values) for name, values in map(loss_option, texts)}

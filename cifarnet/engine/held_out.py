@@ -12,10 +12,10 @@ from cifarnet.core.config import IDENTITY
 from cifarnet.core.errors import Refused, plural
 from cifarnet.data import AnySplit, Dataset, load, load_options
 from cifarnet.data.dataset import Split
-from cifarnet.data.identity import identify_split, parse_identity
+from cifarnet.data.identity import differences, identify_split, parse_identity
 from cifarnet.engine.calibrate import calibration_document, fit_calibration
 from cifarnet.engine.evaluate import collect_logits, only_coarse
-from cifarnet.engine.open_split import Opened, folder_of, open_split
+from cifarnet.engine.open_split import Opened, folder_of, of_test, open_split
 from cifarnet.models.checkpoint import ModelInfo, load_model, save_model
 
 NEW = "name a set of other images with `dataset` and `data_dir`, or train with `val_fraction`"
@@ -25,22 +25,40 @@ def open_held_out(path: Path, dataset: str | None = None, **options: Any) -> Ope
     """The model of a checkpoint with the images that it is calibrated on.
 
     Args:
-        dataset: a set whose training images are taken; None: the images that the run held out.
+        dataset: a set all of whose training images are taken; None: the images that the run held out.
         options: as `open_split`.
 
     Raises:
-        Refused: the run held none out, or images of another set are among those of its training or test.
+        Refused: the run held none out, these are not the images that it was begun with, or images of another set are among
+            those of its training or test.
     """
     model, info = load_model(path, of_features=True)
     if info.config.arch == IDENTITY or only_coarse(info.config, len(info.classes)):
         raise Refused("calibrate", "of this model no logits are kept", "take a run of an image classifier")
-    if dataset is None and options.get("data_dir") is None and info.config.val_fraction == 0:
-        raise Refused("calibrate", "the run held no images out", NEW)
-    if info.config.val_fraction > 0 and dataset in (None, info.config.dataset):
-        return open_split(path, model, info, "val", dataset=dataset, **options)
-    opened = open_split(path, model, info, "train", dataset=dataset, **options)
+    if dataset is None:
+        if info.config.val_fraction == 0:
+            raise Refused("calibrate", "the run held no images out", NEW)
+        opened = open_split(path, model, info, "val", **options)
+        check_held_out(opened)
+        return opened
+    # As it is: what shaped the run's training images, wrong labels among it, is not done to these.
+    plain = replace(info, config=of_test(info.config))
+    opened = open_split(path, model, plain, "train", dataset=dataset, **options)
     check_apart(opened.loader.split, info, options.get("load", load))
-    return opened
+    return replace(opened, info=info)
+
+
+def check_held_out(opened: Opened) -> None:
+    """Raises Refused where the data is not that of the training: other images would be held out of it, those trained on among them."""
+    known, now = parse_identity(opened.info.data), opened.identity
+    if known is None:  # of version 0.1
+        return
+    changed = differences(known, now) if now else ["the training images cannot be made of it"]
+    if changed:
+        why = f"the data is not as in training ({'; '.join(changed)}), and so is what is held out of it"
+        raise Refused(
+            "calibrate", why, "name the folder of the training with `data_dir`, or another set with `dataset`"
+        )
 
 
 def check_apart(images: AnySplit, info: ModelInfo, read: Callable[..., Dataset]) -> None:

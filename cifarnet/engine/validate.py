@@ -66,7 +66,7 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
     split = "validation" if run.trial else "test"
     ranks = run.ranks
     calibration: Calibration | None = None
-    reason = "no images were held out"
+    reason = "it is a trial" if run.trial else "no images were held out"
     chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
     if chosen is not None and chosen == existing(folder.best):
         if run.model.apart:
@@ -120,5 +120,6 @@ def calibrate_best(run: TrainState, path: Path) -> tuple[Calibration | None, str
         found = fit_calibration(logits, labels, "validation images of the training")
     except Refused as error:
         return None, error.why
-    save_model(path, run.result, replace(read_info(path), calibration=found), ranks)
+    if ranks.first or run.model.apart:  # another machine may not have the file
+        save_model(path, run.result, replace(read_info(path), calibration=found), ranks)
     return found, ""

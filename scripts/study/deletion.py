@@ -38,7 +38,7 @@ def main() -> None:
         pixels = normalize(image, info.mean, info.std)
         target = int(model(pixels[None]).argmax())
         maps = {name: class_map(model, pixels, target, layer, name) for name in CAMS}
-        eraser = Eraser(model, pixels, maps["grad-cam"].shape)
+        eraser = Eraser(model, pixels, maps["grad-cam"].shape, info.calibration)
         for name, heat in maps.items():
             found = eraser.score(upsample(heat, size), target)
             areas[name].append(found.area)

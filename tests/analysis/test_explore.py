@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
 from cifarnet.analysis.explore.gather import Seen, check_same_images, gather, nearest_images
@@ -21,6 +22,7 @@ from cifarnet.analysis.explore.thumbnails import sprite, thumbnails
 from cifarnet.analysis.features import Embeddings
 from cifarnet.core.errors import Refused
 from cifarnet.data import Split
+from cifarnet.models.calibration import Calibration
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # WebGL by software: a test machine has no graphics card.
@@ -89,6 +91,10 @@ def test_numbers_are_those_of_sklearn_and_of_the_formula():
     model = type("Model", (), {"head": head})()
     found = Embeddings(features, features @ weight.T, labels)
     seen = gather(model, found, name="a", title="b", angular=True, methods=["pca"], seed=1)
+    given = {"name": "a", "title": "b", "angular": True, "methods": ["pca"], "seed": 1}
+    warm = gather(model, found, **given, calibration=Calibration(2.0, 0.0, 9, "made"))
+    expected = softmax(found.logits.double().numpy() / 2, axis=1).max(axis=1)
+    np.testing.assert_allclose(warm.probabilities, expected, rtol=1e-9)
     unit = [
         part.double().numpy() / np.linalg.norm(part.double().numpy(), axis=1, keepdims=True)
         for part in (features, weight)

@@ -110,6 +110,10 @@ def test_a_run_that_held_images_out_is_calibrated_and_predicts_so(cli, tmp_path)
     _, out, err = cli(*line)
     assert "none of these   score " in out and "probabilities: calibrated (temperature" in err
     assert "none of these" not in cli(*line, "--accept-unknown")[1]
+    code, out, _ = cli("featuremaps", "digit.png", "--run", "run", "--grad-cam", "--deletion", "--json")
+    scored = json.loads(out)["images"][0]["deletion"][0]  # of the likeliest class, before a pixel is removed
+    assert code == 0 and scored["probability"] == pytest.approx(expected[0].max(), rel=1e-5)
+    assert scored["probabilities"][0] == pytest.approx(expected[0].max(), rel=1e-5)
     document = json.loads(cli("eval", "run", "--json", "--predictions", "p.csv")[1])["calibration"]
     assert document["fitted"] == vars(between) and document["after"]["nll"] < document["before"]["nll"]
 
@@ -144,6 +148,27 @@ def test_calibrating_later_takes_no_image_that_the_run_has_seen(cli, tmp_path):
     (tmp_path / "new" / "train" / seen.parent.name / "seen.png").write_bytes(seen.read_bytes())
     code, _, err = cli(*line)
     assert code == 2 and "1 of 151 images are in the run's own training or test" in err
+
+
+def test_what_was_held_out_is_held_out_no_more_in_other_data(cli, tmp_path):
+    """One image less, and the split that is drawn from the folder holds images that were trained on. Another set is taken whole."""
+    for folder, part, noise in (("own", "train", 0), ("own", "test", 9), ("new", "train", 20), ("new", "test", 40)):
+        write_digits(tmp_path / folder, part, noise, seed=int(noise))
+    line = TRAIN.replace("digits", "folder --data-dir own --workers 0").replace("--epochs 4", "--epochs 3")
+    assert cli(*line.split(), "--loss", "ce", "--val-fraction", "0.2", "--label-noise", "0.2", "--out", "run")[0] == 0
+    assert cli("calibrate", "run")[0] == 0
+    assert read_info(tmp_path / "run" / "best.safetensors").calibration.images == 29  # a fifth of each class
+    assert cli("calibrate", "run", "--dataset", "folder", "--data-dir", "new")[0] == 0
+    kept = read_info(tmp_path / "run" / "best.safetensors").calibration
+    new = load_data("folder", "new", image_size=32)  # its labels as they are, though the run's were made noisy
+    images = [pixels.permute(1, 2, 0).numpy() for pixels in new.train.images]
+    by_hand = fit_calibration(load(tmp_path / "run").logits(images), new.train.labels, "")
+    assert kept.temperature == pytest.approx(by_hand.temperature, rel=1e-4)
+    assert kept.images == 150
+    next((tmp_path / "own" / "train").glob("*/*.png")).unlink()
+    code, _, err = cli("calibrate", "run")
+    assert code == 2 and "the data is not as in training (" in err and "so is what is held out of it" in err
+    assert "; name the folder of the training with --data-dir, or another set with --dataset" in err
 
 
 def test_a_broken_calibration_is_refused(tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor
 from cifarnet.analysis.embedding import Sphere, angles_to, on_sphere, project, split_last_layer
 from cifarnet.analysis.features import Embeddings
 from cifarnet.core.errors import Refused
+from cifarnet.models.calibration import Calibration, probabilities
 from cifarnet.models.classifier import Classifier
 
 FEWEST = 20  # images: fewer make no map
@@ -49,13 +50,22 @@ class Seen:
 
 
 def gather(
-    model: Classifier, found: Embeddings, *, name: str, title: str, angular: bool, methods: Sequence[str], seed: int
+    model: Classifier,
+    found: Embeddings,
+    *,
+    name: str,
+    title: str,
+    angular: bool,
+    methods: Sequence[str],
+    seed: int,
+    calibration: Calibration | None = None,
 ) -> Seen:
     """What a model makes of the images that `found` holds.
 
     Args:
         angular: does its loss compare angles? Then maps and neighbours do too; else they compare distances.
         methods: of `METHODS` in embedding.py.
+        calibration: the model's; probabilities are those that `predict` gives.
 
     Raises:
         Refused: fewer than `FEWEST` images.
@@ -80,7 +90,7 @@ def gather(
         unit3(sphere.prototypes),
         sphere.lost,
         found.predictions.numpy(),
-        found.logits.double().softmax(dim=1).amax(dim=1).numpy(),
+        probabilities(found.logits, calibration).amax(dim=1).numpy(),
         own.numpy(),
         other.numpy(),
         rival.numpy(),
