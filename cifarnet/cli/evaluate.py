@@ -31,7 +31,9 @@ def evaluate(
         str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")
     ] = None,
     split: Annotated[str, typer.Option(help="test, train, or val (what the run held out).")] = "test",
-    tta: Annotated[bool, typer.Option("--tta", help="Average each image's logits with its mirror image's.")] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average the logits of six views of each image: moved by a pixel, mirrored.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images a forward pass.")] = 500,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     precision: Annotated[

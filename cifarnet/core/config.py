@@ -198,7 +198,9 @@ class TrainConfig:
     eval_every: int = option(
         1, "epochs between two evaluations (the last is always evaluated)", group="Output", low=1, high=1_000_000
     )
-    tta: bool = option(False, "measure with the logits of each image and its mirror image averaged", group="Output")
+    tta: bool = option(
+        False, "measure with the logits of six views of each image averaged: moved by a pixel, mirrored", group="Output"
+    )
     checkpoint_every: int = option(
         0,
         "also save the training state every so many steps; 0: at the end of an epoch",

@@ -15,6 +15,7 @@ from cifarnet.data.shape_options import shaping_options
 from cifarnet.engine.calibrate import calibration_document
 from cifarnet.engine.metrics import coarse_score, score
 from cifarnet.engine.open_split import Opened, open_split
+from cifarnet.engine.views import VIEW_WEIGHTS, views
 from cifarnet.models.checkpoint import load_model
 from cifarnet.models.classifier import Classifier
 from cifarnet.storage.find_checkpoint import find_checkpoint
@@ -46,25 +47,24 @@ def collect_logits(
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     precision: str,
-    flip: bool = False,
+    tta: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Logits [N, C] fp32 and labels [N] of all batches, left on `device`.
 
     Args:
         batches: (images [B, 3, H, W] normalised, labels [B]), on `device`.
-        flip: average the logits of each image and its mirror image.
+        tta: average the logits of six views of each image (engine/views.py).
     """
-    views = batches
-    if flip:
-        views = (view for images, labels in batches for view in ((images, labels), (images.flip(3), labels)))
-    outputs = embed_batches(model, views, device, precision)
+    inputs, weights = batches, (1.0,)
+    if tta:
+        inputs, weights = ((view, labels) for images, labels in batches for view in views(images)), VIEW_WEIGHTS
+    outputs = embed_batches(model, inputs, device, precision)
     logits, labels = [], []
     for features, targets in outputs:
-        output = model.head.logits(features)
-        if flip:
-            mirrored, _ = next(outputs)
-            output = (output + model.head.logits(mirrored)) / 2
-        logits.append(output.float())
+        output = weights[0] * model.head.logits(features).float()
+        for weight, (other, _) in zip(weights[1:], outputs, strict=False):
+            output += weight * model.head.logits(other).float()
+        logits.append(output)
         labels.append(targets)
     return torch.cat(logits), torch.cat(labels)
 
@@ -97,7 +97,7 @@ def open_for_evaluation(
 
     Args:
         run: a run folder or a checkpoint; None: the latest run.
-        tta: each image's logits will be averaged with its mirror image's.
+        tta: the logits of six views of each image will be averaged.
         details: logits are needed, so that a model of which only loss and accuracy are measured is refused.
         options: as `open_split`.
 
@@ -109,7 +109,7 @@ def open_for_evaluation(
         raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
     model, info = load_model(path, of_features=True)
     if tta and info.config.dataset == SYNTHETIC:
-        raise Refused("tta", f"{SYNTHETIC} has no images to mirror", "leave it out")
+        raise Refused("tta", f"{SYNTHETIC} has no images to move", "leave it out")
     if only_coarse(info.config, len(info.classes)) and (details or tta):
         fix = "leave `csv`, `predictions`, `figure` and `tta` out"
         raise Refused("eval", f"of {len(info.classes):,} classes only loss and accuracy are measured", fix)
@@ -129,7 +129,7 @@ class Evaluation:
 
 
 def measure(opened: Opened, tta: bool = False) -> Evaluation:
-    """Measures an opened model; `tta`: each image's logits are averaged with its mirror image's."""
+    """Measures an opened model; `tta`: the logits of six views of each image are averaged."""
     model, info, device, precision = opened.model, opened.info, opened.device, opened.precision
     document: dict[str, Any] = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": opened.split}
     document |= {"epoch": info.epoch, "seed": info.config.seed, "as_in_training": opened.as_in_training}
@@ -160,7 +160,7 @@ def evaluate(
 
     Args:
         run: a run folder or a checkpoint; None: the latest run.
-        tta: average each image's logits with its mirror image's.
+        tta: average the logits of six views of each image.
         dataset, data_dir, split, batch_size, device, precision: as `open_split`.
 
     Raises:

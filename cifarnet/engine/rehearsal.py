@@ -16,6 +16,7 @@ from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.launch import prepare
 from cifarnet.engine.step import train_step
 from cifarnet.engine.train_state import TrainState
+from cifarnet.engine.views import VIEW_WEIGHTS
 from cifarnet.storage.run_folder import open_run
 from cifarnet.storage.runs import next_name
 
@@ -95,7 +96,7 @@ def timed_step(run: TrainState) -> float:
 def timed_evaluation(run: TrainState) -> float:
     """Seconds that measuring the model takes after an epoch, on the test images and those held out; of a trial on these alone."""
     loaders = [loader for loader in (None if run.trial else run.test, run.validation) if loader is not None]
-    samples = sum(len(loader.split) for loader in loaders) * (2 if run.config.tta else 1)
+    samples = sum(len(loader.split) for loader in loaders) * (len(VIEW_WEIGHTS) if run.config.tta else 1)
     done, started = 0, time.perf_counter()
     for features, _ in embed_batches(run.result, loaders[0].epoch(0), run.device, run.precision):
         done += len(features)

@@ -6,6 +6,7 @@ import torch
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.exceptions import UndefinedMetricWarning
+from torchvision.transforms import functional as tvf
 
 from cifarnet.core.errors import Failed
 from cifarnet.engine.evaluate import collect_logits
@@ -113,9 +114,16 @@ def test_the_loss_of_the_largest_logits():
     assert found.loss == pytest.approx(3e38) and found.accuracy == 0.5 and found.ece == pytest.approx(0.5)
 
 
-def test_flip_averages_the_mirror_image():
-    model = Classifier(torch.nn.Flatten(), torch.nn.Identity(), LinearHead(3 * 4 * 4, 5))
-    images, labels = torch.randn(6, 3, 4, 4), torch.zeros(6, dtype=torch.long)
-    found, _ = collect_logits(model, [(images, labels)], torch.device("cpu"), "fp32", flip=True)
-    expected = (model(images) + model(images.flip(-1))) / 2
-    torch.testing.assert_close(found, expected.detach())
+def test_six_views_are_averaged():
+    """Against torchvision's padding, crops and flips."""
+    model = Classifier(torch.nn.Flatten(), torch.nn.Identity(), LinearHead(3 * 4 * 5, 5))
+    images, labels = torch.randn(6, 3, 4, 5), torch.zeros(6, dtype=torch.long)
+    found, same = collect_logits(
+        model, [(images, labels), (images[:2], labels[:2])], torch.device("cpu"), "fp32", tta=True
+    )
+    padded = tvf.pad(images, [1], padding_mode="reflect")
+    moved = [tvf.crop(padded, 0, 0, 4, 5), tvf.crop(padded, 2, 2, 4, 5)]
+    logits = [(model(image) + model(tvf.hflip(image))) / 2 for image in (images, *moved)]
+    expected = (logits[0] + (logits[1] + logits[2]) / 2) / 2
+    torch.testing.assert_close(found, torch.cat([expected, expected[:2]]).detach())
+    assert len(same) == 8
