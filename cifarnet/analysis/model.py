@@ -18,7 +18,7 @@ from cifarnet.engine.pixels import KINDS, is_batch, one_by_one
 from cifarnet.engine.predict import Prediction, predict_images, read_batches
 from cifarnet.models.checkpoint import ModelInfo, load_model
 from cifarnet.models.classifier import Classifier
-from cifarnet.storage.find_checkpoint import PACKAGED, default_checkpoint
+from cifarnet.storage.find_checkpoint import default_checkpoint
 from cifarnet.storage.hub import SCHEME, fetch
 
 
@@ -125,8 +125,8 @@ def load(run: str | Path | None = None, *, device: str = "auto") -> Model:
 
     Args:
         run: a run folder, a .safetensors file, "hf://owner/name" (of the Hugging Face hub, a model that `cifarnet push` put
-            there), or "packaged" for the small model that ships with cifarnet; None takes runs/latest where there is one, else
-            the packaged model.
+            there), or "packaged" for the small model that ships with cifarnet ("packaged:baseline": the report's small CNN);
+            None takes runs/latest where there is one, else the packaged model.
         device: auto, cpu, cuda, cuda:1 or mps.
 
     Raises:
@@ -135,6 +135,6 @@ def load(run: str | Path | None = None, *, device: str = "auto") -> Model:
     """
     if isinstance(run, str) and run.startswith(SCHEME):
         run = fetch(run)
-    path = PACKAGED if run == "packaged" else default_checkpoint(run)
+    path = default_checkpoint(run)
     classifier, info = load_model(path)
     return Model(classifier, info, path, pick_device(device))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cifarnet.core.errors import plural
 from cifarnet.data.shape_options import shaping_words
 from cifarnet.losses.options import MarginOptions
-from cifarnet.storage.find_checkpoint import PACKAGED, newer_note
+from cifarnet.storage.find_checkpoint import is_packaged, newer_note
 
 if TYPE_CHECKING:
     from cifarnet.cli.terminal import Terminal
@@ -33,7 +33,7 @@ def head_line(path: Path, model: "Classifier", info: "ModelInfo", shown: str = "
     """
     config, options = info.config, model.head.options
     loss = named_loss(options) if options else config.loss
-    where = "the model that ships with cifarnet" if path == PACKAGED else name_of(path)
+    where = "the model that ships with cifarnet" if is_packaged(path) else name_of(path)
     words = shaping_words(config)
     trained = (shown or config.dataset) + (f" ({words})" if words else "")
     return f"{where}: {config.arch}, {loss}, {trained}, epoch {info.epoch}, seed {config.seed}"
@@ -57,7 +57,7 @@ def calibration_line(calibration: "Calibration | None") -> str:
 
 def say_model(console: "Terminal", path: Path, model: "Classifier", info: "ModelInfo", named: bool) -> None:
     """Says on stderr which model is used; where the user `named` none, also what became of a newer run."""
-    note = "" if named or path == PACKAGED else newer_note(path)
+    note = "" if named or is_packaged(path) else newer_note(path)
     console.say(head_line(path, model, info) + note)
 
 

@@ -6,12 +6,16 @@ from cifarnet.core.errors import Refused
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import latest, newer_without_checkpoint
 
-# The model that ships with the package, used where there is no run.
-PACKAGED = Path(__file__).parents[1] / "weights" / "baseline-plus.safetensors"
+_WEIGHTS = Path(__file__).parents[1] / "weights"
+PACKAGED = _WEIGHTS / "baseline-plus.safetensors"  # used where there is no run
+PACKAGED_MODELS = {"packaged": PACKAGED, "packaged:baseline": _WEIGHTS / "baseline-plus.safetensors"}
 
 
 def find_checkpoint(name: str | Path | None) -> Path | None:
-    """The checkpoint that `name` means: a file, or a run folder's best (else last); None: that of runs/latest, if any.
+    """The checkpoint that `name` means; None: that of runs/latest, if any.
+
+    A file, or a run folder's best (else last). Where neither is there, "packaged" is the model that ships with cifarnet and
+    "packaged:baseline" the report's small CNN.
 
     Raises:
         Refused: nothing is there, or the folder has no checkpoint.
@@ -22,7 +26,11 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
     if not path.is_dir():
         if path.exists():
             return path
-        raise Refused(str(name), "there is no such run or checkpoint", "name a run folder or a .safetensors file")
+        if str(name) in PACKAGED_MODELS:
+            return PACKAGED_MODELS[str(name)]
+        raise Refused(
+            str(name), "there is no such run or checkpoint", "name a run folder, a .safetensors file, or packaged"
+        )
     if found := RunFolder(path).checkpoint:
         return found
     raise Refused(str(path), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
@@ -35,6 +43,11 @@ def default_checkpoint(name: str | Path | None) -> Path:
         Refused: as `find_checkpoint`.
     """
     return find_checkpoint(name) or PACKAGED
+
+
+def is_packaged(path: Path) -> bool:
+    """Does the checkpoint ship with cifarnet?"""
+    return path in PACKAGED_MODELS.values()
 
 
 def newer_note(path: Path) -> str:

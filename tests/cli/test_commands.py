@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -248,6 +249,12 @@ def test_predict_uses_the_latest_run_and_else_the_packaged_weights(cli, trained,
     (tmp_path / "runs" / "latest").symlink_to(trained / "run")
     code, out, err = cli("predict", trained / "five.png")
     assert code == 0 and err.startswith(f"{trained / 'run'}: ") and "five" in out
+    for name in ("packaged", "packaged:baseline"):
+        code, _, err = cli("predict", trained / "five.png", "--run", name)
+        assert code == 0 and "ships with cifarnet: " in err
+    shutil.copytree(trained / "run", "packaged")  # the user's own folder of that name is the one that is meant
+    code, _, err = cli("predict", trained / "five.png", "--run", "packaged")
+    assert code == 0 and err.startswith("packaged: ")
 
 
 def test_a_folder_needs_recursive(cli, trained, tmp_path):

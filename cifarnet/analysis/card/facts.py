@@ -9,7 +9,7 @@ from cifarnet.core.errors import Refused
 from cifarnet.data.identity import DataIdentity, parse_identity
 from cifarnet.engine.resume import is_number
 from cifarnet.models.checkpoint import ModelInfo
-from cifarnet.storage.find_checkpoint import PACKAGED
+from cifarnet.storage.find_checkpoint import is_packaged
 from cifarnet.storage.run_folder import RunFolder
 
 SCORES = ("accuracy", "macro_f1", "auroc", "ece")
@@ -59,7 +59,7 @@ def facts_of(path: Path, info: ModelInfo) -> Facts:
         if summary:
             found = {key: float(summary[key]) for key in SCORES if is_number(summary.get(key))}
             images, confusion = summary["images"], summary["confusion"]
-    return Facts(name, info, data, found, images, confusion, about.get("command", ""), path == PACKAGED)
+    return Facts(name, info, data, found, images, confusion, about.get("command", ""), is_packaged(path))
 
 
 def own_scores(info: ModelInfo) -> dict[str, float]:
