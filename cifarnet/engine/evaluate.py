@@ -55,9 +55,9 @@ def collect_logits(
         batches: (images [B, 3, H, W] normalised, labels [B]), on `device`.
         tta: average the logits of six views of each image (engine/views.py).
     """
-    inputs, weights = batches, (1.0,)
+    inputs, weights = batches, [1.0]
     if tta:
-        inputs, weights = ((view, labels) for images, labels in batches for view in views(images)), VIEW_WEIGHTS
+        inputs, weights = ((view, labels) for images, labels in batches for view in views(images)), list(VIEW_WEIGHTS)
     outputs = embed_batches(model, inputs, device, precision)
     logits, labels = [], []
     for features, targets in outputs:
