@@ -22,8 +22,7 @@ for path in sys.argv[2:]:
     small.info = file.info  # the camera's note which side is up
     pixels = np.asarray(ImageOps.exif_transpose(small))
     probabilities, logits = (rows[0] for rows in session.run(["probabilities", "logits"], {"images": pixels[None]}))
-    score = temperature and temperature * np.logaddexp.reduce(logits / temperature)
-    if score is not None and score < least:
+    if least is not None and (score := temperature * np.logaddexp.reduce(logits / temperature)) < least:
         print(path, f"none of these (score {score:.6f})")
         continue
     best = probabilities.argsort()[::-1][:3]
