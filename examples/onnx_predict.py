@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = session.get_modelmeta().custom_metadata_map
 classes, size = json.loads(about["classes"]), int(about["image_size"])
+temperature, least = json.loads(about["temperature"]), json.loads(about["unknown_at"])  # None: not calibrated
 for path in sys.argv[2:]:
     file = Image.open(path)
     white = Image.new("RGBA", file.size, "white")  # what transparent pictures are laid on
@@ -20,6 +21,9 @@ for path in sys.argv[2:]:
     )
     small.info = file.info  # the camera's note which side is up
     pixels = np.asarray(ImageOps.exif_transpose(small))
-    (probabilities,) = session.run(["probabilities"], {"images": pixels[None]})[0]
+    probabilities, logits = (rows[0] for rows in session.run(["probabilities", "logits"], {"images": pixels[None]}))
+    if least is not None and (score := temperature * np.logaddexp.reduce(logits / temperature)) < least:
+        print(path, f"none of these (score {score:.6f})")
+        continue
     best = probabilities.argsort()[::-1][:3]
     print(path, *(f"{classes[index]} {probabilities[index]:.6f}" for index in best))

@@ -39,7 +39,7 @@ def export(
     """
     from cifarnet.analysis.card.facts import facts_of
     from cifarnet.analysis.card.text import card
-    from cifarnet.analysis.export.formats import check_packages
+    from cifarnet.analysis.export.formats import check_packages, check_suffix
     from cifarnet.analysis.export.write import default_name, export_model, precision_of
     from cifarnet.cli.export_tables import print_export
     from cifarnet.cli.headline import say_model
@@ -50,6 +50,8 @@ def export(
     precision = precision_of(format, fp16, int8)
     check_packages(format)
     path = default_checkpoint(run)
+    if out is not None:
+        check_suffix(out, format)
     place = check_output(out or default_name(path, format, precision), overwrite)
     special = place.exists() and not place.is_file()  # a pipe, /dev/null
     beside = None if special else check_output(place.with_name(f"{place.name}.md"), overwrite)

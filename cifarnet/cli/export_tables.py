@@ -4,6 +4,7 @@ from typing import Any
 
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Cell, Terminal
+from cifarnet.core.errors import plural
 
 
 def print_export(console: Terminal, done: dict[str, Any]) -> None:
@@ -25,6 +26,8 @@ def print_export(console: Terminal, done: dict[str, Any]) -> None:
     for one in done["parity"]["changed"]:
         gap = f"a gap of {one['gap']:.2g} between the logits"
         console.say((f"image {one['image']}: {one['model']} became {one['file']}, {gap}", "dim"))
+    if (more := done["parity"]["changes"] - len(done["parity"]["changed"])) > 0:
+        console.say((f"and {plural(more, 'image')} more", "dim"))
 
 
 def parity_rows(found: dict[str, Any], precision: str) -> list[tuple[str, str, str]]:

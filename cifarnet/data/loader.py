@@ -65,7 +65,7 @@ class Loader:
         else:
             self.labels = split.labels.to(self.device)
         if isinstance(split, Split):
-            split = Split(split.images.to(self.device), self.labels)
+            split = Split(split.images.to(self.device), self.labels, split.known_hashes)
         self.split = split
         # (x - mean) / std as one multiply-add
         scale = torch.tensor(std, dtype=torch.float64).reciprocal()

@@ -114,7 +114,7 @@ def calibrate_best(run: TrainState, path: Path) -> tuple[Calibration | None, str
     if only_coarse(run.config, len(run.classes)) or run.validation is None:
         return None, "of so many classes no logits are kept"
     ranks, count = run.ranks, len(run.validation.split)
-    logits, labels = collect_logits(run.result, run.validation.epoch(0), run.device, run.precision)
+    logits, labels = collect_logits(run.result, run.validation.epoch(0), run.device, "fp32")  # as predict and export
     logits, labels = ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count]
     try:
         found = fit_calibration(logits, labels, "validation images of the training")

@@ -121,17 +121,22 @@ def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, Mo
     info = read_info(path)
     if info.config.arch == IDENTITY and not of_features:
         raise Refused(str(path), "its model takes features, not images", "train, eval and verify can use it")
-    try:
-        with torch.device("meta"), WithoutDrawing():
-            model = build_model(info.config, len(info.classes))
-    except Refused as error:
-        raise Refused(
-            str(path), f"describes a model that cannot be built ({error})", "take another checkpoint"
-        ) from error
+    model = laid_out(path, info)
     tensors = {name: opened.read(name) for name in opened.tensors} if opened else read_tensors(path)
     compare(path, tensors, model.state_dict())
     model.load_state_dict(tensors, assign=True)
     return model.eval(), info
+
+
+def laid_out(path: Path, info: ModelInfo) -> Classifier:
+    """The model that a checkpoint describes, on the meta device: without memory. Raises Refused where there is no such model."""
+    try:
+        with torch.device("meta"), WithoutDrawing():
+            return build_model(info.config, len(info.classes))
+    except Refused as error:
+        raise Refused(
+            str(path), f"describes a model that cannot be built ({error})", "take another checkpoint"
+        ) from error
 
 
 def read_info(path: Path) -> ModelInfo:

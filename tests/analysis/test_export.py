@@ -1,6 +1,7 @@
 """`cifarnet export`: what onnxruntime and torch.export compute of the file is what the model computes; and the card beside it."""
 
 import json
+import logging
 import re
 import runpy
 import sys
@@ -23,6 +24,8 @@ from cifarnet.analysis.export import formats, write
 from cifarnet.analysis.export.deployed import Deployed, describe
 from cifarnet.analysis.export.parity import compare, outputs_of, scale_of
 from cifarnet.analysis.significance import wilson_interval
+from cifarnet.cli.common import results
+from cifarnet.cli.export_tables import print_export
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import load
@@ -161,10 +164,13 @@ def test_the_file_and_what_it_says(checkpoint, exported):
     assert np.abs(unit - (features / features.norm(dim=1, keepdim=True)).numpy()).max() < 1e-6
 
 
-def test_the_command(cli, checkpoint, remembered):
+def test_the_command(cli, checkpoint, remembered, capfd):
     code, out, err = cli("export", checkpoint, "--out", "m8.onnx", "--int8", "--json")
     assert code == 0, err
     done = json.loads(out)
+    done["parity"]["changes"] += 12  # more than are listed
+    print_export(results(), done)
+    assert f"and {done['parity']['changes'] - len(done['parity']['changed'])} images more" in capfd.readouterr().out
     assert done["bytes"] < 200_000 and done["parity"]["agreement"] >= 0.95 and done["metadata"]["precision"] == "int8"
     assert "QuantizeLinear" in {node.op_type for node in onnx.load("m8.onnx").graph.node}
     assert "m8.onnx: ONNX, opset 18, int8" in Path("m8.onnx.md").read_text() and done["card"] == "m8.onnx.md"
@@ -194,8 +200,8 @@ def test_the_examples_are_predict_and_verify(cli, checkpoint, exported, monkeypa
     _, out, _ = cli("verify", *files, "--run", checkpoint, "--json")
     score = json.loads(out)["score"]
 
-    def example(name):
-        monkeypatch.setattr(sys, "argv", [name, exported[0]["file"], *files])
+    def example(name, model=exported[0]["file"]):
+        monkeypatch.setattr(sys, "argv", [name, model, *files])
         capfd.readouterr()
         runpy.run_path(str(EXAMPLES / name))
         return capfd.readouterr().out
@@ -205,6 +211,15 @@ def test_the_examples_are_predict_and_verify(cli, checkpoint, exported, monkeypa
         assert words[0] == prediction["file"] and words[1::2] == prediction["classes"]
         assert np.abs(np.array(words[2::2], float) - prediction["probabilities"]).max() < 1e-5
     assert abs(float(example("onnx_verify.py")) - score) < 1e-5
+    scores = [prediction["unknown_score"] for prediction in own]
+    proto = onnx.load(exported[0]["file"])  # with a threshold between the two
+    next(entry for entry in proto.metadata_props if entry.key == "unknown_at").value = str(sum(scores) / 2)
+    onnx.save(proto, "between.onnx")
+    lines = example("onnx_predict.py", "between.onnx").splitlines()
+    for line, one, path in zip(lines, scores, files, strict=True):
+        strange = line.startswith(f"{path} none of these (score ")
+        assert strange == (one == min(scores))
+        assert not strange or abs(float(line.split()[-1].rstrip(")")) - one) < 1e-5
 
 
 def test_a_file_that_computes_something_else_is_not_written(cli, checkpoint, monkeypatch, tmp_path):
@@ -223,6 +238,10 @@ def test_a_file_that_computes_something_else_is_not_written(cli, checkpoint, mon
 def test_what_cannot_be_exported(cli, checkpoint, tmp_path, monkeypatch):
     for line, words in (
         (["--int8", "--format", "torch"], "--int8: only ONNX files are quantised; use --format onnx, or --fp16"),
+        (
+            ["--out", "m.PT2"],
+            "m.PT2: is the name of another format than onnx; add --format torch, or name a .onnx file",
+        ),
         (["--int8", "--fp16"], "--fp16 and --int8: a file has one precision; choose one"),
         (["--format", "tflite"], "--format: 'tflite' is not known; choose from onnx, torch"),
         (["--data-dir", "nowhere"], "--data-dir: digits is read from no files"),
@@ -277,6 +296,7 @@ def test_the_card_is_one_for_the_hub_and_no_name_is_markup(tmp_path):
     from huggingface_hub import ModelCard
 
     config = TrainConfig(arch="baseline", dataset="cifar10", loss="arcface")
+    config = replace(config, loss_options={"scale": "auto", "margin": "auto"}, precision="bf16")
     info = replace(info_of(config, HOSTILE), metrics={"test_accuracy": 0.5, "data": 'x: "y"\n# z <b>'}, epoch=3)
     facts = replace(
         facts_of(tmp_path / 'a: "b".safetensors', info), command="cifarnet train --out '```\n# x'", images=263
@@ -295,7 +315,8 @@ def test_the_card_is_one_for_the_hub_and_no_name_is_markup(tmp_path):
     assert read.data.model_name == 'a: "b"'
     body = read.text
     assert not re.search(r"(?<!\\)<", body) and not re.search(r"(?<!\\)[]]\(", body) and "\u202e" not in body
-    assert "| \\<img src=x onerror=alert(1)\\> | a\\|b | 7 | 8 |" in body and "25.53 to 36.62" in body
+    assert "| \\<img src=x onerror=alert(1)\\> → a\\|b | 7 | 8 |" in body and "25.53 to 36.62" in body
+    assert "263 test images, computed in bf16; " in body and "(scale 12.2, margin 0.1" in body and "at most 1%" in body
     assert body.count("\n````bash\n") == 1 and body.rstrip().endswith("````")  # the name's own fence ends nothing
 
 
@@ -320,6 +341,14 @@ def test_the_card_of_the_packaged_model(cli, tmp_path):
     assert {one.metric_type: one.metric_value for one in read.data.eval_results}["accuracy"] == 0.8083
     code, _, err = cli("card")
     assert code == 2 and "is there already" in err
+
+
+def test_what_the_exporters_log_is_not_shown(caplog):
+    """A Ctrl-C within them is an error that they log at length."""
+    with formats.quiet():
+        logging.getLogger("torch").error("of its insides")
+    logging.getLogger("torch").error("shown")
+    assert [record.message for record in caplog.records] == ["shown"]
 
 
 def test_no_onnx_is_loaded_for_the_other_format():

@@ -5,11 +5,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
 from cifarnet.analysis.embedding import Sphere, measure_angles, project
 from cifarnet.analysis.features import FeatureMap
-from cifarnet.analysis.plots import angles, animation, confusion, curves, embedding, featuremaps, grid, sphere, style
+from cifarnet.analysis.plots import (
+    angles,
+    animation,
+    calibration,
+    confusion,
+    curves,
+    embedding,
+    featuremaps,
+    grid,
+    sphere,
+    style,
+)
 from cifarnet.analysis.plots.titles import panel_names, title_of
 from cifarnet.analysis.receptive_field import ReceptiveField
 from cifarnet.core.config import TrainConfig
@@ -219,6 +231,20 @@ def test_confusion_colours_are_linear_and_shared(tmp_path, kept):
         image = one.images[0]
         np.testing.assert_allclose(image.cmap(image.norm(image.get_array())), expected, atol=1e-9)
     assert "% of the images of the true class" in [label.get_ylabel() for one in axes for label in one.child_axes]
+
+
+def test_the_reliability_diagram_is_sklearns_and_each_lowest_panel_has_its_scale(tmp_path, kept):
+    logits, labels = 2 * torch.randn(600, 3), torch.randint(3, (600,))
+    found = calibration.numbers((logits, labels, None))
+    calibration.draw({name: found for name in "abcd"}, tmp_path / "x.png")
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    right, said = calibration_curve(predicted == labels, confidence, n_bins=15, strategy="quantile")
+    axes = kept[0].axes
+    for one in axes:
+        line = one.containers[0].lines[0]
+        np.testing.assert_allclose(line.get_xydata(), 100 * np.stack([said, right], axis=1), rtol=1e-6)
+    scales = [any(label.get_visible() for label in one.get_xticklabels()) for one in axes]
+    assert scales == [bool(one.get_xlabel()) for one in axes] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -119,13 +119,13 @@ def test_a_run_that_held_images_out_is_calibrated_and_predicts_so(cli, tmp_path)
 
 
 def write_digits(folder, part, noise, seed=0):
-    """PNG files of 150 digits in folder/part/<class>/, with noise of their own."""
+    """PNG files of 150 digits in folder/part/<class>/, with noise of their own; not of the model's size."""
     digits, generator = load_data("digits"), np.random.default_rng(seed)
     for index in range(150):
         pixels = digits.train.images[index].permute(1, 2, 0).numpy() + generator.normal(0, noise, (32, 32, 3))
         into = folder / part / digits.classes[int(digits.train.labels[index])]
         into.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(into / f"{index}.png")
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((40, 36)).save(into / f"{index}.png")
 
 
 def test_calibrating_later_takes_no_image_that_the_run_has_seen(cli, tmp_path):

@@ -1,5 +1,6 @@
 """What there is to say of a trained model, from its checkpoint and the files of its run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from cifarnet.analysis.report.results import read_result
 from cifarnet.core.errors import Refused
 from cifarnet.data.identity import DataIdentity, parse_identity
 from cifarnet.engine.resume import is_number
-from cifarnet.models.checkpoint import ModelInfo
+from cifarnet.models.checkpoint import ModelInfo, laid_out
 from cifarnet.storage.find_checkpoint import is_packaged
 from cifarnet.storage.run_folder import RunFolder
 
@@ -25,6 +26,7 @@ class Facts:
         images: test images; None: not known.
         confusion: images of class i taken for class j; empty: not known.
         command: the line that trained it; "": not known.
+        constants: the loss's, as numbers where the options say "auto".
     """
 
     name: str
@@ -34,6 +36,7 @@ class Facts:
     images: int | None = None
     confusion: list[list[int]] = field(default_factory=list)
     command: str = ""
+    constants: Mapping[str, Any] = field(default_factory=dict)
     packaged: bool = False
 
     @property
@@ -46,7 +49,7 @@ def facts_of(path: Path, info: ModelInfo) -> Facts:
     """The facts of a checkpoint: of its run's summary.json where there is one, else of what the checkpoint itself says.
 
     Raises:
-        Refused: a file of the run is broken.
+        Refused: a file of the run is broken, or the checkpoint describes no model.
     """
     data, folder = parse_identity(info.data), RunFolder(path.parent)
     name = path.resolve().parent.name if folder.config.is_file() else path.stem
@@ -59,7 +62,10 @@ def facts_of(path: Path, info: ModelInfo) -> Facts:
         if summary:
             found = {key: float(summary[key]) for key in SCORES if is_number(summary.get(key))}
             images, confusion = summary["images"], summary["confusion"]
-    return Facts(name, info, data, found, images, confusion, about.get("command", ""), is_packaged(path))
+    options = laid_out(path, info).head.options
+    constants = options.constants if options else info.config.loss_options
+    command = about.get("command", "")
+    return Facts(name, info, data, found, images, confusion, command, constants, is_packaged(path))
 
 
 def own_scores(info: ModelInfo) -> dict[str, float]:

@@ -16,7 +16,7 @@ from cifarnet.models.registry import find_arch
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}  # of data sets that the hub has
 WORDS = {"accuracy": "accuracy", "macro_f1": "F1, mean of the classes", "auroc": "AUROC, one against the rest"}
-WORDS |= {"ece": "expected calibration error, without the temperature"}
+WORDS |= {"ece": "calibration error without the temperature (15 bins of equal width)"}
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
 SHOWN = 5  # confusions
 NAMED = 100  # classes
@@ -77,7 +77,8 @@ def head(facts: Facts) -> str:
 def about(facts: Facts) -> list[Block]:
     """What the model is."""
     config, info = facts.info.config, facts.info
-    constants = ", ".join(f"{name} {value}" for name, value in sorted(config.loss_options.items()))
+    values = [(name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in facts.constants.items()]
+    constants = ", ".join(f"{name} {value}" for name, value in values)
     layers = f"{find_arch(config.arch).title}" + (f", stem {config.stem}" if "resnet" in config.arch else "")
     text = f"An image classifier of {plural(len(info.classes), 'class')}, trained with cifarnet: {layers}; "
     text += f"loss {config.loss}{f' ({constants})' if constants else ''}; {plural(info.epoch, 'epoch')}, seed {config.seed}."
@@ -120,17 +121,20 @@ def score_blocks(facts: Facts) -> list[Block]:
             interval = f"{100 * low:.2f} to {100 * high:.2f}"
         rows.append([WORDS[key], f"{100 * value:.2f}", interval])
     where = f"on {plural(facts.images, 'test image')}" if facts.images else "on the test images"
-    blocks: list[Block] = [Heading("Scores"), Paragraph(f"Measured {where}; the interval is Wilson's, 95%.")]
+    precision = facts.info.config.precision
+    said = f"Measured {where}{'' if precision == 'auto' else f', computed in {precision}'}"
+    said += "; the interval is Wilson's, 95%." if facts.images and "accuracy" in facts.scores else "."
+    blocks: list[Block] = [Heading("Scores"), Paragraph(said)]
     blocks.append(DocumentTable(["score", "%", "interval"], rows))
     worst = confusions(facts)
     if worst:
         blocks.append(Paragraph("The largest confusions:"))
-        blocks.append(DocumentTable(["class", "taken for", "images", "of"], worst))
+        blocks.append(DocumentTable(["class → taken for", "images", "of"], worst))
     return blocks
 
 
 def confusions(facts: Facts) -> list[list[str]]:
-    """Class, the class that it was taken for, how many images, of how many; the most first."""
+    """Class and the class that it was taken for, how many images, of how many; the most first."""
     found = [
         (count, sum(row), facts.classes[true], facts.classes[taken])
         for true, row in enumerate(facts.confusion)
@@ -138,7 +142,7 @@ def confusions(facts: Facts) -> list[list[str]]:
         if true != taken and count
     ]
     found.sort(key=lambda one: -one[0])
-    return [[true, taken, f"{count:,}", f"{total:,}"] for count, total, true, taken in found[:SHOWN]]
+    return [[f"{true} → {taken}", f"{count:,}", f"{total:,}"] for count, total, true, taken in found[:SHOWN]]
 
 
 def calibration_blocks(facts: Facts) -> list[Block]:
@@ -149,9 +153,7 @@ def calibration_blocks(facts: Facts) -> list[Block]:
     else:
         text = f"Logits are divided by the temperature {found.temperature:.4g} before the softmax, fitted on "
         text += f"{plural(found.images, 'image')} ({found.source}). An image whose energy score, T log of the sum of "
-        text += (
-            f"exp(logit / T), is below {found.unknown_at:.4g} is taken for none of the classes: 1% of those images are."
-        )
+        text += f"exp(logit / T), is below {found.unknown_at:.4g} is taken for none of the classes: at most 1% of those are."
     return [Heading("Calibration"), Paragraph(text)]
 
 

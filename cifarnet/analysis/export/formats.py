@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,18 @@ def check_packages(kind: str) -> None:
         raise Refused("`format=onnx`", why, 'pip install "cifarnet[onnx]"') from error
 
 
+def check_suffix(out: Path, kind: str) -> None:
+    """Raises Refused where a file's name is one of the other format."""
+    for other, suffix in SUFFIXES.items():
+        if other != kind and out.suffix.lower() == suffix:
+            fix = f"add `format={other}`, or name a {SUFFIXES[kind]} file"
+            raise Refused(str(out), f"is the name of another format than {kind}", fix)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps remarks of the exporters to themselves, which speak of their own insides."""
-    logging.disable(logging.WARNING)
+    """Keeps what the exporters log to themselves: it speaks of their own insides, and their errors are raised too."""
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
