@@ -84,9 +84,7 @@ def made_tries(study: Study, item: Item, stop: StopRequest) -> Document:
     if (folder / TABLE).exists():
         check_place(search, folder, resume=True)
     title = f"{item.regime.name}, tries of {item.method}"
-    run_search(
-        search, folder, dataset=study.data, watcher_of=lambda name, _: RunWatcher(f"{title}: {name}"), stop=stop
-    )
+    run_search(search, folder, dataset=study.data, watcher_of=lambda name, _: RunWatcher(f"{title}: {name}"), stop=stop)
     best = winner(search.trials[loss])
     assert best is not None  # run_search raises Failed where all diverged
     summaries = [read_json(RunFolder(path).summary) for path in folders(search, folder, loss, item)]
@@ -163,6 +161,7 @@ def rehearsal(regimes: list[Any]) -> list[Any]:
     return [
         replace(
             regime,
+            images=1_500,
             epochs=2,
             seeds=2,
             draws=regime.draws[:2],

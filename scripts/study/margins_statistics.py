@@ -1,11 +1,14 @@
 """What the runs of a regime say of each loss against cross-entropy: paired differences, their intervals, and Holm's p."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from margins_plan import METHODS, Measure, Regime
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.analysis.significance import Interval, student_interval
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # the JSON of a regime's runs, by method and number of the seed

@@ -94,7 +94,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so long; call again to go on")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="one file with the plan and the results")
     parser.add_argument("--rehearse", action="store_true")
-    parser.add_argument("--list", action="store_true", help="say what there is, what is left and what it costs, and end")
+    parser.add_argument(
+        "--list", action="store_true", help="say what there is, what is left and what it costs, and end"
+    )
     parser.add_argument("--table", action="store_true", help="write the table of the results that are there, and end")
     options = parser.parse_args()
     if options.out is None and not options.list:

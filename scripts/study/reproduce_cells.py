@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.core.signals import StopRequest

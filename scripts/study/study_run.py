@@ -63,10 +63,10 @@ class Budget(StopRequest):
 
     @property
     def words(self) -> str:
-        """Why the work was stopped; "" where it was not."""
+        """Why the work was stopped, "by SIGINT"; "" where it was not."""
         if self.number is None:
             return ""
-        return "the time is up" if self.spent else f"stopped by {signal.Signals(self.number).name}"
+        return "the time is up" if self.spent else f"by {signal.Signals(self.number).name}"
 
     @property
     def exit_code(self) -> int:
