@@ -13,11 +13,12 @@ from cifarnet.analysis.plots.style import FAINT, INK, LINES, PAGE, drawing
 from cifarnet.analysis.plots.text import headline
 
 ROW, HEAD = 0.27, 1.15  # inches of a loss, and of all else
+WIDEST = 3.0  # an interval of two seeds may be ten times as long as all differences: it then runs out of the panel
 MARGIN, PLAIN = LINES[0], LINES[4]
 
 
 def draw(regime: Regime, found: Mapping[Measure, Sequence[Difference]], path: Path) -> Path:
-    """A panel a measure, a row a loss: a dot a seed, the mean and its 95% interval; right of the line is better.
+    """A panel a measure, a row a loss: a dot a seed, the mean and its 95% interval, blue with a margin; right of the line is better.
 
     Raises:
         Failed: the file cannot be written.
@@ -34,6 +35,7 @@ def draw(regime: Regime, found: Mapping[Measure, Sequence[Difference]], path: Pa
             axes.set_title(measure.words, fontweight="normal", fontsize=7)
             axes.set_xlabel("points better than cross-entropy")
             axes.set_yticks(range(len(names)), names)
+            axes.set_xlim(*reach(rows))
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.tick_params(axis="y", length=0)
         headline(figure, title_of(regime, found), fontsize=8)
@@ -47,12 +49,18 @@ def draw_row(axes: Any, place: int, one: Difference) -> None:
         axes.text(0.02, place, "not run", color=FAINT, fontsize=6, va="center", transform=axes.get_yaxis_transform())
         return
     axes.plot(
-        list(one.values.values()), [place] * len(one.values), "o", color=colour, markersize=2.5, alpha=0.6, zorder=3
+        list(one.values.values()),
+        [place] * len(one.values),
+        "o",
+        color=colour,
+        markersize=4,
+        markeredgecolor="white",
+        zorder=3,
     )
     if one.interval is not None:
         ends = [one.interval.low, one.interval.high]
         axes.plot(ends, [place, place], color=colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
-        axes.plot(one.interval.mean, place, "|", color=INK, markersize=9, markeredgewidth=1.2, zorder=4)
+        axes.plot(one.interval.mean, place, "|", color=INK, markersize=10, markeredgewidth=1.2, zorder=2.5)
 
 
 def title_of(regime: Regime, found: Mapping[Measure, Sequence[Difference]]) -> str:
@@ -60,4 +68,15 @@ def title_of(regime: Regime, found: Mapping[Measure, Sequence[Difference]]) -> s
     counts = {len(one.values) for rows in found.values() for one in rows}
     least, most = min(counts), max(counts)
     many = f"{most}" if least == most else f"{least} to {most}"
-    return f"{regime.title}: dots are {regime.unit}s ({many} of {regime.seeds}), bars 95% intervals of the mean"
+    of_all = "" if least == regime.seeds else f" of {regime.seeds}"
+    return f"{regime.title}: {many}{of_all} {regime.unit}s, 95% intervals"
+
+
+def reach(rows: Sequence[Difference]) -> tuple[float, float]:
+    """The ends of a panel, points: all dots and 0, and intervals as far as WIDEST times the furthest dot."""
+    dots = [0.0, *(value for one in rows for value in one.values.values())]
+    most = WIDEST * max(map(abs, dots)) or 1.0
+    ends = [end for one in rows if one.interval for end in (one.interval.low, one.interval.high)]
+    low, high = max(-most, min(dots + ends)), min(most, max(dots + ends))
+    room = 0.05 * (high - low) or 0.5
+    return low - room, high + room

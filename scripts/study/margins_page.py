@@ -22,7 +22,7 @@ from margins_plan import (
     items_of,
 )
 from margins_run import result_path
-from margins_statistics import Difference, Results, differences, p_words, verdict
+from margins_statistics import Difference, Results, differences, p_words, short_verdict, verdict
 from study_run import core_minutes, read_json
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -52,7 +52,8 @@ python scripts/study/margins.py --page                       # this page and its
   is better, the other way round. The interval is Student's, of 95%, of the paired differences, and is not corrected. *p* is that of the
   paired t test; *Holm's p* is corrected for all losses of the regime, each measure by itself.
 - A margin *pays* where the whole interval lies above 0. With so few seeds only large effects are found: "none" is no proof that there is none.
-- The tries are compared by accuracy on held-out training images: of unseen classes that is not what is measured, and of a long tail the
+- In the figures a dot is a {unit}, a bar the interval, blue a loss with a margin; a bar that runs out of its panel is longer than that.
+- The tries are made with the first seed (draw). They are compared by accuracy on held-out training images: of unseen classes that is not what is measured, and of a long tail the
   held-out images have the tail too. Wrong labels stay wrong in them.
 - The runs are short. What a margin does in a training of hundreds of epochs is not measured here.
 - `ce-simplex` maps the features to C − 1 dimensions before its prototypes. With six classes its embeddings have 5, the others' 256.
@@ -66,7 +67,9 @@ def write_page(docs: Path, regimes: Sequence[Regime]) -> Path:
     parts = [part(regime, out, docs) for regime in regimes]
     answers = ["| trained on | runs | does a margin pay? |", "|---|---|---|"]
     answers += [f"| [{one.title}](#{anchor(one.title)}) | {done(one, out)} | {answer(one, out)} |" for one in regimes]
-    head = HEAD.format(answers="\n".join(answers), protocol=protocol(regimes), seeds="seeds (draws)")
+    head = HEAD.format(
+        answers="\n".join(answers), protocol=protocol(regimes), seeds="seeds (draws)", unit="seed (draw)"
+    )
     path = docs / "margins.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, "\n".join([head, *parts, costs(regimes, out)]).encode())
@@ -95,8 +98,8 @@ def done(regime: Regime, out: Path) -> str:
 
 
 def answer(regime: Regime, out: Path) -> str:
-    """The verdict on a regime, or that it is not finished."""
-    return "not finished" if unfinished(regime, out) else verdict(regime, results_of(regime, out))
+    """The verdict on a regime in a few words, or that it is not finished."""
+    return "not finished" if unfinished(regime, out) else short_verdict(regime, results_of(regime, out))
 
 
 def anchor(title: str) -> str:
@@ -111,7 +114,7 @@ def protocol(regimes: Sequence[Regime]) -> str:
         ("network, optimizer", f"those of `--recipe {RECIPE}`, with images that grow from {FIRST_SIDE} pixels (`--progressive`)"),
         ("a loss's constants", f"three tries, half as long, on {1 - VAL_FRACTION:.0%} of the training images; the best on the others"),
         ("tries", f"{tries}; `ce-simplex` takes those of `ce`, `la` has none (τ = 1)"),
-        ("unseen classes", f"all pairs of their test images; TAR at FAR {FAR:g}; DIR at FPIR {FPIR:g} is the mean over {GALLERIES} "
+        ("TAR, EER, DIR", f"all pairs of their test images; TAR at FAR {FAR:g}; DIR at FPIR {FPIR:g} is the mean over {GALLERIES} "
          "draws of two classes that are enrolled with five images each"),
     ]  # fmt: skip
     rows += [

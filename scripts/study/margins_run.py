@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from margins_plan import FAR, FPIR, GALLERIES, METHODS, Item, config_of, source_of
-from study_run import RunWatcher, check_values, facts_of, machine_facts, read_json, train_run, write_json
+from study_run import RunWatcher, check_pixels, check_values, facts_of, machine_facts, read_json, train_run, write_json
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.analysis.identification.measure import identification
@@ -24,6 +24,7 @@ from cifarnet.engine.trials import run_search
 from cifarnet.storage.run_folder import RunFolder
 
 RARE = 3  # classes at the end of the long tail
+PLACES = ("data_dir", "precision", "device", "workers")  # what the machine decides
 Document = dict[str, Any]
 
 
@@ -64,7 +65,8 @@ def check(study: Study, item: Item, found: Document, path: Path) -> None:
     """Refuses a JSON of other values, or of other data, than the plan has now."""
     made = TrainConfig.from_dict(found["config"], str(path))
     constants = made.loss_options if item.seed is None else chosen_constants(study.out, item)
-    check_values(study.config(item, constants), made, path, free=("data_dir", "precision", "device", "workers"))
+    check_values(study.config(item, constants), made, path, PLACES)
+    check_pixels(found, study.data, path)
 
 
 def chosen_constants(out: Path, item: Item) -> Document:
@@ -118,9 +120,8 @@ def tried(tries: list[Document], trial: Trial) -> Document:
 def made_run(study: Study, item: Item, stop: StopRequest) -> Document:
     """Trains a run to its end and measures it."""
     config, path = study.config(item, chosen_constants(study.out, item)), study.out / "runs" / item.name
-    free = ("data_dir", "precision", "device", "workers")
     title = f"{item.regime.name}, {item.method}, {item.regime.unit} {item.seed}"
-    run, summary = train_run(config, path, study.data, title, stop, free)
+    run, summary = train_run(config, path, study.data, title, stop, PLACES)
     scores = summary["test"]
     measures = {"accuracy": scores["accuracy"]}
     if item.regime.name == "tail":

@@ -13,6 +13,7 @@ from cifarnet.analysis.significance import Interval, student_interval
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # the JSON of a regime's runs, by method and number of the seed
 SURE = 0.05  # a corrected p below it
+TINY = 1e-9  # points: what rounding leaves of no difference
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def paired_p(values: Sequence[float]) -> float:
     """
     from scipy.stats import ttest_1samp
 
-    if max(values) == min(values):
-        return 1.0 if values[0] == 0 else 0.0
+    if max(values) - min(values) < TINY:
+        return 1.0 if abs(values[0]) < TINY else 0.0
     return float(ttest_1samp(values, 0.0).pvalue)
 
 
@@ -110,6 +111,16 @@ def verdict(regime: Regime, results: Results) -> str:
         if not METHODS[one.method].margin and (one.better or one.worse)
     ]
     return " ".join(lines + ([f"Without a margin: {'; '.join(others)}."] if others else []))
+
+
+def short_verdict(regime: Regime, results: Results) -> str:
+    """The same in a few words: "no", or which margins pay, by which measure."""
+    better: dict[str, list[str]] = {}
+    for measure in regime.measures:
+        for one in differences(regime, measure, results):
+            if METHODS[one.method].margin and one.better:
+                better.setdefault(f"`{one.method}`", []).append(measure.words + ("" if one.sure else ", not sure"))
+    return "; ".join(f"{name} ({', '.join(words)})" for name, words in better.items()) or "no"
 
 
 def said(measure: Measure, one: Difference) -> str:

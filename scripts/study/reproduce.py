@@ -22,7 +22,6 @@ seconds that the command runs: one epoch of a few random pixels.
 """
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -31,7 +30,7 @@ from typing import Any
 from reproduce_cells import MINUTES, Cell, capped_epochs, cells, choose, measure_rates, plan_epochs, small, with_epochs
 from reproduce_kept import pack, unpack
 from reproduce_table import write_table
-from study_run import Budget, check_values, core_minutes, facts_of, train_run, write_json
+from study_run import Budget, check_pixels, check_values, core_minutes, facts_of, read_json, train_run, write_json
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
@@ -63,7 +62,7 @@ def main() -> None:
     with Budget(options.budget) as stop:
         data = random_images(32, 16) if options.rehearse else load("cifar10", options.data_dir)
         chosen = [small(cell) for cell in chosen] if options.rehearse else chosen
-        check_results(chosen, options.out / "results")
+        check_results(chosen, options.out / "results", data)
         planned = follow_plan(chosen, data, options)
         keep(options)
         try:
@@ -151,16 +150,17 @@ def cap(cell: Cell, chosen: list[Cell], data: Dataset, out: Path) -> Cell:
 def read_plan(out: Path) -> dict[str, int]:
     """Epochs of each cell; empty where there is no plan yet."""
     path = out / "plan.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
-def check_results(chosen: list[Cell], folder: Path) -> None:
-    """Refuses results of other values than the cells have now: seeds of two recipes have no mean."""
+def check_results(chosen: list[Cell], folder: Path, data: Dataset) -> None:
+    """Refuses results of other values than the cells have now, or of other images: seeds of two recipes have no mean."""
     for cell in chosen:
         for path in sorted(folder.glob("*.json")):
-            result = json.loads(path.read_text())
+            result = read_json(path)
             if result["cell"] == cell.name:
                 check_values(cell.config, TrainConfig.from_dict(result["config"], str(path)), path)
+                check_pixels(result, data, path)
 
 
 def result_path(out: Path, cell: Cell, seed: int) -> Path:
@@ -215,7 +215,7 @@ def print_plan(chosen: list[Cell], options: argparse.Namespace) -> None:
 def cost_of(cell: Cell, options: argparse.Namespace) -> tuple[float | None, str]:
     """Minutes of a core that a run of a cell takes, and how that is known: measured here, or estimated; None: it is not."""
     paths = [] if options.out is None else sorted((options.out / "results").glob(f"{cell.name}-[0-9].json"))
-    found = [core_minutes(json.loads(path.read_text())) for path in paths]
+    found = [core_minutes(read_json(path)) for path in paths]
     return (sum(found) / len(found), "measured") if found else (cell.minutes, "estimated")
 
 

@@ -125,6 +125,12 @@ def check_values(mine: TrainConfig, made: TrainConfig, path: Path, free: Sequenc
         raise Refused(str(path), f"was made with {other}", "choose another folder, or remove it")
 
 
+def check_pixels(found: dict[str, Any], data: Dataset, path: Path) -> None:
+    """Refuses a result at `path` that was measured on other images: the JPEG copy's and the exact ones have no mean."""
+    if found["data"] != pixels_of(data):
+        raise Refused(str(path), f"was measured on {found['data']} (now {pixels_of(data)})", "choose another folder")
+
+
 def facts_of(run: TrainState, summary: dict[str, Any], data: Dataset) -> dict[str, Any]:
     """Plain JSON values: how long a run took and on what, whose pixels and which data, and its configuration.
 
