@@ -55,6 +55,7 @@ python scripts/study/margins.py --page                       # this page and its
 - In the figures a dot is a {unit}, a bar the interval, blue a loss with a margin; a bar that runs out of its panel is longer than that.
 - The tries are made with the first seed (draw). They are compared by accuracy on held-out training images: of unseen classes that is not what is measured, and of a long tail the
   held-out images have the tail too. Wrong labels stay wrong in them.
+- The recipe's learning rates were chosen with cross-entropy, before this study; each loss has three tries of its own constants, none of the rate.
 - The runs are short. What a margin does in a training of hundreds of epochs is not measured here.
 - `ce-simplex` maps the features to C − 1 dimensions before its prototypes. With six classes its embeddings have 5, the others' 256.
 """
