@@ -161,8 +161,8 @@ reproduction() {
     return
   fi
   [ -z "$rehearse" ] || options=(--seeds 1 --rehearse)
-  step reproduce $limit "$python" scripts/study/reproduce.py --budget quick "${options[@]}" --out "$work/reproduce" \
-    --keep "$out/reproduce.json" --max-minutes "$((limit > 30 ? (limit - 30) / 6 : 0))e-1"
+  step reproduce $limit "$python" scripts/study/reproduce.py --cells quick "${options[@]}" --out "$work/reproduce" \
+    --keep "$out/reproduce.json" --budget "$((limit > 30 ? (limit - 30) / 6 : 0))e-1"
   say "$(cat "$work/reproduce/tables.md" 2>/dev/null)"
   say "runs that are done: $(grep -c '"cell"' "$out/reproduce.json" 2>/dev/null)"
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Diverged, Failed
+from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
 from cifarnet.engine import fit as training
 from cifarnet.engine.halving import Outcome, Rung, Trial, halve
@@ -27,6 +28,7 @@ def run_search(
     init_from: Path | None = None,
     watcher_of: Callable[[str, Rung], Watcher] = lambda name, rung: Watcher(),
     heed: Callable[[str, Trial], None] = lambda loss, trial: None,
+    stop: StopRequest | None = None,
 ) -> Search:
     """Trains what is not trained yet, and keeps the table in out/tune.json as it grows; returns the search with its trials.
 
@@ -34,6 +36,7 @@ def run_search(
         out: a new folder, or that of the same search, which then goes on (see `check_place`).
         watcher_of: what is told how a trial goes, by the setting's name and its rung.
         heed: called with each trial as it ends.
+        stop: as `fit` takes it.
 
     Raises:
         Failed: every setting of every loss diverged. Interrupted: a signal came; all is saved.
@@ -43,7 +46,7 @@ def run_search(
         rung = search.rungs[place]
         config = replace(search.configs[loss][number], epochs=rung.epochs)
         path, name = search.folder(out, loss, number, rung.epochs), search.name(loss, number)
-        return trial_outcome(config, path, lambda: watcher_of(name, rung), dataset, init_from)
+        return trial_outcome(config, path, lambda: watcher_of(name, rung), dataset, init_from, stop)
 
     def note(loss: str, ended: list[Trial], trial: Trial) -> None:
         ended.append(trial)
@@ -60,7 +63,12 @@ def run_search(
 
 
 def trial_outcome(
-    config: TrainConfig, path: Path, watcher: Callable[[], Watcher], dataset: Dataset | None, init_from: Path | None
+    config: TrainConfig,
+    path: Path,
+    watcher: Callable[[], Watcher],
+    dataset: Dataset | None,
+    init_from: Path | None,
+    stop: StopRequest | None = None,
 ) -> Outcome:
     """What the trial in `path` comes to: read where it has been trained, else trained, from its saved state where there is one."""
     if found := read_outcome(config, path):
@@ -75,6 +83,7 @@ def trial_outcome(
             init_from=None if begun else init_from,
             dataset=dataset,
             watcher=watcher(),
+            stop=stop,
             trial=True,
         )
     except Diverged as error:

@@ -1,89 +1,85 @@
 #!/usr/bin/env python3
 """Runs the report's tables and writes published, ours and the difference side by side.
 
-    python scripts/study/reproduce.py --data-dir DIR --out DIR [--budget cpu|gpu|quick] [--seeds 3] [--only NAME ...]
-                                [--max-minutes M] [--keep FILE] [--list] [--rehearse]
+    python scripts/study/reproduce.py --data-dir DIR --out docs/results/reproduce_exact --list      # runs, cost, what is left
+    python scripts/study/reproduce.py --data-dir DIR --out docs/results/reproduce_exact --budget 60 # an hour of it
+    python scripts/study/reproduce.py --out docs/results/reproduce_exact --table                    # the table again
+        [--cells cpu|gpu|quick] [--only NAME ...] [--seeds 3] [--keep FILE] [--rehearse]
 
 One run folder a cell and seed under OUT/runs, one JSON a run under OUT/results, the table in OUT/tables.md. Called again it
-goes on where it stopped, in the middle of an epoch too; --max-minutes (or SIGTERM, Ctrl-C) stops it in good order. Results
-that were made with another recipe than a cell has now are refused. Each says whose pixels it was measured on: "exact", "JPEG
-copy (not pixel-exact)", or, where a substituted.tsv beside the files lists some images, how many of them are not the published ones.
+goes on where it stopped, in the middle of an epoch too; --budget (minutes), SIGTERM or Ctrl-C stops it in good order, and it
+ends with what is not finished and the command that finishes it. Results that were made with another recipe than a cell has now
+are refused. Each says whose pixels it was measured on: "exact", "JPEG copy (not pixel-exact)", or, where a substituted.tsv
+beside the files lists some images, how many of them are not the published ones; and the data's digest.
 
-The first call measures how fast this machine trains each network and shortens the costly cells, so that all end within the
-budget: 3 hours on a CPU, 40 minutes on a GPU, there 7 for the quick one (ResNet-18 with each margin). The epochs are kept in OUT/plan.json and later calls follow it; remove it where
-the machine was busy with other work at that moment. The CPU's ResNet-18 cells are made for 12
-epochs; a slow machine gives them fewer.
+All cells have their first seed before any has its second. The epochs of each are kept in OUT/plan.json, which later calls
+follow. On a CPU only the deep networks are measured first, and get fewer epochs where one run would take more than 300 minutes
+of a core; remove the plan where the machine was busy with other work at that moment. On a GPU all are measured, and share 40
+minutes, the quick ones 7. Two processes with OMP_NUM_THREADS=1 and different --only do more than one with two threads.
 
 --keep FILE holds the plan and all results so far in one file; another machine that is given it goes on. --rehearse shows in
 seconds that the command runs: one epoch of a few random pixels.
 """
 
 import argparse
-import contextlib
-import json
-import statistics
+import shlex
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
-from reproduce_cells import MINUTES, Cell, cells, choose, measure_rates, plan_epochs, small, with_epochs
+from reproduce_cells import MINUTES, Cell, capped_epochs, cells, choose, measure_rates, plan_epochs, small, with_epochs
 from reproduce_kept import pack, unpack
+from reproduce_table import write_table
+from study_run import Budget, check_pixels, check_values, core_minutes, facts_of, read_json, train_run, write_json
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from cifarnet.analysis.report.published import cell_of
-from cifarnet.cli.common import messages
-from cifarnet.cli.watcher import TerminalWatcher
+import torch
+
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import device_name
 from cifarnet.core.errors import CifarnetError, Interrupted, Refused, plural
 from cifarnet.core.signals import StopRequest
-from cifarnet.data import Dataset, load, pixels_of
-from cifarnet.engine.fit import fit
-from cifarnet.engine.resume import load_config
-from cifarnet.engine.train_state import TrainState
-from cifarnet.storage.atomic import write_file
-from cifarnet.storage.run_folder import RunFolder
+from cifarnet.data import Dataset, load
 from scripts.bench.random_images import random_images
 
-# What runs of a cell may differ in: the plan's, the seed's, the machine's.
-FREE = ("epochs", "seed", "data_dir", "precision")
-OUT_OF_TIME = 15  # the signal number that a spent budget counts as
+Run = tuple[Cell, int]  # a cell and the number of its seed
 
 
 def main() -> None:
     """Runs what is still to be run, then writes the table."""
     options = parse_options()
-    chosen = choose(cells(options.budget), options.only)
+    if options.table:
+        if not (options.out / "results").is_dir():
+            raise Refused(str(options.out), "holds no results", "name the --out of earlier runs")
+        print(write_table(options.out))
+        return
+    chosen = choose(cells(options.cells), options.only)
     if options.list:
-        print("\n".join(cell.name for cell in chosen))
+        print_plan(chosen, options)
         return
     (options.out / "results").mkdir(parents=True, exist_ok=True)
     if options.keep:
         unpack(options.keep, options.out)
-    spent, code = threading.Event(), 0
-    with StopRequest() as stop:
-        if options.max_minutes is not None:
-            timer = threading.Timer(
-                60 * options.max_minutes, lambda: (spent.set(), setattr(stop, "number", OUT_OF_TIME))
-            )
-            timer.daemon = True
-            timer.start()
+    with Budget(options.budget) as stop:
         data = random_images(32, 16) if options.rehearse else load("cifar10", options.data_dir)
         chosen = [small(cell) for cell in chosen] if options.rehearse else chosen
-        check_results(chosen, options.out / "results")
+        check_results(chosen, options.out / "results", data)
         planned = follow_plan(chosen, data, options)
         keep(options)
         try:
-            for seed in range(options.seeds):
-                for cell in planned:
-                    fill(cell, seed, data, options.out, stop)
-                    keep(options)  # after each: a machine may be taken away
-        except Interrupted as error:
-            print(f"stopped ({'the time is up' if spent.is_set() else error.why}); call again to go on")
-            code = 0 if spent.is_set() else error.exit_code
+            for cell, seed in runs_of(planned, options.seeds):
+                if stop.number is not None:
+                    break
+                if cell.capped and not result_path(options.out, cell, seed).exists():
+                    cell = cap(cell, planned, data, options.out)
+                fill(cell, seed, data, options.out, stop)
+                keep(options)  # after each: a machine may be taken away
+        except Interrupted:
+            pass
+    if stop.words:
+        print(f"stopped ({stop.words}); call again to go on")
     print(write_table(options.out))
-    sys.exit(code)
+    print_unfinished(planned, options)
+    sys.exit(stop.exit_code)
 
 
 def parse_options() -> argparse.Namespace:
@@ -91,17 +87,20 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--budget", choices=tuple(MINUTES), default="cpu")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--cells", choices=tuple(MINUTES), default="cpu", help="those that such a machine can do")
+    parser.add_argument("--seeds", type=int, help="of each cell; default: as the cell says")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="these cells alone (see --list)")
-    parser.add_argument("--max-minutes", type=float, help="stop after so long; call again to go on")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="stop after so long; call again to go on")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="one file with the plan and the results")
     parser.add_argument("--rehearse", action="store_true")
-    parser.add_argument("--list", action="store_true", help="name the cells and end")
+    parser.add_argument(
+        "--list", action="store_true", help="say what there is, what is left and what it costs, and end"
+    )
+    parser.add_argument("--table", action="store_true", help="write the table of the results that are there, and end")
     options = parser.parse_args()
     if options.out is None and not options.list:
         parser.error("--out: is needed; a folder for runs, results and the table")
-    if options.seeds < 1:
+    if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds: {options.seeds} is too few; at least 1")
     return options
 
@@ -112,36 +111,61 @@ def keep(options: argparse.Namespace) -> None:
         pack(options.out, options.keep)
 
 
+def runs_of(chosen: list[Cell], seeds: int | None) -> list[Run]:
+    """Each cell with its first seed, then each with its second, as far as it has them."""
+    wanted = {cell.name: seeds or cell.seeds for cell in chosen}
+    return [(cell, seed) for seed in range(max(wanted.values())) for cell in chosen if seed < wanted[cell.name]]
+
+
 def follow_plan(chosen: list[Cell], data: Dataset, options: argparse.Namespace) -> list[Cell]:
-    """The cells with the epochs of OUT/plan.json; those that it lacks are measured, fitted to the budget and added."""
-    path = options.out / "plan.json"
-    plan: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-    new = [cell for cell in chosen if cell.name not in plan]
+    """The cells with the epochs of OUT/plan.json; those that it lacks are added, but for capped ones (see `cap`)."""
+    plan = read_plan(options.out)
+    new = [cell for cell in chosen if cell.name not in plan and not cell.capped]
     if new:
-        rates = measure_rates(new, data)
-        plan |= plan_epochs(new, rates, len(data.train), options.seeds, MINUTES[options.budget])
+        rates: dict[str, float] = {}
+        if options.cells != "cpu":
+            rates = measure_rates(new, data)
+            plan |= plan_epochs(new, rates, len(data.train), options.seeds or 1, MINUTES[options.cells])
+        plan = {cell.name: cell.config.epochs for cell in new} | plan
         for cell in new:
-            print(f"{cell.name}: {rates[cell.name]:,.0f} images a second, {plan[cell.name]} epochs", flush=True)
-        write_file(path, (json.dumps(plan, indent=2) + "\n").encode())
-    return [with_epochs(cell, plan[cell.name]) for cell in chosen]
+            rate = f", {rates[cell.name]:,.0f} images a second" if rates else ""
+            print(f"{cell.name}: {plural(plan[cell.name], 'epoch')}{rate}", flush=True)
+        write_json(options.out / "plan.json", plan)
+    return [with_epochs(cell, plan.get(cell.name, cell.config.epochs)) for cell in chosen]
 
 
-def check_results(chosen: list[Cell], folder: Path) -> None:
-    """Refuses results of other values than the cells have now: seeds of two recipes have no mean."""
+def cap(cell: Cell, chosen: list[Cell], data: Dataset, out: Path) -> Cell:
+    """A capped cell with the epochs of OUT/plan.json, those of its network; where it has none the network is timed first."""
+    plan = read_plan(out)
+    alike = [one.name for one in chosen if one.capped and one.config.arch == cell.config.arch]
+    known = next((plan[name] for name in [cell.name, *alike] if name in plan), None)
+    if known is None:
+        rate = measure_rates([cell], data)[cell.name]
+        known = capped_epochs(cell, rate, len(data.train), torch.get_num_threads())
+        print(f"{cell.name}: {plural(known, 'epoch')}, {rate:,.0f} images a second", flush=True)
+    write_json(out / "plan.json", plan | {cell.name: known})
+    return with_epochs(cell, known)
+
+
+def read_plan(out: Path) -> dict[str, int]:
+    """Epochs of each cell; empty where there is no plan yet."""
+    path = out / "plan.json"
+    return read_json(path) if path.exists() else {}
+
+
+def check_results(chosen: list[Cell], folder: Path, data: Dataset) -> None:
+    """Refuses results of other values than the cells have now, or of other images: seeds of two recipes have no mean."""
     for cell in chosen:
         for path in sorted(folder.glob("*.json")):
-            result = json.loads(path.read_text())
+            result = read_json(path)
             if result["cell"] == cell.name:
-                check_values(cell, TrainConfig.from_dict(result["config"], str(path)), path)
+                check_values(cell.config, TrainConfig.from_dict(result["config"], str(path)), path)
+                check_pixels(result, data, path)
 
 
-def check_values(cell: Cell, made: TrainConfig, path: Path) -> None:
-    """Refuses a result, or a run that is to go on, at `path` that was made with other values than the cell's."""
-    mine, theirs = cell.config.to_dict(), made.to_dict()
-    differ = [name for name in mine if mine[name] != theirs[name] and name not in FREE]
-    other = ", ".join(f"{name} {theirs[name]} (now {mine[name]})" for name in differ)
-    if other:
-        raise Refused(str(path), f"was made with {other}", "choose another --out, or remove it")
+def result_path(out: Path, cell: Cell, seed: int) -> Path:
+    """Where the JSON of a cell and seed lies."""
+    return out / "results" / f"{cell.name}-{seed}.json"
 
 
 def fill(cell: Cell, seed: int, data: Dataset, out: Path, stop: StopRequest) -> None:
@@ -150,105 +174,69 @@ def fill(cell: Cell, seed: int, data: Dataset, out: Path, stop: StopRequest) -> 
     Raises:
         Interrupted: the time is spent, or a signal came; the state is saved.
     """
-    path = out / "results" / f"{cell.name}-{seed}.json"
+    path = result_path(out, cell, seed)
     if path.exists():
         return
     result = run_cell(cell, seed, data, out / "runs" / f"{cell.name}-{seed}", stop)
-    write_file(path, (json.dumps(result, indent=2) + "\n").encode())
+    write_json(path, result)
     print(f"{cell.name} seed {seed}: {100 * result['accuracy']:.2f}% in {result['seconds']:,.0f} s", flush=True)
-
-
-class CellWatcher(TerminalWatcher):
-    """The table of a cell's training, under one line; it draws no figures."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__(messages())
-        self.title = title
-
-    def announce(self, run: TrainState, folder: RunFolder) -> None:
-        self.run = run
-        self.console.say(f"{self.title}, {plural(run.config.epochs, 'epoch')} on {device_name(run.device)}")
-
-    def finish(self, run: TrainState, folder: RunFolder, summary: dict[str, Any]) -> None:
-        self.summary = summary
 
 
 def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest) -> dict[str, Any]:
     """Trains a cell to its end in the run folder `path`, from where it stands, and returns its result."""
-    config = cell.config.from_dict(cell.config.to_dict() | {"seed": cell.config.seed + seed})
-    state = RunFolder(path).state
-    if state.exists():
-        config = load_config(state)
-        check_values(cell, config, state)
-    watcher = CellWatcher(f"{cell.name} seed {seed}")
-    path.mkdir(parents=True, exist_ok=True)
-    with contextlib.chdir(path.parents[1]):  # whose runs/latest it becomes
-        fit(config, path.resolve(), resume=state.exists(), overwrite=True, dataset=data, watcher=watcher, stop=stop)
-    run, summary = watcher.run, watcher.summary
-    accuracy = summary["test"]["accuracy"]
+    config = TrainConfig.from_dict(cell.config.to_dict() | {"seed": cell.config.seed + seed})
+    run, summary = train_run(config, path, data, f"{cell.name} seed {seed}", stop)
     return {
         "cell": cell.name,
         "table": cell.table,
         "plain": cell.plain,
         "reference": cell.reference,
-        "seed": config.seed,
-        "accuracy": accuracy,
+        "seed": run.config.seed,
+        "accuracy": summary["test"]["accuracy"],
         "auroc": summary["test"]["auroc"],
-        "epochs": summary["epochs"],
-        "seconds": summary["seconds"],
-        "device": device_name(run.device),
-        "data": pixels_of(data),
-        "precision": run.precision,
-        "backend": run.backend,
-        "config": run.config.to_dict() | {"data_dir": None},
+        "auprc": summary["test"]["auprc"],
+        **facts_of(run, summary, data),
     }
 
 
-HEADS = ("table", "cell", "published", "ours", "difference", "against ce", "report's protocol as long", "epochs")
-HEADS += ("seconds", "seeds", "precision", "device", "data")
-FOLDED = ("seeds", "precision", "device", "data")  # said above the table where they are the same in every row
+def print_plan(chosen: list[Cell], options: argparse.Namespace) -> None:
+    """A line a cell: its epochs, how many runs are left of how many, and minutes of a core that one takes."""
+    left = unfinished(chosen, options)
+    for cell in chosen:
+        runs = sum(one is cell for one, _ in runs_of(chosen, options.seeds))
+        open_ = sum(one is cell for one, _ in left)
+        cost, source = cost_of(cell, options)
+        words = "–" if cost is None else f"{cost:,.0f} core-minutes each ({source})"
+        print(f"{cell.name:24}  {plural(cell.config.epochs, 'epoch'):>10}  {open_} of {runs} left  {words}")
+    costs = [cost_of(cell, options)[0] or 0.0 for cell, _ in left]
+    print(f"{plural(len(left), 'run')} left, about {sum(costs):,.0f} minutes of a core")
 
 
-def write_table(out: Path) -> Path:
-    """OUT/tables.md from the JSON files under OUT/results: a row a cell, mean and standard deviation over its seeds."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted((out / "results").glob("*.json")):
-        result = json.loads(path.read_text())
-        found.setdefault(result["cell"], []).append(result)
-    means = {name: 100 * statistics.mean(result["accuracy"] for result in results) for name, results in found.items()}
-    order = sorted(found.items(), key=lambda item: (item[1][0]["table"], item[0]))
-    rows = [dict(zip(HEADS, row_of(name, results, means), strict=True)) for name, results in order]
-    same = [head for head in FOLDED if len({row[head] for row in rows}) == 1]
-    heads = [head for head in HEADS if head not in same]
-    facts = "".join(f" {head.capitalize()}: {rows[0][head]}." for head in same)
-    lines = [f"Test accuracy, %. Seconds are those of training one run. –: not published, or not run.{facts}", ""]
-    lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    lines += [f"| {' | '.join(row[head] for head in heads)} |" for row in rows]
-    path = out / "tables.md"
-    write_file(path, ("\n".join(lines) + "\n").encode())
-    return path
+def cost_of(cell: Cell, options: argparse.Namespace) -> tuple[float | None, str]:
+    """Minutes of a core that a run of a cell takes, and how that is known: measured here, or estimated; None: it is not."""
+    paths = [] if options.out is None else sorted((options.out / "results").glob(f"{cell.name}-[0-9].json"))
+    found = [core_minutes(read_json(path)) for path in paths]
+    return (sum(found) / len(found), "measured") if found else (cell.minutes, "estimated")
 
 
-def row_of(name: str, found: list[dict[str, Any]], means: dict[str, float]) -> list[str]:
-    """A cell's row: what was published, ours, and ours against cross-entropy and against the report's protocol."""
-    first, mean = found[0], means[name]
-    values = [100 * result["accuracy"] for result in found]
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    published = cell_of(TrainConfig.from_dict(first["config"], name))
-    plain, reference = (means.get(first[key]) if first[key] != name else None for key in ("plain", "reference"))
-    return [
-        first["table"],
-        name,
-        f"{100 * published.accuracy:.2f} ({published.epochs} epochs)" if published else "–",
-        f"{mean:.2f}{spread}",
-        f"{mean - 100 * published.accuracy:+.2f}" if published else "–",
-        "–" if plain is None else f"{mean - plain:+.2f}",
-        "–" if reference is None else f"{reference:.2f}",
-        " / ".join(map(str, sorted({result["epochs"] for result in found}))),
-        f"{statistics.mean(result['seconds'] for result in found):,.0f}",
-        str(len(values)),
-        *(" / ".join(sorted({result[key] for result in found})) for key in ("precision", "device", "data")),
-    ]
+def unfinished(chosen: list[Cell], options: argparse.Namespace) -> list[Run]:
+    """The runs that have no result yet, in the order in which they are run."""
+    runs = runs_of(chosen, options.seeds)
+    return [one for one in runs if options.out is None or not result_path(options.out, *one).exists()]
+
+
+def print_unfinished(chosen: list[Cell], options: argparse.Namespace) -> None:
+    """What is not finished, what it costs, and the command that finishes it; nothing where all is."""
+    left = unfinished(chosen, options)
+    if not left:
+        return
+    print("not finished: " + ", ".join(f"{cell.name} seed {seed}" for cell, seed in left))
+    cost = sum(cost_of(cell, options)[0] or 0.0 for cell, _ in left)
+    line = ["python", "scripts/study/reproduce.py", "--data-dir", options.data_dir or "DIR", "--out", str(options.out)]
+    line += ["--cells", options.cells] if options.cells != "cpu" else []
+    line += ["--seeds", str(options.seeds)] if options.seeds else []
+    line += ["--only", *options.only] if options.only else []
+    print(f"finished by (about {cost:,.0f} minutes of a core): {shlex.join(line)}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The cells of the report's tables, and how many epochs each gets so that all end within a budget of time."""
+"""The cells of the report's tables, and how many epochs each gets so that it ends within its time."""
 
 import dataclasses
 import math
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.core.signals import StopRequest
@@ -22,18 +24,27 @@ from cifarnet.engine.setup import build_run
 from cifarnet.storage.run_folder import RunFolder
 
 MARGINS = ("arcface", "curricularface", "adaface")
-# Of training and its evaluations: a little below 3 hours, 40 minutes, 7 minutes.
-MINUTES = {"cpu": 175.0, "gpu": 38.0, "quick": 6.0}
+# Of training and its evaluations: a little below 40 minutes and 7 minutes of a GPU. A CPU's cells have a cap each.
+MINUTES = {"cpu": math.inf, "gpu": 38.0, "quick": 6.0}
 EVALUATION = 1.1  # an epoch with its evaluation and checkpoint, in epochs
+CAP = 300.0  # minutes of a core that one run may take on a CPU: 150 of two
+R18_MINUTES, R18_STEM_MINUTES, R50_MINUTES = 41.0, 17.0, 120.0  # of a core of a Xeon with AMX, in bf16
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table of the report: its name, the table, and the configuration that fills it."""
+    """A cell of a table of the report: its name, the table, and the configuration that fills it.
+
+    seeds: how many runs it is to have. minutes: of one core, that a run takes on a Xeon with AMX (docs/results/reproduce_exact
+    says what it took); None: not known. capped: it may be so long that it gets fewer epochs.
+    """
 
     name: str
     table: str
     config: TrainConfig
+    seeds: int = 1
+    minutes: float | None = None
+    capped: bool = False
 
     @property
     def reference(self) -> str:
@@ -51,26 +62,47 @@ def recipe(name: str, loss: str = "ce", **changes: Any) -> TrainConfig:
     return TrainConfig.from_dict(recipe_values(name, loss) | {"loss": loss} | changes)
 
 
-def cells(budget: str) -> list[Cell]:
-    """All cells with the most epochs that they get; the CPU's budget leaves out the deeper nets, the stems and the sweep, the
-    quick one all but the margins on ResNet-18, which it evaluates at the end alone."""
-    if budget == "quick":
+def cells(kind: str) -> list[Cell]:
+    """The cells of a kind of machine with the most epochs that they get. Of a GPU all, its quick ones the margins on ResNet-18,
+    evaluated at the end alone; of a CPU what two cores can do, the cheap ones first."""
+    if kind == "quick":
         short = {"epochs": 24, "eval_every": 24}
         return [Cell(f"resnet18-{loss}", "3.2", recipe("quick", loss, **short)) for loss in ("ce", *MARGINS)]
-    gpu = budget == "gpu"
-    archs, name, epochs = (("resnet18", "resnet50"), "modern", 60) if gpu else (("resnet18",), "quick", 12)
-    every = {"epochs": epochs} if gpu else {"epochs": epochs, "eval_every": 4}  # an evaluation is a tenth of an epoch
+    return gpu_cells() if kind == "gpu" else cpu_cells()
+
+
+def cpu_cells() -> list[Cell]:
+    """Three seeds of the small networks and of ResNet-18, one of its frozen head, its 7x7 stem and the deeper networks."""
+    every = {"epochs": 12, "eval_every": 4}  # an evaluation is a tenth of an epoch
+    found = [
+        Cell("baseline", "3.2", recipe("baseline"), seeds=3, minutes=4.0),
+        Cell("baseline-plus", "A.1", recipe("baseline-plus", epochs=80), seeds=3, minutes=18.0),
+    ]
+    for loss in ("ce", *MARGINS):
+        found.append(Cell(f"resnet18-{loss}", "3.2", recipe("quick", loss, **every), seeds=3, minutes=R18_MINUTES))
+    frozen = recipe("quick", "arcface", frozen_head=True, **every)
+    found.append(Cell("resnet18-arcface-frozen", "frozen head", frozen, minutes=R18_MINUTES))
+    stem = recipe("quick", stem="imagenet", **every)
+    found.append(Cell("resnet18-imagenet", "3.8", stem, minutes=R18_STEM_MINUTES))
+    for loss in ("ce", "adaface", "arcface", "curricularface"):
+        deep = recipe("quick", loss, arch="resnet50", progressive=16, **every)
+        found.append(Cell(f"resnet50-{loss}", "3.2", deep, minutes=R50_MINUTES, capped=True))
+    plain = recipe("quick", arch="plainnet50", progressive=16, log_grad=True, **every)
+    return [*found, Cell("plainnet50", "A.3", plain, minutes=R50_MINUTES, capped=True)]
+
+
+def gpu_cells() -> list[Cell]:
+    """Every cell of the tables, with 60 epochs, and a sweep over s and m."""
+    long = {"epochs": 60}
     found = [Cell("baseline", "3.2", recipe("baseline")), Cell("baseline-plus", "A.1", recipe("baseline-plus"))]
-    for arch in archs:
-        found += [Cell(f"{arch}-{loss}", "3.2", recipe(name, loss, arch=arch, **every)) for loss in ("ce", *MARGINS)]
-        found.append(Cell(f"{arch}-report", "report's protocol", recipe("report", arch=arch, **every)))
-    frozen = recipe(name, "arcface", frozen_head=True, **every)
+    for arch in ("resnet18", "resnet50"):
+        found += [Cell(f"{arch}-{loss}", "3.2", recipe("modern", loss, arch=arch, **long)) for loss in ("ce", *MARGINS)]
+        found.append(Cell(f"{arch}-report", "report's protocol", recipe("report", arch=arch, **long)))
+    frozen = recipe("modern", "arcface", frozen_head=True, **long)
     found.append(Cell("resnet18-arcface-frozen", "frozen head", frozen))
-    if not gpu:
-        return found
     for stem in ("cifar", "imagenet"):  # the third, small, is resnet18-ce
-        found.append(Cell(f"resnet18-{stem}", "3.8", recipe("modern", epochs=epochs, stem=stem)))
-    found.append(Cell("plainnet50", "A.3", recipe("modern", arch="plainnet50", epochs=epochs, log_grad=True)))
+        found.append(Cell(f"resnet18-{stem}", "3.8", recipe("modern", stem=stem, **long)))
+    found.append(Cell("plainnet50", "A.3", recipe("modern", arch="plainnet50", log_grad=True, **long)))
     for s in (8, 16, 32, 64):
         for m in (0.1, 0.3, 0.5):
             config = recipe("modern", "arcface", epochs=20, loss_options={"scale": float(s), "margin": m})
@@ -89,7 +121,7 @@ def choose(known: list[Cell], names: list[str] | None) -> list[Cell]:
     if unknown:
         raise Refused(
             "--only",
-            f"{', '.join(unknown)} is no cell of this budget",
+            f"{', '.join(unknown)} is no cell of this kind",
             f"choose from {', '.join(cell.name for cell in known)}",
         )
     return [cell for cell in known if not names or cell.name in names]
@@ -140,6 +172,16 @@ def plan_epochs(chosen: list[Cell], rates: dict[str, float], images: int, seeds:
     costs = {cell.name: cell.config.epochs * EVALUATION * images / rates[cell.name] for cell in chosen}
     level = fair_level(list(costs.values()), 60 * minutes / seeds)
     return {cell.name: max(1, int(cell.config.epochs * min(1, level / costs[cell.name]))) for cell in chosen}
+
+
+def capped_epochs(cell: Cell, rate: float, images: int, cores: int) -> int:
+    """Epochs of a cell of a CPU, at least one: as many as it wants where they take no more than CAP.
+
+    Args:
+        rate: images a second on so many cores; images: of an epoch.
+    """
+    minutes = EVALUATION * images / rate * cores / 60
+    return max(1, min(cell.config.epochs, int(CAP / minutes)))
 
 
 def fair_level(costs: list[float], total: float) -> float:
