@@ -31,8 +31,8 @@ def draw(panels: Mapping[str, Any], classes: Sequence[str], path: Path, title: s
     rows, columns = panel_shape(len(panels))
     alone = min(PAGE, max(COLUMN, 1.8 * NAMES + 0.36 * count)) if count <= WRITTEN else PAGE
     width = alone if columns == 1 else PAGE
-    side = (width - 1.8 * NAMES) / columns  # of a matrix; at the right stands the colour bar
-    height = rows * (side + 0.25) + NAMES + 0.3 + height_of(title)
+    side = (width - 1.8 * NAMES - 0.1 * (columns - 1)) / columns  # of a matrix; at the right stands the colour bar
+    height = rows * (side + 0.35) + NAMES + height_of(title)
     with drawing(path, width, height) as figure:
         cells = panels_of(figure, len(panels), sharex=True, sharey=True)
         for axes, (name, matrix) in zip(cells, panels.items(), strict=True):
