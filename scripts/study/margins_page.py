@@ -31,7 +31,7 @@ from cifarnet.storage.atomic import write_file
 
 HEAD = """# Where a margin pays
 
-<!-- made by scripts/study/margins.py --page from docs/results/margins: change that, not this page -->
+<!-- made by scripts/study/margins.py --page from the JSON of the runs: change that, not this page -->
 
 A margin loss asks more of the training images than that they are classified right. This page measures where that helps:
 each loss against cross-entropy, trained on the same images in the same order with the same seed.
