@@ -41,7 +41,7 @@ def draw(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, titl
     """
     rows, columns = panel_shape(len(panels))
     width = min(PAGE, columns * (SIDE + 0.25) + 0.5)
-    with drawing(path, width, rows * (width / columns + 0.3) + 2 * ROW + height_of(title)) as figure:
+    with drawing(path, width, rows * (width / columns + 0.4) + 2 * ROW + height_of(title)) as figure:
         cells = panels_of(figure, len(panels), sharex=True, sharey=True)
         for number, (axes, (name, found)) in enumerate(zip(cells, panels.items(), strict=True)):
             axes.plot([0, 100], [0, 100], color=FAINT, linestyle="--", linewidth=0.8, label="right as often as it says")
