@@ -32,6 +32,8 @@ PACKAGES = (
     "typer",
     "rich",
 )
+# What the extras bring: absent from most machines, and no problem there.
+EXTRAS = ("onnx", "onnxscript", "onnxruntime", "huggingface_hub", "pyarrow", "webdataset", "tensorboard")
 NOT_BUILT = "the compiled head is not built"
 NOT_USED = "the compiled head is not used"
 FOUND = "found"
@@ -61,11 +63,11 @@ def examine(data_dir: Path | None = None) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of cifarnet, Python, the system and the packages, without importing these."""
     found = {"cifarnet": __version__, "python": platform.python_version(), "system": platform.platform()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *EXTRAS):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing"
+            found[name] = "not installed" if name in EXTRAS else "missing"
     cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None
     return found | {
         "torch": torch.__version__,

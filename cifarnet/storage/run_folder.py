@@ -106,7 +106,7 @@ class RunFolder:
             tempfile.TemporaryFile(dir=self.path).close()  # an old lock may be writable in a folder that is not
         except Timeout as error:
             raise Refused(
-                str(self.path), "another process is training there", "wait for it, or choose another `out`"
+                str(self.path), "another process is training there", "wait for it, or choose another folder"
             ) from error
         except OSError as error:
             if error.errno in NO_LOCKS:

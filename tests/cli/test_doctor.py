@@ -6,10 +6,11 @@ import platform
 import subprocess
 import sys
 
+import onnx
 import pytest
 import torch
 
-from cifarnet.cli import run
+from cifarnet.cli import environment, run
 from cifarnet.data.sources.cifar import SETS
 from cifarnet.losses import kernels
 
@@ -28,8 +29,11 @@ def doctor(capsys, monkeypatch, tmp_path):
     return call
 
 
-def test_versions_devices_and_disk(doctor, tmp_path):
+def test_versions_devices_and_disk(doctor, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "EXTRAS", ("onnx", "no-such-package"))
     found = doctor()
+    assert found["versions"]["onnx"] == onnx.__version__ and found["versions"]["no-such-package"] == "not installed"
+    assert not any("no-such-package" in text for text in found["problems"])
     told = subprocess.run([sys.executable, "-m", "pip", "show", "safetensors"], capture_output=True, text=True)
     if told.returncode == 0:
         assert f"Version: {found['versions']['safetensors']}\n" in told.stdout

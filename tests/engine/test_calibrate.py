@@ -151,10 +151,14 @@ def test_calibrating_later_takes_no_image_that_the_run_has_seen(cli, tmp_path):
 
 
 def test_what_was_held_out_is_held_out_no_more_in_other_data(cli, tmp_path):
-    """One image less, and the split that is drawn from the folder holds images that were trained on. Another set is taken whole."""
+    """One image less, and the split that is drawn from the folder holds images that were trained on. Another set is taken whole.
+
+    The run computes in bf16; the temperature is that of fp32, as `predict` has it.
+    """
     for folder, part, noise in (("own", "train", 0), ("own", "test", 9), ("new", "train", 20), ("new", "test", 40)):
         write_digits(tmp_path / folder, part, noise, seed=int(noise))
     line = TRAIN.replace("digits", "folder --data-dir own --workers 0").replace("--epochs 4", "--epochs 3")
+    line = line.replace("fp32", "bf16")
     assert cli(*line.split(), "--loss", "ce", "--val-fraction", "0.2", "--label-noise", "0.2", "--out", "run")[0] == 0
     assert cli("calibrate", "run")[0] == 0
     assert read_info(tmp_path / "run" / "best.safetensors").calibration.images == 29  # a fifth of each class
@@ -162,6 +166,7 @@ def test_what_was_held_out_is_held_out_no_more_in_other_data(cli, tmp_path):
     kept = read_info(tmp_path / "run" / "best.safetensors").calibration
     new = load_data("folder", "new", image_size=32)  # its labels as they are, though the run's were made noisy
     images = [pixels.permute(1, 2, 0).numpy() for pixels in new.train.images]
+    assert load(tmp_path / "run").info.config.precision == "bf16"
     by_hand = fit_calibration(load(tmp_path / "run").logits(images), new.train.labels, "")
     assert kept.temperature == pytest.approx(by_hand.temperature, rel=1e-4)
     assert kept.images == 150
