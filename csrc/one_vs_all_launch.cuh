@@ -67,9 +67,8 @@ struct YesNoPass {
 };
 
 OneVsAllResult one_vs_all_cuda(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& bias,
-                               int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool want_z,
-                               bool want_w) {
-  const OneVsAll call = make_one_vs_all(loss_number, scale, margin, constants);
+                               at::ArrayRef<double> numbers, bool want_z, bool want_w) {
+  const OneVsAll call = make_one_vs_all(numbers);
   check_one_vs_all(features, weight, labels, bias);
   const DeviceGuard guard(features.device());
   const CudaBatch batch(features, weight, labels, keeps_cosines(features, weight));
