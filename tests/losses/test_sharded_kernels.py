@@ -27,11 +27,11 @@ def kept(request):
 
 
 def sample(classes=C):
-    """Features from far off to on their prototype, of lengths 5 to 60; prototypes of lengths 0.3 to 5; labels."""
+    """Features from far off to on their prototype, of lengths 5 to 57; prototypes of lengths 0.3 to 5; labels."""
     torch.manual_seed(classes)
     weight, labels = torch.randn(classes, D), torch.randint(classes, (N,))
     features = torch.randn(N, D) + torch.linspace(-1, 3, N)[:, None] * weight[labels]
-    features *= torch.linspace(5, 60, N)[torch.randperm(N), None] / features.norm(dim=1, keepdim=True)
+    features *= torch.linspace(5, 57, N)[torch.randperm(N), None] / features.norm(dim=1, keepdim=True)
     return features, weight * torch.linspace(0.3, 5, classes)[:, None], labels
 
 

@@ -151,8 +151,8 @@ def one_vs_all_forward(
 
 
 def one_vs_all_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, list[Tensor]]:
-    """As `softmax_gradients`."""
-    features, gradient, by_bias = ctx.saved_tensors
+    """As `softmax_gradients`. They are handed on as they are where the upstream gradient is 1 and no other backward needs them."""
+    as_they_are = grad.item() == 1 and not torch._C._autograd._get_current_graph_task_keep_graph()
+    features, gradient, by_bias = (part.detach() if as_they_are else part * grad for part in ctx.saved_tensors)
     want = ctx.needs_input_grad
-    by_bias = ctx.ranks.sum(by_bias * grad)
-    return features * grad if want[0] else None, gradient * grad if want[2] else None, None, [by_bias]
+    return features if want[0] else None, gradient if want[2] else None, None, [ctx.ranks.sum(by_bias)]
