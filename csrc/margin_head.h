@@ -56,7 +56,7 @@ struct Call {
 
   Call(at::ArrayRef<double> numbers, int64_t losses) {
     TORCH_CHECK_VALUE(numbers.size() >= 3, "a call has a loss's number, scale and margin, not ", numbers.size(), " numbers");
-    TORCH_CHECK_VALUE(numbers[0] >= 0 && numbers[0] < losses, "there is no loss number ", numbers[0], ": there are ", losses);
+    TORCH_CHECK_VALUE(numbers[0] >= 0 && numbers[0] < losses, "there is no loss number ", int64_t(numbers[0]), ": there are ", losses);
     loss = int64_t(numbers[0]);
     scale = numbers[1];
     margin = numbers[2];
