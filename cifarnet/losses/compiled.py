@@ -93,7 +93,9 @@ def compiled_loss(
     outside = training and objective.moves and ranks.world > 1
     moved = next_memory(objective, batch, options) if outside else {}
     kernel = objective.kernel(batch, options)
-    state = batch.state if kernel.loss == options.loss else batch.state[:0]  # a loss that borrows a kernel has none there
+    state = (
+        batch.state if kernel.loss == options.loss else batch.state[:0]
+    )  # a loss that borrows a kernel has none there
     moves = training and objective.moves and not outside
     loss, state, rows = kernels.margin_loss(features, weight, labels, kernel, state, moves)
     if moves:

@@ -180,10 +180,8 @@ def margin_loss(
         NotImplementedError: within a transform of torch.func or forward-mode AD; and in backward, for a second derivative.
     """
     refuse_transforms()
-    own = call.margins, call.weights
-    loss, new_state, rows, _ = torch.ops.cifarnet.margin_loss(
-        features, weight, labels, state, numbers_of(call), training, *own
-    )
+    inputs = features, weight, labels, state, numbers_of(call), training, call.margins, call.weights
+    loss, new_state, rows, _ = torch.ops.cifarnet.margin_loss(*inputs)
     return loss, new_state, rows
 
 

@@ -1,5 +1,7 @@
 """The compiled operators of one shard against float64, against the operator of one process, and against pure torch."""
 
+import itertools
+
 import pytest
 import torch
 from head_backends import options_of
@@ -81,7 +83,7 @@ def test_shards_add_up_to_the_loss_in_float64():
         targets = OPS.margin_targets(cosine, norm, state, call)
         cuts = [0, 1, 300, C]
         shards = []
-        for low, high in zip(cuts, cuts[1:], strict=False):
+        for low, high in itertools.pairwise(cuts):
             own = torch.where((labels >= low) & (labels < high), labels - low, -1)
             shards.append((weight[low:high], own))
         others = [OPS.shard_others(unit, rows, own, targets)[0] for rows, own in shards]
@@ -150,7 +152,9 @@ def test_what_is_refused():
         OPS.shard_others(unit, weight, labels, targets, torch.ones(39))
     with pytest.raises(ValueError, match="there is no loss number 99"):
         OPS.margin_targets(targets[:, 0], targets[:, 1], torch.empty(0), [99.0, 64.0, 0.5])
-    with pytest.raises(Refused, match="^backend: a head whose classes lie apart has no CUDA kernels; use `backend=torch`"):
+    with pytest.raises(
+        Refused, match=r"^backend: a head whose classes lie apart has no CUDA kernels; use `backend=torch`"
+    ):
         resolve_shards("cuda", "cuda")
     assert resolve_shards("auto", "cuda") == resolve_shards("auto", "cpu", torch.float64) == "torch"
     assert resolve_shards("auto", "cpu") == "cpu"
