@@ -88,6 +88,7 @@ def extension(with_cuda: bool):
         "instruction_sets.cpp",
         "margin_forward_cpu.cpp",
         "margin_backward_cpu.cpp",
+        "margin_shard_cpu.cpp",
         "side_ops_cpu.cpp",
     ]
     sources += ["one_vs_all_cpu.cpp", "one_vs_all_autograd.cpp"]

@@ -24,8 +24,8 @@ using torch::autograd::tensor_list;
 
 TORCH_LIBRARY(cifarnet, library) {
   library.def(
-      "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
-      "float[] constants, bool training, Tensor? margins=None, Tensor? weights=None) "
+      "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, float[] call, bool training, "
+      "Tensor? margins=None, Tensor? weights=None) "
       "-> (Tensor loss, Tensor state, Tensor statistics, Tensor cosines)");
   library.def(
       "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
@@ -37,14 +37,13 @@ TORCH_LIBRARY(cifarnet, library) {
 namespace {
 
 Forward call_forward(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
-                     int64_t loss, double scale, double margin, at::ArrayRef<double> constants, bool training,
-                     const Maybe& margins, const Maybe& weights) {
+                     at::ArrayRef<double> call, bool training, const Maybe& margins, const Maybe& weights) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("cifarnet::margin_loss", "")
-          .typed<Forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double, double,
-                         at::ArrayRef<double>, bool, const Maybe&, const Maybe&)>();
-  return op.call(features, weight, labels, state, loss, scale, margin, constants, training, margins, weights);
+          .typed<Forward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, at::ArrayRef<double>, bool, const Maybe&,
+                         const Maybe&)>();
+  return op.call(features, weight, labels, state, call, training, margins, weights);
 }
 
 Backward call_backward(const Tensor& grad, const Tensor& features, const Tensor& weight, const Tensor& labels,
@@ -58,18 +57,18 @@ Backward call_backward(const Tensor& grad, const Tensor& features, const Tensor&
 
 struct MarginLoss : torch::autograd::Function<MarginLoss> {
   static tensor_list forward(AutogradContext* context, const Tensor& features, const Tensor& weight,
-                             const Tensor& labels, const Tensor& state, int64_t loss, double scale, double margin,
-                             at::ArrayRef<double> constants, bool training, const Maybe& margins, const Maybe& weights) {
+                             const Tensor& labels, const Tensor& state, at::ArrayRef<double> call, bool training,
+                             const Maybe& margins, const Maybe& weights) {
     at::AutoDispatchBelowADInplaceOrView below;
     auto [value, next, statistics, cosines] =
-        call_forward(features, weight, labels, state, loss, scale, margin, constants, training, margins, weights);
+        call_forward(features, weight, labels, state, call, training, margins, weights);
     context->save_for_backward({features, weight, labels, statistics, cosines});
     context->set_materialize_grads(false);
     return {value, next, statistics, cosines};
   }
 
   static tensor_list backward(AutogradContext* context, const tensor_list& grads) {
-    tensor_list result(11);
+    tensor_list result(8);
     if (!grads[0].defined()) return result;
     TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled(), "the margin kernels have no second derivative; ",
                                 "use backend='torch' for it");
@@ -84,12 +83,11 @@ struct MarginLoss : torch::autograd::Function<MarginLoss> {
 };
 
 Forward margin_loss_autograd(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
-                             int64_t loss, double scale, double margin, at::ArrayRef<double> constants,
-                             bool training, const Maybe& margins, const Maybe& weights) {
+                             at::ArrayRef<double> call, bool training, const Maybe& margins, const Maybe& weights) {
   const auto dual = [](const Tensor& tensor) { return tensor._fw_grad(/*level=*/0).defined(); };
   TORCH_CHECK_NOT_IMPLEMENTED(!dual(features) && !dual(weight), "the margin kernels have no forward-mode derivative; ",
                               "use backend='torch' for it");
-  auto out = MarginLoss::apply(features, weight, labels, state, loss, scale, margin, constants, training, margins, weights);
+  auto out = MarginLoss::apply(features, weight, labels, state, call, training, margins, weights);
   // Only the loss has a derivative. (mark_non_differentiable would say so too, and compiled autograd does not know it.)
   return {out[0], out[1].detach(), out[2].detach(), out[3].detach()};
 }
@@ -113,6 +111,7 @@ extern "C" __attribute__((used, visibility("default"))) const char cifarnet_buil
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.doc() = "The compiled margin head: operators cifarnet::margin_loss and its backward, cifarnet::one_vs_all.";
   module.def("build_stamp", [] { return std::string(cifarnet_build_stamp); });
+  module.attr("interface") = 2;  // another number where an operator's arguments change: kernels.INTERFACE
   module.def("losses", &margin::loss_names);
   module.def("one_vs_all_losses", &margin::one_vs_all_names);
   module.def("statistics", [] { return margin::kStatistics; });

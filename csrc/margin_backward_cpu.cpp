@@ -7,19 +7,10 @@
 #include <numeric>
 #include <vector>
 
-#include "margin_batch_cpu.h"
+#include "margin_shard_cpu.h"
 
 namespace margin {
 namespace {
-
-// What backward reads and writes: `factor` is d result / d loss of a sample. An empty dz or dw is not wanted.
-struct Gradients {
-  const Statistics* samples;
-  float factor;
-  const at::Tensor &dz, &dw;
-  bool want_z() const { return dz.numel() > 0; }
-  bool want_w() const { return dw.numel() > 0; }
-};
 
 // Few classes, the samples [first, first + count): dz, and into `sums` [C, stride] (null: none) their part of dW.
 void few_block(const CpuBatch& batch, const Gradients& out, const float* cosines, Prototypes prototypes, int64_t first,
@@ -109,9 +100,13 @@ void finish_features(const CpuBatch& batch, const ProductSides& sides, const Pul
   each_row(batch.samples, size, [&](int64_t i) {
     float* row = h + i * size;
     const SampleGradient& gradient = out.samples[i].gradient;
-    batch.loops.axpby(pull.target[i] * inverse_of(sides.norm[batch.label[i]]), batch.row(batch.weight, batch.label[i]),
-                      type_of(batch.weight), pull.strength[i], row, size);
-    const float outward = out.factor * gradient.norm;
+    const int64_t label = batch.label[i];
+    if (label >= 0)
+      batch.loops.axpby(pull.target[i] * inverse_of(sides.norm[label]), batch.row(batch.weight, label), type_of(batch.weight),
+                        pull.strength[i], row, size);
+    else
+      batch.loops.axpby(0.0f, z.row(i), Type::kFloat, pull.strength[i], row, size);
+    const float outward = out.with_norm ? out.factor * gradient.norm : 0.0f;
     batch.loops.project(row, z.row(i), z.pull(i), inverse_of(z.norm[i]), outward * z.inverse[i], size,
                         batch.mutable_row(out.dz, i), type_of(out.dz));
   });
@@ -124,13 +119,14 @@ void exponentials_of(const CpuBatch& batch, const ProductSides& sides, const Sta
   float* products = weights.data_ptr<float>();
   each_row(batch.samples, chunk.count, [&](int64_t i) {
     float* product = products + i * chunk.count;
-    batch.loops.exp_sum(product, chunk.inverse, chunk.count, batch.own(i, chunk.first, chunk.count),
+    batch.loops.exp_sum(batch.class_row(product, chunk.inverse, i, chunk.first, chunk.count),
                         logits_of(samples[i].gradient, sides.z_inverse[i]), samples[i].gradient.peak, product, nullptr);
   });
 }
 
-// Backward by matrix products.
-void many_backward(const CpuBatch& batch, const Gradients& out, const at::Tensor& kept) {
+}  // namespace
+
+void product_gradients(const CpuBatch& batch, const Gradients& out, const at::Tensor& kept) {
   const int64_t samples = batch.samples, size = batch.size;
   // The products go where the gradients will stand if they fit there, else through a buffer.
   const auto direct = [](const at::Tensor& gradient) { return gradient.scalar_type() == at::kFloat; };
@@ -153,21 +149,16 @@ void many_backward(const CpuBatch& batch, const Gradients& out, const at::Tensor
   if (out.want_z()) finish_features(batch, sides, pull, out, h.data_ptr<float>());
 }
 
-}  // namespace
-
 Backward backward_cpu(const at::Tensor& grad, const at::Tensor& features, const at::Tensor& weight,
                       const at::Tensor& labels, const at::Tensor& statistics, const at::Tensor& kept, bool want_z,
                       bool want_w) {
   const CpuBatch batch(features, weight, labels, kept.size(0) > 0);
-  const auto like = [&](const at::Tensor& tensor, bool wanted) {
-    return wanted ? batch.scratch(tensor.sizes(), tensor.scalar_type()) : batch.scratch({0}, tensor.scalar_type());
-  };
-  const at::Tensor dz = like(features, want_z), dw = like(weight, want_w);
-  const Gradients out = {samples_of(statistics), *grad.const_data_ptr<float>() / float(batch.samples), dz, dw};
+  const at::Tensor dz = gradient_like(features, want_z), dw = gradient_like(weight, want_w);
+  const Gradients out = {samples_of(statistics), *grad.const_data_ptr<float>() / float(batch.samples), true, dz, dw};
   if (batch.few_classes())
     few_backward(batch, out, kept.const_data_ptr<float>());
   else
-    many_backward(batch, out, kept);
+    product_gradients(batch, out, kept);
   return {dz, dw};
 }
 

@@ -31,6 +31,7 @@ inline Type type_of(const at::Tensor& tensor) {
 struct CpuBatch : Batch {
   const RowLoops& loops;
   int64_t chunk_cosines = kChunkCosines;  // of a chunk of classes, where the cosines are not kept
+  const float* times = nullptr;           // [C] how many classes each drawn one stands for; null: itself
   int64_t stride;  // of unit prototypes, with few classes; a cache line more than D, so that rows do not fall on each other
 
   CpuBatch(const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
@@ -59,11 +60,16 @@ struct CpuBatch : Batch {
     const int64_t place = label[index] - first;
     return place >= 0 && place < count ? place : -1;
   }
+  // Sample `index`'s products with a chunk of classes; `inverse` [count] or null.
+  ClassRow class_row(const float* product, const float* inverse, int64_t index, int64_t first, int64_t count) const {
+    return {product, inverse, times ? times + first : nullptr, count, own(index, first, count)};
+  }
 };
 
-inline void check_labels(const Batch& batch) {
+// `least` is -1 where other shards have classes too.
+inline void check_labels(const Batch& batch, int64_t least = 0) {
   for (int64_t i = 0; i < batch.samples; ++i)
-    TORCH_CHECK_INDEX(batch.label[i] >= 0 && batch.label[i] < batch.classes, "label ", batch.label[i], " of sample ", i,
+    TORCH_CHECK_INDEX(batch.label[i] >= least && batch.label[i] < batch.classes, "label ", batch.label[i], " of sample ", i,
                       " is out of range: there are ", batch.classes, " classes");
 }
 

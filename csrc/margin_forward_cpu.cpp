@@ -14,12 +14,10 @@
 #include <vector>
 
 #include "batch_state_cpu.h"
-#include "margin_batch_cpu.h"
+#include "margin_shard_cpu.h"
 
 namespace margin {
 namespace {
-
-constexpr int64_t kMarginCost = 256;  // what a sample's margin, exponentials and logarithm cost, in elements
 
 // Norms, target cosines and the cosines [N, C] of few classes.
 void few_cosines(const CpuBatch& batch, Statistics* samples, float* cosines) {
@@ -41,10 +39,7 @@ void few_cosines(const CpuBatch& batch, Statistics* samples, float* cosines) {
 
 // Norms and target cosines where all cosines are kept, from the products of all classes, which `kept` receives.
 void kept_cosines_of(const CpuBatch& batch, ProductSides& sides, Statistics* samples, const at::Tensor& kept) {
-  each_prototype_chunk(batch, sides.norm.data(), sides.inverse.data(), [&](const Vectors& chunk) {
-    at::Tensor products = kept.narrow(1, chunk.first, chunk.count);
-    at::mm_out(products, sides.z.values, chunk.values.t());
-  });
+  products_of_all(batch, sides, kept);
   const float* products = kept.const_data_ptr<float>();
   each_row(batch.samples, batch.size, [&](int64_t i) {
     const int64_t label = batch.label[i];
@@ -72,30 +67,12 @@ std::vector<float> losses_of_kept(const CpuBatch& batch, const Options& options,
                                   const ProductSides* sides, const at::Tensor& kept, Statistics* samples) {
   std::vector<float> losses(batch.samples);
   float* all = kept.data_ptr<float>();
-  const float* inverse = sides ? sides->inverse.data() : nullptr;
   each_row(batch.samples, batch.classes + kMarginCost, [&](int64_t i) {
     const Target target = target_of(options, samples[i].cosine, samples[i].norm, state, own, i);
-    const Logits logits = logits_of(target, sides ? sides->z_inverse[i] : 1.0f);
-    float* products = all + i * batch.classes;
-    Others others = no_others();
-    others.peak = batch.loops.max_logit(products, inverse, batch.classes, batch.label[i], logits, &others.highest);
-    others.rest = batch.loops.exp_sum(products, inverse, batch.classes, batch.label[i], logits, others.peak,
-                                      sides ? products : nullptr, target.scale_slope != 0.0f ? &others.moment : nullptr);
+    const Others others = others_of_kept(batch, sides, all, i, target, sides != nullptr);
     losses[i] = finish_sample(target, others, samples[i]);
   });
   return losses;
-}
-
-// A chunk's negatives join a sample's sum, whose peak may rise.
-void add_chunk(const CpuBatch& batch, const Vectors& chunk, const float* product, int64_t own, const Logits& logits,
-               Others& others) {
-  float highest, moment;
-  const float top =
-      std::max(others.peak, batch.loops.max_logit(product, chunk.inverse, chunk.count, own, logits, &highest));
-  raise_peak(others, logits.scale, top);
-  others.rest += batch.loops.exp_sum(product, chunk.inverse, chunk.count, own, logits, top, nullptr, &moment);
-  others.moment += moment;
-  others.highest = std::max(others.highest, highest);
 }
 
 // The targets [N] of a batch.
@@ -108,28 +85,12 @@ std::vector<Target> targets_of(const CpuBatch& batch, const Options& options, co
   return targets;
 }
 
-// The sums over the negatives [N], chunk by chunk.
-std::vector<Others> others_of_chunks(const CpuBatch& batch, const std::vector<Target>& targets, ProductSides& sides) {
-  std::vector<Others> others(batch.samples, no_others());
-  const at::Tensor buffer = batch.scratch({batch.samples * batch.chunk()});
-  each_prototype_chunk(batch, sides.norm.data(), sides.inverse.data(), [&](const Vectors& chunk) {
-    at::Tensor products = buffer.narrow(0, 0, batch.samples * chunk.count).view({batch.samples, chunk.count});
-    at::mm_out(products, sides.z.values, chunk.values.t());
-    const float* product = products.const_data_ptr<float>();
-    each_row(batch.samples, chunk.count, [&](int64_t i) {
-      add_chunk(batch, chunk, product + i * chunk.count, batch.own(i, chunk.first, chunk.count),
-                logits_of(targets[i], sides.z_inverse[i]), others[i]);
-    });
-  });
-  return others;
-}
-
 // The losses [N] chunk by chunk, and the rest of the statistics.
 std::vector<float> losses_of_chunks(const CpuBatch& batch, const Options& options, const float* state, const OfSamples& own,
                                     ProductSides& sides, Statistics* samples) {
   std::vector<float> losses(batch.samples);
   const std::vector<Target> targets = targets_of(batch, options, state, own, samples);
-  const std::vector<Others> others = others_of_chunks(batch, targets, sides);
+  const std::vector<Others> others = others_of_chunks(batch, targets.data(), sides);
   each_row(batch.samples, kMarginCost, [&](int64_t i) { losses[i] = finish_sample(targets[i], others[i], samples[i]); });
   return losses;
 }
@@ -141,14 +102,10 @@ at::Tensor state_by_negatives(const CpuBatch& batch, const Options& options, con
   std::vector<Others> others(batch.samples, no_others());
   if (batch.keep)
     each_row(batch.samples, batch.classes, [&](int64_t i) {
-      const float *products = kept.const_data_ptr<float>() + i * batch.classes, *inverse = sides ? sides->inverse.data() : nullptr;
-      const Logits logits = logits_of(targets[i], sides ? sides->z_inverse[i] : 1.0f);
-      Others& o = others[i];
-      o.peak = batch.loops.max_logit(products, inverse, batch.classes, batch.label[i], logits, &o.highest);
-      o.rest = batch.loops.exp_sum(products, inverse, batch.classes, batch.label[i], logits, o.peak, nullptr, nullptr);
+      others[i] = others_of_kept(batch, sides, kept.data_ptr<float>(), i, targets[i], false);
     });
   else
-    others = others_of_chunks(batch, targets, *sides);
+    others = others_of_chunks(batch, targets.data(), *sides);
   std::vector<double> log_sums(batch.samples);
   for (int64_t i = 0; i < batch.samples; ++i)
     log_sums[i] = double(targets[i].scale) * others[i].peak + std::log(others[i].rest);
@@ -159,10 +116,10 @@ at::Tensor state_by_negatives(const CpuBatch& batch, const Options& options, con
 
 }  // namespace
 
-Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
-                    const at::Tensor& state, int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants,
-                    bool training, const std::optional<at::Tensor>& margins, const std::optional<at::Tensor>& weights) {
-  const Options options = make_options(loss_number, scale, margin, constants);
+Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels, const at::Tensor& state,
+                    at::ArrayRef<double> call, bool training, const std::optional<at::Tensor>& margins,
+                    const std::optional<at::Tensor>& weights) {
+  const Options options = make_options(call);
   check_inputs(features, weight, labels, state, options);
   OwnTensors own(features, margins, weights);
   const CpuBatch batch(features, weight, labels, keeps_cosines(features, weight));

@@ -48,8 +48,24 @@ std::vector<int64_t> constants_of(List<Each...>) {
   return {int64_t(Each::kConstants)...};
 }
 
-inline Options make_options(int64_t loss, double scale, double margin, at::ArrayRef<double> constants) {
-  TORCH_CHECK_VALUE(loss >= 0 && loss < Losses::kCount, "there is no loss number ", loss, ": there are ", Losses::kCount);
+// A call as the operators take it: a loss's number, scale and margin, then its other constants in the order of its enum.
+struct Call {
+  int64_t loss;
+  double scale, margin;
+  at::ArrayRef<double> constants;
+
+  Call(at::ArrayRef<double> numbers, int64_t losses) {
+    TORCH_CHECK_VALUE(numbers.size() >= 3, "a call has a loss's number, scale and margin, not ", numbers.size(), " numbers");
+    TORCH_CHECK_VALUE(numbers[0] >= 0 && numbers[0] < losses, "there is no loss number ", int64_t(numbers[0]), ": there are ", losses);
+    loss = int64_t(numbers[0]);
+    scale = numbers[1];
+    margin = numbers[2];
+    constants = numbers.slice(3);
+  }
+};
+
+inline Options make_options(at::ArrayRef<double> numbers) {
+  const auto [loss, scale, margin, constants] = Call(numbers, Losses::kCount);
   const int64_t wanted = constants_of(Losses())[loss], given = int64_t(constants.size());
   TORCH_CHECK_VALUE(given == wanted && wanted <= kMostConstants, loss_names()[loss], " has ", wanted,
                     " constants besides scale and margin, not ", given);
@@ -118,7 +134,8 @@ void each_chunk(int64_t classes, int64_t step, const Work& work) {
 }
 
 // Shapes and types that every backend asks for; the labels' range is the backends' own check.
-inline void check_batch(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels) {
+inline void check_batch(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
+                        int64_t fewest_classes = 2) {
   const auto known = [](const at::Tensor& tensor) {
     return tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kHalf ||
            tensor.scalar_type() == at::kBFloat16;
@@ -126,7 +143,8 @@ inline void check_batch(const at::Tensor& features, const at::Tensor& weight, co
   TORCH_CHECK_VALUE(features.dim() == 2 && weight.dim() == 2 && features.size(1) == weight.size(1),
                     "features must be [N, D] and weight [C, D], not ", features.sizes(), " and ", weight.sizes());
   TORCH_CHECK_VALUE(features.size(0) >= 1 && features.size(1) >= 1, "the batch is empty: features are ", features.sizes());
-  TORCH_CHECK_VALUE(weight.size(0) >= 2, "a margin needs at least 2 classes, not ", weight.size(0));
+  TORCH_CHECK_VALUE(weight.size(0) >= fewest_classes, "a margin needs at least ", fewest_classes, " classes, not ",
+                    weight.size(0));
   TORCH_CHECK_VALUE(labels.dim() == 1 && labels.size(0) == features.size(0) && labels.scalar_type() == at::kLong,
                     "labels must be int64 [", features.size(0), "], not ", labels.scalar_type(), " ", labels.sizes());
   TORCH_CHECK_TYPE(known(features) && known(weight), "features and weight must be float32, bfloat16 or float16, not ",
@@ -135,13 +153,17 @@ inline void check_batch(const at::Tensor& features, const at::Tensor& weight, co
                     "features, weight and labels must be on one device");
 }
 
-inline void check_inputs(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
-                         const at::Tensor& state, const Options& options) {
-  check_batch(features, weight, labels);
+inline void check_state(const at::Tensor& state, const Options& options) {
   int64_t held = 0;
   with_loss(options.loss, Losses(), [&](auto loss) { held = loss.kState; });
   TORCH_CHECK_VALUE(state.scalar_type() == at::kFloat && state.numel() == held, "this loss has ", held,
                     " numbers of float32 state, not ", state.numel(), " of ", state.scalar_type());
+}
+
+inline void check_inputs(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
+                         const at::Tensor& state, const Options& options) {
+  check_batch(features, weight, labels);
+  check_state(state, options);
   TORCH_CHECK_VALUE(features.device() == state.device(), "features, weight, labels and state must be on one device");
 }
 

@@ -96,9 +96,9 @@ void many_forward(const CudaBatch& batch, ManyForward in, OwnTensors& own, const
 }
 
 Forward forward_cuda(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& state,
-                     int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool training,
-                     const std::optional<Tensor>& margins, const std::optional<Tensor>& weights) {
-  const Options options = make_options(loss_number, scale, margin, constants);
+                     at::ArrayRef<double> call, bool training, const std::optional<Tensor>& margins,
+                     const std::optional<Tensor>& weights) {
+  const Options options = make_options(call);
   check_inputs(features, weight, labels, state, options);
   OwnTensors own(features, margins, weights);
   const DeviceGuard guard(features.device());

@@ -90,16 +90,16 @@ enum class Shape { kPlain, kCurved, kFolded };  // of the negatives
 template <bool kScaled, Shape kShape>
 struct Negatives {
   static constexpr bool is_shaped = kShape != Shape::kPlain;
-  const float *product, *inverse;
+  ClassRow row;
   Logits logits;
 
   template <typename Block>
   Vec factor(int64_t at, Block block) const {
-    return kScaled ? load_part(inverse + at, block.left) : splat(1.0f);
+    return kScaled ? load_part(row.inverse + at, block.left) : splat(1.0f);
   }
   template <typename Block>
   Vec cosine(int64_t at, Block block) const {
-    const Vec c = load_part(product + at, block.left);
+    const Vec c = load_part(row.product + at, block.left);
     return clamped(kScaled ? c * logits.factor * factor(at, block) : c);
   }
   Vec logit(Vec c) const {
@@ -116,14 +116,14 @@ struct Truth {
 
 // Calls work(Negatives) of the sample's kind.
 template <typename Work>
-inline float with_negatives(const float* product, const float* inverse, const Logits& logits, const Work& work) {
+inline float with_negatives(const ClassRow& row, const Logits& logits, const Work& work) {
   const auto with_shape = [&](auto scaled) {
     constexpr bool kScaled = decltype(scaled)::value;
-    if (logits.shaping.fold != 0.0f) return work(Negatives<kScaled, Shape::kFolded>{product, inverse, logits});
-    if (logits.shaping.threshold < 1.0f) return work(Negatives<kScaled, Shape::kCurved>{product, inverse, logits});
-    return work(Negatives<kScaled, Shape::kPlain>{product, inverse, logits});
+    if (logits.shaping.fold != 0.0f) return work(Negatives<kScaled, Shape::kFolded>{row, logits});
+    if (logits.shaping.threshold < 1.0f) return work(Negatives<kScaled, Shape::kCurved>{row, logits});
+    return work(Negatives<kScaled, Shape::kPlain>{row, logits});
   };
-  return inverse ? with_shape(Truth<true>()) : with_shape(Truth<false>());
+  return row.inverse ? with_shape(Truth<true>()) : with_shape(Truth<false>());
 }
 
 }  // namespace

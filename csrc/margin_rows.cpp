@@ -65,13 +65,12 @@ void cosines(Rows in, Prototypes prototypes, float* norm, float* cosine) {
   });
 }
 
-float max_logit(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits,
-                float* highest_cosine) {
+float max_logit(const ClassRow& row, const Logits& logits, float* highest_cosine) {
   const Vec none = splat(-3e38f);
   Vec largest_cosine = none;
-  const float top = with_negatives(product, inverse, logits, [&](const auto& negatives) {
+  const float top = with_negatives(row, logits, [&](const auto& negatives) {
     Vec largest = none;
-    each_vector(count, own, [&](int64_t at, auto block, const Int* mask) {
+    each_vector(row.count, row.own, [&](int64_t at, auto block, const Int* mask) {
       const Vec c = negatives.cosine(at, block);
       largest_cosine = larger(largest_cosine, mask ? (*mask ? c : none) : c);
       if (negatives.is_shaped) largest = larger(largest, mask ? (*mask ? negatives.logit(c) : none) : negatives.logit(c));
@@ -82,14 +81,14 @@ float max_logit(const float* product, const float* inverse, int64_t count, int64
   return top;
 }
 
-float exp_sum(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float peak,
-              float* out, float* moment) {
-  return with_negatives(product, inverse, logits, [&](const auto& negatives) {
+float exp_sum(const ClassRow& row, const Logits& logits, float peak, float* out, float* moment) {
+  return with_negatives(row, logits, [&](const auto& negatives) {
     Vec sums{}, moments{};
-    each_vector(count, own, [&](int64_t at, auto block, const Int* mask) {
+    each_vector(row.count, row.own, [&](int64_t at, auto block, const Int* mask) {
       const Vec c = negatives.cosine(at, block);
       const Vec below = negatives.logit(c) - peak;
       Vec e = exponential(below * logits.scale);
+      if (negatives.row.times) e *= load_part(negatives.row.times + at, block.left);
       if (mask) e = *mask ? e : Vec{};
       sums += e;
       if (moment) moments += e * below;
@@ -101,8 +100,9 @@ float exp_sum(const float* product, const float* inverse, int64_t count, int64_t
 }
 
 float gradient(const float* cosine, int64_t classes, int64_t own, const SampleGradient& sample, float factor, float* grad) {
+  const ClassRow row = {cosine, nullptr, nullptr, classes, own};
   const Logits logits = {1.0f, sample.scale, sample.shaping};
-  const float along = with_negatives(cosine, nullptr, logits, [&](const auto& negatives) {
+  const float along = with_negatives(row, logits, [&](const auto& negatives) {
     Vec sum{};
     each_vector(classes, own, [&](int64_t at, auto block, const Int* mask) {
       const Vec c = negatives.cosine(at, block);

@@ -38,6 +38,13 @@ struct Logits {
   Shaping shaping;
 };
 
+// A sample's products with `count` classes: c_j is product[j] times inverse[j] (null: 1). `times`: how many classes each drawn one
+// stands for (null: 1). `own`: the label's place, outside [0, count) if elsewhere.
+struct ClassRow {
+  const float *product, *inverse, *times;
+  int64_t count, own;
+};
+
 // How a sample's cosines become one-vs-all logits, f_j = scale g(c_j) + shift, and what the derivative by f_j is multiplied with.
 struct OtherLogits {
   float scale, shift, pull;
@@ -69,21 +76,18 @@ struct RowLoops {
   void (*accumulate_grads)(Rows in, Prototypes prototypes, const float* norm, const float* along, const float* grad, void* out,
                            float* sums);
 
-  // The largest n among the negatives of `count` classes, -3e38 without any, and into `highest` the largest of their cosines:
-  // c_j is factor product[j] times inverse[j] (null: 1), `own` the label's place, outside [0, count) if elsewhere.
-  float (*max_logit)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits,
-                     float* highest);
+  // The largest n among the negatives, -3e38 without any, and into `highest` the largest of their cosines, c_j times the
+  // factor of the logits.
+  float (*max_logit)(const ClassRow& row, const Logits& logits, float* highest);
 
-  // The sum of exp(scale (n - peak)) over the same negatives. Into `out`, if it is not null (it may be `product`), goes what
-  // backward multiplies with: the exponential times d n_j / d c_j times inverse[j], and zero at the label. Into `moment`, if it
-  // is not null, the sum of the exponentials times n - peak.
-  float (*exp_sum)(const float* product, const float* inverse, int64_t count, int64_t own, const Logits& logits, float peak,
-                   float* out, float* moment);
+  // The sum of times[j] exp(scale (n - peak)) over the same negatives. Into `out`, if it is not null (it may be the products),
+  // goes what backward multiplies with: that term times d n_j / d c_j times inverse[j], and zero at the label. Into `moment`, if
+  // it is not null, the sum of the terms times n - peak.
+  float (*exp_sum)(const ClassRow& row, const Logits& logits, float peak, float* out, float* moment);
 
-  // One-vs-all, of the classes but the label's, with c_j as in max_logit (factor 1). Into `out`, if it is not null (it may be
-  // `product`), goes the derivative by c_j times inverse[j], and zero at the label.
-  OtherClasses (*other_classes)(const float* product, const float* inverse, int64_t count, int64_t own,
-                                const OtherLogits& logits, float* out);
+  // One-vs-all, of the classes but the label's. Into `out`, if it is not null (it may be the products), goes times[j] times the
+  // derivative by c_j times inverse[j], and zero at the label.
+  OtherClasses (*other_classes)(const ClassRow& row, const OtherLogits& logits, float* out);
 
   float (*dot)(const float* a, const float* b, int64_t size);
 

@@ -16,22 +16,20 @@ using torch::autograd::tensor_list;
 
 TORCH_LIBRARY_FRAGMENT(cifarnet, library) {
   library.def(
-      "one_vs_all(Tensor features, Tensor weight, Tensor labels, Tensor bias, int loss, float scale, float margin, "
-      "float[] constants, bool want_features, bool want_weight) "
+      "one_vs_all(Tensor features, Tensor weight, Tensor labels, Tensor bias, float[] call, bool want_features, "
+      "bool want_weight) "
       "-> (Tensor loss, Tensor rows, Tensor features, Tensor weight, Tensor bias)");
 }
 
 namespace {
 
 OneVsAllResult call_one_vs_all(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& bias,
-                               int64_t loss, double scale, double margin, at::ArrayRef<double> constants, bool want_features,
-                               bool want_weight) {
+                               at::ArrayRef<double> call, bool want_features, bool want_weight) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("cifarnet::one_vs_all", "")
-          .typed<OneVsAllResult(const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double, double,
-                                at::ArrayRef<double>, bool, bool)>();
-  return op.call(features, weight, labels, bias, loss, scale, margin, constants, want_features, want_weight);
+          .typed<OneVsAllResult(const Tensor&, const Tensor&, const Tensor&, const Tensor&, at::ArrayRef<double>, bool, bool)>();
+  return op.call(features, weight, labels, bias, call, want_features, want_weight);
 }
 
 // Is the number 1, as far as that is known here? Reading a GPU would wait for it, and a tensor that is being traced has none.
@@ -42,11 +40,10 @@ bool is_one(const Tensor& number) {
 
 struct OneVsAllFunction : torch::autograd::Function<OneVsAllFunction> {
   static tensor_list forward(AutogradContext* context, const Tensor& features, const Tensor& weight, const Tensor& labels,
-                             const Tensor& bias, int64_t loss, double scale, double margin, at::ArrayRef<double> constants,
-                             bool want_features, bool want_weight) {
+                             const Tensor& bias, at::ArrayRef<double> call, bool want_features, bool want_weight) {
     at::AutoDispatchBelowADInplaceOrView below;
     auto [value, rows, dz, dw, by_bias] =
-        call_one_vs_all(features, weight, labels, bias, loss, scale, margin, constants, want_features, want_weight);
+        call_one_vs_all(features, weight, labels, bias, call, want_features, want_weight);
     context->save_for_backward({dz, dw, by_bias});
     context->saved_data["wanted"] = int64_t(want_features) + 2 * int64_t(want_weight);
     context->set_materialize_grads(false);
@@ -54,7 +51,7 @@ struct OneVsAllFunction : torch::autograd::Function<OneVsAllFunction> {
   }
 
   static tensor_list backward(AutogradContext* context, const tensor_list& grads) {
-    tensor_list result(10);
+    tensor_list result(7);
     if (!grads[0].defined()) return result;
     TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled(), "the margin kernels have no second derivative; ",
                                 "use backend='torch' for it");
@@ -72,12 +69,11 @@ struct OneVsAllFunction : torch::autograd::Function<OneVsAllFunction> {
 };
 
 OneVsAllResult one_vs_all_autograd(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& bias,
-                                   int64_t loss, double scale, double margin, at::ArrayRef<double> constants,
-                                   bool want_features, bool want_weight) {
+                                   at::ArrayRef<double> call, bool want_features, bool want_weight) {
   const auto dual = [](const Tensor& tensor) { return tensor._fw_grad(/*level=*/0).defined(); };
   TORCH_CHECK_NOT_IMPLEMENTED(!dual(features) && !dual(weight) && !dual(bias),
                               "the margin kernels have no forward-mode derivative; ", "use backend='torch' for it");
-  auto out = OneVsAllFunction::apply(features, weight, labels, bias, loss, scale, margin, constants, want_features, want_weight);
+  auto out = OneVsAllFunction::apply(features, weight, labels, bias, call, want_features, want_weight);
   // Only the loss has a derivative. (mark_non_differentiable would say so too, and compiled autograd does not know it.)
   return {out[0], out[1].detach(), out[2].detach(), out[3].detach(), out[4].detach()};
 }

@@ -7,10 +7,12 @@
 #include <ATen/ops/mm.h>
 #include <torch/library.h>
 
+#include <array>
 #include <numeric>
+#include <optional>
 #include <vector>
 
-#include "margin_batch_cpu.h"
+#include "margin_shard_cpu.h"
 #include "one_vs_all_head.h"
 
 namespace margin {
@@ -42,6 +44,7 @@ struct Pass {
   void begin(int64_t i, float norm) {
     float* row = rows.data_ptr<float>() + i * kRowNumbers;
     row[0] = norm;
+    row[1] = 0.0f;
     row[2] = -3e38f;
   }
 
@@ -52,7 +55,7 @@ struct Pass {
     const int64_t own = batch.own(i, first, count);
     const float own_inverse = own >= 0 && inverse ? inverse[own] : 1.0f, cosine = own >= 0 ? product[own] * own_inverse : 0.0f;
     float* out = want_z() || want_w() ? product : nullptr;
-    const OtherClasses others = batch.loops.other_classes(product, inverse, count, own, logits, out);
+    const OtherClasses others = batch.loops.other_classes(batch.class_row(product, inverse, i, first, count), logits, out);
     losses[i] += call.rest * others.loss;
     by_logit[i] += call.rest * others.chance;
     row[2] = std::max(row[2], others.highest);
@@ -143,28 +146,60 @@ void many_classes(Pass& pass) {
   });
 }
 
+float mean_of(const std::vector<double>& values) {
+  return float(std::accumulate(values.begin(), values.end(), 0.0) / double(values.size()));
+}
+
+void run(Pass& pass) {
+  ++cpu_calls;
+  pass.batch.classes <= kFewClasses ? few_classes(pass) : many_classes(pass);
+}
+
 OneVsAllResult one_vs_all_cpu(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
-                              const at::Tensor& bias, int64_t loss_number, double scale, double margin,
-                              at::ArrayRef<double> constants, bool want_z, bool want_w) {
-  const OneVsAll call = make_one_vs_all(loss_number, scale, margin, constants);
+                              const at::Tensor& bias, at::ArrayRef<double> numbers, bool want_z, bool want_w) {
+  const OneVsAll call = make_one_vs_all(numbers);
   check_one_vs_all(features, weight, labels, bias);
   CpuBatch batch(features.to(at::kFloat), weight, labels, false);
   batch.chunk_cosines = kPassCosines;
   check_labels(batch);
-  ++cpu_calls;
   Pass pass(batch, call, bias.item<float>(), want_z, want_w);
-  batch.classes <= kFewClasses ? few_classes(pass) : many_classes(pass);
-  const auto mean = [&](const std::vector<double>& values) {
-    return float(std::accumulate(values.begin(), values.end(), 0.0) / batch.samples);
-  };
+  run(pass);
   const at::Tensor loss = batch.scratch({}), by_bias = batch.scratch(bias.sizes());
-  *loss.data_ptr<float>() = mean(pass.losses);
-  *by_bias.data_ptr<float>() = call.sign * mean(pass.by_logit);
+  *loss.data_ptr<float>() = mean_of(pass.losses);
+  *by_bias.data_ptr<float>() = call.sign * mean_of(pass.by_logit);
   return {loss, pass.rows, pass.dz, pass.dw, by_bias};
+}
+
+// The part of one shard of the classes (see margin_shard_cpu.h), of unit features: the losses [N], rows and gradients whose sums
+// over the shards are the whole's (a sample's c_y is 0 where its class lies elsewhere, its largest other cosine this shard's).
+OneVsAllResult shard_one_vs_all_cpu(const at::Tensor& unit, const at::Tensor& weight, const at::Tensor& own, const at::Tensor& bias,
+                                    at::ArrayRef<double> numbers, const std::optional<at::Tensor>& times,
+                                    std::array<bool, 2> want) {
+  const OneVsAll call = make_one_vs_all(numbers);
+  check_one_vs_all(unit, weight, own, bias, 1);
+  CpuBatch batch(unit.to(at::kFloat), weight, own, false);
+  batch.chunk_cosines = kPassCosines;
+  check_labels(batch, -1);
+  const at::Tensor held = take_times(batch, times);
+  Pass pass(batch, call, bias.item<float>(), want[0], want[1]);
+  run(pass);
+  const at::Tensor losses = batch.scratch({batch.samples}), by_bias = batch.scratch(bias.sizes());
+  std::copy(pass.losses.begin(), pass.losses.end(), losses.data_ptr<float>());
+  *by_bias.data_ptr<float>() = call.sign * mean_of(pass.by_logit);
+  return {losses, pass.rows, pass.dz, pass.dw, by_bias};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(cifarnet, CPU, library) { library.impl("one_vs_all", &one_vs_all_cpu); }
+TORCH_LIBRARY_FRAGMENT(cifarnet, library) {
+  library.def(
+      "shard_one_vs_all(Tensor unit, Tensor weight, Tensor own, Tensor bias, float[] call, Tensor? times, bool[2] want) "
+      "-> (Tensor losses, Tensor rows, Tensor features, Tensor weight, Tensor bias)");
+}
+
+TORCH_LIBRARY_IMPL(cifarnet, CPU, library) {
+  library.impl("one_vs_all", &one_vs_all_cpu);
+  library.impl("shard_one_vs_all", &shard_one_vs_all_cpu);
+}
 
 }  // namespace margin

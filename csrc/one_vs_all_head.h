@@ -16,8 +16,8 @@ enum OneVsAllLoss { kSphereFace2, kUniFace, kOneVsAllLosses };
 enum { kOwnWeight, kRestWeight, kUniFaceConstants, kT = kUniFaceConstants, kVariant, kDetach, kSphereFace2Constants };
 inline std::vector<std::string> one_vs_all_names() { return {"sphereface2", "uniface"}; }
 
-inline OneVsAll make_one_vs_all(int64_t loss, double scale, double margin, at::ArrayRef<double> constants) {
-  TORCH_CHECK_VALUE(loss >= 0 && loss < kOneVsAllLosses, "there is no loss number ", loss, ": there are ", int(kOneVsAllLosses));
+inline OneVsAll make_one_vs_all(at::ArrayRef<double> numbers) {
+  const auto [loss, scale, margin, constants] = Call(numbers, kOneVsAllLosses);
   const int64_t wanted = loss == kUniFace ? kUniFaceConstants : kSphereFace2Constants;
   TORCH_CHECK_VALUE(int64_t(constants.size()) == wanted, one_vs_all_names()[loss], " has ", wanted,
                     " constants besides scale and margin, not ", constants.size());
@@ -35,8 +35,8 @@ inline OneVsAll make_one_vs_all(int64_t loss, double scale, double margin, at::A
 }
 
 inline void check_one_vs_all(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels,
-                             const at::Tensor& bias) {
-  check_batch(features, weight, labels);
+                             const at::Tensor& bias, int64_t fewest_classes = 2) {
+  check_batch(features, weight, labels, fewest_classes);
   TORCH_CHECK_VALUE(bias.numel() == 1 && at::isFloatingType(bias.scalar_type()), "bias must be one number, not ",
                     bias.scalar_type(), " ", bias.sizes());
   TORCH_CHECK_VALUE(bias.device() == features.device(), "features, weight, labels and bias must be on one device");

@@ -67,9 +67,8 @@ struct YesNoPass {
 };
 
 OneVsAllResult one_vs_all_cuda(const Tensor& features, const Tensor& weight, const Tensor& labels, const Tensor& bias,
-                               int64_t loss_number, double scale, double margin, at::ArrayRef<double> constants, bool want_z,
-                               bool want_w) {
-  const OneVsAll call = make_one_vs_all(loss_number, scale, margin, constants);
+                               at::ArrayRef<double> numbers, bool want_z, bool want_w) {
+  const OneVsAll call = make_one_vs_all(numbers);
   check_one_vs_all(features, weight, labels, bias);
   const DeviceGuard guard(features.device());
   const CudaBatch batch(features, weight, labels, keeps_cosines(features, weight));
@@ -77,9 +76,9 @@ OneVsAllResult one_vs_all_cuda(const Tensor& features, const Tensor& weight, con
   const Tensor loss = batch.scratch({}), by_bias = batch.scratch(bias.sizes()), rows = batch.scratch({batch.samples, kRowNumbers});
   const Tensor bias_used = bias.to(at::kFloat), norms = batch.scratch({batch.samples});
   const Tensor kept = batch.scratch({batch.keep ? batch.samples : 0, batch.classes});
-  const int64_t blocks = blocks_of_threads(batch.samples), numbers = sizeof(YesNoSample) / sizeof(double);
-  const Tensor memory = batch.scratch({numbers * batch.samples + 2 * blocks + 1}, at::kDouble);
-  double* parts = memory.data_ptr<double>() + numbers * batch.samples;
+  const int64_t blocks = blocks_of_threads(batch.samples), width = sizeof(YesNoSample) / sizeof(double);
+  const Tensor memory = batch.scratch({width * batch.samples + 2 * blocks + 1}, at::kDouble);
+  double* parts = memory.data_ptr<double>() + width * batch.samples;
   unsigned* arrived = reinterpret_cast<unsigned*>(parts + 2 * blocks);
   const float steepest = call.spread.detached ? 1.0f : call.spread.t, boost = batch.product_type() == at::kHalf ? 8192.0f : 1.0f;
   const YesNoBatch in = {call, batch.label, batch.samples, batch.classes, batch.size, bias_used.const_data_ptr<float>(),

@@ -30,15 +30,18 @@ struct Wide {
 
 // kScaled: each class has its own factor; kSpread: g is not the cosine itself; kOut: the gradient is wanted.
 template <bool kScaled, bool kSpread, bool kOut>
-OtherClasses other_classes_of(const float* product, const float* inverse, int64_t count, int64_t own, const OtherLogits& logits,
-                              float* out) {
+OtherClasses other_classes_of(ClassRow row, const OtherLogits& logits, float* out) {
   const Vec none = splat(-3e38f);
   Vec loss{}, chance{}, along{}, most = none;
-  each_vector(count, own, [&](int64_t at, auto block, const Int* mask) {
-    const Vec factor = kScaled ? load_part(inverse + at, block.left) : splat(1.0f);
-    const Vec raw = load_part(product + at, block.left), c = clamped(kScaled ? raw * factor : raw);
+  each_vector(row.count, row.own, [&](int64_t at, auto block, const Int* mask) {
+    const Vec factor = kScaled ? load_part(row.inverse + at, block.left) : splat(1.0f);
+    const Vec raw = load_part(row.product + at, block.left), c = clamped(kScaled ? raw * factor : raw);
     const Tau<Vec> tau = kSpread ? spread<Wide>(c, logits.spread) : Tau<Vec>{c, splat(1.0f)};
     Logistic<Vec> yes = logistic<Wide>(tau.value * logits.scale + logits.shift);
+    if (row.times) {
+      const Vec times = load_part(row.times + at, block.left);
+      yes = {yes.loss * times, yes.chance * times};
+    }
     if (mask) yes = {*mask ? yes.loss : Vec{}, *mask ? yes.chance : Vec{}};
     most = larger(most, mask ? (*mask ? c : none) : c);
     loss += yes.loss;
@@ -52,19 +55,15 @@ OtherClasses other_classes_of(const float* product, const float* inverse, int64_
 }
 
 template <bool kScaled, bool kSpread>
-OtherClasses other_classes_into(const float* product, const float* inverse, int64_t count, int64_t own,
-                                const OtherLogits& logits, float* out) {
-  return out ? other_classes_of<kScaled, kSpread, true>(product, inverse, count, own, logits, out)
-             : other_classes_of<kScaled, kSpread, false>(product, inverse, count, own, logits, out);
+OtherClasses other_classes_into(const ClassRow& row, const OtherLogits& logits, float* out) {
+  return out ? other_classes_of<kScaled, kSpread, true>(row, logits, out)
+             : other_classes_of<kScaled, kSpread, false>(row, logits, out);
 }
 
-OtherClasses other_classes(const float* product, const float* inverse, int64_t count, int64_t own, const OtherLogits& logits,
-                           float* out) {
+OtherClasses other_classes(const ClassRow& row, const OtherLogits& logits, float* out) {
   if (logits.spread.whole != 1)
-    return inverse ? other_classes_into<true, true>(product, inverse, count, own, logits, out)
-                   : other_classes_into<false, true>(product, inverse, count, own, logits, out);
-  return inverse ? other_classes_into<true, false>(product, inverse, count, own, logits, out)
-                 : other_classes_into<false, false>(product, inverse, count, own, logits, out);
+    return row.inverse ? other_classes_into<true, true>(row, logits, out) : other_classes_into<false, true>(row, logits, out);
+  return row.inverse ? other_classes_into<true, false>(row, logits, out) : other_classes_into<false, false>(row, logits, out);
 }
 
 }  // namespace

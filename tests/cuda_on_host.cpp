@@ -6,15 +6,15 @@
 
 TORCH_LIBRARY(cifarnet_on_host, library) {
   library.def(
-      "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, int loss, float scale, float margin, "
-      "float[] constants, bool training, Tensor? margins=None, Tensor? weights=None) -> (Tensor, Tensor, Tensor, Tensor)");
+      "margin_loss(Tensor features, Tensor weight, Tensor labels, Tensor state, float[] call, bool training, "
+      "Tensor? margins=None, Tensor? weights=None) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
       "bool want_features, bool want_weight) -> (Tensor, Tensor)");
   library.def("normal_draws(Tensor state, int ahead, int count, float mean, float std) -> Tensor");
   library.def(
-      "one_vs_all(Tensor features, Tensor weight, Tensor labels, Tensor bias, int loss, float scale, float margin, "
-      "float[] constants, bool want_features, bool want_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "one_vs_all(Tensor features, Tensor weight, Tensor labels, Tensor bias, float[] call, bool want_features, "
+      "bool want_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.def("losses() -> str[]");
   library.def("keep_cosines(int most) -> ()");
   library.def("limit_shared(int bytes) -> ()");

@@ -66,6 +66,6 @@ def run_on_host(on_host, loss, z, w, y, state, training, upstream, most_kept, **
     options = options_of(loss, constants)
     number = on_host.losses().index(loss)
     value, new, rows, cosines = on_host.margin_loss(
-        z, w, y, state, number, options.scale, options.margin, options.others, training
+        z, w, y, state, [number, options.scale, options.margin, *options.others], training
     )
     return value, new, *on_host.margin_loss_backward(torch.tensor(upstream), z, w, y, rows, cosines, True, True)

@@ -101,7 +101,7 @@ CONFLICTS = (
         "{prototypes} cannot be with `frozen_head`, which keeps random ones", "leave one of them out",
     ),
     parallel_with("init", lambda c: c.init != "kaiming"),
-    parallel_with("backend", lambda c: c.backend in ("cpu", "cuda")),
+    parallel_with("backend", lambda c: c.backend == "cuda", "leave it out: a GPU runs it in pure torch"),
     parallel_with("compile", lambda c: c.compile),
     parallel_with("log_grad", lambda c: c.log_grad),
 )  # fmt: skip

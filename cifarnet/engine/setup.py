@@ -23,6 +23,7 @@ from cifarnet.engine.optim import build_optimizer
 from cifarnet.engine.step import BatchLoss, compiled
 from cifarnet.engine.train_state import Mixture, RunningSums, TrainState
 from cifarnet.losses import LOSSES, kernels
+from cifarnet.losses.sharded.compiled import resolve_shards
 from cifarnet.models.checkpoint import WithoutDrawing, load_model
 from cifarnet.models.classifier import Classifier, build_model, check_model, layers_before_head
 
@@ -99,8 +100,10 @@ def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.
         with torch.device("meta"), WithoutDrawing():
             check_batch_of_one(build_model(config, num_classes=3), config)
     kernels.asked(config.backend)  # a wrong word is refused also where no margin head reads it
-    plain = not LOSSES[config.loss].angular or config.head_parallel
-    backend = "torch" if plain else kernels.resolve(config.backend, device.type, loss=config.loss)
+    backend = "torch"
+    if LOSSES[config.loss].angular:
+        resolve = resolve_shards if config.head_parallel else kernels.resolve
+        backend = resolve(config.backend, device.type, loss=config.loss)
     return device, precision, backend
 
 

@@ -86,16 +86,18 @@ def compiled_loss(
     """
     objective = OBJECTIVES[options.loss]
     if isinstance(objective, OneVsAll):
-        number, call = kernels.loss_number(options.loss), objective.kernel(options)
-        return *one_vs_all(features, weight, labels, memory["bias"], number, call), {}
+        call = kernels.numbers_of(objective.kernel(options))
+        return *one_vs_all(features, weight, labels, memory["bias"], call), {}
     assert isinstance(objective, Softmax)
     batch = UnseenBatch(features, weight, labels, dict(memory), training, ranks if training else ALONE)
     outside = training and objective.moves and ranks.world > 1
     moved = next_memory(objective, batch, options) if outside else {}
-    call = objective.kernel(batch, options)
-    state = batch.state if call.loss == options.loss else batch.state[:0]  # a loss that borrows a kernel has none there
+    kernel = objective.kernel(batch, options)
+    state = (
+        batch.state if kernel.loss == options.loss else batch.state[:0]
+    )  # a loss that borrows a kernel has none there
     moves = training and objective.moves and not outside
-    loss, state, rows = kernels.margin_loss(features, weight, labels, call, state, moves)
+    loss, state, rows = kernels.margin_loss(features, weight, labels, kernel, state, moves)
     if moves:
         return loss, rows, {"state": state}
     if outside or objective.collects:

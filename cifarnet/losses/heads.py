@@ -163,7 +163,9 @@ def build_head(
         chosen["margin"] = fitting_margin(loss, float(row.defaults.get("margin", 0.0)), num_classes, in_features)
     head: Head
     if class_parallel is not None:
-        head = ShardedMarginHead(in_features, num_classes, loss, class_parallel=class_parallel, **chosen)
+        head = ShardedMarginHead(
+            in_features, num_classes, loss, backend=backend, class_parallel=class_parallel, **chosen
+        )
     elif row.angular:
         head = MarginHead(in_features, num_classes, loss, backend=backend, **chosen)
     elif row.kernels:

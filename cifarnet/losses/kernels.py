@@ -23,6 +23,7 @@ from cifarnet.losses.extension_file import runs_on
 from cifarnet.losses.objectives.base import Kernel
 from cifarnet.losses.registry import LOSSES
 
+INTERFACE = 2  # of the operators; csrc/bindings.cpp has the same number
 BACKENDS = ("auto", "torch", "cpu", "cuda")
 REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
 BUILD = "pip install --no-build-isolation ."
@@ -153,6 +154,11 @@ def loss_number(loss: str) -> int:
     return _loss_numbers[loss]
 
 
+def numbers_of(call: Kernel) -> list[float]:
+    """`call` as the operators take it: the loss's number, scale, margin, constants."""
+    return [float(_loss_numbers[call.loss]), call.scale, call.margin, *call.constants]
+
+
 def count_torch_call() -> None:
     """Note that pure torch computed a loss."""
     global _torch_calls
@@ -174,19 +180,8 @@ def margin_loss(
         NotImplementedError: within a transform of torch.func or forward-mode AD; and in backward, for a second derivative.
     """
     refuse_transforms()
-    loss, new_state, rows, _ = torch.ops.cifarnet.margin_loss(
-        features,
-        weight,
-        labels,
-        state,
-        loss_number(call.loss),
-        call.scale,
-        call.margin,
-        call.constants,
-        training,
-        call.margins,
-        call.weights,
-    )
+    inputs = features, weight, labels, state, numbers_of(call), training, call.margins, call.weights
+    loss, new_state, rows, _ = torch.ops.cifarnet.margin_loss(*inputs)
     return loss, new_state, rows
 
 
@@ -217,7 +212,7 @@ def _load(path: str) -> str | None:
         _extension = importlib.import_module("cifarnet._C")
     except ImportError as error:
         return f"it cannot be loaded ({str(error).splitlines()[0]})"
-    if not hasattr(_extension, "one_vs_all_losses"):
+    if getattr(_extension, "interface", 1) != INTERFACE:
         return "it is built from older sources"
     for names in (_extension.losses(), _extension.one_vs_all_losses()):
         _loss_numbers.update((name, number) for number, name in enumerate(names))
@@ -230,7 +225,7 @@ def _register_fakes() -> None:
     """Output shapes for torch.compile; the cosines come back for backward unless there are too many of them."""
 
     @torch.library.register_fake("cifarnet::margin_loss")
-    def loss(features, weight, labels, state, loss, scale, margin, constants, training, margins=None, weights=None):  # type: ignore[no-untyped-def]
+    def loss(features, weight, labels, state, call, training, margins=None, weights=None):  # type: ignore[no-untyped-def]
         samples, classes = features.shape[0], weight.shape[0]
         kept = samples if samples * classes <= _extension.kept_cosines() else 0
         new = features.new_empty

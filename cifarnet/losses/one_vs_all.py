@@ -4,11 +4,10 @@ import torch
 from torch import Tensor
 
 from cifarnet.losses.contract import refuse_transforms
-from cifarnet.losses.objectives.base import Kernel
 
 
 def one_vs_all(
-    features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor, number: int, call: Kernel
+    features: Tensor, weight: Tensor, labels: Tensor, bias: Tensor, call: list[float]
 ) -> tuple[Tensor, Tensor]:
     """The mean loss, and rows [N, 3]: |z|, c_y, the largest other cosine; types and errors as those of `kernels.margin_loss`.
 
@@ -16,13 +15,12 @@ def one_vs_all(
 
     Args:
         bias: one number, the learned bias of all classes.
-        number: of the call's loss (`kernels.loss_number`).
+        call: as `kernels.numbers_of` gives it.
     """
     refuse_transforms()
     grad = torch.is_grad_enabled()
     wanted = grad and features.requires_grad, grad and weight.requires_grad
-    numbers = number, call.scale, call.margin, call.constants
-    loss, rows, *_ = torch.ops.cifarnet.one_vs_all(features, weight, labels, bias, *numbers, *wanted)
+    loss, rows, *_ = torch.ops.cifarnet.one_vs_all(features, weight, labels, bias, call, *wanted)
     return loss, rows
 
 
@@ -30,7 +28,7 @@ def register_fake() -> None:
     """Output shapes for torch.compile."""
 
     @torch.library.register_fake("cifarnet::one_vs_all")
-    def shapes(features, weight, labels, bias, loss, scale, margin, constants, want_features, want_weight):  # type: ignore[no-untyped-def]
+    def shapes(features, weight, labels, bias, call, want_features, want_weight):  # type: ignore[no-untyped-def]
         def new(shape: tuple[int, ...]) -> Tensor:
             return features.new_empty(shape, dtype=torch.float32)
 

@@ -247,4 +247,4 @@ def test_a_loss_number_that_is_none_is_refused(batch):
     z, y = batch
     for number in (-1, len(importlib.import_module("cifarnet._C").losses()), 99):
         with pytest.raises(ValueError, match=f"there is no loss number {number}"):
-            torch.ops.cifarnet.margin_loss(z, z[:C], y, torch.empty(0), number, 64.0, 0.5, [0.0], True)
+            torch.ops.cifarnet.margin_loss(z, z[:C], y, torch.empty(0), [number, 64.0, 0.5, 0.0], True)

@@ -212,7 +212,8 @@ def test_only_the_gradient_that_is_asked_for(regime, wanted):
 
 def test_the_rows_hold_what_sharding_needs():
     z, w, y, state = sample("cosface", 9, 16, 200)
-    _, _, rows, _ = torch.ops.cifarnet.margin_loss(z, w, y, state, kernels.loss_number("cosface"), 64.0, 0.35, [], True)
+    call = [kernels.loss_number("cosface"), 64.0, 0.35]
+    _, _, rows, _ = torch.ops.cifarnet.margin_loss(z, w, y, state, call, True)
     norm, cosine, highest, log_others = rows[:, :4].T
     unit = torch.nn.functional.normalize
     truth = unit(z.double()) @ unit(w.double()).T
@@ -262,7 +263,7 @@ def test_every_angular_loss_has_its_kernels():
 def test_an_unknown_loss_number_is_an_error(number, device):
     z, w, y, state = sample("arcface", 6, 8, 4, device)
     with pytest.raises(ValueError, match=f"there is no loss number {number}"):
-        torch.ops.cifarnet.margin_loss(z, w, y, state, number, 64.0, 0.5, [0.0], True)
+        torch.ops.cifarnet.margin_loss(z, w, y, state, [number, 64.0, 0.5, 0.0], True)
 
 
 @pytest.mark.parametrize("constants", [[], [0.3, 0.01, 0.0]])
@@ -270,7 +271,8 @@ def test_another_number_of_constants_is_an_error(constants):
     """A row of LOSSES and the loss in C++ must have the same ones."""
     z, w, y, state = sample("adaface", 6, 8, 4)
     with pytest.raises(ValueError, match=f"adaface has 2 constants besides scale and margin, not {len(constants)}"):
-        torch.ops.cifarnet.margin_loss(z, w, y, state, kernels.loss_number("adaface"), 64.0, 0.4, constants, True)
+        call = [kernels.loss_number("adaface"), 64.0, 0.4, *constants]
+        torch.ops.cifarnet.margin_loss(z, w, y, state, call, True)
 
 
 def test_a_second_derivative_is_refused():

@@ -23,10 +23,7 @@ def arguments(loss, n=12, d=20, c=7):
         head.weight,
         torch.randint(c, (n,)),
         head.state,
-        kernels.loss_number(loss),
-        options.scale,
-        options.margin,
-        options.others,
+        [float(kernels.loss_number(loss)), options.scale, options.margin, *options.others],
         True,
     )
 

@@ -49,10 +49,7 @@ def run(on_host, loss, features, weight, labels, state, training=True, **constan
         weight,
         labels,
         state,
-        on_host.losses().index(loss),
-        options.scale,
-        options.margin,
-        options.others,
+        [on_host.losses().index(loss), options.scale, options.margin, *options.others],
         training,
     )
     grad = torch.tensor(1.5)

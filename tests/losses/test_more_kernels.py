@@ -48,8 +48,9 @@ def host_loss(on_host):
     class Loss(torch.autograd.Function):
         @staticmethod
         def forward(ctx, features, weight, labels, call, state, training):
-            given = features, weight, labels, state, on_host.losses().index(call.loss), call.scale, call.margin
-            loss, new, rows, cosines = on_host.margin_loss(*given, call.constants, training, call.margins, call.weights)
+            numbers = [on_host.losses().index(call.loss), call.scale, call.margin, *call.constants]
+            given = features, weight, labels, state, numbers
+            loss, new, rows, cosines = on_host.margin_loss(*given, training, call.margins, call.weights)
             ctx.save_for_backward(features, weight, labels, rows, cosines)
             ctx.mark_non_differentiable(new, rows)
             return loss, new, rows
@@ -178,7 +179,7 @@ def test_what_samples_have_of_their_own_is_checked():
     number = kernels.loss_number("cosface")
     for margins in (torch.zeros(3), torch.zeros(4, dtype=torch.float64), torch.zeros(4, 1)):
         with pytest.raises(ValueError, match="margins must be float32"):
-            torch.ops.cifarnet.margin_loss(z, w, y, state, number, 64.0, 0.35, [], True, margins)
+            torch.ops.cifarnet.margin_loss(z, w, y, state, [number, 64.0, 0.35], True, margins)
     with pytest.raises(
         Refused, match="subcenter-arcface has no compiled kernels, pure torch runs it; use `backend=torch`"
     ):

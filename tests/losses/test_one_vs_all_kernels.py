@@ -46,9 +46,8 @@ def sample(loss, options, n=33, d=20, c=10, dtype=torch.float32):
 
 def run(op, head, z, y, wanted=(True, True)):
     """Loss, rows, gradients of z, W and b, all fp32."""
-    call = head.objective.kernel(head.options)
-    numbers = kernels.loss_number(call.loss), call.scale, call.margin, call.constants
-    return op(z, head.weight.detach(), y, head.bias.detach(), *numbers, *wanted)
+    call = kernels.numbers_of(head.objective.kernel(head.options))
+    return op(z, head.weight.detach(), y, head.bias.detach(), call, *wanted)
 
 
 def expected(head, z, y):
@@ -183,13 +182,13 @@ def test_labels_out_of_range_and_other_refusals(on_host):
     weight, bias = head.weight.detach(), head.bias.detach()
     for each in (cpu, on_host.one_vs_all):
         with pytest.raises(ValueError, match="there is no loss number 2"):
-            each(z, weight, y, bias, 2, 64.0, 0.4, [1.0, 1.0], True, True)
+            each(z, weight, y, bias, [2, 64.0, 0.4, 1.0, 1.0], True, True)
         with pytest.raises(ValueError, match="uniface has 2 constants besides scale and margin, not 3"):
-            each(z, weight, y, bias, 1, 64.0, 0.4, [1.0, 1.0, 1.0], True, True)
+            each(z, weight, y, bias, [1, 64.0, 0.4, 1.0, 1.0, 1.0], True, True)
         with pytest.raises(ValueError, match="bias must be one number"):
-            each(z, weight, y, torch.zeros(4), 1, 64.0, 0.4, [1.0, 1.0], True, True)
+            each(z, weight, y, torch.zeros(4), [1, 64.0, 0.4, 1.0, 1.0], True, True)
         with pytest.raises(ValueError, match=r"features must be \[N, D\]"):
-            each(z[:, :5], weight, y, bias, 1, 64.0, 0.4, [1.0, 1.0], True, True)
+            each(z[:, :5], weight, y, bias, [1, 64.0, 0.4, 1.0, 1.0], True, True)
     z.requires_grad_()
     with pytest.raises(NotImplementedError, match="no second derivative; use backend='torch'"):
         torch.autograd.grad(head(z, y), z, create_graph=True)
@@ -259,9 +258,8 @@ def test_evaluation_computes_no_gradient():
 
 def test_opcheck():
     head, z, y = sample("sphereface2", {}, 12, 20, 7)
-    call = head.objective.kernel(head.options)
-    numbers = kernels.loss_number("sphereface2"), call.scale, call.margin, call.constants
-    arguments = (z.requires_grad_(), head.weight, y, head.bias, *numbers, True, True)
+    call = kernels.numbers_of(head.objective.kernel(head.options))
+    arguments = (z.requires_grad_(), head.weight, y, head.bias, call, True, True)
     torch.library.opcheck(torch.ops.cifarnet.one_vs_all, arguments)
 
 

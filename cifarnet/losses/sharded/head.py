@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused, plural
+from cifarnet.losses import kernels
 from cifarnet.losses.angles import COSINE_LIMIT, normalize
 from cifarnet.losses.base import StatefulHead
 from cifarnet.losses.contract import check_batch, check_classes, check_range, full_precision, working_type
@@ -25,6 +26,7 @@ from cifarnet.losses.options import MarginOptions, margin_options
 from cifarnet.losses.registry import LOSSES
 from cifarnet.losses.sharded.blocks import others_of, plain, target_cosines
 from cifarnet.losses.sharded.collectives import Batch, gathered
+from cifarnet.losses.sharded.compiled import CompiledShardedLoss, resolve_shards
 from cifarnet.losses.sharded.loss import ShardedLoss
 from cifarnet.losses.sharded.partial_fc import Draw, draw_classes
 
@@ -54,6 +56,7 @@ class ShardedMarginHead(StatefulHead):
     Args:
         in_features: D; num_classes: C of all ranks, at least one each.
         loss: one of the angular rows of `LOSSES`; scale, margin, h, t_alpha, easy_margin: as MarginHead's.
+        backend: auto, torch or cpu (see `cifarnet.losses.sharded.compiled.resolve_shards`).
         spread: the ranks that share the head, and how many of its classes a step takes.
 
     Which classes are drawn follows from the seed and `step`: 0, and one more after each forward in training.
@@ -71,6 +74,7 @@ class ShardedMarginHead(StatefulHead):
         num_classes: int,
         loss: str = "arcface",
         *,
+        backend: str = "auto",
         class_parallel: ClassParallelOptions = ClassParallelOptions(),
         **constants: float | bool | None,
     ) -> None:
@@ -83,6 +87,7 @@ class ShardedMarginHead(StatefulHead):
         if not 0 < sample <= 1:
             raise Refused("head_sample", f"{sample} is out of range", "give a part above 0 and at most 1")
         super().__init__(options, num_classes, in_features)
+        self.backend = backend
         self.ranks, self.sample, self.seed, self.step = ranks, sample, class_parallel.seed, 0
         self._num_classes, self._classes = num_classes, range(*ranks.part(num_classes))
         self.weight = nn.Parameter(_initial_rows(num_classes, in_features, self.classes))
@@ -122,14 +127,17 @@ class ShardedMarginHead(StatefulHead):
     def loss_and_correct(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
         labels = self._check(features, labels)
+        where = resolve_shards(self.backend, features.device.type, features.dtype, self.options.loss)
+        if where == "torch":
+            kernels.count_torch_call()
+        run = ShardedLoss if where == "torch" else CompiledShardedLoss
         with full_precision(features.device):
             working = working_type(features)
             unit, norm = normalize(features.to(working))
             draws = self._draw if self.training and self.sample < 1 else None
+            weight = self.weight if torch.is_grad_enabled() else self.weight.detach()
             learned = [getattr(self, name) for name in self.undecayed]
-            loss, correct, moved = ShardedLoss.apply(
-                unit, norm, self.weight, labels, self, draws, self.training, *learned
-            )
+            loss, correct, moved = run.apply(unit, norm, weight, labels, self, draws, self.training, *learned)
         if self.training:
             self.step += 1
             self._keep(moved)
