@@ -149,7 +149,7 @@ def test_the_largest_other_cosine_is_handed_out(on_host, loss, regime):
     n, d, c, kept = REGIMES[regime]
     on_host.keep_cosines(kept)
     z, w, y, state = sample(loss, n, d, c)
-    rows = on_host.margin_loss(z, w, y, state, on_host.losses().index(loss), 64.0, 4.0, OTHERS[loss], True)[2]
+    rows = on_host.margin_loss(z, w, y, state, [on_host.losses().index(loss), 64.0, 4.0, *OTHERS[loss]], True)[2]
     unit = torch.nn.functional.normalize
     cosine = unit(z.double()) @ unit(w.double()).T
     own = torch.nn.functional.one_hot(y, c).bool()
@@ -192,7 +192,7 @@ def test_the_losses_are_the_same_on_both_devices(on_host):
 def test_an_unknown_loss_number_is_an_error_on_the_host(on_host, number):
     z, w, y, state = sample("arcface", 5, 8, 4)
     with pytest.raises(ValueError, match=f"there is no loss number {number}"):
-        on_host.margin_loss(z, w, y, state, number, 64.0, 0.5, [0.0], True)
+        on_host.margin_loss(z, w, y, state, [number, 64.0, 0.5, 0.0], True)
 
 
 def test_a_stateless_loss_takes_no_kernel_for_its_state(on_host):
@@ -201,6 +201,6 @@ def test_a_stateless_loss_takes_no_kernel_for_its_state(on_host):
     for loss in ("arcface", "adaface"):
         z, w, y, state = sample(loss, 5, 8, 70)
         before = on_host.launches()
-        on_host.margin_loss(z, w, y, state, on_host.losses().index(loss), 64.0, 0.5, OTHERS[loss], True)
+        on_host.margin_loss(z, w, y, state, [on_host.losses().index(loss), 64.0, 0.5, *OTHERS[loss]], True)
         counts[loss] = on_host.launches() - before
     assert counts == {"arcface": 5, "adaface": 6}  # normalise twice, targets, sums, loss; and the state
