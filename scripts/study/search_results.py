@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from cifarnet.core.errors import CifarnetError
 from cifarnet.engine.evaluate import collect_logits, open_for_evaluation
 from cifarnet.engine.metrics import score
 from cifarnet.storage.run_folder import RunFolder
@@ -67,4 +68,8 @@ def without_places(command: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CifarnetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
