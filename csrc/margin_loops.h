@@ -24,7 +24,7 @@ inline void with_type(Type type, const Work& work) {
 // Calls step(place, block) for each vector of a row; block.left is how many entries it has, known to the compiler but for the
 // last, shorter one.
 struct Whole {
-  static constexpr int64_t left = kLanes;
+  static constexpr int64_t left = kWidth;
 };
 struct Part {
   int64_t left;
@@ -32,7 +32,7 @@ struct Part {
 template <typename Step>
 inline void each_block(int64_t size, const Step& step) {
   int64_t d = 0;
-  for (; d + kLanes <= size; d += kLanes) step(d, Whole());
+  for (; d + kWidth <= size; d += kWidth) step(d, Whole());
   if (d < size) step(d, Part{size - d});
 }
 
@@ -47,7 +47,7 @@ Length length_of(const void* in, int64_t row, int64_t size) {
   Vec even{}, odd{};  // two chains, so that one addition need not wait for the last
   each_block(size, [&](int64_t d, auto block) {
     const Vec v = entries(d, block);
-    (d & kLanes ? odd : even) += v * v;
+    (d & kWidth ? odd : even) += v * v;
   });
   float square = total(even + odd), largest_entry = 1.0f;
   if (!(square < 1e30f && square > 1e-30f)) {  // the squares may leave a float's range: again, the largest entry scaled to 1
@@ -77,9 +77,9 @@ inline Vec clamped(Vec cosine) { return smaller(larger(cosine, splat(-kCosineLim
 template <typename Step>
 inline void each_vector(int64_t count, int64_t own, const Step& step) {
   each_block(count, [&](int64_t at, auto block) {
-    if (block.left == kLanes && (own < at || own >= at + kLanes)) return step(at, block, static_cast<const Int*>(nullptr));
-    const int32_t label = own >= at && own < at + kLanes ? int32_t(own - at) : -1;
-    const Int mask = (kLane < int32_t(block.left)) & (kLane != label);
+    if (block.left == kWidth && (own < at || own >= at + kWidth)) return step(at, block, static_cast<const Int*>(nullptr));
+    const int32_t label = own >= at && own < at + kWidth ? int32_t(own - at) : -1;
+    const Int mask = (lanes() < int32_t(block.left)) & (lanes() != label);
     step(at, block, &mask);
   });
 }

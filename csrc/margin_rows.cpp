@@ -14,6 +14,15 @@
 namespace margin {
 namespace {
 
+// Where a row begins, in bytes from the first.
+inline int64_t bytes_of(Rows in, int64_t row) { return row * in.size * (in.type == Type::kFloat ? 4 : 2); }
+
+// At most `count` rows from `row` on.
+inline Rows rows_from(Rows in, int64_t row, int64_t count) {
+  const int64_t left = in.count - row;
+  return {static_cast<const char*>(in.data) + bytes_of(in, row), in.type, left < count ? left : count, in.size};
+}
+
 void lengths(Rows in, float* norm) {
   with_type(in.type, [&](auto known) {
     for (int64_t row = 0; row < in.count; ++row) norm[row] = length_of<known.type>(in.data, row, in.size).norm;
@@ -33,35 +42,44 @@ void normalize(Rows in, int64_t stride, float* unit, float* norm) {
   });
 }
 
-// cosine[r, c] of a tile of rows, v = in / |in| made on the way, and the prototypes [first, first + kClasses).
+// Rows whose sums with five prototypes fit into the registers: 32 of them on AVX-512, else 16.
+constexpr int kSumRows = kWidth == 16 ? 4 : 2;
+
+// cosine[r, c] of at most kSumRows rows, v = in / |in| made on the way, and the prototypes [first, first + kClasses).
 template <Type type, int kClasses>
-inline void cosines_of_tile(Rows in, const Length* length, Prototypes prototypes, int64_t first, float* cosine) {
+inline void cosines_of_rows(Rows in, const Length* length, Prototypes prototypes, int64_t first, float* cosine) {
   const float* unit = prototypes.unit + first * prototypes.stride;
-  Vec sums[kRowTile][kClasses] = {};
+  Vec sums[kSumRows][kClasses] = {};
   each_block(in.size, [&](int64_t d, auto block) {
-    Vec v[kRowTile];
-    for (int r = 0; r < kRowTile; ++r)  // in place of a missing row, the first
+    Vec v[kSumRows];
+    for (int r = 0; r < kSumRows; ++r)  // in place of a missing row, the first
       v[r] = load_typed(in.data, type, (r < in.count ? r : 0) * in.size + d, block.left) * length[r].factor;
     for (int c = 0; c < kClasses; ++c) {
       const Vec w = load(unit + c * prototypes.stride + d);
-      for (int r = 0; r < kRowTile; ++r) sums[r][c] += v[r] * w;
+      for (int r = 0; r < kSumRows; ++r) sums[r][c] += v[r] * w;
     }
   });
-  for (int r = 0; r < kRowTile; ++r)  // a bound of `in.count` would put the sums into memory
+  for (int r = 0; r < kSumRows; ++r)  // a bound of `in.count` would put the sums into memory
     if (r < in.count)
       for (int c = 0; c < kClasses; ++c) cosine[r * prototypes.classes + first + c] = total(sums[r][c]);
 }
 
+template <Type type>
+inline void cosines_of(Rows in, Prototypes prototypes, float* norm, float* cosine) {
+  Length length[kSumRows] = {};
+  for (int64_t r = 0; r < in.count; ++r) {
+    length[r] = length_of<type>(in.data, r, in.size);
+    norm[r] = length[r].norm;
+  }
+  int64_t c = 0;
+  for (; c + 5 <= prototypes.classes; c += 5) cosines_of_rows<type, 5>(in, length, prototypes, c, cosine);
+  for (; c < prototypes.classes; ++c) cosines_of_rows<type, 1>(in, length, prototypes, c, cosine);
+}
+
 void cosines(Rows in, Prototypes prototypes, float* norm, float* cosine) {
   with_type(in.type, [&](auto known) {
-    Length length[kRowTile] = {};
-    for (int64_t r = 0; r < in.count; ++r) {
-      length[r] = length_of<known.type>(in.data, r, in.size);
-      norm[r] = length[r].norm;
-    }
-    int64_t c = 0;
-    for (; c + 5 <= prototypes.classes; c += 5) cosines_of_tile<known.type, 5>(in, length, prototypes, c, cosine);
-    for (; c < prototypes.classes; ++c) cosines_of_tile<known.type, 1>(in, length, prototypes, c, cosine);
+    for (int64_t row = 0; row < in.count; row += kSumRows)
+      cosines_of<known.type>(rows_from(in, row, kSumRows), prototypes, norm + row, cosine + row * prototypes.classes);
   });
 }
 
@@ -159,11 +177,9 @@ inline void accumulate_tile(const Tile& tile, int64_t begin, int64_t end, Protot
 template <Type type>
 inline Tile tile_of(Rows in, int64_t row, int64_t classes, const float* norm, const float* along, const float* grad,
                     void* out) {
-  const int64_t bytes = row * in.size * (type == Type::kFloat ? 4 : 2);
-  const int64_t count = in.count - row < kRowTile ? in.count - row : kRowTile;
-  Tile tile = {{static_cast<const char*>(in.data) + bytes, type, count, in.size}, {}, {}, along + row, grad + row * classes,
-               out ? static_cast<char*>(out) + bytes : nullptr};
-  for (int64_t r = 0; r < count; ++r) {
+  Tile tile = {rows_from(in, row, kRowTile), {}, {}, along + row, grad + row * classes,
+               out ? static_cast<char*>(out) + bytes_of(in, row) : nullptr};
+  for (int64_t r = 0; r < tile.in.count; ++r) {
     tile.inverse[r] = inverse_of(norm[row + r]);
     tile.factor[r] = norm[row + r] < 1e15f ? tile.inverse[r] : length_of<type>(tile.in.data, r, in.size).factor;
   }
@@ -190,7 +206,7 @@ void accumulate_grads(Rows in, Prototypes prototypes, const float* norm, const f
 float dot(const float* a, const float* b, int64_t size) {
   Vec even{}, odd{};
   each_block(size, [&](int64_t d, auto block) {
-    (d & kLanes ? odd : even) += load_part(a + d, block.left) * load_part(b + d, block.left);
+    (d & kWidth ? odd : even) += load_part(a + d, block.left) * load_part(b + d, block.left);
   });
   return total(even + odd);
 }

@@ -1,9 +1,11 @@
-// Sixteen floats at a time, for margin_rows.cpp alone: the compiler's own vector type, typed loads and stores, e^x. Everything
-// has internal linkage, since objects built for different instruction sets must not share a copy.
+// As many floats at a time as a register holds, for margin_rows.cpp alone: the compiler's own vector type, typed loads and stores,
+// e^x. Everything has internal linkage, since objects built for different instruction sets must not share a copy.
 //
-// Why not a library: at::vec is 8 or 16 floats wide as the instruction set has it, its e^x is another on each (Sleef's, or the
-// C library's), and its headers bring c10's inline functions into objects that the machine may be unable to run; sums would
-// depend on the processor. Highway is not among torch's headers.
+// A vector wider than a register would stand in memory between any two operations (gcc takes it apart and leaves the parts
+// there): on AVX2 that was six times the time. So sums have another order on each instruction set.
+//
+// Why not a library: at::vec's e^x is another on each instruction set (Sleef's, or the C library's), and its headers bring c10's
+// inline functions into objects that the machine may be unable to run. Highway is not among torch's headers.
 #pragma once
 
 #include <stdint.h>
@@ -17,15 +19,28 @@
 namespace margin {
 namespace {
 
-typedef float Vec __attribute__((vector_size(64)));
-typedef float Eight __attribute__((vector_size(32)));
-typedef float Four __attribute__((vector_size(16)));
-typedef float LooseVec __attribute__((vector_size(64), aligned(4)));
-typedef int32_t Int __attribute__((vector_size(64)));
-typedef uint32_t Bits __attribute__((vector_size(64)));
-typedef uint16_t Short __attribute__((vector_size(32)));
+#if defined(__AVX512F__)
+constexpr int64_t kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int64_t kWidth = 8;
+#else
+constexpr int64_t kWidth = 4;
+#endif
+static_assert(kLanes % kWidth == 0);
 
-const Int kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr int kVecBytes = int(kWidth * sizeof(float));
+typedef float Vec __attribute__((vector_size(kVecBytes)));
+typedef float LooseVec __attribute__((vector_size(kVecBytes), aligned(4)));
+typedef int32_t Int __attribute__((vector_size(kVecBytes)));
+typedef uint32_t Bits __attribute__((vector_size(kVecBytes)));
+typedef uint16_t Short __attribute__((vector_size(kVecBytes / 2)));
+
+// The numbers 0, 1, ... of a vector's entries.
+inline Int lanes() {
+  Int lane{};
+  for (int i = 0; i < kWidth; ++i) lane[i] = i;
+  return lane;
+}
 
 inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
@@ -35,38 +50,37 @@ inline Vec smaller(Vec a, Vec b) { return b < a ? b : a; }
 
 // The first `count` floats of p; the other lanes are zero and not read.
 inline Vec load_part(const float* p, int64_t count) {
-  if (count >= kLanes) return load(p);
+  if (count >= kWidth) return load(p);
   Vec v{};
   memcpy(&v, p, count * sizeof(float));
   return v;
 }
 inline void store_part(float* p, Vec v, int64_t count) {
-  if (count >= kLanes) return store(p, v);
+  if (count >= kWidth) return store(p, v);
   memcpy(p, &v, count * sizeof(float));
 }
 
-// The halves of a vector added (or compared) until one number is left, in the same order for every instruction set.
-template <typename Half, typename Wide>
-inline void split(const Wide& v, Half* low, Half* high) {
-  memcpy(low, &v, sizeof(Half));
-  memcpy(high, reinterpret_cast<const char*>(&v) + sizeof(Half), sizeof(Half));
+// The halves of a vector joined until one number is left.
+template <int kCount>
+struct Floats {
+  typedef float Type __attribute__((vector_size(kCount * sizeof(float))));
+};
+template <int kCount, typename Join>
+inline float joined(const typename Floats<kCount>::Type& v, const Join& join) {
+  if constexpr (kCount == 4) {
+    return join(join(v[0], v[2]), join(v[1], v[3]));
+  } else {
+    typename Floats<kCount / 2>::Type low, high;
+    memcpy(&low, &v, sizeof(low));
+    memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(low), sizeof(high));
+    return joined<kCount / 2>(join(low, high), join);
+  }
 }
 inline float total(Vec v) {
-  Eight a, b;
-  Four c, d;
-  split(v, &a, &b);
-  split(Eight(a + b), &c, &d);
-  c += d;
-  return (c[0] + c[2]) + (c[1] + c[3]);
+  return joined<kWidth>(v, [](auto a, auto b) { return a + b; });
 }
 inline float highest(Vec v) {
-  Eight a, b;
-  Four c, d;
-  split(v, &a, &b);
-  split(Eight(a > b ? a : b), &c, &d);
-  c = c > d ? c : d;
-  const float e = c[0] > c[2] ? c[0] : c[2], f = c[1] > c[3] ? c[1] : c[3];
-  return e > f ? e : f;
+  return joined<kWidth>(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // e^x of x <= 0 to 1 unit in the last place or so; Cody-Waite and a polynomial. Above 0, where rounding can bring an exponent
@@ -99,7 +113,7 @@ inline Vec folded(Vec c, float fold) {
   p = p * x - 0.2145988016f;
   p = p * x + 1.5707963050f;
   Vec root;
-  for (int i = 0; i < kLanes; ++i) root[i] = __builtin_sqrtf(1.0f - x[i]);
+  for (int i = 0; i < kWidth; ++i) root[i] = __builtin_sqrtf(1.0f - x[i]);
   const Vec acute = p * root, half_pi = splat(1.57079633f);
   const Vec a = half_pi - (c < 0.0f ? 3.14159265f - acute : acute) * fold, square = a * a;
   Vec s = square * -2.3889859e-8f + 2.7525562e-6f;
@@ -146,12 +160,12 @@ inline Vec widen(Short bits, Type type) {
   }
   Vec v;
 #ifdef __F16C__
-  for (int i = 0; i < kLanes; i += 8) {
+  for (int i = 0; i < kWidth; i += 8) {
     const __m256 eight = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(&bits) + i / 8));
     memcpy(reinterpret_cast<float*>(&v) + i, &eight, sizeof(eight));
   }
 #else
-  for (int i = 0; i < kLanes; ++i) v[i] = half_to_float(bits[i]);
+  for (int i = 0; i < kWidth; ++i) v[i] = half_to_float(bits[i]);
 #endif
   return v;
 }
@@ -165,12 +179,12 @@ inline Short narrow(Vec v, Type type) {
   }
   Short bits;
 #ifdef __F16C__
-  for (int i = 0; i < kLanes; i += 8) {
+  for (int i = 0; i < kWidth; i += 8) {
     const __m128i eight = _mm256_cvtps_ph(_mm256_loadu_ps(reinterpret_cast<const float*>(&v) + i), _MM_FROUND_TO_NEAREST_INT);
     memcpy(reinterpret_cast<uint16_t*>(&bits) + i, &eight, sizeof(eight));
   }
 #else
-  for (int i = 0; i < kLanes; ++i) bits[i] = float_to_half(v[i]);
+  for (int i = 0; i < kWidth; ++i) bits[i] = float_to_half(v[i]);
 #endif
   return bits;
 }
@@ -179,7 +193,7 @@ inline Vec load_typed(const void* base, Type type, int64_t at, int64_t count) {
   if (type == Type::kFloat) return load_part(static_cast<const float*>(base) + at, count);
   const uint16_t* from = static_cast<const uint16_t*>(base) + at;
   Short bits{};
-  if (count >= kLanes)
+  if (count >= kWidth)
     memcpy(&bits, from, sizeof(bits));
   else
     memcpy(&bits, from, count * sizeof(uint16_t));
@@ -189,7 +203,7 @@ inline Vec load_typed(const void* base, Type type, int64_t at, int64_t count) {
 inline void store_typed(void* base, Type type, int64_t at, int64_t count, Vec v) {
   if (type == Type::kFloat) return store_part(static_cast<float*>(base) + at, v, count);
   const Short bits = narrow(v, type);
-  memcpy(static_cast<uint16_t*>(base) + at, &bits, (count < kLanes ? count : kLanes) * sizeof(uint16_t));
+  memcpy(static_cast<uint16_t*>(base) + at, &bits, (count < kWidth ? count : kWidth) * sizeof(uint16_t));
 }
 
 }  // namespace
