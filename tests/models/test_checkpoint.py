@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save, save_file
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
-from cifarnet.models.checkpoint import ModelInfo, load_model, save_model
+from cifarnet.models.checkpoint import ModelInfo, load_model, save_halved, save_model
 from cifarnet.models.classifier import build_model
 from cifarnet.storage.atomic import sweep_temporaries, write_file
 
@@ -214,3 +214,24 @@ def test_orphans_are_swept(tmp_path):
     (tmp_path / "mine.tmp").write_bytes(b"keep")
     sweep_temporaries(tmp_path)
     assert os.listdir(tmp_path) == ["mine.tmp"]
+
+
+def test_halved_filters_come_back_in_fp32_and_norms_to_the_bit(tmp_path):
+    config = TrainConfig(arch="speednet", loss="ce")
+    model = build_model(config, 10).eval()
+    path = tmp_path / "half.safetensors"
+    save_halved(path, model, ModelInfo(config, CLASSES, (0.5,) * 3, (0.2,) * 3))
+    assert path.stat().st_size < 2.02 * sum(parameter.numel() for parameter in model.parameters())
+    loaded = load_model(path)[0].state_dict()
+    for name, tensor in model.state_dict().items():
+        expected = tensor.half().float() if tensor.dim() > 1 else tensor
+        assert loaded[name].dtype == tensor.dtype and torch.equal(loaded[name], expected), name
+
+
+def test_fp16_is_taken_for_filters_alone(saved):
+    tensors = load_file(saved)
+    vector = next(name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.dim() == 1)
+    header, _ = header_of(saved)
+    save_file(tensors | {vector: tensors[vector].half()}, saved, header["__metadata__"])
+    with pytest.raises(Refused, match="torch.float16, not"):
+        load_model(saved)
