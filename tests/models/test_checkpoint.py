@@ -233,5 +233,5 @@ def test_fp16_is_taken_for_filters_alone(saved):
     vector = next(name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.dim() == 1)
     header, _ = header_of(saved)
     save_file(tensors | {vector: tensors[vector].half()}, saved, header["__metadata__"])
-    with pytest.raises(Refused, match="torch.float16, not"):
+    with pytest.raises(Refused, match=r"torch\.float16, not"):
         load_model(saved)
