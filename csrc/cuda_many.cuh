@@ -141,19 +141,32 @@ static __global__ void __launch_bounds__(kThreads)
   order[place] = i;
 }
 
-// Where the samples of a class stand among the labels [N] in ascending order: [begin, end).
+// The samples in the order of their labels: these ascending [N], and the samples that they belong to [N].
+struct LabelOrder {
+  const int64_t *sorted, *order;
+};
+
+// Where the samples of a class stand in that order: [begin, end).
 struct Range {
   int64_t begin, end;
 };
-__device__ inline Range samples_of_class(const int64_t* sorted, int64_t samples, int64_t label) {
+__device__ inline Range samples_of_class(const LabelOrder& labels, int64_t samples, int64_t label) {
   int64_t begin = 0, end = samples;
   while (begin < end) {
     const int64_t middle = (begin + end) / 2;
-    if (sorted[middle] < label) begin = middle + 1; else end = middle;
+    if (labels.sorted[middle] < label) begin = middle + 1; else end = middle;
   }
-  while (end < samples && sorted[end] == label) ++end;
+  while (end < samples && labels.sorted[end] == label) ++end;
   return {begin, end};
 }
+
+// The unit prototypes [count, D] of the classes from `first` on, and the prototypes' norms [count].
+template <typename Unit>
+struct PrototypeChunk {
+  const Unit* unit;
+  const float* norm;
+  int64_t first, count;
+};
 
 // A block a row: the negatives' shares of the gradient (the target's is zero).
 // Cosines and shares may be the same memory: each thread reads an entry before it writes it.
@@ -191,30 +204,28 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// dW of a class by a warp, from the product of shares and scaled unit features and from the samples of that class: `sorted` are
-// the labels in ascending order, `order` the samples they belong to.
+// dW of a class by a warp, from the product of shares and scaled unit features, and from the samples of that class.
 template <typename Unit, typename W>
 __global__ void __launch_bounds__(kThreads)
-    project_prototypes(ManyBackward in, const float* product, const Unit* prototypes, const float* norms,
-                       const Unit* unit, const int64_t* sorted, const int64_t* order, int64_t first, int64_t count,
+    project_prototypes(ManyBackward in, PrototypeChunk<Unit> chunk, LabelOrder labels, const float* product, const Unit* unit,
                        W* dw) {
   const int64_t c = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (c >= count) return;
+  if (c >= chunk.count) return;
   const int lane = threadIdx.x % kWarp;
-  const auto [begin, end] = samples_of_class(sorted, in.samples, first + c);
+  const auto [begin, end] = samples_of_class(labels, in.samples, chunk.first + c);
   const float unscale = in.unscale(), factor = in.factor();
   const auto gradient = [&](int64_t d) {
     float sum = unscale * product[c * in.size + d];
     for (int64_t k = begin; k < end; ++k)
-      sum += in.statistics[order[k]].gradient.target * factor * load(unit, order[k] * in.size + d);
+      sum += in.statistics[labels.order[k]].gradient.target * factor * load(unit, labels.order[k] * in.size + d);
     return sum;
   };
   float across = 0.0f;
-  for (int64_t d = lane; d < in.size; d += kWarp) across += gradient(d) * load(prototypes, c * in.size + d);
+  for (int64_t d = lane; d < in.size; d += kWarp) across += gradient(d) * load(chunk.unit, c * in.size + d);
   across = warp_sum(across);
-  const float inverse = inverse_of(norms[c]);
+  const float inverse = inverse_of(chunk.norm[c]);
   for (int64_t d = lane; d < in.size; d += kWarp)
-    store(dw, (first + c) * in.size + d, (gradient(d) - across * load(prototypes, c * in.size + d)) * inverse);
+    store(dw, (chunk.first + c) * in.size + d, (gradient(d) - across * load(chunk.unit, c * in.size + d)) * inverse);
 }
 
 }  // namespace margin

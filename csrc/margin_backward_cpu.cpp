@@ -33,7 +33,7 @@ void few_block(const CpuBatch& batch, const Gradients& out, const float* cosines
 // Backward with few classes: dz by tiles of rows, dW from the sums of at most kMostBlocks blocks of rows, added in order.
 void few_backward(const CpuBatch& batch, const Gradients& out, const float* cosines) {
   const int64_t classes = batch.classes, stride = batch.stride, plane = classes * stride;
-  const int64_t block = round_up(std::max<int64_t>(32, (batch.samples + kMostBlocks - 1) / kMostBlocks), kRowTile);
+  const int64_t block = round_up(std::max<int64_t>(64, (batch.samples + kMostBlocks - 1) / kMostBlocks), kRowTile);
   const int64_t blocks = (batch.samples + block - 1) / block;
   const at::Tensor memory = batch.scratch({classes, stride + 1}), sums = batch.scratch({out.want_w() ? blocks : 0, plane});
   float *unit = memory.data_ptr<float>(), *norms = unit + plane, *sum_of_blocks = sums.data_ptr<float>();

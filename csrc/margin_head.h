@@ -17,8 +17,6 @@
 
 namespace margin {
 
-constexpr int64_t kFewClasses = 64;  // up to here our own products are at least as fast as the library's
-
 // Cosines are kept for backward up to this many (at first 2^23, 32 MB in fp32); beyond, they are computed again, chunk by
 // chunk. A setting, so that memory can be traded for time, and tests reach the chunks with small sizes.
 inline std::atomic<int64_t> kept_cosines{int64_t(1) << 23};

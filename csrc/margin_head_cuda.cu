@@ -196,10 +196,11 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
     if (!want_w) return;
     product(sums.narrow(0, 0, count), shares.t(), scaled);
     const auto project = [&](auto kind, auto w) {
-      launch(project_prototypes<std::decay_t<decltype(*kind)>, std::decay_t<decltype(*w)>>, blocks_of(count), kThreads, 0,
-             in, sums.const_data_ptr<float>(), data(prototypes, kind), prototype_norms, data(unit, kind),
-             sorted.template const_data_ptr<int64_t>(), order.template const_data_ptr<int64_t>(), first, count,
-             data(dw, w));
+      using Unit = std::decay_t<decltype(*kind)>;
+      const PrototypeChunk<Unit> of_chunk = {data(prototypes, kind), prototype_norms, first, count};
+      const LabelOrder labels = {sorted.template const_data_ptr<int64_t>(), order.template const_data_ptr<int64_t>()};
+      launch(project_prototypes<Unit, std::decay_t<decltype(*w)>>, blocks_of(count), kThreads, 0, in, of_chunk, labels,
+             sums.const_data_ptr<float>(), data(unit, kind), data(dw, w));
     };
     with_type(batch.weight.scalar_type(), [&](auto w) { half ? project(f16, w) : project(f32, w); });
   });

@@ -25,15 +25,30 @@ inline void with_type(Type type, const Work& work) {
 // last, shorter one.
 struct Whole {
   static constexpr int64_t left = kWidth;
+  static constexpr int vectors = 1;
 };
 struct Part {
   int64_t left;
+  static constexpr int vectors = 1;
 };
 template <typename Step>
 inline void each_block(int64_t size, const Step& step) {
   int64_t d = 0;
   for (; d + kWidth <= size; d += kWidth) step(d, Whole());
   if (d < size) step(d, Part{size - d});
+}
+
+// The same, but kVectors at a time where they are whole.
+template <int kVectors>
+struct Strip {
+  static constexpr int64_t left = kWidth;  // of each
+  static constexpr int vectors = kVectors;
+};
+template <int kVectors, typename Step>
+inline void each_strip(int64_t size, const Step& step) {
+  int64_t d = 0;
+  for (; d + kVectors * kWidth <= size; d += kVectors * kWidth) step(d, Strip<kVectors>());
+  each_block(size - d, [&](int64_t at, auto block) { step(d + at, block); });
 }
 
 // The norm of a row and the factor that makes a unit vector of it.
@@ -44,12 +59,14 @@ struct Length {
 template <Type type>
 Length length_of(const void* in, int64_t row, int64_t size) {
   const auto entries = [&](int64_t d, auto block) { return load_typed(in, type, row * size + d, block.left); };
-  Vec even{}, odd{};  // two chains, so that one addition need not wait for the last
-  each_block(size, [&](int64_t d, auto block) {
-    const Vec v = entries(d, block);
-    (d & kWidth ? odd : even) += v * v;
+  Vec squares[4] = {};  // as many chains, so that one addition need not wait for the last
+  each_strip<4>(size, [&](int64_t d, auto strip) {
+    for (int i = 0; i < strip.vectors; ++i) {
+      const Vec v = entries(d + i * kWidth, strip);
+      squares[i] += v * v;
+    }
   });
-  float square = total(even + odd), largest_entry = 1.0f;
+  float square = total((squares[0] + squares[1]) + (squares[2] + squares[3])), largest_entry = 1.0f;
   if (!(square < 1e30f && square > 1e-30f)) {  // the squares may leave a float's range: again, the largest entry scaled to 1
     Vec largest{}, sum{};
     each_block(size, [&](int64_t d, auto block) {

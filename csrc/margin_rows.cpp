@@ -42,6 +42,20 @@ void normalize(Rows in, int64_t stride, float* unit, float* norm) {
   });
 }
 
+// Calls work(first, count) for the classes in groups of these sizes, the largest first; the last is 1.
+template <int kSize>
+struct Count {
+  static constexpr int value = kSize;
+};
+template <int... kSizes, typename Work>
+inline void each_class_tile(int64_t classes, const Work& work) {
+  int64_t first = 0;
+  const auto groups = [&](auto count) {
+    for (; first + count.value <= classes; first += count.value) work(first, count);
+  };
+  (groups(Count<kSizes>()), ...);
+}
+
 // Rows whose sums with five prototypes fit into the registers: 32 of them on AVX-512, else 16.
 constexpr int kSumRows = kWidth == 16 ? 4 : 2;
 
@@ -71,9 +85,9 @@ inline void cosines_of(Rows in, Prototypes prototypes, float* norm, float* cosin
     length[r] = length_of<type>(in.data, r, in.size);
     norm[r] = length[r].norm;
   }
-  int64_t c = 0;
-  for (; c + 5 <= prototypes.classes; c += 5) cosines_of_rows<type, 5>(in, length, prototypes, c, cosine);
-  for (; c < prototypes.classes; ++c) cosines_of_rows<type, 1>(in, length, prototypes, c, cosine);
+  each_class_tile<5, 1>(prototypes.classes, [&](int64_t first, auto count) {
+    cosines_of_rows<type, count.value>(in, length, prototypes, first, cosine);
+  });
 }
 
 void cosines(Rows in, Prototypes prototypes, float* norm, float* cosine) {
@@ -83,7 +97,7 @@ void cosines(Rows in, Prototypes prototypes, float* norm, float* cosine) {
   });
 }
 
-float max_logit(const ClassRow& row, const Logits& logits, float* highest_cosine) {
+__attribute__((flatten)) float max_logit(const ClassRow& row, const Logits& logits, float* highest_cosine) {
   const Vec none = splat(-3e38f);
   Vec largest_cosine = none;
   const float top = with_negatives(row, logits, [&](const auto& negatives) {
@@ -99,7 +113,7 @@ float max_logit(const ClassRow& row, const Logits& logits, float* highest_cosine
   return top;
 }
 
-float exp_sum(const ClassRow& row, const Logits& logits, float peak, float* out, float* moment) {
+__attribute__((flatten)) float exp_sum(const ClassRow& row, const Logits& logits, float peak, float* out, float* moment) {
   return with_negatives(row, logits, [&](const auto& negatives) {
     Vec sums{}, moments{};
     each_vector(row.count, row.own, [&](int64_t at, auto block, const Int* mask) {
@@ -117,7 +131,7 @@ float exp_sum(const ClassRow& row, const Logits& logits, float peak, float* out,
   });
 }
 
-float gradient(const float* cosine, int64_t classes, int64_t own, const SampleGradient& sample, float factor, float* grad) {
+__attribute__((flatten)) float gradient(const float* cosine, int64_t classes, int64_t own, const SampleGradient& sample, float factor, float* grad) {
   const ClassRow row = {cosine, nullptr, nullptr, classes, own};
   const Logits logits = {1.0f, sample.scale, sample.shaping};
   const float along = with_negatives(row, logits, [&](const auto& negatives) {
@@ -135,80 +149,100 @@ float gradient(const float* cosine, int64_t classes, int64_t own, const SampleGr
   return along;
 }
 
-// A tile of rows with what their gradients are made of: 1 / norm, the factor that makes v of a row, and, for each row, `along`
-// and grad [classes].
+// A tile of rows with what their gradients are made of: 1 / norm, the factor that makes v of a row, `along` of each, and grad, the
+// classes one after the other, kRowTile numbers of each. A missing row is the first, with zeros.
 struct Tile {
   Rows in;
-  float inverse[kRowTile], factor[kRowTile];
-  const float *along, *grad;
-  void* out;
+  float inverse[kRowTile], factor[kRowTile], along[kRowTile];
+  float grad[kFewClasses * kRowTile];
 };
 
-// The entries [begin, end) of a tile (whose last rows may be missing): a prototype and its sum are loaded once for all four.
-template <Type type, bool kSums>
-inline void accumulate_tile(const Tile& tile, int64_t begin, int64_t end, Prototypes prototypes, float* sums) {
-  const int64_t rows = tile.in.count, size = tile.in.size, classes = prototypes.classes, stride = prototypes.stride;
-  const float* g[kRowTile];
-  for (int r = 0; r < kRowTile; ++r) g[r] = tile.grad + (r < rows ? r : 0) * classes;
-  each_block(end - begin, [&](int64_t at, auto block) {
+template <Type type>
+inline void fill(Tile& tile, int64_t classes, const float* norm, const float* along, const float* grad) {
+  for (int64_t r = 0; r < kRowTile; ++r) {
+    const bool present = r < tile.in.count;
+    tile.inverse[r] = present ? inverse_of(norm[r]) : 0.0f;
+    tile.factor[r] = present && norm[r] >= 1e15f ? length_of<type>(tile.in.data, r, tile.in.size).factor : tile.inverse[r];
+    tile.along[r] = present ? along[r] : 0.0f;
+    for (int64_t c = 0; c < classes; ++c) tile.grad[c * kRowTile + r] = present ? grad[r * classes + c] : 0.0f;
+  }
+}
+
+// The entries [begin, end) of dz of the rows [first, first + kHalf) of a tile. A number of `grad` serves two vectors.
+constexpr int kHalf = 4;
+template <Type type>
+inline void rows_of_tile(const Tile& tile, int first, int64_t begin, int64_t end, Prototypes prototypes, void* out) {
+  each_strip<2>(end - begin, [&](int64_t at, auto strip) {
     const int64_t d = begin + at;
-    Vec v[kRowTile], h[kRowTile] = {};
-    for (int r = 0; r < kRowTile; ++r) {
-      const int present = r < rows ? r : 0;
-      const float share = r < rows ? 1.0f : 0.0f;
-      v[r] = load_typed(tile.in.data, type, present * size + d, block.left) * (tile.factor[present] * share);
+    Vec h[kHalf][strip.vectors] = {};
+    for (int64_t c = 0; c < prototypes.classes; ++c) {
+      const float *w = prototypes.unit + c * prototypes.stride + d, *grad = tile.grad + c * kRowTile + first;
+      for (int r = 0; r < kHalf; ++r)
+        for (int i = 0; i < strip.vectors; ++i) h[r][i] += load(w + i * kWidth) * grad[r];
     }
-    for (int64_t c = 0; c < classes; ++c) {
-      const Vec w = load(prototypes.unit + c * stride + d);
-      Vec sum = kSums ? load(sums + c * stride + d) : Vec{};
-      for (int r = 0; r < kRowTile; ++r) {
-        h[r] += w * g[r][c];
-        if (kSums) sum += v[r] * g[r][c];
+    for (int r = 0; r < kHalf; ++r) {
+      const int row = first + r;
+      if (row >= tile.in.count) continue;  // a bound would put h into memory
+      for (int i = 0; i < strip.vectors; ++i) {
+        const int64_t place = row * tile.in.size + d + i * kWidth;
+        const Vec v = load_typed(tile.in.data, type, place, strip.left) * tile.factor[row];
+        store_typed(out, type, place, strip.left, h[r][i] * tile.inverse[row] + v * tile.along[row]);
       }
-      if (kSums) store(sums + c * stride + d, sum);
     }
-    if (!tile.out) return;
-    for (int r = 0; r < kRowTile; ++r)
-      if (r < rows) store_typed(tile.out, type, r * size + d, block.left, h[r] * tile.inverse[r] + v[r] * tile.along[r]);
   });
 }
 
-// The tile of at most kRowTile rows from `row` on.
-template <Type type>
-inline Tile tile_of(Rows in, int64_t row, int64_t classes, const float* norm, const float* along, const float* grad,
-                    void* out) {
-  Tile tile = {rows_from(in, row, kRowTile), {}, {}, along + row, grad + row * classes,
-               out ? static_cast<char*>(out) + bytes_of(in, row) : nullptr};
-  for (int64_t r = 0; r < tile.in.count; ++r) {
-    tile.inverse[r] = inverse_of(norm[row + r]);
-    tile.factor[r] = norm[row + r] < 1e15f ? tile.inverse[r] : length_of<type>(tile.in.data, r, in.size).factor;
-  }
-  return tile;
+// The entries [begin, end) of what a tile adds to the sums of the prototypes [first, first + kClasses), `stride` apart.
+template <Type type, int kClasses>
+inline void sums_of_tile(const Tile& tile, int64_t begin, int64_t end, int64_t first, int64_t stride, float* sums) {
+  const float* grad = tile.grad + first * kRowTile;
+  float* own = sums + first * stride;
+  each_strip<2>(end - begin, [&](int64_t at, auto strip) {
+    const int64_t d = begin + at;
+    Vec sum[kClasses][strip.vectors];
+    for (int c = 0; c < kClasses; ++c)
+      for (int i = 0; i < strip.vectors; ++i) sum[c][i] = load(own + c * stride + d + i * kWidth);
+    for (int64_t r = 0; r < tile.in.count; ++r) {
+      Vec v[strip.vectors];
+      for (int i = 0; i < strip.vectors; ++i)
+        v[i] = load_typed(tile.in.data, type, r * tile.in.size + d + i * kWidth, strip.left) * tile.factor[r];
+      for (int c = 0; c < kClasses; ++c)
+        for (int i = 0; i < strip.vectors; ++i) sum[c][i] += v[i] * grad[c * kRowTile + r];
+    }
+    for (int c = 0; c < kClasses; ++c)
+      for (int i = 0; i < strip.vectors; ++i) store(own + c * stride + d + i * kWidth, sum[c][i]);
+  });
 }
 
-constexpr int64_t kSpan = 128;  // entries of D taken at a time, so that prototypes and sums stay in the first cache
+constexpr int64_t kSpan = 512;  // entries of D taken at a time, so that prototypes and sums stay in the first cache
 
 void accumulate_grads(Rows in, Prototypes prototypes, const float* norm, const float* along, const float* grad, void* out,
                       float* sums) {
   with_type(in.type, [&](auto known) {
+    constexpr Type type = known.type;
+    Tile tile;
     for (int64_t begin = 0; begin < in.size; begin += kSpan)
       for (int64_t row = 0; row < in.count; row += kRowTile) {
         const int64_t end = begin + kSpan < in.size ? begin + kSpan : in.size;
-        const Tile tile = tile_of<known.type>(in, row, prototypes.classes, norm, along, grad, out);
-        if (sums)
-          accumulate_tile<known.type, true>(tile, begin, end, prototypes, sums);
-        else
-          accumulate_tile<known.type, false>(tile, begin, end, prototypes, sums);
+        tile.in = rows_from(in, row, kRowTile);
+        fill<type>(tile, prototypes.classes, norm + row, along + row, grad + row * prototypes.classes);
+        for (int first = 0; out && first < kRowTile; first += kHalf)
+          rows_of_tile<type>(tile, first, begin, end, prototypes, static_cast<char*>(out) + bytes_of(in, row));
+        if (!sums) continue;
+        each_class_tile<5, 1>(prototypes.classes, [&](int64_t first, auto count) {
+          sums_of_tile<type, count.value>(tile, begin, end, first, prototypes.stride, sums);
+        });
       }
   });
 }
 
 float dot(const float* a, const float* b, int64_t size) {
-  Vec even{}, odd{};
-  each_block(size, [&](int64_t d, auto block) {
-    (d & kWidth ? odd : even) += load_part(a + d, block.left) * load_part(b + d, block.left);
+  Vec sums[4] = {};
+  each_strip<4>(size, [&](int64_t d, auto strip) {
+    for (int i = 0; i < strip.vectors; ++i)
+      sums[i] += load_part(a + d + i * kWidth, strip.left) * load_part(b + d + i * kWidth, strip.left);
   });
-  return total(even + odd);
+  return total((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 void axpby(float a, const void* x, Type type, float b, float* y, int64_t size) {

@@ -14,7 +14,7 @@
 namespace margin {
 
 constexpr int64_t kLanes = 16;
-constexpr int64_t kRowTile = 4;  // rows whose products with a prototype are taken together
+constexpr int64_t kRowTile = 8;  // rows whose products with a prototype are taken together
 
 enum class Type : int { kFloat, kBFloat16, kHalf };
 

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 #include <string.h>
-#ifdef __F16C__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -51,13 +51,25 @@ inline Vec smaller(Vec a, Vec b) { return b < a ? b : a; }
 // The first `count` floats of p; the other lanes are zero and not read.
 inline Vec load_part(const float* p, int64_t count) {
   if (count >= kWidth) return load(p);
+#if defined(__AVX512F__)
+  return Vec(_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1u), p));
+#elif defined(__AVX2__)
+  return Vec(_mm256_maskload_ps(p, __m256i(lanes() < int32_t(count))));
+#else
   Vec v{};
   memcpy(&v, p, count * sizeof(float));
   return v;
+#endif
 }
 inline void store_part(float* p, Vec v, int64_t count) {
   if (count >= kWidth) return store(p, v);
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1u), __m512(v));
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, __m256i(lanes() < int32_t(count)), __m256(v));
+#else
   memcpy(p, &v, count * sizeof(float));
+#endif
 }
 
 // The halves of a vector joined until one number is left.
@@ -85,7 +97,7 @@ inline float highest(Vec v) {
 
 // e^x of x <= 0 to 1 unit in the last place or so; Cody-Waite and a polynomial. Above 0, where rounding can bring an exponent
 // if the scale is huge, it is 1; below -87.3, where it is under 1e-38, it is 0; of NaN it is NaN.
-inline Vec exponential(Vec power) {
+__attribute__((always_inline)) inline Vec exponential(Vec power) {
   const Vec x = smaller(larger(power, splat(-87.3f)), Vec{});
   const float magic = 12582912.0f;  // adding it rounds to an integer, which stands in the low bits
   const Vec shifted = x * 1.44269504f + magic;

@@ -110,28 +110,26 @@ __global__ void __launch_bounds__(kThreads) yes_no_features(YesNoBatch in, const
     h[i * in.size + d] = (gradient(d) - across * of_z.unit(load(z, d))) * inverse;
 }
 
-// dW of a class by a warp, in place of the product of shares and unit(z) in dw [count, D], with the samples of that class: `sorted`
-// are the labels in ascending order, `order` the samples they belong to.
+// dW of a class by a warp, in place of the product of shares and unit(z) in dw [count, D], with the samples of that class.
 template <typename Unit>
 __global__ void __launch_bounds__(kThreads)
-    yes_no_prototypes(YesNoBatch in, const Unit* prototypes, const float* norms, const Unit* unit, const int64_t* sorted,
-                      const int64_t* order, int64_t first, int64_t count, float* dw) {
+    yes_no_prototypes(YesNoBatch in, PrototypeChunk<Unit> chunk, LabelOrder labels, const Unit* unit, float* dw) {
   const int64_t c = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (c >= count) return;
+  if (c >= chunk.count) return;
   const int lane = threadIdx.x % kWarp;
-  const auto [begin, end] = samples_of_class(sorted, in.samples, first + c);
+  const auto [begin, end] = samples_of_class(labels, in.samples, chunk.first + c);
   const float unscale = in.unscale();
   float across = 0.0f;
   for (int64_t d = lane; d < in.size; d += kWarp) {
     float sum = unscale * dw[c * in.size + d];
-    for (int64_t k = begin; k < end; ++k) sum += in.own_pull(order[k]) * load(unit, order[k] * in.size + d);
+    for (int64_t k = begin; k < end; ++k) sum += in.own_pull(labels.order[k]) * load(unit, labels.order[k] * in.size + d);
     dw[c * in.size + d] = sum;
-    across += sum * load(prototypes, c * in.size + d);
+    across += sum * load(chunk.unit, c * in.size + d);
   }
   across = warp_sum(across);
-  const float inverse = inverse_of(norms[c]);
+  const float inverse = inverse_of(chunk.norm[c]);
   for (int64_t d = lane; d < in.size; d += kWarp)
-    dw[c * in.size + d] = (dw[c * in.size + d] - across * load(prototypes, c * in.size + d)) * inverse;
+    dw[c * in.size + d] = (dw[c * in.size + d] - across * load(chunk.unit, c * in.size + d)) * inverse;
 }
 
 }  // namespace margin

@@ -51,8 +51,10 @@ struct YesNoPass {
     const Tensor sums = dw.narrow(0, first, count);
     product(sums, shares.t(), unit);
     const auto finish = [&](auto kind) {
-      launch(yes_no_prototypes<std::decay_t<decltype(*kind)>>, blocks_of(count), kThreads, 0, in, data(prototypes, kind), norms,
-             data(unit, kind), sorted.const_data_ptr<int64_t>(), order.const_data_ptr<int64_t>(), first, count,
+      using Unit = std::decay_t<decltype(*kind)>;
+      const PrototypeChunk<Unit> of_chunk = {data(prototypes, kind), norms, first, count};
+      const LabelOrder labels = {sorted.const_data_ptr<int64_t>(), order.const_data_ptr<int64_t>()};
+      launch(yes_no_prototypes<Unit>, blocks_of(count), kThreads, 0, in, of_chunk, labels, data(unit, kind),
              sums.data_ptr<float>());
     };
     half() ? finish(static_cast<const c10::Half*>(nullptr)) : finish(static_cast<const float*>(nullptr));

@@ -60,7 +60,7 @@ OtherClasses other_classes_into(const ClassRow& row, const OtherLogits& logits, 
              : other_classes_of<kScaled, kSpread, false>(row, logits, out);
 }
 
-OtherClasses other_classes(const ClassRow& row, const OtherLogits& logits, float* out) {
+__attribute__((flatten)) OtherClasses other_classes(const ClassRow& row, const OtherLogits& logits, float* out) {
   if (logits.spread.whole != 1)
     return row.inverse ? other_classes_into<true, true>(row, logits, out) : other_classes_into<false, true>(row, logits, out);
   return row.inverse ? other_classes_into<true, false>(row, logits, out) : other_classes_into<false, false>(row, logits, out);

@@ -21,10 +21,11 @@ def check_batch(features: Tensor, labels: Tensor, size: int, least: int = 1) -> 
     Raises:
         ValueError: other shapes. TypeError: labels that are not integers.
     """
-    if features.dim() != 2 or features.shape[1] != size or len(features) < least:
-        raise ValueError(f"features must be [N, {size}] with N >= {least}, not {list(features.shape)}")
-    if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels must be [{len(features)}], not {list(labels.shape)}")
+    shape = features.shape
+    if len(shape) != 2 or shape[1] != size or shape[0] < least:
+        raise ValueError(f"features must be [N, {size}] with N >= {least}, not {list(shape)}")
+    if labels.shape != shape[:1]:
+        raise ValueError(f"labels must be [{shape[0]}], not {list(labels.shape)}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels must be integers, not {labels.dtype}")
     return labels.long()

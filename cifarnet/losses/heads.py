@@ -83,7 +83,7 @@ class MarginHead(StatefulHead):
         return loss, correct(rows)
 
     def _loss_and_rows(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        labels = check_batch(features, labels, self.in_features)
+        labels = check_batch(features, labels, self.shape[1])
         self._refuse_recomputing()
         where = kernels.resolve(self.backend, features.device.type, features.dtype, self.options.loss)
         if where == "torch":
