@@ -4,14 +4,17 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "study"))
 import reproduce
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_readmes_tables_are_made_of_the_results(tmp_path):
-    kept = ROOT / "docs" / "results" / "reproduce_cpu"
+@pytest.mark.parametrize("name", ["reproduce_cpu", "reproduce_exact"])
+def test_the_readmes_tables_are_made_of_the_results(name, tmp_path):
+    kept = ROOT / "docs" / "results" / name
     shutil.copytree(kept / "results", tmp_path / "results")
     table = reproduce.write_table(tmp_path).read_text()
     assert table == (kept / "tables.md").read_text()
