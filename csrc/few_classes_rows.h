@@ -91,7 +91,7 @@ __attribute__((flatten)) float gradient(const float* cosine, int64_t classes, in
 }
 
 // A tile of rows with what their gradients are made of: 1 / norm, the factor that makes v of a row, `along` of each, and grad, the
-// classes one after the other, kRowTile numbers of each. A missing row is the first, with zeros.
+// classes one after the other, kRowTile numbers of each; zeros for a missing row.
 struct Tile {
   Rows in;
   float inverse[kRowTile], factor[kRowTile], along[kRowTile];
@@ -155,7 +155,7 @@ inline void sums_of_tile(const Tile& tile, int64_t begin, int64_t end, int64_t f
   });
 }
 
-constexpr int64_t kSpan = 512;  // entries of D taken at a time, so that prototypes and sums stay in the first cache
+constexpr int64_t kSpan = 512;  // entries of D taken at a time, so that prototypes and sums stay in a core's own caches
 
 void accumulate_grads(Rows in, Prototypes prototypes, const float* norm, const float* along, const float* grad, void* out,
                       float* sums) {

@@ -29,7 +29,7 @@ constexpr float kCosineLimit = 1.0f - 1e-7f;  // beyond it value and derivative 
 constexpr float kPi = 3.14159265358979f;
 
 constexpr int kMostConstants = 4;
-constexpr int kFewClasses = 64;  // up to here our own products are at least as fast as the library's
+constexpr int kFewClasses = 64;  // up to here our own products are about as fast as the library's, or faster
 
 // The loss's number, scale and margin, and its other constants in the order of its row; a loss's enum names their places. The
 // margin's cosine and sine are taken once a call.

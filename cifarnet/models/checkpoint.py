@@ -143,17 +143,10 @@ def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, Mo
         raise Refused(str(path), "its model takes features, not images", "train, eval and verify can use it")
     model = laid_out(path, info)
     tensors = {name: opened.read(name) for name in opened.tensors} if opened else read_tensors(path)
-    expected = model.state_dict()
-    tensors = {name: widened(tensor, expected.get(name)) for name, tensor in tensors.items()}
-    compare(path, tensors, expected)
-    model.load_state_dict(tensors, assign=True)
+    compare(path, tensors, model.state_dict(), halved=True)
+    whole = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
+    model.load_state_dict(whole, assign=True)
     return model.eval(), info
-
-
-def widened(tensor: Tensor, expected: Tensor | None) -> Tensor:
-    """In fp32, where `save_halved` may have written it in fp16."""
-    halved = expected is not None and is_halved(expected) and tensor.dtype == torch.float16
-    return tensor.float() if halved else tensor
 
 
 def laid_out(path: Path, info: ModelInfo) -> Classifier:
@@ -210,8 +203,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise Refused(str(path), f"is broken ({error})", "take another checkpoint") from error
 
 
-def compare(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuses tensors that are not those expected: names, shapes, types, finite values."""
+def compare(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, halved: bool = False) -> None:
+    """Refuses tensors that are not those expected: names, shapes, types, finite values. halved: fp16 where `save_halved` writes it will do."""
     missing = [name for name in expected if name not in found and name != f"head.{LOSS_KEY}"]
     unknown = [name for name in found if name not in expected]
     if missing or unknown:
@@ -220,7 +213,8 @@ def compare(path: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tens
         raise Refused(str(path), f"does not fit its architecture: {' and '.join(parts)}", "take another checkpoint")
     for name, tensor in found.items():
         wanted = expected[name]
-        if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+        fits = tensor.dtype == wanted.dtype or (halved and tensor.dtype == torch.float16 and is_halved(wanted))
+        if tensor.shape != wanted.shape or not fits:
             shapes = f"{name} is {tuple(tensor.shape)} {tensor.dtype}, not {tuple(wanted.shape)} {wanted.dtype}"
             raise Refused(str(path), f"does not fit its architecture: {shapes}", "take another checkpoint")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():

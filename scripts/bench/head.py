@@ -188,9 +188,8 @@ def main() -> None:
     """Measures shape by shape, keeping what there is; exits with 1 where cifarnet's own head failed."""
     options = parse_options()
     kernels.resolve(options.device, options.device)
-    keep_freed_memory(
-        torch.device(options.device)
-    )  # as training does; else a step's page faults are the allocator's luck
+    # As training does; else a step's page faults are the allocator's luck.
+    keep_freed_memory(torch.device(options.device))
     machine = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     result: dict[str, Any] = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__}
     result |= {"build": kernels.build_info(), "loss": "arcface", "rows": []}

@@ -7,10 +7,12 @@ python scripts/study/package_weights.py RUN cifarnet/weights/baseline-plus.safet
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet import evaluate
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.data import load, pixels_of
 from cifarnet.models.checkpoint import load_model, save_halved
 from cifarnet.storage.run_folder import RunFolder
@@ -53,4 +55,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CifarnetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
