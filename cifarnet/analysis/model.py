@@ -16,8 +16,9 @@ from cifarnet.data.images.decode import ImageError
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.pixels import KINDS, is_batch, one_by_one
 from cifarnet.engine.predict import Prediction, predict_images, read_batches
-from cifarnet.models.checkpoint import ModelInfo, load_model
+from cifarnet.models.checkpoint import load_model
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 from cifarnet.storage.find_checkpoint import default_checkpoint
 from cifarnet.storage.hub import SCHEME, fetch
 

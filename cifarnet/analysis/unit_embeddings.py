@@ -18,8 +18,8 @@ from cifarnet.data.shaping import canonical_order, of_classes
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.open_split import Opened
 from cifarnet.engine.predict import read_batches
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 
 CLASSES = ("unseen", "seen", "all")
 NAMED = 3  # images named in a message

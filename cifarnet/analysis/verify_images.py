@@ -15,8 +15,8 @@ from cifarnet.analysis.verification.pairs import all_pairs
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.data.images.decode import find_images
 from cifarnet.engine.open_split import Opened
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 
 
 @dataclass(frozen=True)

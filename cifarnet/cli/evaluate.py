@@ -18,7 +18,7 @@ from cifarnet.storage.output import check_output
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cifarnet.models.checkpoint import ModelInfo
+    from cifarnet.models.model_info import ModelInfo
 
 
 def evaluate(

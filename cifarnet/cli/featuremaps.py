@@ -15,8 +15,8 @@ from cifarnet.models import find_arch
 
 if TYPE_CHECKING:
     from cifarnet.cli.image_figures import ImageFigures
-    from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
+    from cifarnet.models.model_info import ModelInfo
 
 
 def featuremaps(

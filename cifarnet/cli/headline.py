@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from cifarnet.cli.terminal import Terminal
     from cifarnet.engine.open_split import Opened
     from cifarnet.models.calibration import Calibration
-    from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
+    from cifarnet.models.model_info import ModelInfo
 
 OWN = ("best", "last", "best.safetensors.index", "last.safetensors.index")  # stems of a run's checkpoints
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cifarnet.analysis.deletion import Deletion
-    from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
+    from cifarnet.models.model_info import ModelInfo
 
 CAM_SIDE = 224  # pixels at which an image is shown under its heat map
 SHOWN = 3  # classes, where none is named

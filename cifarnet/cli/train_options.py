@@ -92,14 +92,14 @@ def found_dataset(asked: dict[str, Any]) -> dict[str, Any]:
 
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:
     """The configuration that the run was saved with, with what may change taken from the command line, and its folder."""
-    from cifarnet.storage.run_folder import open_run
+    from cifarnet.storage.open_run import open_run
     from cifarnet.storage.runs import newest_state
 
     folder = out or newest_state()
     if folder is None:
         raise Refused("resume", "there is no run yet", "name its folder with --out")
     from cifarnet.engine.open_split import folder_of
-    from cifarnet.engine.resume import check_same_run, load_config
+    from cifarnet.engine.same_run import check_same_run, load_config
 
     saved = load_config(open_run(folder, resume=True, overwrite=False).state)
     if "data_dir" not in given:  # of a run that came from elsewhere not even looked at

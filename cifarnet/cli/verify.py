@@ -13,8 +13,8 @@ from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
     from cifarnet.analysis.verify_images import Asked, Measured
-    from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
+    from cifarnet.models.model_info import ModelInfo
 
 
 def verify(

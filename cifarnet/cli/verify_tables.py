@@ -14,8 +14,8 @@ from cifarnet.core.errors import Failed, plural
 
 if TYPE_CHECKING:
     from cifarnet.analysis.verify_images import Asked, Measured
-    from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
+    from cifarnet.models.model_info import ModelInfo
 
 MARK = "* fewer than 30 impostor pairs are accepted at this FAR: the rate is hardly known"
 NONE = "no observed score has so low an FMR: the threshold is infinite, nothing is accepted"

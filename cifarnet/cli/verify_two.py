@@ -11,8 +11,8 @@ from cifarnet.core.errors import Failed, Refused
 
 if TYPE_CHECKING:
     from cifarnet.analysis.verification.stored import Threshold
-    from cifarnet.models.checkpoint import ModelInfo
     from cifarnet.models.classifier import Classifier
+    from cifarnet.models.model_info import ModelInfo
 
 
 def compare(

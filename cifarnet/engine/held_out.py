@@ -16,7 +16,8 @@ from cifarnet.data.identity import differences, identify_split, parse_identity
 from cifarnet.engine.calibrate import calibration_document, fit_calibration
 from cifarnet.engine.evaluate import collect_logits, only_coarse
 from cifarnet.engine.open_split import Opened, folder_of, of_test, open_split
-from cifarnet.models.checkpoint import ModelInfo, load_model, save_model
+from cifarnet.models.checkpoint import load_model, save_model
+from cifarnet.models.model_info import ModelInfo
 
 NEW = "name a set of other images with `dataset` and `data_dir`, or train with `val_fraction`"
 

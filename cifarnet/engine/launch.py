@@ -15,11 +15,12 @@ from cifarnet.core.errors import Refused
 from cifarnet.core.launcher import job, may_restart, restarts
 from cifarnet.data import Dataset
 from cifarnet.data.identity import identify
-from cifarnet.engine.resume import check_same_run, load_config
+from cifarnet.engine.same_run import check_same_run, load_config
 from cifarnet.engine.setup import build_run, resolve_execution, wrap_ddp
 from cifarnet.engine.train_state import TrainState
 from cifarnet.storage.find_checkpoint import find_checkpoint
-from cifarnet.storage.run_folder import RunFolder, open_run
+from cifarnet.storage.open_run import open_run
+from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import mark_latest, next_folder
 from cifarnet.storage.safetensors_header import CHECKPOINT
 from cifarnet.storage.sharded_file import existing, metadata_of

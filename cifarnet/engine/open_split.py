@@ -17,8 +17,8 @@ from cifarnet.data.identity import DataIdentity, identify_split, parse_identity
 from cifarnet.data.known_folders import is_known, remember_folder
 from cifarnet.data.shaping import shape
 from cifarnet.losses import LOSSES
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 
 SPLITS = ("test", "train", "val")
 

@@ -14,8 +14,8 @@ from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.metrics import check_finite
 from cifarnet.engine.pixels import normalized_batch, read_pixels
 from cifarnet.models.calibration import energy_scores, probabilities
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 
 BATCH = 128  # images in memory at a time
 

@@ -17,7 +17,7 @@ from cifarnet.engine.launch import prepare
 from cifarnet.engine.step import train_step
 from cifarnet.engine.train_state import TrainState
 from cifarnet.engine.views import VIEW_WEIGHTS
-from cifarnet.storage.run_folder import open_run
+from cifarnet.storage.open_run import open_run
 from cifarnet.storage.runs import next_name
 
 WARM_UP, STEPS, SECONDS = 2, 20, 5.0  # steps before the clock starts; then so many, or as long as this takes

@@ -4,7 +4,7 @@ Nothing random is in it: order and augmentation follow from (seed, epoch, positi
 """
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,9 @@ from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import LARGEST, is_number
 from cifarnet.data.identity import DataIdentity, differences, parse_identity
-from cifarnet.models.checkpoint import (
-    FORMAT,
-    compare,
-    contiguous,
-    current_versions,
-    read_here,
-    read_tensors,
-    rows_of,
-)
+from cifarnet.models.checkpoint import FORMAT, compare, contiguous, read_here, read_tensors, rows_of
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import current_versions
 from cifarnet.storage.atomic import write_file
 from cifarnet.storage.sharded_file import INDEX, Rows, TensorSet, existing, metadata_of, write_set
 
@@ -165,37 +158,6 @@ def _load_sums(path: Path, found: Tensor | None, saved: str, sums: Tensor, ranks
     else:
         sums.copy_(rows.sum(dim=0)) if ranks.first else sums.zero_()
     return count
-
-
-def load_config(path: Path) -> TrainConfig:
-    """The configuration that a training state was saved with."""
-    path = existing(path) or path
-    text = metadata_of(path, FORMAT, "state").get("config", "")
-    try:
-        return TrainConfig.from_dict(json.loads(text), f"{path} (config)")
-    except (ValueError, RecursionError) as error:
-        raise Refused(str(path), "its configuration is not JSON", "start the run again") from error
-
-
-def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
-    """Refuses a resume under another configuration: only epochs (longer), paths, device and workers may change."""
-    fixed = {item.name for item in fields(TrainConfig) if not item.metadata["resume"]} - {"loss_options"}
-    was, now = ({name: getattr(config, name) for name in fixed} | config.loss_options for config in (saved, asked))
-    differ = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-    changed = [_difference(name, was.get(name), now.get(name)) for name in differ]
-    if changed:
-        raise Refused(
-            "resume", f"the run was started otherwise: {', '.join(changed)}", "drop these options, or start a new run"
-        )
-    if asked.epochs < saved.epochs:
-        raise Refused(
-            "epochs", f"the run was started for {saved.epochs}, {asked.epochs} is fewer", "ask for as many or more"
-        )
-
-
-def _difference(name: str, was: Any, now: Any) -> str:
-    flag = isinstance(was, bool) or isinstance(now, bool)  # named in both states: --normalize -> --no-normalize
-    return f"`{name}={bool(was)}` -> `{name}={bool(now)}`" if flag else f"`{name}` {was} -> {now}"
 
 
 def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

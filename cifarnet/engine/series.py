@@ -11,9 +11,10 @@ from cifarnet.core.errors import CifarnetError, Interrupted, Refused
 from cifarnet.engine import fit as training
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.loop import Watcher
-from cifarnet.engine.resume import check_same_run, load_config
+from cifarnet.engine.same_run import check_same_run, load_config
+from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_files import read_json
-from cifarnet.storage.run_folder import RunFolder, open_run
+from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import next_name, read_facts, seed_folder
 from cifarnet.storage.sharded_file import existing
 

@@ -16,8 +16,8 @@ from cifarnet.data import Loader
 from cifarnet.data.identity import DataIdentity
 from cifarnet.engine.ema import Averaging
 from cifarnet.engine.resume import RunProgress, load_state, save_state
-from cifarnet.models.checkpoint import ModelInfo, current_versions
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo, current_versions
 
 Mixture = tuple[Tensor, Tensor]  # labels [n] of the images that are mixed in, and the share [] of an image's own label
 Forward = Callable[[Tensor, Tensor, Mixture | None], tuple[Tensor, Tensor]]  # -> mean loss, correct answers

@@ -13,7 +13,7 @@ from cifarnet.data import Dataset
 from cifarnet.engine import fit as training
 from cifarnet.engine.halving import Outcome, Rung, Trial, halve
 from cifarnet.engine.loop import Watcher
-from cifarnet.engine.resume import check_same_run, load_config
+from cifarnet.engine.same_run import check_same_run, load_config
 from cifarnet.engine.search import Search, write_table
 from cifarnet.storage.run_files import read_json, read_metrics
 from cifarnet.storage.run_folder import RunFolder

@@ -22,8 +22,8 @@ from cifarnet.analysis.export.formats import finished, run_onnx, run_pt2, to_onn
 from cifarnet.analysis.export.quantise import quantised
 from cifarnet.core.config import TrainConfig
 from cifarnet.data import load
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import build_model
+from cifarnet.models.model_info import ModelInfo
 
 BATCHES = (1, 64)
 

@@ -25,8 +25,8 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.losses import LOSSES
 from cifarnet.losses.heads import build_head
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import build_model
+from cifarnet.models.model_info import ModelInfo
 from cifarnet.models.registry import ARCHS
 
 CLASSES = tuple("abcdefghij")

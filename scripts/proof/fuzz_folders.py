@@ -13,9 +13,10 @@ from mutate import damage
 from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.core.plain_file import open_plain, read_bytes, read_text
 from cifarnet.storage.find_checkpoint import find_checkpoint
+from cifarnet.storage.open_run import open_run
 from cifarnet.storage.output import check_output, free_name, write_output
 from cifarnet.storage.run_files import read_metrics
-from cifarnet.storage.run_folder import RunFolder, open_run
+from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import list_runs
 
 NOTES = b"a file of the user's"

@@ -30,11 +30,11 @@ from cifarnet.data.images.decode import read_image
 from cifarnet.data.sources import cifar
 from cifarnet.data.sources.archive import Archive
 from cifarnet.engine.loop import Watcher, train
-from cifarnet.engine.resume import load_config
+from cifarnet.engine.same_run import load_config
 from cifarnet.engine.setup import build_run
 from cifarnet.models.checkpoint import load_model
+from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_files import read_json, read_metrics
-from cifarnet.storage.run_folder import open_run
 
 Case = Callable[[random.Random, Path], None]  # damages a file, writes it into the folder and reads it
 

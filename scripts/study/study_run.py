@@ -22,7 +22,7 @@ from cifarnet.core.errors import Refused, plural
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, pixels_of
 from cifarnet.engine.fit import fit
-from cifarnet.engine.resume import load_config
+from cifarnet.engine.same_run import load_config
 from cifarnet.engine.train_state import TrainState
 from cifarnet.storage.atomic import write_file
 from cifarnet.storage.run_folder import RunFolder

@@ -32,8 +32,9 @@ from cifarnet.data import load
 from cifarnet.data.images.normalize import normalize
 from cifarnet.losses.heads import build_head
 from cifarnet.models.calibration import Calibration
-from cifarnet.models.checkpoint import ModelInfo, load_model, save_model
+from cifarnet.models.checkpoint import load_model, save_model
 from cifarnet.models.classifier import Classifier, build_model, build_neck
+from cifarnet.models.model_info import ModelInfo
 from cifarnet.models.resnet import ResNet
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

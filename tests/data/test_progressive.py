@@ -14,8 +14,8 @@ from cifarnet.data import load
 from cifarnet.data.augment.progressive import shrink, side_at
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.setup import build_run
+from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_files import read_metrics
-from cifarnet.storage.run_folder import open_run
 
 
 def test_the_sides_grow_over_two_thirds():

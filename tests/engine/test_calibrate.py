@@ -17,7 +17,8 @@ from cifarnet.core.errors import Refused
 from cifarnet.data import load as load_data
 from cifarnet.engine.calibrate import calibration_scores, equal_mass_bins, fit_calibration
 from cifarnet.models.calibration import Calibration, energy_scores, probabilities
-from cifarnet.models.checkpoint import parse_info, read_info, save_model
+from cifarnet.models.checkpoint import read_info, save_model
+from cifarnet.models.model_info import parse_info
 
 TRAIN = "train --dataset digits --arch baseline --epochs 4 --lr 3e-3 --device cpu --precision fp32 -q"
 

@@ -14,7 +14,7 @@ from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.setup import build_run
-from cifarnet.storage.run_folder import open_run
+from cifarnet.storage.open_run import open_run
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 

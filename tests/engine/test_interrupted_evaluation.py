@@ -13,8 +13,8 @@ from cifarnet.data.dataset import Dataset
 from cifarnet.engine import validate
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.setup import build_run
+from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_files import read_metrics
-from cifarnet.storage.run_folder import open_run
 
 
 @pytest.mark.parametrize("options", [{}, {"val_fraction": 0.2, "ema": 0.9}, {"swa": 0.5}], ids=["plain", "ema", "swa"])

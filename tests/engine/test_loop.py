@@ -22,14 +22,15 @@ from cifarnet.data import load
 from cifarnet.data.augment.batch import generator_for
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.loop import Watcher, train
-from cifarnet.engine.resume import check_same_run
+from cifarnet.engine.same_run import check_same_run
 from cifarnet.engine.setup import build_run
 from cifarnet.engine.validate import is_best
 from cifarnet.models import checkpoint
 from cifarnet.models.checkpoint import FORMAT
 from cifarnet.models.classifier import Classifier
+from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_files import read_metrics
-from cifarnet.storage.run_folder import RunFolder, open_run
+from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.safetensors_header import read_metadata
 
 DIGITS = load("digits")

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save, save_file
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
-from cifarnet.models.checkpoint import ModelInfo, load_model, save_halved, save_model
+from cifarnet.models.checkpoint import load_model, save_halved, save_model
 from cifarnet.models.classifier import build_model
+from cifarnet.models.model_info import ModelInfo
 from cifarnet.storage.atomic import sweep_temporaries, write_file
 
 CLASSES = tuple("abcdefghij")

@@ -15,7 +15,7 @@ from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.recipes import recipe_values
 from cifarnet.engine.setup import build_run
 from cifarnet.models.speednet import RIDGE, Group, SpeedNet, Whitening
-from cifarnet.storage.run_folder import open_run
+from cifarnet.storage.open_run import open_run
 
 DIGITS = load("digits")
 

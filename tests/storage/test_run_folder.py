@@ -15,12 +15,14 @@ from filelock import Timeout
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.storage.lock import file_lock
-from cifarnet.storage.run_folder import RunFolder, open_run
+from cifarnet.storage.open_run import open_run
+from cifarnet.storage.run_folder import RunFolder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cifarnet.storage.run_folder import RunFolder, open_run
+from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.open_run import open_run
 with RunFolder(Path(sys.argv[1])) as folder:
     folder.claim("theirs")
     print("held", flush=True)

@@ -9,7 +9,8 @@ from cifarnet.analysis.report.results import read_result
 from cifarnet.core.errors import Refused
 from cifarnet.data.identity import DataIdentity, parse_identity
 from cifarnet.engine.resume import is_number
-from cifarnet.models.checkpoint import ModelInfo, laid_out
+from cifarnet.models.checkpoint import laid_out
+from cifarnet.models.model_info import ModelInfo
 from cifarnet.storage.find_checkpoint import is_packaged
 from cifarnet.storage.run_folder import RunFolder
 

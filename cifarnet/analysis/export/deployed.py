@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from cifarnet import __version__
 from cifarnet.analysis.unit_embeddings import model_digest
 from cifarnet.data.identity import parse_identity
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 
 INPUT, OUTPUTS = "images", ("probabilities", "logits", "embedding")
 FORMAT = "cifarnet-export-1"

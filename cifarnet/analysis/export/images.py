@@ -13,8 +13,8 @@ from cifarnet.core.errors import Refused, plural
 from cifarnet.data import AnySplit, Dataset, load
 from cifarnet.data.shaping import shape
 from cifarnet.engine.open_split import open_split
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 
 CHECKED, FITTED = 10_000, 512  # pictures
 PIXELS = 1 << 26  # in all, of them

@@ -15,8 +15,8 @@ from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.metrics import check_finite
 from cifarnet.engine.pixels import normalized_batch
 from cifarnet.models.calibration import probabilities
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 
 BATCH = 100
 LOGITS, COSINE = (

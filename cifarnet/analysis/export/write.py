@@ -12,8 +12,8 @@ from cifarnet.analysis.export.parity import Parity, compare, outputs_of, scale_o
 from cifarnet.analysis.export.quantise import quantised
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import load
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 from cifarnet.storage.output import write_checked
 
 

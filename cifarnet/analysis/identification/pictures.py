@@ -17,8 +17,8 @@ from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, sear
 from cifarnet.analysis.identification.templates import make_templates
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_files, model_digest
 from cifarnet.core.errors import Failed, plural, printable
-from cifarnet.models.checkpoint import ModelInfo
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 
 
 @dataclass(frozen=True)
