@@ -68,9 +68,9 @@ def convert(
 
     Args:
         data: one of `IMAGES`, in memory.
-        layout: binary: `<out>/cifar-10-batches-bin/*.bin`; folder: `<out>/{train,test}/<class>/<number>.png`, numbered in the
-            order of the split; parquet: `<out>/{train,test}-00000-of-00001.parquet` with columns `img` (PNG bytes, path) and
-            `label`.
+        layout: binary (`<out>/cifar-10-batches-bin/*.bin`), folder (`<out>/{train,test}/<class>/<number>.png`, numbered in the
+            order of the split) or parquet (`<out>/{train,test}-00000-of-00001.parquet` with columns `img`, PNG bytes and
+            path, and `label`).
         out: empty or absent.
         superclasses: CIFAR-100 with its coarse labels, in the same order; its binary layout has both.
         progress: called with (images written, images in all).

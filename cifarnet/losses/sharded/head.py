@@ -57,7 +57,7 @@ class ShardedMarginHead(StatefulHead):
         in_features: D; num_classes: C of all ranks, at least one each.
         loss: one of the angular rows of `LOSSES`; scale, margin, h, t_alpha, easy_margin: as MarginHead's.
         backend: auto, torch or cpu (see `cifarnet.losses.sharded.compiled.resolve_shards`).
-        spread: the ranks that share the head, and how many of its classes a step takes.
+        class_parallel: the ranks that share the head, and how many of its classes a step takes.
 
     Which classes are drawn follows from the seed and `step`: 0, and one more after each forward in training.
 
