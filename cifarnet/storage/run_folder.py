@@ -152,7 +152,7 @@ class RunFolder:
         return status.st_dev, status.st_ino
 
     def claim(self, job: str) -> None:
-        """Notes beside the lock, which this process holds, who trains here (see `distributed.job`).
+        """Notes beside the lock, which this process holds, who trains here (see `launcher.job`).
 
         Raises:
             Failed: the note cannot be written.

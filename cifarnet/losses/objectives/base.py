@@ -192,7 +192,7 @@ class OneVsAll(Objective):
 
     @abstractmethod
     def kernel(self, options: MarginOptions) -> Kernel:
-        """The compiled call, of `kernels.one_vs_all`; the first two constants are `parts`."""
+        """The compiled call, of `one_vs_all`; the first two constants are `parts`."""
 
     @abstractmethod
     def parts(self, options: MarginOptions) -> tuple[float, float]:
