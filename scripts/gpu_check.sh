@@ -4,7 +4,7 @@
 #     bash scripts/gpu_check.sh 1|2|3 OUT [--data DIR]... [--seconds S] [--rehearse]
 #
 #     1  8 minutes  the kernels: their tests, compute-sanitizer, the head's speed at all shapes, a profile, its peers
-#     2  8 minutes  training: the loop's speed, the seconds that the fast recipes take to their accuracies
+#     2  8 minutes  training: the loop's speed, the seconds that the fast recipes take to their accuracies, with --cuda-graph too
 #     3  9 minutes  the report's ce and margins on ResNet-18; given an OUT that holds an earlier reproduce.json, it goes on
 #
 # OUT, a folder for each call, gets log.txt, summary.json (anew after every step), up to 5 JSON files and logs.tar.gz. A step
@@ -142,6 +142,8 @@ training() {
   step speed 160 "$python" scripts/study/time_to_accuracy.py "${from[@]}" --only speed --seeds $seeds --json "$out/speed.json"
   step resnet18 100 "$python" scripts/study/time_to_accuracy.py "${from[@]}" --only resnet18 --seeds 1 \
     --json "$out/resnet18.json"
+  step graphs 90 "$python" scripts/study/time_to_accuracy.py "${from[@]}" --only speed-graph resnet18-graph --seeds 1 \
+    --json "$out/graphs.json"
   if [ -z "${AIRBENCH:-}" ]; then
     skip airbench "AIRBENCH names no file"
   elif [ -z "$data_dir" ]; then

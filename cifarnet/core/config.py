@@ -177,6 +177,9 @@ class TrainConfig:
         False, "BatchNorm over the batch of all ranks, not within each (torchrun, CUDA)", group="Execution"
     )
     compile: bool = option(False, "compile the training step with torch.compile", group="Execution")
+    cuda_graph: bool = option(
+        False, "launch a training step as one CUDA graph, where the host is what a GPU waits for", group="Execution"
+    )
     backend: str = option(
         "auto",
         "what runs the margin head: auto, torch, cpu, cuda",

@@ -68,6 +68,10 @@ CONFLICTS = (
         "{loss} needs one label an image", "leave them out, or use `loss=ce`",
     ),
     Conflict(
+        "cuda_graph", lambda c: c.cuda_graph and (c.mixup or c.cutmix),
+        "cannot be with `mixup` and `cutmix`, which the host draws in each step", "leave one of them out",
+    ),
+    Conflict(
         "progressive", lambda c: c.progressive and not SMALLEST_SIDE <= c.progressive <= c.image_size,
         "{progressive} is out of range", f"give {SMALLEST_SIDE} to {{image_size}} (`image_size`)",
     ),
@@ -103,6 +107,7 @@ CONFLICTS = (
     parallel_with("init", lambda c: c.init != "kaiming"),
     parallel_with("backend", lambda c: c.backend == "cuda", "leave it out: a GPU runs it in pure torch"),
     parallel_with("compile", lambda c: c.compile),
+    parallel_with("cuda_graph", lambda c: c.cuda_graph),
     parallel_with("log_grad", lambda c: c.log_grad),
 )  # fmt: skip
 

@@ -15,8 +15,9 @@ from cifarnet.core.errors import Refused
 from cifarnet.core.launcher import job, may_restart, restarts
 from cifarnet.data import Dataset
 from cifarnet.data.identity import identify
+from cifarnet.engine.ddp import wrap_ddp
 from cifarnet.engine.same_run import check_same_run, load_config
-from cifarnet.engine.setup import build_run, resolve_execution, wrap_ddp
+from cifarnet.engine.setup import build_run, resolve_execution
 from cifarnet.engine.train_state import TrainState
 from cifarnet.storage.find_checkpoint import find_checkpoint
 from cifarnet.storage.open_run import open_run

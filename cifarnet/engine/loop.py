@@ -123,7 +123,7 @@ def run_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopRe
     """One epoch, from the progress's step on."""
     config, progress = run.config, run.progress
     run.model.train()
-    run.not_finite = torch.zeros_like(run.not_finite)
+    run.not_finite.zero_()
     started, before = time.perf_counter(), progress.seconds
     if progress.step == 0:
         run.model.head.begin_epoch(progress.epoch, config.epochs)

@@ -96,7 +96,7 @@ class Muon(Optimizer):
             directions = self.momenta(parameters, group)
             rate = group["lr"] * group.get("speed", 1.0)  # states saved before --rest-lr lack it
             if not group["filters"]:
-                torch._foreach_add_(parameters, directions, alpha=-rate)
+                move(parameters, directions, rate)
                 continue
             alike: dict[torch.Size | int, list[int]] = defaultdict(list)
             for place, parameter in enumerate(parameters):  # a CPU's batched products are slower: each alone
@@ -118,7 +118,14 @@ class Muon(Optimizer):
         return list(torch._foreach_add(gradients, velocities, alpha=group["momentum"]))
 
 
-def turn(filters: list[Tensor], directions: list[Tensor], rate: float) -> None:
+def move(parameters: list[Tensor], directions: list[Tensor], rate: float | Tensor) -> None:
+    """parameters -= rate directions; a rate on the device (of a recorded step) is not read by the host."""
+    if isinstance(rate, Tensor):
+        directions, rate = list(torch._foreach_mul(directions, rate)), 1.0
+    torch._foreach_add_(parameters, directions, alpha=-rate)
+
+
+def turn(filters: list[Tensor], directions: list[Tensor], rate: float | Tensor) -> None:
     """Gives filters of one shape, K of [out, in, kH, kW], the norm sqrt(out) and takes a step of `rate` against each direction.
 
     The input channels become the last dimension, as they lie in memory (channels_last): nothing is moved to and fro. That
@@ -128,4 +135,4 @@ def turn(filters: list[Tensor], directions: list[Tensor], rate: float) -> None:
     torch._foreach_mul_(filters, list(factors.unbind()))
     matrices = torch.stack([direction.permute(0, 2, 3, 1) for direction in directions])  # [K, out, kH, kW, in]
     steps = orthogonalise(matrices.flatten(2)).view_as(matrices)
-    torch._foreach_add_([bank.permute(0, 2, 3, 1) for bank in filters], list(steps.unbind()), alpha=-rate)
+    move([bank.permute(0, 2, 3, 1) for bank in filters], list(steps.unbind()), rate)

@@ -81,9 +81,20 @@ def _cosine(start: float, end: float, part: float) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Sets the rate of every parameter group."""
+    """Sets the rate of every parameter group; of one whose rate is a number on the device, there."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
+
+
+def keep_rate_on_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """The rate of every group becomes a number on the device, so that a recorded step reads that of its replay."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], device=device)
+        if "capturable" in group:
+            group["capturable"] = True
 
 
 def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -2,13 +2,11 @@
 
 import copy
 import dataclasses
-import warnings
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from cifarnet.core.config import IDENTITY, TrainConfig
 from cifarnet.core.devices import check_compiler, keep_freed_memory, pick_device, pick_precision
@@ -19,9 +17,10 @@ from cifarnet.data.dataset import Channels
 from cifarnet.data.images.normalize import normalize
 from cifarnet.data.shaping import shape
 from cifarnet.engine.conflicts import check_options
-from cifarnet.engine.optim import build_optimizer
-from cifarnet.engine.step import BatchLoss, compiled
-from cifarnet.engine.train_state import Mixture, RunningSums, TrainState
+from cifarnet.engine.optim import build_optimizer, keep_rate_on_device
+from cifarnet.engine.step import BatchLoss, compiled, update
+from cifarnet.engine.step_graph import StepGraph
+from cifarnet.engine.train_state import RunningSums, TrainState
 from cifarnet.losses import LOSSES, kernels
 from cifarnet.losses.sharded.compiled import resolve_shards
 from cifarnet.models.checkpoint import WithoutDrawing, load_model
@@ -79,7 +78,15 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
         ranks=ranks,
     )
     check_ranks(run)
+    if config.cuda_graph:
+        use_graph(run)
     return run
+
+
+def use_graph(run: TrainState) -> None:
+    """From now on the steps of whole batches are one CUDA graph."""
+    keep_rate_on_device(run.optimizer, run.device)
+    run.graph = StepGraph(partial(update, run))
 
 
 def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.device, str, str]:
@@ -92,6 +99,10 @@ def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.
     device = pick_device(config.device, ranks)
     if config.compile:
         check_compiler(device)
+    if config.cuda_graph and device.type != "cuda":
+        raise Refused("cuda_graph", f"is for a CUDA GPU, and this is {device}", "leave it out")
+    if config.cuda_graph and ranks.world > 1:
+        raise Refused("cuda_graph", f"is for one GPU, and there are {ranks.world} ranks", "leave it out")
     if config.sync_bn and device.type != "cuda":
         raise Refused("sync_bn", f"torch has it for CUDA only, and this is {device}", "leave it out")
     precision = pick_precision(config.precision, device)
@@ -203,48 +214,3 @@ def copy_weights(model: Classifier, config: TrainConfig, path: Path) -> None:
             "use the same `arch` and `stem`",
         )
     model.load_state_dict(fitting, strict=False)
-
-
-class SharedBatchLoss(BatchLoss):
-    """The loss of a batch as DistributedDataParallel takes it; without a batch a sum over all parameters that learn."""
-
-    def forward(self, images: Tensor | None, labels: Tensor | None, mixture: Mixture | None):  # type: ignore[no-untyped-def, override]
-        """As BatchLoss's, or a scalar that reaches each parameter (see `warm_up_ddp_buckets`)."""
-        if images is not None and labels is not None:
-            return super().forward(images, labels, mixture)
-        return torch.stack([parameter.sum() for parameter in self.parameters() if parameter.requires_grad]).sum()
-
-
-def wrap_ddp(run: TrainState) -> None:
-    """Joins the runs of all ranks: the first one's weights everywhere, gradients averaged. Alone nothing happens."""
-    ranks, model = run.ranks, run.model
-    if ranks.world == 1:
-        return
-    for shared in run.models.values():
-        ranks.copy_from_first(value for name, value in shared.state_dict().items() if name not in model.apart)
-    model.head.join(ranks)
-    if run.config.sync_bn:
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    shared_loss = SharedBatchLoss(model, run.device, run.precision)
-    learned = [p for name, p in model.named_parameters() if p.requires_grad and name not in model.apart]
-    if not learned:
-        return
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-        shared_loss, [f"model.{name}" for name in model.apart]
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`broadcast_buffers`")  # its new name is not in every torch from 2.11 on
-        # Buffers are not shared step by step: the head's state is equal on all ranks as it is, and BatchNorm's running
-        # statistics, which training does not read, are the first rank's wherever they are used.
-        ddp = DistributedDataParallel(shared_loss, broadcast_buffers=False)
-    warm_up_ddp_buckets(ddp, run.optimizer)
-    run.forward = compiled(ddp, run.config)
-
-
-def warm_up_ddp_buckets(ddp: DistributedDataParallel, optimizer: torch.optim.Optimizer) -> None:
-    """Takes DDP's first step, after which it sorts its buckets anew, and with them the order in which ranks are summed.
-
-    A run then sums in one order from its own first step on, resumed or not (three ranks and more would differ in bits).
-    """
-    ddp(None, None, None).backward()
-    optimizer.zero_grad(set_to_none=True)

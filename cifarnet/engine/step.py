@@ -37,20 +37,29 @@ def train_step(run: TrainState, images: Tensor, labels: Tensor) -> None:
 
     whole = run.train.size(run.progress.step) == config.batch_size
     with measured_convolutions(run.device, whole and not config.deterministic):
-        loss, correct = run.forward(images, labels, mixture)
-        scale_loss_for_ddp(run, loss, len(labels)).backward()
+        if run.graph is not None and whole:
+            run.graph.step(images, labels)
+        else:
+            update(run, images, labels, mixture)
 
-    if step == 0:
-        check_head_learns(run)
-    stop_before_not_finite(run, loss)
-    count(run, loss, correct, len(labels))
-
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
+    if looks_later(run) and step % LOOK_INTERVAL == 0:
+        raise_if_not_finite(run)
     share = average_share(config, step, run.all_steps)
     if run.average is not None and share > 0:
         run.averaging.update(share)
     run.progress.step += 1
+
+
+def update(run: TrainState, images: Tensor, labels: Tensor, mixture: Mixture | None = None) -> None:
+    """The device's part of a step, which a graph may record: the loss, its gradients, the sums, the new weights."""
+    loss, correct = run.forward(images, labels, mixture)
+    scale_loss_for_ddp(run, loss, len(labels)).backward()
+    if run.step == 0:
+        check_head_learns(run)
+    stop_before_not_finite(run, loss)
+    count(run, loss, correct, len(labels))
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
 
 
 def mix(run: TrainState, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Mixture | None]:
@@ -123,12 +132,16 @@ def stop_before_not_finite(run: TrainState, loss: Tensor) -> None:
     host looks, and these are then thrown away.) Elsewhere looking costs nothing and is done each step.
     """
     total = torch.nn.utils.get_total_norm(gradients(run.optimizer)) + loss.detach()
-    run.not_finite = torch.maximum(run.not_finite, (~torch.isfinite(total)).float())
-    deferred = run.device.type == "cuda"
-    if deferred:
+    run.not_finite.clamp_(min=(~torch.isfinite(total)).float())
+    if looks_later(run):
         run.optimizer.found_inf = run.not_finite  # type: ignore[attr-defined]
-    if not deferred or run.progress.step % LOOK_INTERVAL == 0:
+    else:
         raise_if_not_finite(run)
+
+
+def looks_later(run: TrainState) -> bool:
+    """Does the host look at the flag every LOOK_INTERVAL steps alone?"""
+    return run.device.type == "cuda"
 
 
 def raise_if_not_finite(run: TrainState) -> None:

@@ -16,6 +16,7 @@ from cifarnet.data import Loader
 from cifarnet.data.identity import DataIdentity
 from cifarnet.engine.ema import Averaging
 from cifarnet.engine.resume import RunProgress, load_state, save_state
+from cifarnet.engine.step_graph import StepGraph
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo, current_versions
 
@@ -60,6 +61,7 @@ class TrainState:
 
     forward: (images, labels, mixture) -> mean loss and correct answers; compiled or shared with other ranks where asked for.
     not_finite: 1 on the device once a loss or a gradient was not finite, else 0.
+    graph: takes the steps of whole batches, where one CUDA graph is to do that.
     trial: the run is one of a search, whose test images are not looked at (see `fit`).
     """
 
@@ -82,6 +84,7 @@ class TrainState:
     not_finite: Tensor
     ranks: Ranks = ALONE
     progress: RunProgress = field(default_factory=RunProgress)
+    graph: StepGraph | None = None
     trial: bool = False
 
     @property
@@ -153,6 +156,8 @@ class TrainState:
             )
         self.progress = progress
         self.model.head.seek(self.step)
+        if self.graph is not None:
+            self.graph.forget()
         return warnings
 
     def info(self, metrics: dict[str, Any]) -> ModelInfo:

@@ -6,7 +6,7 @@
 Without --data-dir the images are random pixels, which take as long: nothing here depends on what is in them.
 
 bare: forward, backward, update on one batch that never changes, same layout and precision; nothing else.
-cifarnet: the loop of `cifarnet train` with its data, augmentation and sums.
+cifarnet: the loop of `cifarnet train` with its data, augmentation and sums; graph: with --cuda-graph, on a GPU.
 report: PIL transforms, DataLoader, NCHW fp32, metrics read each step, as the report's script did.
 """
 
@@ -151,6 +151,8 @@ def main() -> None:
     data = images_for(options)
     makers = {"bare": bare, "cifarnet": ours, "report": report}
     loops = {name: make(config, data, options.steps) for name, make in makers.items()}
+    if torch.cuda.is_available():
+        loops["graph"] = ours(dataclasses.replace(config, cuda_graph=True), data, options.steps)
     rates = measure(loops, len(data.train), options.rounds)
     run = build_run(config, data)
     ratio = statistics.median(a / b for a, b in zip(rates["cifarnet"], rates["bare"], strict=True))

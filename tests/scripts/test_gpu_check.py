@@ -19,12 +19,12 @@ pytest.importorskip("cifarnet._C", reason="the extension is not built")
 
 STEPS = {
     1: "versions build tests memcheck racecheck head_bf16 head_fp32 profile eager_bf16 peers_bf16 peers_fp32",
-    2: "versions build bench_train speed resnet18 airbench",
+    2: "versions build bench_train speed resnet18 graphs airbench",
     3: "versions build reproduce",
 }
 RESULTS = {
     1: {"head_bf16", "head_fp32", "eager_bf16", "peers_bf16", "peers_fp32"},
-    2: {"bench_train", "speed", "resnet18"},
+    2: {"bench_train", "speed", "resnet18", "graphs"},
     3: {"reproduce"},
 }
 
