@@ -10,11 +10,9 @@ from typing import Any
 from margins_figure import draw
 from margins_plan import (
     FAR,
-    FIRST_SIDE,
     FPIR,
     GALLERIES,
     METHODS,
-    RECIPE,
     VAL_FRACTION,
     Item,
     Measure,
@@ -57,7 +55,7 @@ python scripts/study/margins.py --page                       # this page and its
   held-out images have the tail too. Wrong labels stay wrong in them.
 - The recipe's learning rates were chosen with cross-entropy, before this study; each loss has three tries of its own constants, none of the rate.
 - The runs are short. What a margin does in a training of hundreds of epochs is not measured here.
-- `ce-simplex` maps the features to C − 1 dimensions before its prototypes. With six classes its embeddings have 5, the others' 256.
+- `ce-simplex` maps the features to C − 1 dimensions before its prototypes. With six classes its embeddings have 5, the others' 256 (of the small CNN 64).
 """
 MISSING = "–"
 
@@ -105,21 +103,27 @@ def answer(regime: Regime, out: Path) -> str:
 
 def anchor(title: str) -> str:
     """The link to a heading."""
-    return title.lower().replace(" ", "-")
+    return title.lower().replace(" ", "-").replace(",", "")
+
+
+def within(title: str) -> str:
+    """A title within a sentence."""
+    return title[0].lower() + title[1:]
 
 
 def protocol(regimes: Sequence[Regime]) -> str:
     """The plan as a table."""
     tries = "; ".join(f"{name}: {tries_words(method.tries)}" for name, method in METHODS.items() if method.tries)
+    networks = {regime.network.recipe: regime.network for regime in regimes}.values()
     rows = [
-        ("network, optimizer", f"those of `--recipe {RECIPE}`, with images that grow from {FIRST_SIDE} pixels (`--progressive`)"),
+        ("networks, optimizers", "; ".join(f"`--recipe {one.recipe}`: {one.words}" for one in networks)),
         ("a loss's constants", f"three tries, half as long, on {1 - VAL_FRACTION:.0%} of the training images; the best on the others"),
         ("tries", f"{tries}; `ce-simplex` takes those of `ce`, `la` has none (τ = 1)"),
         ("TAR, EER, DIR", f"all pairs of their test images; TAR at FAR {FAR:g}; DIR at FPIR {FPIR:g} is the mean over {GALLERIES} "
          "draws of two classes that are enrolled with five images each"),
     ]  # fmt: skip
     rows += [
-        (one.title.lower(), f"{one.about}; {one.images:,} images, {one.epochs} epochs, {one.seeds} {one.unit}s")
+        (within(one.title), f"{one.about}; {one.images:,} images, {one.epochs} epochs, {one.seeds} {one.unit}s")
         for one in regimes
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)])
@@ -226,7 +230,7 @@ def costs(regimes: Sequence[Regime], out: Path) -> str:
         f"Seconds are of training alone. Each JSON has its own, with configuration and digest. Data digest: {', '.join(digests) or MISSING}.",
     ]
     missing = [
-        f"{regime.title.lower()} ({plural(len(left), 'JSON file')})"
+        f"{within(regime.title)} ({plural(len(left), 'JSON file')})"
         for regime in regimes
         if (left := unfinished(regime, out))
     ]

@@ -124,7 +124,7 @@ def made_run(study: Study, item: Item, stop: StopRequest) -> Document:
     run, summary = train_run(config, path, study.data, title, stop, PLACES)
     scores = summary["test"]
     measures = {"accuracy": scores["accuracy"]}
-    if item.regime.name == "tail":
+    if any(one.name == "rare" for one in item.regime.measures):
         measures["rare"] = sum(one["recall"] for one in scores["classes"][-RARE:]) / RARE
     if item.regime.draws:
         measures |= unseen_measures(path, study.data)

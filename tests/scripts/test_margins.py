@@ -21,7 +21,19 @@ import margins_plan
 import margins_statistics
 import study_run
 from margins_page import write_page
-from margins_plan import ACCURACY, CIFAR10, METHODS, REGIMES, SEEN, Item, choose, config_of, items_of, source_of
+from margins_plan import (
+    ACCURACY,
+    CIFAR10,
+    METHODS,
+    OF_SPEED,
+    REGIMES,
+    SEEN,
+    Item,
+    choose,
+    config_of,
+    items_of,
+    source_of,
+)
 from margins_run import result_path
 from margins_statistics import differences, holm, verdict
 
@@ -43,7 +55,7 @@ def test_holm_is_the_closure_of_bonferronis_tests():
 
 
 def test_differences_are_scipys_paired_ones():
-    regime = dataclasses.replace(REGIMES[0], seeds=5)
+    regime = dataclasses.replace(OF_SPEED[0], seeds=5)
     generator = np.random.default_rng(1)
     scores = {method: (0.3 + 0.1 * generator.random(5)).tolist() for method in regime.methods}
     for measure in regime.measures:
@@ -59,7 +71,7 @@ def test_differences_are_scipys_paired_ones():
 
 
 def test_what_is_not_there_yet_has_no_interval():
-    regime = REGIMES[1]
+    regime = OF_SPEED[1]
     found = {one.method: one for one in differences(
         regime, ACCURACY, results(regime, {"ce": [0.9, 0.8], "arcface": [0.91], "cosface": [0.9, 0.8], "adaface": [0.95, 0.85]})
     )}  # fmt: skip
@@ -75,7 +87,7 @@ def test_what_is_not_there_yet_has_no_interval():
 
 
 def test_the_verdict_says_whichever_it_is():
-    regime = REGIMES[1]
+    regime = OF_SPEED[1]
     plain = {method: [0.9, 0.91, 0.92] for method in regime.methods}
     nothing = verdict(regime, results(regime, plain | {"arcface": [0.95, 0.80, 0.93]}))
     assert "No margin's interval lies above 0" in nothing and "3 seeds" in nothing and "Worse" not in nothing
@@ -92,7 +104,7 @@ def test_the_verdict_says_whichever_it_is():
 
 
 def test_the_plan():
-    assert sum(len(items_of(regime)) for regime in REGIMES) == 29 + 19 + 40 + 19
+    assert sum(len(items_of(regime)) for regime in REGIMES) == (29 + 19 + 40 + 19) + (29 + 29 + 40 + 29)
     for regime in REGIMES:
         items = items_of(regime)
         runs = [item for item in items if item.seed is not None]
@@ -108,7 +120,7 @@ def test_the_plan():
             config = config_of(item, constants, {}, CIFAR10)
             assert config.val_fraction == (0.1 if item.seed is None else 0.0) and 2 * config.epochs >= regime.epochs
             assert (config.imbalance, config.label_noise) == (
-                100.0 if regime.name == "tail" else 1.0, 0.4 if regime.name == "noise" else 0.0
+                100.0 if regime.name.startswith("tail") else 1.0, 0.4 if regime.name.startswith("noise") else 0.0
             )  # fmt: skip
             held = config.hold_out_classes.split(",") if regime.draws else []
             assert set(held) == (
@@ -118,7 +130,7 @@ def test_the_plan():
         losses = {config_of(item, {}, {}, CIFAR10).to_dict()["seed"] for item in runs if item.seed == 1}
         assert losses == {margins_plan.SEED + 1}  # paired: every loss has the seed
     assert [one.name for one in choose(["tail", "unseen", "tail"])] == ["tail", "unseen"]
-    with pytest.raises(Refused, match=r"--regime: tial is none; choose from unseen, balanced, tail, noise"):
+    with pytest.raises(Refused, match=r"--regime: tial is none; choose from unseen-small, .*, tail, noise"):
         choose(["tial"])
 
 
@@ -145,7 +157,7 @@ def script(monkeypatch, capsys):
     for name in ("margins_run", "study_run"):
         monkeypatch.setattr(sys.modules[name], "RunWatcher", StopAt)
     monkeypatch.setattr(
-        margins, "REGIMES", [dataclasses.replace(REGIMES[0], methods=("ce", "arcface")), REGIMES[1]]
+        margins, "REGIMES", [dataclasses.replace(OF_SPEED[0], methods=("ce", "arcface")), OF_SPEED[1]]
     )  # the second is not run
     monkeypatch.setattr(margins, "choose", lambda names: [margins.REGIMES[0]])
 

@@ -8,6 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "study"))
 import reproduce
+from margins_page import write_page
+from margins_plan import REGIMES
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,3 +23,10 @@ def test_the_readmes_tables_are_made_of_the_results(name, tmp_path):
     facts, rows = table.split("\n\n")
     readme = (ROOT / "README.md").read_text()
     assert facts in readme and rows in readme and rows.count("\n| ") >= 2
+
+
+def test_the_page_of_margins_is_made_of_the_results(tmp_path):
+    kept = ROOT / "docs" / "results" / "margins" / "results"
+    if kept.exists():
+        shutil.copytree(kept, tmp_path / "results" / "margins" / "results")
+    assert write_page(tmp_path, REGIMES).read_text() == (ROOT / "docs" / "margins.md").read_text()
