@@ -1,4 +1,7 @@
-"""A CUDA graph on the CPU: what a tape records of torch's operators runs again on the same tensors, and nothing of the host's."""
+"""A CUDA graph on the CPU: what a tape records of torch's operators runs again on the same tensors, and nothing of the host's.
+
+Of what a recording forbids it knows the numbers that the host reads; copies from the host and streams it does not see.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +59,7 @@ def storages(values: Any) -> list[torch.UntypedStorage]:
     return [storage for storage in found if storage.nbytes()]
 
 
-def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+def record(work: Callable[[], None], stream: None) -> Callable[[], None]:
     """As `step_graph.record`."""
     with Tape() as tape:
         work()

@@ -178,7 +178,10 @@ class TrainConfig:
     )
     compile: bool = option(False, "compile the training step with torch.compile", group="Execution")
     cuda_graph: bool = option(
-        False, "launch a training step as one CUDA graph, where the host is what a GPU waits for", group="Execution"
+        False,
+        "launch a training step as one CUDA graph, where the host is what a GPU waits for",
+        group="Execution",
+        resume=True,
     )
     backend: str = option(
         "auto",

@@ -15,12 +15,14 @@ from cifarnet.data import Dataset
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.launch import prepare
 from cifarnet.engine.step import train_step
+from cifarnet.engine.step_graph import WARM_STEPS
 from cifarnet.engine.train_state import TrainState
 from cifarnet.engine.views import VIEW_WEIGHTS
 from cifarnet.storage.open_run import open_run
 from cifarnet.storage.runs import next_name
 
 WARM_UP, STEPS, SECONDS = 2, 20, 5.0  # steps before the clock starts; then so many, or as long as this takes
+GRAPH_WARM_UP = WARM_STEPS + 1  # of a recorded step
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,14 @@ def rehearse(
 def timed_step(run: TrainState) -> float:
     """Seconds of a training step, the mean of a few. Raises Refused where an epoch has no step."""
     times: list[float] = []
-    batches = run.train.epoch(0)
+    batches, warm_up = run.train.epoch(0), GRAPH_WARM_UP if run.graph else WARM_UP
     started = time.perf_counter()
     for number, (images, labels) in enumerate(batches):
         train_step(run, images, labels)
         run.progress.step = 0  # each is the first: the schedule is not what is timed
         finish(run.device)
         now = time.perf_counter()
-        if number >= min(WARM_UP, run.steps - 1):
+        if number >= min(warm_up, run.steps - 1):
             times.append(now - started)
         started = now
         if len(times) >= STEPS or sum(times) > SECONDS:

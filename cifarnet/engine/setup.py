@@ -18,7 +18,7 @@ from cifarnet.data.images.normalize import normalize
 from cifarnet.data.shaping import shape
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.optim import build_optimizer, keep_rate_on_device
-from cifarnet.engine.step import BatchLoss, compiled, update
+from cifarnet.engine.step import BatchLoss, compiled
 from cifarnet.engine.step_graph import StepGraph
 from cifarnet.engine.train_state import RunningSums, TrainState
 from cifarnet.losses import LOSSES, kernels
@@ -86,7 +86,7 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
 def use_graph(run: TrainState) -> None:
     """From now on the steps of whole batches are one CUDA graph."""
     keep_rate_on_device(run.optimizer, run.device)
-    run.graph = StepGraph(partial(update, run))
+    run.graph = StepGraph()
 
 
 def resolve_execution(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[torch.device, str, str]:

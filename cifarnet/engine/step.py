@@ -3,6 +3,8 @@
 The batch comes augmented and normalised from the loader. Shapes: n images of this rank's part of a batch, C classes.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +40,7 @@ def train_step(run: TrainState, images: Tensor, labels: Tensor) -> None:
     whole = run.train.size(run.progress.step) == config.batch_size
     with measured_convolutions(run.device, whole and not config.deterministic):
         if run.graph is not None and whole:
-            run.graph.step(images, labels)
+            run.graph.step(partial(update, run), images, labels)
         else:
             update(run, images, labels, mixture)
 
@@ -54,7 +56,7 @@ def update(run: TrainState, images: Tensor, labels: Tensor, mixture: Mixture | N
     """The device's part of a step, which a graph may record: the loss, its gradients, the sums, the new weights."""
     loss, correct = run.forward(images, labels, mixture)
     scale_loss_for_ddp(run, loss, len(labels)).backward()
-    if run.step == 0:
+    if run.step == 0 and (run.graph is None or run.graph.warming):
         check_head_learns(run)
     stop_before_not_finite(run, loss)
     count(run, loss, correct, len(labels))

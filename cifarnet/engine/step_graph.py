@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cifarnet.core.errors import Failed
 
-# Real steps before the recording, on a stream of their own, as torch's notes on CUDA graphs ask for. They make what is made
-# once: the optimizer's state, cuDNN's choice of algorithms, the libraries' workspaces.
+# Real steps before the recording, on the stream that is recorded. They make what is made once: the optimizer's state, cuDNN's
+# choice of algorithms, the libraries' workspaces.
 WARM_STEPS = 3
 
 Update = Callable[
@@ -21,28 +21,37 @@ Update = Callable[
 ]  # the device's part of a step: images [n, 3, H, W] as they are trained on, labels [n]
 
 
-def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+def new_stream(device: torch.device) -> torch.cuda.Stream:
+    """A stream beside that of the loop."""
+    return torch.cuda.Stream(device)
+
+
+def run_aside(work: Callable[[], None], stream: torch.cuda.Stream) -> None:
+    """Runs `work` on the stream, after what was asked of the device and before what will be."""
+    here = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(here)
+    with torch.cuda.stream(stream):
+        work()
+    here.wait_stream(stream)
+
+
+def record(work: Callable[[], None], stream: torch.cuda.Stream) -> Callable[[], None]:
     """`work` as a CUDA graph, which owns the memory that `work` takes; it is not run yet."""
+    here = torch.cuda.current_stream(stream.device)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph):
-        work()
+    try:
+        with torch.cuda.device(stream.device), torch.cuda.graph(graph, stream=stream):
+            work()
+    finally:
+        torch.cuda.set_stream(here)  # a recording that breaks leaves its own
     return graph.replay
-
-
-def run_aside(work: Callable[[], None], device: torch.device) -> None:
-    """Runs `work` on a stream of its own, after what was asked of the device and before what will be."""
-    here, other = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    other.wait_stream(here)
-    with torch.cuda.stream(other):
-        work()
-    here.wait_stream(other)
 
 
 class StepGraph:
     """Takes the steps of whole batches: the first WARM_STEPS of a shape as they are, then by a graph recorded for that shape."""
 
-    def __init__(self, update: Update) -> None:
-        self.update = update
+    def __init__(self) -> None:
+        self.stream: torch.cuda.Stream | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -51,8 +60,13 @@ class StepGraph:
         self.warm = 0  # steps of the present shape before the recording
         self.replay: Callable[[], None] | None = None
 
-    def step(self, images: Tensor, labels: Tensor) -> None:
-        """A step on these images and labels.
+    @property
+    def warming(self) -> bool:
+        """Is the step that is being taken one before the recording, in which the host may look at numbers?"""
+        return self.replay is None and self.warm < WARM_STEPS
+
+    def step(self, update: Update, images: Tensor, labels: Tensor) -> None:
+        """`update` on these images and labels; it is the same in each call.
 
         Raises:
             Failed: the step cannot be recorded.
@@ -62,17 +76,22 @@ class StepGraph:
             self.images, self.labels = torch.empty_like(images), torch.empty_like(labels)
         self.images.copy_(images)
         self.labels.copy_(labels)
-        if self.warm < WARM_STEPS:
+        if self.stream is None:
+            self.stream = new_stream(images.device)
+        if self.warming:
+            run_aside(lambda: update(self.images, self.labels), self.stream)
             self.warm += 1
-            run_aside(self._update, images.device)
             return
         if self.replay is None:
-            try:
-                self.replay = record(self._update, images.device)
-            except RuntimeError as error:
-                why = f"the step cannot be recorded ({str(error).strip().splitlines()[0]})"
-                raise Failed("cuda_graph", why, "go on without it") from error
+            self.replay = self._recorded(update, self.stream)
         self.replay()
 
-    def _update(self) -> None:
-        self.update(self.images, self.labels)
+    def _recorded(self, update: Update, stream: torch.cuda.Stream) -> Callable[[], None]:
+        try:
+            return record(lambda: update(self.images, self.labels), stream)
+        except RuntimeError as error:
+            first: BaseException = error
+            while isinstance(first.__context__, RuntimeError):  # the end of a broken recording raises once more
+                first = first.__context__
+            why = f"the step cannot be recorded ({str(first).strip().splitlines()[0]})"
+            raise Failed("cuda_graph", why, "resume without it (`cuda_graph=False`)") from error

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.config import TrainConfig
@@ -33,7 +34,9 @@ from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, load, pixels_of
 from cifarnet.engine.loop import Watcher, run_epoch, train
 from cifarnet.engine.recipes import recipe_values
+from cifarnet.engine.resume import RunProgress
 from cifarnet.engine.setup import build_run
+from cifarnet.engine.train_state import TrainState
 from cifarnet.storage.run_folder import RunFolder
 from scripts.bench.random_images import random_images
 
@@ -96,10 +99,9 @@ def train_once(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[st
     run = build_run(config, data)
     with tempfile.TemporaryDirectory() as temporary:
         folder = RunFolder(Path(temporary))
-        run.save(folder.state)
+        start = [(tensor, tensor.clone()) for model in run.models.values() for tensor in model.state_dict().values()]
         run_epoch(run, folder, Watcher(), stop)  # it waits for the device
-        run.optimizer.state.clear()  # at its start it has none
-        run.load(folder.state)
+        rewind(run, start)
         warm_up = time.perf_counter() - started
         summary = train(run, folder, Watcher(), stop)
     return {
@@ -114,6 +116,19 @@ def train_once(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[st
         "data": pixels_of(data),
         "torch": torch.__version__,
     }
+
+
+@torch.no_grad()
+def rewind(run: TrainState, start: list[tuple[Tensor, Tensor]]) -> None:
+    """Takes the run back to its start in place, so that a step that is recorded still holds. start: tensors and what they were."""
+    for tensor, was in start:
+        tensor.copy_(was)
+    for state in run.optimizer.state.values():
+        for value in state.values():
+            value.zero_()  # what a first step begins with
+    run.sums.values.zero_()
+    run.progress = RunProgress()
+    run.model.head.seek(0)
 
 
 if __name__ == "__main__":

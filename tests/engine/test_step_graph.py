@@ -1,9 +1,12 @@
 """--cuda-graph, as far as that is known without a GPU: a step that is recorded and replayed is the step that the loop takes.
 
-The recording is a tape of torch's operators (tests/recorded.py), with what a CUDA graph forbids.
+The recording is a tape of torch's operators (tests/recorded.py).
 """
 
-from functools import partial
+import gc
+import sys
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +17,15 @@ from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 from cifarnet.engine import setup, step, step_graph
 from cifarnet.engine.loop import Watcher, run_epoch, train
+from cifarnet.engine.rehearsal import timed_step
 from cifarnet.engine.setup import build_run, use_graph
 from cifarnet.engine.train_state import TrainState
 from cifarnet.losses import LOSSES, compiled, heads, linear
 from cifarnet.storage.run_folder import RunFolder
 from tests.recorded import record
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "study"))
+import time_to_accuracy
 
 EPOCHS = 3
 SMALL = {"dataset": "digits", "arch": "baseline", "subset": 300, "batch_size": 64, "epochs": EPOCHS, "backend": "torch"}
@@ -31,7 +38,8 @@ DIGITS = load("digits")
 def on_tape(monkeypatch):
     """Recordings are tapes, and the host looks at numbers as seldom as with a GPU."""
     monkeypatch.setattr(step_graph, "record", record)
-    monkeypatch.setattr(step_graph, "run_aside", lambda work, device: work())
+    monkeypatch.setattr(step_graph, "run_aside", lambda work, stream: work())
+    monkeypatch.setattr(step_graph, "new_stream", lambda device: None)
     monkeypatch.setattr(step, "looks_later", lambda run: True)
     for module in (heads, linear, compiled):
         monkeypatch.setattr(module, "check_range", lambda labels, num_classes: None)
@@ -128,24 +136,57 @@ def test_a_resumed_run_records_anew(tmp_path, on_tape):
 def test_a_step_that_waits_for_the_device_is_no_step_for_a_graph(tmp_path, on_tape, monkeypatch):
     monkeypatch.setattr(step, "count", lambda run, loss, correct, images: loss.item())
     with pytest.raises(
-        Failed, match=r"cuda_graph: the step cannot be recorded \(operation not permitted.*; go on without"
+        Failed, match=r"cuda_graph: the step cannot be recorded \(operation not permitted.*; resume without it"
     ):
         trained(tmp_path, graph=True)
 
 
-def test_a_loss_that_is_not_finite_is_seen_after_the_replay(tmp_path, on_tape):
+def test_a_loss_that_is_not_finite_is_seen_after_the_replay(tmp_path, on_tape, monkeypatch):
+    """The images of the fourth step, which is the first that is recorded, hold a NaN."""
     run = build_run(TrainConfig.from_dict(SMALL), DIGITS)
     use_graph(run)
-    run.graph.update = partial(poisoned, run, run.graph.update)
+    plain = step.update
+
+    def poisoned(run, images, labels, mixture=None):
+        plain(run, images if run.graph.warming else images * torch.nan, labels, mixture)
+
+    monkeypatch.setattr(step, "update", poisoned)
     with pytest.raises(Failed, match="diverged"), RunFolder(tmp_path) as folder:
         train(run, folder, Watcher(), StopRequest())
 
 
-def poisoned(run: TrainState, update, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Steps whose images hold a NaN from the fourth on, which is the first that is replayed."""
-    if run.graph.warm == step_graph.WARM_STEPS:
-        images = images * torch.nan
-    update(images, labels)
+def test_a_rehearsal_records_too(on_tape):
+    """Each of its steps is the first, in which the loop looks whether the head learns."""
+    run = build_run(TrainConfig.from_dict(SMALL | {"batch_size": 30}), DIGITS)
+    use_graph(run)
+    assert timed_step(run) > 0 and run.graph.replay is not None
+
+
+def test_a_run_is_given_back_when_it_is_done(on_tape):
+    run = build_run(TrainConfig.from_dict(SMALL), DIGITS)
+    use_graph(run)
+    run_epoch(run, RunFolder(Path("never")), Watcher(), StopRequest())
+    left = weakref.ref(run)
+    gc.disable()
+    try:
+        del run
+        assert left() is None  # without a collection: a GPU's memory cannot wait for one
+    finally:
+        gc.enable()
+
+
+def test_a_warmed_up_run_keeps_its_recording(tmp_path, on_tape):
+    """As time_to_accuracy.py goes back to the start."""
+    whole = trained(tmp_path / "whole", graph=True, optimizer="adamw", lr=1e-3)
+    run = build_run(whole.config, DIGITS)
+    use_graph(run)
+    start = [(tensor, tensor.clone()) for model in run.models.values() for tensor in model.state_dict().values()]
+    run_epoch(run, RunFolder(tmp_path), Watcher(), StopRequest())
+    time_to_accuracy.rewind(run, start)
+    assert run.graph.replay is not None
+    with RunFolder(tmp_path / "run") as folder:
+        train(run, folder, Watcher(), StopRequest())
+    same(whole, run)
 
 
 def test_it_is_for_one_gpu():
