@@ -1,4 +1,4 @@
-"""The rows of the losses that pure torch runs, for `registry.LOSSES`. Constants are the original authors'."""
+"""The rows of the newer losses, for `registry.LOSSES`. Constants are the original authors'."""
 
 from cifarnet.core.fields import Bounds
 from cifarnet.losses.row import Constant, Loss, margin_of, scale_of
