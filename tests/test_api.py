@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def model():
-    return cifarnet.load("packaged", device="cpu")
+    return cifarnet.load("packaged:baseline", device="cpu")
 
 
 @pytest.fixture(scope="module")

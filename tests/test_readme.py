@@ -20,7 +20,7 @@ def test_examples_run(tmp_path, monkeypatch, capsys):
     for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(code, names)
     assert names["loss"].item() > 0 and names["head"].weight.grad.any()
-    assert names["probabilities"].shape == (8, 10) and names["embedding"].shape == (1, 64)
+    assert names["probabilities"].shape == (8, 10) and names["embedding"].shape == (1, 256)
     assert float(capsys.readouterr().out.split()[-1]) == cifarnet.evaluate(names["run"])["accuracy"]
 
 

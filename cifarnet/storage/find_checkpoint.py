@@ -7,7 +7,7 @@ from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import latest, newer_without_checkpoint
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
-PACKAGED = _WEIGHTS / "baseline-plus.safetensors"  # used where there is no run
+PACKAGED = _WEIGHTS / "speednet.safetensors"  # used where there is no run
 PACKAGED_MODELS = {"packaged": PACKAGED, "packaged:baseline": _WEIGHTS / "baseline-plus.safetensors"}
 
 

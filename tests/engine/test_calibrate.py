@@ -178,7 +178,7 @@ def test_what_was_held_out_is_held_out_no_more_in_other_data(cli, tmp_path):
 
 
 def test_a_broken_calibration_is_refused(tmp_path):
-    info = load("packaged").info
+    info = load("packaged:baseline").info
     good = Calibration(1.5, -2.0, 10, "made")
     text = replace(info, calibration=good).to_json()
     assert parse_info(text, tmp_path) == replace(info, calibration=good)
