@@ -28,8 +28,9 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
             return path
         if str(name) in PACKAGED_MODELS:
             return PACKAGED_MODELS[str(name)]
+        known = " or ".join(PACKAGED_MODELS)
         raise Refused(
-            str(name), "there is no such run or checkpoint", "name a run folder, a .safetensors file, or packaged"
+            str(name), "there is no such run or checkpoint", f"name a run folder, a .safetensors file, {known}"
         )
     if found := RunFolder(path).checkpoint:
         return found

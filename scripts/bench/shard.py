@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from head_timing import processor
 
 from cifarnet.core.devices import keep_freed_memory
+from cifarnet.core.errors import CifarnetError
 from cifarnet.losses.heads import MarginHead
 from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead
 
@@ -108,4 +109,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CifarnetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
