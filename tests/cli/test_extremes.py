@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import time
 
 import pytest
 import typer
@@ -33,11 +32,10 @@ NEEDED = {"predict": ["a.png"], "featuremaps": ["a.png"]}
 def test_numbers_that_no_machine_can_serve(cli, command, option):
     """10^30 is out of every range; nothing is read, made or begun for it."""
     for value in (10**30, -(10**30), "1e308", "inf", "nan", 10**400):
-        started = time.monotonic()
         code, out, err = cli(*command.split(), *NEEDED.get(command, []), f"{option}={value}")
         assert code == 2 and out == "" and err.count("\n") == 1 and len(err) < 1000, (value, err)
         assert err.startswith((f"error: {option}: ", f"error: Invalid value for '{option}'")), (value, err)
-        assert "internal" not in err and time.monotonic() - started < 2
+        assert "internal" not in err
         if value == 10**30:  # what is allowed is said
             assert re.search(
                 r"at most \d|<=\d|less than or equal to \d|choose from [\d, ]+|has no such constant", err

