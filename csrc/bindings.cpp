@@ -31,6 +31,7 @@ TORCH_LIBRARY(cifarnet, library) {
       "margin_loss_backward(Tensor grad, Tensor features, Tensor weight, Tensor labels, Tensor statistics, Tensor cosines, "
       "bool want_features, bool want_weight) -> (Tensor features, Tensor weight)");
   library.def("add_unit(Tensor(a!) sums, Tensor features, Tensor labels, Tensor norm, Tensor loss) -> ()");
+  library.def("nearest_centres(Tensor features, Tensor weight, Tensor labels) -> Tensor");
   library.def("normal_draws(Tensor state, int ahead, int count, float mean, float std) -> Tensor");
 }
 
@@ -111,7 +112,7 @@ extern "C" __attribute__((used, visibility("default"))) const char cifarnet_buil
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.doc() = "The compiled margin head: operators cifarnet::margin_loss and its backward, cifarnet::one_vs_all.";
   module.def("build_stamp", [] { return std::string(cifarnet_build_stamp); });
-  module.attr("interface") = 2;  // another number where an operator's arguments change: kernels.INTERFACE
+  module.attr("interface") = 3;  // another number where an operator's arguments change: kernels.INTERFACE
   module.def("losses", &margin::loss_names);
   module.def("one_vs_all_losses", &margin::one_vs_all_names);
   module.def("statistics", [] { return margin::kStatistics; });

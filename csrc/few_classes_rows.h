@@ -71,13 +71,11 @@ void cosines(Rows in, Prototypes prototypes, float* norm, float* cosine) {
   });
 }
 
-__attribute__((flatten)) float gradient(const float* cosine, int64_t classes, int64_t own, const SampleGradient& sample,
-                                        float factor, float* grad) {
-  const ClassRow row = {cosine, nullptr, nullptr, classes, own};
+__attribute__((flatten)) float gradient(const ClassRow& row, const SampleGradient& sample, float factor, float* grad) {
   const Logits logits = {1.0f, sample.scale, sample.shaping};
   const float along = with_negatives(row, logits, [&](const auto& negatives) {
     Vec sum{};
-    each_vector(classes, own, [&](int64_t at, auto block, const Int* mask) {
+    each_vector(row.count, row.own, [&](int64_t at, auto block, const Int* mask) {
       const Vec c = negatives.cosine(at, block);
       Vec g = exponential((negatives.logit(c) - sample.peak) * sample.scale) * (sample.strength * factor) * negatives.slope(c);
       if (mask) g = *mask ? g : Vec{};
@@ -86,7 +84,7 @@ __attribute__((flatten)) float gradient(const float* cosine, int64_t classes, in
     });
     return total(sum);
   });
-  grad[own] = sample.target * factor;
+  grad[row.own] = sample.target * factor;
   return along;
 }
 

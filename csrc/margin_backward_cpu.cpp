@@ -18,9 +18,8 @@ void few_block(const CpuBatch& batch, const Gradients& out, const float* cosines
   std::vector<float> grad(count * batch.classes), norm(count), along(count);
   for (int64_t r = 0; r < count; ++r) {
     const Statistics& sample = out.samples[first + r];
-    const float negatives =
-        batch.loops.gradient(cosines + (first + r) * batch.classes, batch.classes, batch.label[first + r], sample.gradient,
-                             out.factor, grad.data() + r * batch.classes);
+    const ClassRow row = batch.class_row(cosines + (first + r) * batch.classes, nullptr, first + r, 0, batch.classes);
+    const float negatives = batch.loops.gradient(row, sample.gradient, out.factor, grad.data() + r * batch.classes);
     // Along unit(z): what |z| itself gets, less what the cosines' normalisation takes away.
     const float across = negatives + out.factor * sample.gradient.target * sample.cosine;
     norm[r] = sample.norm;
@@ -119,8 +118,9 @@ void exponentials_of(const CpuBatch& batch, const ProductSides& sides, const Sta
   float* products = weights.data_ptr<float>();
   each_row(batch.samples, chunk.count, [&](int64_t i) {
     float* product = products + i * chunk.count;
-    batch.loops.exp_sum(batch.class_row(product, chunk.inverse, i, chunk.first, chunk.count),
-                        logits_of(samples[i].gradient, sides.z_inverse[i]), samples[i].gradient.peak, product, nullptr);
+    const float factor = sides.z_inverse[i];
+    const ClassRow row = batch.nearest_row(product, chunk.inverse, factor, i, chunk.first, chunk.count);
+    batch.loops.exp_sum(row, logits_of(samples[i].gradient, factor), samples[i].gradient.peak, product, nullptr);
   });
 }
 
@@ -152,14 +152,16 @@ void product_gradients(const CpuBatch& batch, const Gradients& out, const at::Te
 Backward backward_cpu(const at::Tensor& grad, const at::Tensor& features, const at::Tensor& weight,
                       const at::Tensor& labels, const at::Tensor& statistics, const at::Tensor& kept, bool want_z,
                       bool want_w) {
-  const CpuBatch batch(features, weight, labels, kept.size(0) > 0);
-  const at::Tensor dz = gradient_like(features, want_z), dw = gradient_like(weight, want_w);
+  const at::Tensor prototypes = prototypes_of(weight);
+  CpuBatch batch(features, prototypes, labels, kept.size(0) > 0);
+  batch.centres = centres_of(weight);
+  const at::Tensor dz = gradient_like(features, want_z), dw = gradient_like(prototypes, want_w);
   const Gradients out = {samples_of(statistics), *grad.const_data_ptr<float>() / float(batch.samples), true, dz, dw};
   if (batch.few_classes())
     few_backward(batch, out, kept.const_data_ptr<float>());
   else
     product_gradients(batch, out, kept);
-  return {dz, dw};
+  return {dz, want_w ? dw.view(weight.sizes()) : dw};
 }
 
 TORCH_LIBRARY_IMPL(cifarnet, CPU, library) { library.impl("margin_loss_backward", &backward_cpu); }

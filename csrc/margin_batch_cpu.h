@@ -32,6 +32,7 @@ struct CpuBatch : Batch {
   const RowLoops& loops;
   int64_t chunk_cosines = kChunkCosines;  // of a chunk of classes, where the cosines are not kept
   const float* times = nullptr;           // [C] how many classes each drawn one stands for; null: itself
+  int64_t centres = 1;                    // prototypes a class; `classes` counts them all, a label is the nearest one of its class
   int64_t stride;  // of unit prototypes, with few classes; a cache line more than D, so that rows do not fall on each other
 
   CpuBatch(const at::Tensor& z, const at::Tensor& w, const at::Tensor& y, bool keep)
@@ -39,7 +40,8 @@ struct CpuBatch : Batch {
 
   bool few_classes() const { return keep && classes <= kFewClasses; }
   int64_t chunk() const {
-    return std::min(classes, std::max<int64_t>(256, round_up(keep ? kChunkNumbers / size : chunk_cosines / samples, 64)));
+    const int64_t step = std::max<int64_t>(256, round_up(keep ? kChunkNumbers / size : chunk_cosines / samples, 64));
+    return std::min(classes, step / centres * centres);
   }
   const char* row(const at::Tensor& tensor, int64_t index) const {
     return static_cast<const char*>(tensor.const_data_ptr()) + index * size * tensor.element_size();
@@ -62,9 +64,28 @@ struct CpuBatch : Batch {
   }
   // Sample `index`'s products with a chunk of classes; `inverse` [count] or null.
   ClassRow class_row(const float* product, const float* inverse, int64_t index, int64_t first, int64_t count) const {
-    return {product, inverse, times ? times + first : nullptr, count, own(index, first, count)};
+    return {product, inverse, times ? times + first : nullptr, count, own(index, first, count), centres};
+  }
+  // The same, with the nearest prototype of each class alone where a class has several; `factor` makes cosines of the products.
+  ClassRow nearest_row(float* product, const float* inverse, float factor, int64_t index, int64_t first, int64_t count) const {
+    const ClassRow row = class_row(product, inverse, index, first, count);
+    if (centres > 1) loops.keep_nearest(row, factor, product);
+    return row;
   }
 };
+
+// A class may have several prototypes, W [C, K, D]: how many, and all of them [C K, D], class after class.
+inline int64_t centres_of(const at::Tensor& weight) { return weight.dim() == 3 ? weight.size(1) : 1; }
+inline at::Tensor prototypes_of(const at::Tensor& weight) { return weight.dim() == 3 ? weight.flatten(0, 1) : weight; }
+
+inline void check_centres(const at::Tensor& weight, const Options& options) {
+  if (weight.dim() != 3) return;
+  TORCH_CHECK_VALUE(weight.size(0) >= 2 && weight.size(1) >= 1 && weight.size(1) <= kMostCentres,
+                    "sub-centres are [at least 2 classes, 1 to ", kMostCentres, ", D], not ", weight.sizes());
+  const Traits traits = traits_of(options);
+  TORCH_CHECK_VALUE(!traits.shapes_negatives && !traits.moves_by_negatives,
+                    "sub-centres go with a loss that changes the label's logit alone, not with ", loss_names()[options.loss]);
+}
 
 // `least` is -1 where other shards have classes too.
 inline void check_labels(const Batch& batch, int64_t least = 0) {

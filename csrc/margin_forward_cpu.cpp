@@ -120,9 +120,12 @@ Forward forward_cpu(const at::Tensor& features, const at::Tensor& weight, const 
                     at::ArrayRef<double> call, bool training, const std::optional<at::Tensor>& margins,
                     const std::optional<at::Tensor>& weights) {
   const Options options = make_options(call);
-  check_inputs(features, weight, labels, state, options);
+  check_centres(weight, options);
+  const at::Tensor prototypes = prototypes_of(weight);
+  check_inputs(features, prototypes, labels, state, options);
   OwnTensors own(features, margins, weights);
-  const CpuBatch batch(features, weight, labels, keeps_cosines(features, weight));
+  CpuBatch batch(features, prototypes, labels, keeps_cosines(features, prototypes));
+  batch.centres = centres_of(weight);
   check_labels(batch);
   ++cpu_calls;
   const at::Tensor statistics = batch.scratch({batch.samples, kStatistics});

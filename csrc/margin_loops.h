@@ -101,12 +101,12 @@ inline void each_vector(int64_t count, int64_t own, const Step& step) {
   });
 }
 
-enum class Shape { kPlain, kCurved, kFolded };  // of the negatives
+enum class Shape { kPlain, kCurved, kFolded, kNearest };  // of the negatives; nearest: keep_nearest() has left cosines
 
 // A sample's cosines with a row of products, and its logits without the scale.
 template <bool kScaled, Shape kShape>
 struct Negatives {
-  static constexpr bool is_shaped = kShape != Shape::kPlain;
+  static constexpr bool is_shaped = kShape == Shape::kCurved || kShape == Shape::kFolded;
   ClassRow row;
   Logits logits;
 
@@ -117,6 +117,7 @@ struct Negatives {
   template <typename Block>
   Vec cosine(int64_t at, Block block) const {
     const Vec c = load_part(row.product + at, block.left);
+    if (kShape == Shape::kNearest) return c;
     return clamped(kScaled ? c * logits.factor * factor(at, block) : c);
   }
   Vec logit(Vec c) const {
@@ -136,6 +137,7 @@ template <typename Work>
 inline float with_negatives(const ClassRow& row, const Logits& logits, const Work& work) {
   const auto with_shape = [&](auto scaled) {
     constexpr bool kScaled = decltype(scaled)::value;
+    if (row.centres > 1) return work(Negatives<kScaled, Shape::kNearest>{row, logits});
     if (logits.shaping.fold != 0.0f) return work(Negatives<kScaled, Shape::kFolded>{row, logits});
     if (logits.shaping.threshold < 1.0f) return work(Negatives<kScaled, Shape::kCurved>{row, logits});
     return work(Negatives<kScaled, Shape::kPlain>{row, logits});

@@ -34,6 +34,41 @@ void normalize(Rows in, int64_t stride, float* unit, float* norm) {
   });
 }
 
+// Leaves of each class's cosines the first of the largest; a NaN stays, whichever it is. The number of prototypes is known to the
+// compiler, without which it takes no classes together: nine times the time.
+template <int kCentres>
+void nearest_of_classes(int64_t classes, float* cosine) {
+  for (int64_t j = 0; j < classes; ++j) {
+    float c[kCentres], *own = cosine + j * kCentres;
+    for (int k = 0; k < kCentres; ++k) c[k] = own[k];
+    float most = c[0];
+    for (int k = 1; k < kCentres; ++k) most = c[k] > most ? c[k] : most;
+    int found = 0;  // no bool, and no branch: the loop over the classes is to become one over vectors
+    for (int k = 0; k < kCentres; ++k) {
+      const int nearest = (c[k] == most) & (found ^ 1), kept = nearest | (c[k] != c[k]);
+      found |= nearest;
+      own[k] = kept ? c[k] : kNoNegative;
+    }
+  }
+}
+
+template <int kCentres = kMostCentres>
+void nearest_of(int64_t centres, int64_t classes, float* cosine) {
+  if (centres == kCentres) return nearest_of_classes<kCentres>(classes, cosine);
+  if constexpr (kCentres > 2) nearest_of<kCentres - 1>(centres, classes, cosine);
+}
+
+void keep_nearest(const ClassRow& row, float factor, float* product) {
+  each_block(row.count, [&](int64_t at, auto block) {
+    const Vec c = load_part(product + at, block.left) * factor;
+    store_part(product + at, clamped(row.inverse ? c * load_part(row.inverse + at, block.left) : c), block.left);
+  });
+  nearest_of(row.centres, row.count / row.centres, product);
+  if (row.own < 0 || row.own >= row.count) return;
+  float* label = product + row.own - row.own % row.centres;
+  for (int64_t k = 0; k < row.centres; ++k) label[k] = kNoNegative;
+}
+
 __attribute__((flatten)) float max_logit(const ClassRow& row, const Logits& logits, float* highest_cosine) {
   const Vec none = splat(-3e38f);
   Vec largest_cosine = none;
@@ -112,6 +147,7 @@ const RowLoops& MARGIN_NAME(MARGIN_ISA)() {
       .cosines = cosines,
       .gradient = gradient,
       .accumulate_grads = accumulate_grads,
+      .keep_nearest = keep_nearest,
       .max_logit = max_logit,
       .exp_sum = exp_sum,
       .other_classes = other_classes,

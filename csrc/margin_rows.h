@@ -16,6 +16,9 @@ namespace margin {
 constexpr int64_t kLanes = 16;
 constexpr int64_t kRowTile = 8;  // rows whose products with a prototype are taken together
 
+constexpr int kMostCentres = 10;       // prototypes a class
+constexpr float kNoNegative = -1e6f;  // so far below every cosine that its exponential is 0
+
 enum class Type : int { kFloat, kBFloat16, kHalf };
 
 // `count` rows of `size` entries, one after the other.
@@ -39,10 +42,11 @@ struct Logits {
 };
 
 // A sample's products with `count` classes: c_j is product[j] times inverse[j] (null: 1). `times`: how many classes each drawn one
-// stands for (null: 1). `own`: the label's place, outside [0, count) if elsewhere.
+// stands for (null: 1). `own`: the label's place, outside [0, count) if elsewhere. `centres`: how many prototypes in a row are one
+// class's; where there are several, keep_nearest() has to be called first.
 struct ClassRow {
   const float *product, *inverse, *times;
-  int64_t count, own;
+  int64_t count, own, centres;
 };
 
 // How a sample's cosines become one-vs-all logits, f_j = scale g(c_j) + shift, and what the derivative by f_j is multiplied with.
@@ -68,13 +72,18 @@ struct RowLoops {
   // Few classes: norm [count] = |in| and cosine [count, classes] = in / |in| . unit[class], for at most kRowTile rows.
   void (*cosines)(Rows in, Prototypes prototypes, float* norm, float* cosine);
 
-  // Few classes: grad[j] = factor * d loss / d c_j of a sample. Returns the sum over the negatives of c_j grad[j].
-  float (*gradient)(const float* cosine, int64_t classes, int64_t own, const SampleGradient& sample, float factor, float* grad);
+  // Few classes, the products being cosines: grad[j] = factor * d loss / d c_j of a sample. Returns the sum over the negatives of
+  // c_j grad[j].
+  float (*gradient)(const ClassRow& row, const SampleGradient& sample, float factor, float* grad);
 
   // Few classes, v = in / norm: out = (sum over c of grad[c] unit[c]) / norm + along v, of the type of `in`, and
   // sums[c] += grad[c] v; 1 / norm and v are 0 without a direction. Without out or sums (null) that half is left out.
   void (*accumulate_grads)(Rows in, Prototypes prototypes, const float* norm, const float* along, const float* grad, void* out,
                            float* sums);
+
+  // In the place of the products, `factor` times these: of each class the cosine of its nearest prototype, the first of equals.
+  // The class's others, and all of the label's class, are no negatives and become kNoNegative.
+  void (*keep_nearest)(const ClassRow& row, float factor, float* product);
 
   // The largest n among the negatives, -3e38 without any, and into `highest` the largest of their cosines, c_j times the
   // factor of the logits.

@@ -21,8 +21,9 @@ void products_of_all(const CpuBatch& batch, ProductSides& sides, const at::Tenso
 
 Others others_of_kept(const CpuBatch& batch, const ProductSides* sides, float* all, int64_t i, const Target& target, bool leave) {
   float* products = all + i * batch.classes;
-  const ClassRow row = batch.class_row(products, sides ? sides->inverse.data() : nullptr, i, 0, batch.classes);
-  const Logits logits = logits_of(target, sides ? sides->z_inverse[i] : 1.0f);
+  const float factor = sides ? sides->z_inverse[i] : 1.0f;
+  const ClassRow row = batch.nearest_row(products, sides ? sides->inverse.data() : nullptr, factor, i, 0, batch.classes);
+  const Logits logits = logits_of(target, factor);
   Others others = no_others();
   others.peak = batch.loops.max_logit(row, logits, &others.highest);
   others.rest = batch.loops.exp_sum(row, logits, others.peak, leave ? products : nullptr,
@@ -50,10 +51,12 @@ std::vector<Others> others_of_chunks(const CpuBatch& batch, const Target* target
   each_prototype_chunk(batch, sides.norm.data(), sides.inverse.data(), [&](const Vectors& chunk) {
     at::Tensor products = buffer.narrow(0, 0, batch.samples * chunk.count).view({batch.samples, chunk.count});
     at::mm_out(products, sides.z.values, chunk.values.t());
-    const float* product = products.const_data_ptr<float>();
+    float* product = products.data_ptr<float>();
     each_row(batch.samples, chunk.count, [&](int64_t i) {
-      add_chunk(batch, batch.class_row(product + i * chunk.count, chunk.inverse, i, chunk.first, chunk.count),
-                logits_of(targets[i], sides.z_inverse[i]), others[i]);
+      const float factor = sides.z_inverse[i];
+      const ClassRow row =
+          batch.nearest_row(product + i * chunk.count, chunk.inverse, factor, i, chunk.first, chunk.count);
+      add_chunk(batch, row, logits_of(targets[i], factor), others[i]);
     });
   });
   return others;

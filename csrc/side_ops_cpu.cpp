@@ -1,4 +1,4 @@
-// Two small operators beside the loss, on the CPU: ElasticFace's draws and KappaFace's sums.
+// Small operators beside the loss, on the CPU: ElasticFace's draws, KappaFace's sums, the sub-centres that labels stand for.
 #include <torch/library.h>
 
 #include <cmath>
@@ -36,7 +36,50 @@ void add_unit_cpu(at::Tensor& sums, const at::Tensor& features, const at::Tensor
   }
 }
 
+// Which of a sample's `centres` unit prototypes, one after the other, is nearest to its unit features: the first of equals, a NaN
+// before all others.
+int64_t nearest_of(const RowLoops& loops, const float* feature, const float* unit, int64_t centres, int64_t size) {
+  int64_t nearest = 0;
+  float most = loops.dot(feature, unit, size);
+  for (int64_t k = 1; k < centres; ++k) {
+    const float cosine = loops.dot(feature, unit + k * size, size);
+    if (cosine > most || cosine != cosine) most = cosine, nearest = k;
+  }
+  return nearest;
+}
+
+// The place [N] among all prototypes of weight [C, K, D] of that one of a sample's class which is nearest to it.
+at::Tensor nearest_centres_cpu(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels) {
+  TORCH_CHECK_VALUE(weight.dim() == 3, "sub-centres are [C, K, D], not ", weight.sizes());
+  const at::Tensor prototypes = prototypes_of(weight), places = at::empty(labels.sizes(), labels.options());
+  check_batch(features, prototypes, labels);
+  const CpuBatch batch(features, prototypes, labels, false);
+  const int64_t centres = centres_of(weight), classes = weight.size(0), size = batch.size;
+  for (int64_t i = 0; i < batch.samples; ++i)
+    TORCH_CHECK_INDEX(batch.label[i] >= 0 && batch.label[i] < classes, "label ", batch.label[i], " of sample ", i,
+                      " is out of range: there are ", classes, " classes");
+
+  const bool all = classes <= batch.samples;  // each prototype once, else those of each sample
+  const int64_t count = all ? batch.classes : 0;
+  const at::Tensor units = batch.scratch({count, size + 1});
+  float *unit = units.data_ptr<float>(), *norms = unit + count * size;
+  if (all) batch.normalize(batch.weight, 0, count, size, unit, norms);
+  at::parallel_for(0, batch.samples, rows_a_task(size * centres), [&](int64_t begin, int64_t end) {
+    std::vector<float> memory(size * (centres + 1)), length(centres);
+    float *feature = memory.data(), *own = feature + size;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = batch.label[i] * centres;
+      if (!all) batch.loops.normalize(batch.rows(batch.weight, first, centres), size, own, length.data());
+      batch.loops.normalize(batch.rows(batch.features, i, 1), size, feature, length.data());
+      const float* of_class = all ? unit + first * size : own;
+      places.data_ptr<int64_t>()[i] = first + nearest_of(batch.loops, feature, of_class, centres, size);
+    }
+  });
+  return places;
+}
+
 TORCH_LIBRARY_IMPL(cifarnet, CPU, library) {
+  library.impl("nearest_centres", &nearest_centres_cpu);
   library.impl("add_unit", &add_unit_cpu);
   library.impl("normal_draws", &normal_draws_cpu);
 }

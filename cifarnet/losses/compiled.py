@@ -97,6 +97,8 @@ def compiled_loss(
         batch.state if kernel.loss == options.loss else batch.state[:0]
     )  # a loss that borrows a kernel has none there
     moves = training and objective.moves and not outside
+    if weight.dim() == 3 and weight.shape[1] > 1:
+        labels = torch.ops.cifarnet.nearest_centres(batch.features, batch.weight, labels)
     loss, state, rows = kernels.margin_loss(features, weight, labels, kernel, state, moves)
     if moves:
         return loss, rows, {"state": state}

@@ -23,7 +23,7 @@ from cifarnet.losses.extension_file import runs_on
 from cifarnet.losses.objectives.base import Kernel
 from cifarnet.losses.registry import LOSSES
 
-INTERFACE = 2  # of the operators; csrc/bindings.cpp has the same number
+INTERFACE = 3  # of the operators; csrc/bindings.cpp has the same number
 BACKENDS = ("auto", "torch", "cpu", "cuda")
 REBUILD = "rebuild it with: pip install --no-build-isolation -e ."
 BUILD = "pip install --no-build-isolation ."
@@ -59,12 +59,14 @@ resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = None) -> str:
     backend, what = asked(backend)
-    if backend == "torch" or (backend == "auto" and not _written(loss)):
+    written = _written(loss)
+    if backend == "torch" or (backend == "auto" and not written):
         return "torch"
-    if not _written(loss):
-        raise Refused(what, f"{loss} has no compiled kernels, pure torch runs it", "use `backend=torch`")
+    if backend != "auto" and backend not in written:
+        kind = f"{backend} kernels" if written else "compiled kernels"
+        raise Refused(what, f"{loss} has no {kind}, pure torch runs it", "use `backend=torch`")
     if backend == "auto":
-        if device not in ("cpu", "cuda") or dtype == torch.float64:
+        if device not in written or dtype == torch.float64:
             return "torch"
         if problem := obstacle(device, loss):
             _say(problem)
@@ -80,9 +82,9 @@ def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = N
     return backend
 
 
-def _written(loss: str | None) -> bool:
-    """Are there kernels of `loss` in the sources?"""
-    return loss is None or loss not in LOSSES or LOSSES[loss].kernels
+def _written(loss: str | None) -> tuple[str, ...]:
+    """The devices for which the sources have kernels of `loss`."""
+    return LOSSES[loss].kernels if loss in LOSSES else ("cpu", "cuda")
 
 
 def asked(backend: str) -> tuple[str, str]:
@@ -171,7 +173,8 @@ def margin_loss(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The mean loss, the state as it is from now on (moved in training), and rows of each sample; `resolve` must have allowed it.
 
-    features and weight may be float32, bfloat16 or float16, each its own; sums are float32. The rows are all that the extension
+    weight may be [C, K, D], K prototypes a class: labels are then places among all C K of them, each that of the nearest one of its
+    class. features and weight may be float32, bfloat16 or float16, each its own; sums are float32. The rows are all that the extension
     keeps of a sample [N, statistics]; the first four columns: |z|, c_y, the largest other cosine, log S over the others.
     A label out of range raises IndexError on the CPU; on CUDA it is a device-side assertion, reported at the next
     synchronisation.
@@ -226,7 +229,7 @@ def _register_fakes() -> None:
 
     @torch.library.register_fake("cifarnet::margin_loss")
     def loss(features, weight, labels, state, call, training, margins=None, weights=None):  # type: ignore[no-untyped-def]
-        samples, classes = features.shape[0], weight.shape[0]
+        samples, classes = features.shape[0], weight.shape[:-1].numel()
         kept = samples if samples * classes <= _extension.kept_cosines() else 0
         new = features.new_empty
         return (
@@ -235,6 +238,10 @@ def _register_fakes() -> None:
             new((samples, _extension.statistics()), dtype=torch.float32),
             new((kept, classes), dtype=torch.float32),
         )
+
+    @torch.library.register_fake("cifarnet::nearest_centres")
+    def nearest(features, weight, labels):  # type: ignore[no-untyped-def]
+        return torch.empty_like(labels)
 
     @torch.library.register_fake("cifarnet::normal_draws")
     def draws(state, ahead, count, mean, std):  # type: ignore[no-untyped-def]

@@ -33,8 +33,8 @@ class Loss:
     state: names of the numbers that the loss remembers between steps; initial_state: their first values.
     angular: its logits come from angles, without bias, so that MarginHead runs it.
     adds: to what a fixed margin m is added, "angle" or "cosine"; "" where there is none, or m does something else.
-    kernels: the compiled head has it; else pure torch runs it.
-    borrows: the loss whose compiled kernel it uses, with margins of its samples' own.
+    kernels: the devices on which the compiled head has it; elsewhere pure torch runs it.
+    borrows: the loss whose compiled kernel it uses, with margins of its samples' own or several prototypes a class.
     spreads: `head_parallel` can spread its classes.
     lacks: constants that other losses have and this one does not, each with the reason.
     depending: defaults that another constant brings with it: {(name, value): {name: default}}.
@@ -46,7 +46,7 @@ class Loss:
     initial_state: tuple[float, ...] = ()
     angular: bool = True
     adds: str = ""
-    kernels: bool = True
+    kernels: tuple[str, ...] = ("cpu", "cuda")
     borrows: str = ""
     spreads: bool = True
     lacks: Mapping[str, str] = field(default_factory=dict)

@@ -17,8 +17,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.losses import LOSSES
 from cifarnet.losses.heads import MarginHead
 
-LOSS_NAMES = [name for name, loss in LOSSES.items() if loss.angular and loss.kernels]
-
 
 def steps(shape: tuple[int, int, int], loss: str, dtype: torch.dtype, device: str, count: int = 1) -> None:
     """So many forward and backward passes; every gradient must be finite."""
@@ -53,15 +51,16 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
+    names = [name for name, loss in LOSSES.items() if loss.angular and options.device in loss.kernels]
     for text in options.shapes:
         n, d, c = (int(part) for part in text.split(","))
         if options.profile:
             print(table((n, d, c), options.device))
             continue
-        for loss in LOSS_NAMES:
+        for loss in names:
             for dtype in (torch.float32, torch.bfloat16):
                 steps((n, d, c), loss, dtype, options.device)
-        print(f"{text}: {len(LOSS_NAMES)} losses in fp32 and bf16, every gradient finite", flush=True)
+        print(f"{text}: {len(names)} losses in fp32 and bf16, every gradient finite", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Each loss's step beside ArcFace's, forward and backward, in turn: medians and the fastest. Prints a table.
+"""Each loss's step beside ArcFace's with as many prototypes, forward and backward, in turn: medians and the fastest. Prints a table.
 
 python scripts/bench/losses.py [--threads 2] [--seconds 20] [512,512,10 512,512,1000] [--losses ldam mv-arcface] [--memory 100000]
 """
@@ -25,6 +25,11 @@ CASES += [("sphereface2", {"variant": "A"})]
 def title(loss: str, options: dict) -> str:
     """arcface, or ldam drw=True."""
     return " ".join([loss, *(f"{name}={value}" for name, value in options.items())])
+
+
+def prototypes_a_class(loss: str) -> int:
+    """How many a class has: several of subcenter-arcface."""
+    return int(LOSSES[loss].defaults.get("subcenters", 1))
 
 
 def step_of(loss: str, options: dict, shape: tuple[int, int, int]) -> Run:
@@ -65,7 +70,8 @@ def main() -> None:
     )
     for shape in [tuple(map(int, text.split(","))) for text in arguments.shapes]:
         for loss, options in cases:
-            runs = {"arcface": step_of("arcface", {}, shape), "loss": step_of(loss, options, shape)}
+            beside = *shape[:2], shape[2] * prototypes_a_class(loss)
+            runs = {"arcface": step_of("arcface", {}, beside), "loss": step_of(loss, options, shape)}
             for run in runs.values():
                 warm_up(run, "cpu", 3)
             measure(runs, "cpu", arguments.seconds, least=5)

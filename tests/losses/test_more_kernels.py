@@ -28,6 +28,7 @@ REGIMES = {"few": (7, 1 << 23), "products": (70, 1 << 23), "chunks": (1100, 0)}
 @pytest.fixture(params=[each for each in BACKENDS if each != "torch"])
 def backend(request, monkeypatch):
     """The CPU's kernels, CUDA's run on the CPU, and where there is a GPU on it. It is a function that sets how many cosines are kept."""
+    families = {"cpu": "cpu", "host": "cuda", "cuda": "cuda"}
     if request.param == "host":
         on_host = request.getfixturevalue("on_host")
         monkeypatch.setattr(kernels, "margin_loss", host_loss(on_host))
@@ -38,6 +39,7 @@ def backend(request, monkeypatch):
         (on_host if here == "host" else EXTENSION).keep_cosines(most)
 
     keep.on, keep.device = here, "cuda" if here == "cuda" else "cpu"
+    keep.fused = [(loss, options) for loss, options in FUSED if families[here] in LOSSES[loss].kernels]
     yield keep
     keep(kept)
 
@@ -79,7 +81,7 @@ def test_values_gradients_and_what_is_kept(backend, regime):
     backend(kept)
     exact = torch.float32, 1e-5, 5e-5, 1e-5  # of the loss, the gradients, what is kept
     coarse = torch.bfloat16, 1e-2, 2e-2, 2e-3  # CUDA's cosines are then fp16
-    for number, (loss, options) in enumerate(FUSED):
+    for number, (loss, options) in enumerate(backend.fused):
         slow = backend.on == "host" and regime != "few"  # a thread at a time takes long
         if slow and number % 5:
             continue
@@ -114,12 +116,13 @@ def test_rows_of_every_norm(backend):
     powers = [10.0**power for power in (-30, -10, -2, 0, 1.1, 3, 10, 30)]
     for regime in ("few", "chunks") if backend.on == "cpu" else ("few",):
         backend(REGIMES[regime][1])
-        for loss, options in FUSED:
+        for loss, options in backend.fused:
             torch.manual_seed(3)
             head = MarginHead(16, REGIMES[regime][0], loss, backend=backend.device, **options).train()
             unit = torch.nn.functional.normalize(torch.randn(len(powers), 16))
             y = torch.arange(len(powers)) % 7
-            unit[:2] = head.weight.detach()[y[:2]] * torch.tensor([[1.0], [-1.0]])
+            own = head.weight.detach()[y[:2]]
+            unit[:2] = (own[:, 0] if own.dim() == 3 else own) * torch.tensor([[1.0], [-1.0]])
             z = unit * torch.tensor(powers)[torch.randperm(len(powers)), None]
             truth = copy.deepcopy(head).double()
             truth.backend = "torch"
@@ -137,7 +140,7 @@ def test_rows_of_every_norm(backend):
 def test_not_finite_in_not_finite_out(backend):
     for regime in REGIMES if backend.on == "cpu" else ("few",):
         backend(REGIMES[regime][1])
-        for loss, options in FUSED:
+        for loss, options in backend.fused:
             head, z, y = sample(loss, options, 2, torch.float32, REGIMES[regime][0])
             head.backend, z, y = backend.device, z[:9], y[:9]
             head.to(backend.device)
@@ -163,6 +166,7 @@ def test_a_step_with_what_samples_have_of_their_own_compiles(monkeypatch, tmp_pa
         ("elastic-cosface", {"plus": True}),
         ("kappaface", {}),
         ("adacos", {}),
+        ("subcenter-arcface", {}),
     ):
         torch._dynamo.reset()
         head, z, y = sample(loss, options, 1, torch.float32)
@@ -180,7 +184,85 @@ def test_what_samples_have_of_their_own_is_checked():
     for margins in (torch.zeros(3), torch.zeros(4, dtype=torch.float64), torch.zeros(4, 1)):
         with pytest.raises(ValueError, match="margins must be float32"):
             torch.ops.cifarnet.margin_loss(z, w, y, state, [number, 64.0, 0.35], True, margins)
-    with pytest.raises(
-        Refused, match="subcenter-arcface has no compiled kernels, pure torch runs it; use `backend=torch`"
-    ):
-        kernels.resolve("cpu", "cpu", loss="subcenter-arcface")
+
+
+# N, C, K, the most cosines that are kept: the last two in several chunks, which end where a class does
+CENTRES = [(40, 21, 3, 1 << 23), (40, 6, 10, 1 << 23), (40, 30, 7, 1 << 23), (1100, 300, 3, 0), (1100, 150, 7, 0)]
+
+
+@pytest.mark.parametrize(("samples", "classes", "centres", "kept"), CENTRES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_subcentres_on_the_cpu(samples, classes, centres, kept, dtype, monkeypatch):
+    before = EXTENSION.kept_cosines()
+    torch.manual_seed(4)
+    head = MarginHead(12, classes, "subcenter-arcface", backend="cpu", subcenters=centres)
+    truth = copy.deepcopy(head).double()
+    truth.backend = "torch"
+    y = torch.randint(classes, (samples,))
+    z = (torch.randn(samples, 12) + 2 * head.weight.detach()[y, y % centres]).to(dtype)
+    theirs = step(truth, z.double(), y)
+    try:
+        for name in EXTENSION.instruction_sets():
+            EXTENSION.choose_instruction_set(name)
+            EXTENSION.keep_cosines(kept)
+            ours = step(head, z, y)
+            assert relative(ours[0], theirs[0]) < 1e-5 and torch.equal(ours[1], theirs[1])
+            assert relative(ours[2], theirs[2]) < (5e-5 if dtype == torch.float32 else 1e-2)
+            assert relative(ours[3], theirs[3]) < 5e-5
+            assert all(torch.equal(one, two) for one, two in zip(ours, step(head, z, y), strict=True))
+    finally:
+        EXTENSION.keep_cosines(before)
+        EXTENSION.choose_instruction_set(EXTENSION.instruction_sets()[0])
+
+
+def test_of_equal_subcentres_the_first_learns():
+    head = MarginHead(16, 8, "subcenter-arcface", backend="cpu")
+    with torch.no_grad():
+        head.weight[:, 1] = head.weight[:, 0]
+    y = torch.arange(16) % 8
+    z = torch.randn(16, 16) + 2 * head.weight.detach()[y, 0]
+    *_, dw = step(head, z, y)
+    truth = copy.deepcopy(head)
+    truth.backend = "torch"
+    *_, expected = step(truth, z, y)
+    assert dw[:, 0].any() and not dw[:, 1].any() and not expected[:, 1].any()
+    torch.testing.assert_close(dw, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_one_subcentre_is_arcface():
+    head = MarginHead(16, 8, "subcenter-arcface", backend="cpu", subcenters=1)
+    plain = MarginHead(16, 8, "arcface", backend="cpu")
+    with torch.no_grad():
+        plain.weight.copy_(head.weight[:, 0])
+    z, y = torch.randn(6, 16), torch.arange(6)
+    for ours, theirs in zip(step(head, z, y), step(plain, z, y), strict=True):
+        assert torch.equal(ours.reshape(theirs.shape), theirs)
+
+
+def test_operator_of_the_nearest_subcentre():
+    nearest = torch.ops.cifarnet.nearest_centres
+    torch.manual_seed(0)
+    z, w, y = torch.randn(50, 12).bfloat16(), torch.randn(9, 4, 12), torch.randint(9, (50,))
+    cosine = torch.einsum("nd,nkd->nk", z.double(), torch.nn.functional.normalize(w.double(), dim=2)[y])
+    assert torch.equal(nearest(z, w, y), 4 * y + cosine.argmax(dim=1))
+    torch.library.opcheck(nearest, (z, w, y))
+    w[2, 3] = torch.nan
+    assert (nearest(z, w, y)[y == 2] == 11).all()
+    with pytest.raises(IndexError, match="label 9 of sample 1 is out of range: there are 9 classes"):
+        nearest(z, w, torch.tensor([0, 9] * 25))
+    with pytest.raises(ValueError, match=r"sub-centres are \[C, K, D\]"):
+        nearest(z, w[0], y)
+
+
+def test_subcentres_where_they_cannot_be():
+    z, w, y = torch.randn(4, 8), torch.randn(5, 3, 8), torch.arange(4)
+    for loss, words in (("curricularface", "not with curricularface"), ("adacos", "not with adacos")):
+        options, state = MarginHead(8, 5, loss).options, MarginHead(8, 5, loss).state
+        call = [kernels.loss_number(loss), options.scale, options.margin, *options.others]
+        with pytest.raises(ValueError, match=words):
+            torch.ops.cifarnet.margin_loss(z, w, y, state, call, True)
+    with pytest.raises(Refused, match="subcenter-arcface has no cuda kernels, pure torch runs it; use `backend=torch`"):
+        kernels.resolve("cuda", "cuda", loss="subcenter-arcface")
+    assert kernels.resolve("auto", "cuda", loss="subcenter-arcface") == "torch"
+    with pytest.raises(Refused, match="vs has no compiled kernels"):
+        kernels.resolve("cpu", "cpu", loss="vs")
