@@ -1,6 +1,7 @@
 """scripts/bench/head.py at tiny shapes: its truth, its rows, what it does with a competitor that fails."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,3 +56,18 @@ def test_what_fails_is_in_its_row_and_the_others_are_measured(monkeypatch, capsy
     failed, other = ("cifarnet", "eager") if name == "ours" else ("eager", "cifarnet")
     assert code == ends_with and rows[failed]["failed"] == "RuntimeError: no such kernel"
     assert rows[other]["median_ms"] > 0 and "median_ms" not in rows[failed]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
+def test_the_peak_counts_what_a_process_had_before_and_keeps():
+    code = """
+import sys
+import torch
+from cifarnet.core.devices import keep_freed_memory
+from scripts.bench.head_timing import peak
+keep_freed_memory(torch.device("cpu"))
+print(*[peak(lambda: [torch.ones(1 << 20) for _ in range(16)], "cpu") for _ in range(3)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [float(found) for found in done.stdout.split()] == pytest.approx([67.1] * 3, rel=0.1)  # MB
