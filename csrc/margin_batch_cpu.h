@@ -78,10 +78,14 @@ struct CpuBatch : Batch {
 inline int64_t centres_of(const at::Tensor& weight) { return weight.dim() == 3 ? weight.size(1) : 1; }
 inline at::Tensor prototypes_of(const at::Tensor& weight) { return weight.dim() == 3 ? weight.flatten(0, 1) : weight; }
 
+inline void check_centres(const at::Tensor& weight) {
+  TORCH_CHECK_VALUE(weight.dim() == 3 && weight.size(0) >= 2 && weight.size(1) >= 1 && weight.size(1) <= kMostCentres,
+                    "sub-centres are [at least 2 classes, 1 to ", kMostCentres, ", D], not ", weight.sizes());
+}
+
 inline void check_centres(const at::Tensor& weight, const Options& options) {
   if (weight.dim() != 3) return;
-  TORCH_CHECK_VALUE(weight.size(0) >= 2 && weight.size(1) >= 1 && weight.size(1) <= kMostCentres,
-                    "sub-centres are [at least 2 classes, 1 to ", kMostCentres, ", D], not ", weight.sizes());
+  check_centres(weight);
   const Traits traits = traits_of(options);
   TORCH_CHECK_VALUE(!traits.shapes_negatives && !traits.moves_by_negatives,
                     "sub-centres go with a loss that changes the label's logit alone, not with ", loss_names()[options.loss]);

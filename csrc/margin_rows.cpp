@@ -34,8 +34,8 @@ void normalize(Rows in, int64_t stride, float* unit, float* norm) {
   });
 }
 
-// Leaves of each class's cosines the first of the largest; a NaN stays, whichever it is. The number of prototypes is known to the
-// compiler, without which it takes no classes together: nine times the time.
+// Leaves of each class's cosines the first of the largest, clamped; a NaN stays, whichever it is. The number of prototypes is known to
+// the compiler, without which it takes no classes together: nine times the time.
 template <int kCentres>
 void nearest_of_classes(int64_t classes, float* cosine) {
   for (int64_t j = 0; j < classes; ++j) {
@@ -47,7 +47,8 @@ void nearest_of_classes(int64_t classes, float* cosine) {
     for (int k = 0; k < kCentres; ++k) {
       const int nearest = (c[k] == most) & (found ^ 1), kept = nearest | (c[k] != c[k]);
       found |= nearest;
-      own[k] = kept ? c[k] : kNoNegative;
+      const float below = c[k] > kCosineLimit ? kCosineLimit : c[k], within = below < -kCosineLimit ? -kCosineLimit : below;
+      own[k] = kept ? within : kNoNegative;
     }
   }
 }
@@ -61,7 +62,7 @@ void nearest_of(int64_t centres, int64_t classes, float* cosine) {
 void keep_nearest(const ClassRow& row, float factor, float* product) {
   each_block(row.count, [&](int64_t at, auto block) {
     const Vec c = load_part(product + at, block.left) * factor;
-    store_part(product + at, clamped(row.inverse ? c * load_part(row.inverse + at, block.left) : c), block.left);
+    store_part(product + at, row.inverse ? c * load_part(row.inverse + at, block.left) : c, block.left);
   });
   nearest_of(row.centres, row.count / row.centres, product);
   if (row.own < 0 || row.own >= row.count) return;

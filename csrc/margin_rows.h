@@ -16,8 +16,8 @@ namespace margin {
 constexpr int64_t kLanes = 16;
 constexpr int64_t kRowTile = 8;  // rows whose products with a prototype are taken together
 
-constexpr int kMostCentres = 10;       // prototypes a class
-constexpr float kNoNegative = -1e6f;  // so far below every cosine that its exponential is 0
+constexpr int kMostCentres = 10;        // prototypes a class
+constexpr float kNoNegative = -3e38f;  // so far below every cosine that its exponential is 0 at any scale, and yet finite
 
 enum class Type : int { kFloat, kBFloat16, kHalf };
 

@@ -36,8 +36,8 @@ void add_unit_cpu(at::Tensor& sums, const at::Tensor& features, const at::Tensor
   }
 }
 
-// Which of a sample's `centres` unit prototypes, one after the other, is nearest to its unit features: the first of equals, a NaN
-// before all others.
+// Which of a class's `centres` unit prototypes, one after the other, is nearest to a sample's unit features: the first of equals,
+// or one whose cosine is NaN.
 int64_t nearest_of(const RowLoops& loops, const float* feature, const float* unit, int64_t centres, int64_t size) {
   int64_t nearest = 0;
   float most = loops.dot(feature, unit, size);
@@ -50,7 +50,7 @@ int64_t nearest_of(const RowLoops& loops, const float* feature, const float* uni
 
 // The place [N] among all prototypes of weight [C, K, D] of that one of a sample's class which is nearest to it.
 at::Tensor nearest_centres_cpu(const at::Tensor& features, const at::Tensor& weight, const at::Tensor& labels) {
-  TORCH_CHECK_VALUE(weight.dim() == 3, "sub-centres are [C, K, D], not ", weight.sizes());
+  check_centres(weight);
   const at::Tensor prototypes = prototypes_of(weight), places = at::empty(labels.sizes(), labels.options());
   check_batch(features, prototypes, labels);
   const CpuBatch batch(features, prototypes, labels, false);

@@ -11,14 +11,15 @@ def normalize(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Unit vectors [N, D] and norms [N] of `vectors` [N, D] of any finite magnitude; a vector without direction stays 0.
 
     Dividing by the largest entry first keeps the squares in range; it is a constant to autograd, since the result does
-    not depend on it.
+    not depend on it. A vector with a direction then has a length of 1 or more: the bound of a half never meets it, since a
+    clamped value has no gradient at the bound itself.
     """
     largest = vectors.detach().abs().amax(dim=1, keepdim=True)
     bounded = vectors / largest.clamp_min(1e-36)
     length = torch.linalg.vector_norm(bounded, dim=1, keepdim=True)
     norm = length * largest
     short = norm <= NORM_FLOOR
-    unit = bounded * torch.where(short, 0.0, 1 / length.clamp_min(1.0))
+    unit = bounded * torch.where(short, 0.0, 1 / length.clamp_min(0.5))
     return unit, torch.where(short, NORM_FLOOR, norm).squeeze(1)
 
 

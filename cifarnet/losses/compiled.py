@@ -36,7 +36,7 @@ class UnseenBatch(Batch):
 
     @property
     def weight(self) -> Tensor:
-        """[C, D]."""
+        """[C, D], of sub-centres [C, K, D]."""
         return self.given[1].detach()
 
     @cached_property

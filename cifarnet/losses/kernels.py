@@ -7,6 +7,7 @@ would crash or compute nonsense. `auto` then falls back to pure torch with one w
 
 import functools
 import importlib
+import math
 import os
 import warnings
 from typing import Any
@@ -229,7 +230,7 @@ def _register_fakes() -> None:
 
     @torch.library.register_fake("cifarnet::margin_loss")
     def loss(features, weight, labels, state, call, training, margins=None, weights=None):  # type: ignore[no-untyped-def]
-        samples, classes = features.shape[0], weight.shape[:-1].numel()
+        samples, classes = features.shape[0], math.prod(weight.shape[:-1])  # numel() would fix C in a graph of any C
         kept = samples if samples * classes <= _extension.kept_cosines() else 0
         new = features.new_empty
         return (

@@ -27,9 +27,9 @@ def title(loss: str, options: dict) -> str:
     return " ".join([loss, *(f"{name}={value}" for name, value in options.items())])
 
 
-def prototypes_a_class(loss: str) -> int:
+def prototypes_a_class(loss: str, options: dict) -> int:
     """How many a class has: several of subcenter-arcface."""
-    return int(LOSSES[loss].defaults.get("subcenters", 1))
+    return int(LOSSES[loss].with_defaults(options).get("subcenters", 1))
 
 
 def step_of(loss: str, options: dict, shape: tuple[int, int, int]) -> Run:
@@ -70,7 +70,7 @@ def main() -> None:
     )
     for shape in [tuple(map(int, text.split(","))) for text in arguments.shapes]:
         for loss, options in cases:
-            beside = *shape[:2], shape[2] * prototypes_a_class(loss)
+            beside = *shape[:2], shape[2] * prototypes_a_class(loss, options)
             runs = {"arcface": step_of("arcface", {}, beside), "loss": step_of(loss, options, shape)}
             for run in runs.values():
                 warm_up(run, "cpu", 3)

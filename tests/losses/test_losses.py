@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from cifarnet.core.errors import Refused
 from cifarnet.losses import LOSSES, LinearHead, MarginHead, build_head
+from cifarnet.losses.angles import normalize
 from cifarnet.losses.margin_loss import margin_loss
 from cifarnet.losses.more_rows import MORE_LOSSES
 
@@ -318,3 +319,14 @@ def test_wrong_shapes_are_named():
             head(z, y)
     with pytest.raises(ValueError, match="labels must be"):
         head(torch.randn(3, D), torch.zeros(2).long())
+
+
+def test_the_gradient_of_a_unit_vector_has_no_part_along_it():
+    """(I - u u^T) / |v|, also of vectors on an axis, whose largest entry is all of their length."""
+    for dtype in (torch.float32, torch.float64):
+        for v in ([0.0, 2.0, 0.0, 0.0], [2.0, 4e-4, -2e-4, 0.0], [-7.0], [3e20, 1e10, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]):
+            v = torch.tensor(v, dtype=dtype)
+            jacobian = torch.autograd.functional.jacobian(lambda v: normalize(v[None])[0][0], v).double()
+            u = v.double() / torch.linalg.vector_norm(v.double())
+            truth = (torch.eye(len(v)).double() - torch.outer(u, u)) / torch.linalg.vector_norm(v.double())
+            torch.testing.assert_close(jacobian, truth, rtol=1e-5, atol=1e-6 * truth.abs().max().item() + 1e-8)

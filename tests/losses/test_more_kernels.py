@@ -1,6 +1,7 @@
 """The kernels of the losses of more_rows.py against the same heads in pure torch and float64, which have tests against the papers."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -215,6 +216,57 @@ def test_subcentres_on_the_cpu(samples, classes, centres, kept, dtype, monkeypat
         EXTENSION.choose_instruction_set(EXTENSION.instruction_sets()[0])
 
 
+@pytest.mark.parametrize("kept", [0, 1 << 23])
+@pytest.mark.parametrize("classes", [6, 90])
+@pytest.mark.parametrize("scale", [1e-8, 1e-5, 1e-2, 1000.0])
+def test_subcentres_at_any_scale(scale, classes, kept):
+    """What is no negative has the exponential 0 however small the scale is."""
+    before = EXTENSION.kept_cosines()
+    torch.manual_seed(5)
+    head = MarginHead(12, classes, "subcenter-arcface", backend="cpu", scale=scale)
+    truth = copy.deepcopy(head).double()
+    truth.backend = "torch"
+    z, y = torch.randn(9, 12), torch.arange(9) % classes
+    try:
+        EXTENSION.keep_cosines(kept)
+        for ours, theirs in zip(step(head, z, y), step(truth, z.double(), y), strict=True):
+            assert ours.dtype == torch.bool or relative(ours, theirs) < 5e-5
+    finally:
+        EXTENSION.keep_cosines(before)
+
+
+def test_the_nearest_subcentre_is_found_before_cosines_are_clamped():
+    """Two of another class's sub-centres lie within the clamp's 4.5e-4 of the features: the nearer one learns."""
+    torch.manual_seed(2)
+    q = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64))[0]
+    head = MarginHead(8, 3, "subcenter-arcface", backend="cpu")
+    with torch.no_grad():
+        for centre, angle, across in ((0, 6e-4, 1), (2, 1.5e-4, 3)):
+            head.weight[1, centre] = math.cos(angle) * q[0] + math.sin(angle) * q[across]
+    z, y = (3 * q[0]).expand(4, 8).float(), torch.tensor([0, 0, 2, 1])
+    truth = copy.deepcopy(head).double()
+    truth.backend = "torch"
+    *_, dw = step(head, z, y)
+    *_, expected = step(truth, z.double(), y)
+    assert not dw[1, 0].any() and not expected[1, 0].any() and dw[1, 2].any()
+    assert relative(dw, expected) < 1e-3  # at so small an angle a cosine is rounding's
+
+
+@pytest.mark.parametrize("shape", [(9, 8), (9, 3, 8)])
+def test_a_graph_is_of_any_number_of_classes(shape):
+    call = [float(kernels.loss_number("arcface")), 64.0, 0.5, 0.0]
+
+    def loss(z, w, y):
+        return torch.ops.cifarnet.margin_loss(z, w, y, z.new_zeros(0), call, False)[0]
+
+    torch._dynamo.reset()
+    w = torch.randn(shape)
+    torch._dynamo.mark_dynamic(w, 0)  # raises where the number is fixed
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    z, y = torch.randn(4, 8), torch.arange(4)
+    torch.testing.assert_close(compiled(z, w, y), loss(z, w, y))
+
+
 def test_of_equal_subcentres_the_first_learns():
     head = MarginHead(16, 8, "subcenter-arcface", backend="cpu")
     with torch.no_grad():
@@ -250,7 +302,7 @@ def test_operator_of_the_nearest_subcentre():
     assert (nearest(z, w, y)[y == 2] == 11).all()
     with pytest.raises(IndexError, match="label 9 of sample 1 is out of range: there are 9 classes"):
         nearest(z, w, torch.tensor([0, 9] * 25))
-    with pytest.raises(ValueError, match=r"sub-centres are \[C, K, D\]"):
+    with pytest.raises(ValueError, match=r"sub-centres are \[at least 2 classes, 1 to 10, D\], not \[4, 12\]"):
         nearest(z, w[0], y)
 
 
