@@ -16,4 +16,5 @@ PATH="$(dirname "$python"):$PATH" CIFARNET_BUILD=cpu CIFARNET_SANITIZE=1 "$pytho
 libraries="$("${CXX:-c++}" -print-file-name=libasan.so) $("${CXX:-c++}" -print-file-name=libubsan.so)"
 export LD_PRELOAD="$libraries" ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export PYTHONPATH="$root" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
-"$python" -m pytest -q -p no:cacheprovider tests/losses/test_kernels.py tests/losses/test_kernels_shapes.py "$@"
+"$python" -m pytest -q -p no:cacheprovider tests/losses/test_kernels.py tests/losses/test_kernels_shapes.py \
+  tests/losses/test_more_kernels.py "$@"
