@@ -17,4 +17,4 @@ libraries="$("${CXX:-c++}" -print-file-name=libasan.so) $("${CXX:-c++}" -print-f
 export LD_PRELOAD="$libraries" ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export PYTHONPATH="$root" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 "$python" -m pytest -q -p no:cacheprovider tests/losses/test_kernels.py tests/losses/test_kernels_shapes.py \
-  tests/losses/test_more_kernels.py "$@"
+  tests/losses/test_more_kernels.py tests/losses/test_subcentre_kernels.py "$@"

@@ -45,6 +45,21 @@ def test_opcheck(loss, kept):
         EXTENSION.keep_cosines(before)
 
 
+@pytest.mark.parametrize("shape", [(9, 8), (9, 3, 8)])
+def test_a_graph_is_of_any_number_of_classes(shape):
+    call = [float(kernels.loss_number("arcface")), 64.0, 0.5, 0.0]
+
+    def loss(z, w, y):
+        return torch.ops.cifarnet.margin_loss(z, w, y, z.new_zeros(0), call, False)[0]
+
+    torch._dynamo.reset()
+    w = torch.randn(shape)
+    torch._dynamo.mark_dynamic(w, 0)  # raises where the number is fixed
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    z, y = torch.randn(4, 8), torch.arange(4)
+    torch.testing.assert_close(compiled(z, w, y), loss(z, w, y))
+
+
 @pytest.mark.parametrize("loss", ["adaface", "arcface"])
 def test_a_training_step_compiles_without_graph_breaks(loss, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # no graph of an earlier build
