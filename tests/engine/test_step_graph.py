@@ -108,14 +108,18 @@ def test_a_number_of_the_hosts_would_be_found(tmp_path, on_tape, monkeypatch):
 
 
 def test_a_rate_on_the_device_is_that_of_the_host_but_for_rounding(tmp_path):
+    """By how far weights move: rounding, which Muon makes 10^4 times as large, is 0.2% of it; a rate that is 1% off moves some by 3%."""
     for optimizer, rate in (("adamw", 1e-3), ("sgd", 0.05), ("muon", 0.1)):
         options = SMALL | {"optimizer": optimizer, "lr": rate, "epochs": 1} | (SPEED if optimizer == "muon" else {})
         runs = [build_run(TrainConfig.from_dict(options), DIGITS) for _ in range(2)]
+        before = weights(runs[0])
         setup.keep_rate_on_device(runs[0].optimizer, runs[0].device)
         for number, run in enumerate(runs):
             run_epoch(run, RunFolder(tmp_path / f"{optimizer}{number}"), Watcher(), StopRequest())
-        for name, value in weights(runs[0]).items():
-            torch.testing.assert_close(value, weights(runs[1])[name], rtol=1e-3, atol=1e-4)
+        device, host = map(weights, runs)
+        for name, value in before.items():
+            moved = (host[name] - value).double().norm()
+            assert (device[name] - host[name]).double().norm() <= 0.01 * moved, (optimizer, name)
 
 
 def test_a_resumed_run_records_anew(tmp_path, on_tape):
