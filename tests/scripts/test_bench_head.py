@@ -61,7 +61,6 @@ def test_what_fails_is_in_its_row_and_the_others_are_measured(monkeypatch, capsy
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
 def test_the_peak_counts_what_a_process_had_before_and_keeps():
     code = """
-import sys
 import torch
 from cifarnet.core.devices import keep_freed_memory
 from scripts.bench.head_timing import peak
