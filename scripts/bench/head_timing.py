@@ -116,8 +116,10 @@ def peak(run: Callable[[], object], device: str) -> float:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
 
-    def status(name: str) -> int:
-        return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(name))
+    def status(name: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        kibibytes = next(line.split()[1] for line in lines if line.startswith(name))
+        return int(kibibytes) * 1024 / 1e6
 
     # What was freed before goes back to the system, also where a process keeps it: reused, it would not be counted.
     if platform.libc_ver()[0] == "glibc":
@@ -125,7 +127,7 @@ def peak(run: Callable[[], object], device: str) -> float:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = status("VmRSS")
     run()
-    return (status("VmHWM") - before) / 1e3
+    return status("VmHWM") - before
 
 
 def processor() -> str:

@@ -8,15 +8,14 @@ two moments, the class names, and what a step takes beside them. Resident memory
 """
 
 import argparse
-import ctypes
 import dataclasses
-import gc
 import json
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from head_timing import peak
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.signals import StopRequest
@@ -41,12 +40,6 @@ class Counting(Watcher):
         """Raises EnoughSteps after the last one."""
         if run.progress.step >= min(self.steps, run.steps):
             raise EnoughSteps
-
-
-def status(name: str) -> float:
-    """A line of /proc/self/status in MB."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 def train_steps(config: TrainConfig, steps: int) -> float:
@@ -77,12 +70,14 @@ def main() -> None:
         dim=options.dim, batch_size=options.batch_size, backend=options.backend, optimizer="adamw",
     )  # fmt: skip
     train_steps(few, 3)
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = status("VmRSS")
-    seconds = train_steps(dataclasses.replace(few, classes=options.classes), options.steps)
-    peak, size = status("VmHWM") - before, options.classes * options.dim * 4 / 1e6
+    many = dataclasses.replace(few, classes=options.classes)
+    seconds = 0.0
+
+    def train_many() -> None:
+        nonlocal seconds
+        seconds = train_steps(many, options.steps)
+
+    most, size = peak(train_many, "cpu"), options.classes * options.dim * 4 / 1e6
     result = {"classes": options.classes, "dim": options.dim, "loss": options.loss, "backend": options.backend}
     result |= {
         "batch_size": options.batch_size,
@@ -90,9 +85,9 @@ def main() -> None:
         "seconds": seconds,
         "threads": torch.get_num_threads(),
     }
-    result |= {"weight_mb": size, "peak_mb": peak, "peak_in_weights": peak / size, "torch": torch.__version__}
+    result |= {"weight_mb": size, "peak_mb": most, "peak_in_weights": most / size, "torch": torch.__version__}
     print(
-        f"{options.classes:,} classes, {options.loss}: {peak:,.0f} MB, {peak / size:.2f} times W; {seconds / options.steps:.2f} s a step"
+        f"{options.classes:,} classes, {options.loss}: {most:,.0f} MB, {most / size:.2f} times W; {seconds / options.steps:.2f} s a step"
     )
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

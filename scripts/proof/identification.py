@@ -57,7 +57,7 @@ def work(identities: int, probes: int, size: int) -> dict[str, float]:
 def peak_mb() -> float:
     """The most memory of this process since it was last forgotten, in MB (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 
 
 def main() -> None:
