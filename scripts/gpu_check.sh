@@ -125,7 +125,7 @@ kernels() {
         "$python" scripts/bench/head_step.py --device cuda 33,70,10 50,40,300
     fi
   done
-  bench head_bf16 60 --dtype bf16 --only ours floor --seconds 1 "${all[@]}"
+  bench head_bf16 75 --dtype bf16 --only ours triton floor --seconds 1 "${all[@]}"
   bench head_fp32 60 --dtype fp32 --only ours floor --seconds 1 "${all[@]}"
   step profile 40 "$python" scripts/bench/head_step.py --device $device --profile $profiled
   bench eager_bf16 40 --dtype bf16 --only eager others "${middle[@]}"

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -132,7 +133,7 @@ class Competitor:
     graph: bool = False
 
 
-GROUPS = ("ours", "floor", "eager", "compile", "others")
+GROUPS = ("ours", "triton", "floor", "eager", "compile", "others")
 
 
 def ways(device: str, dtype: torch.dtype) -> dict[str, tuple[Loss, bool]]:
@@ -141,6 +142,22 @@ def ways(device: str, dtype: torch.dtype) -> dict[str, tuple[Loss, bool]]:
         return {"": (reference, False)} | ({", autocast": (in_bf16(lean), False)} if dtype != torch.float32 else {})
     first = {"": (reference, False)} if dtype == torch.float32 else {", autocast": (in_bf16(lean), False)}
     return first | {", TF32": (reference, True)}
+
+
+def in_triton(weight: nn.Parameter) -> dict[str, Competitor]:
+    """scripts/bench/head_triton.py, with two sizes of a tile."""
+    if find_spec("triton") is None:
+        return {}
+    from scripts.bench.head_triton import ArcFace, Tile
+
+    found = {}
+    for tile in (Tile(), Tile(classes=256)):
+        loss = Peer(lambda z, w, y, tile=tile: ArcFace.apply(z, w, y, tile), weight)
+        name = f"triton, {tile.samples} x {tile.classes}"
+        found[name] = Competitor("triton", loss)
+        if len(weight) <= 1_000_000:
+            found[f"{name}, CUDA graph"] = Competitor("triton", loss, graph=True)
+    return found
 
 
 def competitors(weight: nn.Parameter, dtype: torch.dtype, compiler: str = "inductor") -> dict[str, Competitor]:
@@ -153,6 +170,8 @@ def competitors(weight: nn.Parameter, dtype: torch.dtype, compiler: str = "induc
             found["cifarnet, CUDA graph"] = Competitor("ours", mine, graph=True)
         if dtype == torch.float32:
             found["cifarnet, TF32"] = Competitor("ours", mine, tf32=True)
+        else:
+            found |= in_triton(weight)
     if classes > 1_000_000:
         return found
     for ending, (loss, tf32) in ways(device, dtype).items():
