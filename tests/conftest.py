@@ -25,6 +25,12 @@ INCLUDES = [f"-I{path}" for path in (*include_paths(), sysconfig.get_paths()["in
 settings.register_profile("no-shrinking", phases=[Phase.explicit, Phase.generate])
 
 
+@pytest.fixture(autouse=True)
+def empty_folder(monkeypatch, tmp_path) -> None:
+    """Every test works in a folder of its own, since a run writes `runs/latest` where it is trained."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def cifar_data() -> Path:
     """The folder that holds cifar-10-batches-bin/, where the machine has one."""
@@ -62,8 +68,7 @@ def on_host():
 
 @pytest.fixture
 def cli(capfd, monkeypatch, tmp_path):
-    """Runs a command in an empty folder, without a display; returns exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
+    """Runs a command without a display; returns exit code, stdout, stderr."""
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
