@@ -50,9 +50,10 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         with open_plain(path) as file:
             start = file.read(8)
-            refuse_pickle(path, start)
             length = int.from_bytes(start, "little")
-            if len(start) < 8 or length > min(os.fstat(file.fileno()).st_size - 8, MAX_HEADER):
+            whole = len(start) == 8 and length <= min(os.fstat(file.fileno()).st_size - 8, MAX_HEADER)
+            refuse_pickle(path, start, whole)
+            if not whole:
                 raise Refused(str(path), "is not a safetensors file, or is cut short", "take another checkpoint")
             text = file.read(length)
     except FileNotFoundError as error:
@@ -70,9 +71,13 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def refuse_pickle(path: Path, start: bytes) -> None:
-    """Refuses pickles by name and by first bytes (a zip of torch.save, or a bare pickle): loading one runs its code."""
-    if path.suffix.lower() in PICKLE_SUFFIXES or start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
+def refuse_pickle(path: Path, start: bytes, whole: bool) -> None:
+    """Refuses pickles by name and by first bytes (a zip of torch.save, or a bare pickle): loading one runs its code.
+
+    A header of 640 or 1,152 bytes has the first bytes of a bare pickle, so that one is told by a length that the file does not have.
+    """
+    bare = not whole and start.startswith((b"\x80\x02", b"\x80\x04"))
+    if path.suffix.lower() in PICKLE_SUFFIXES or bare or start.startswith(b"PK\x03\x04"):
         raise Refused(
             str(path), "is a pickle, which can run code when loaded, and is never loaded",
             "convert it to safetensors where you trust it",
