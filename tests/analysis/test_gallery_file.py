@@ -19,8 +19,9 @@ def test_a_gallery_goes_into_a_file_and_comes_back(tmp_path):
         random.standard_normal((9, 8)), [0, 0, 1, 1, 1, 2, 2, 2, 2], ["a", "ü\udcff", "[/]"], "max"
     )
     points = (Point(0.1, 0.5, 0.09, 0.8, True), Point(0.01, math.inf, 0.0, 0.0, True))
-    write_gallery(path, Gallery(templates, "d" * 64, True, 9, points))
+    write_gallery(path, Gallery(templates, "d" * 64, True, 9, points, math.inf))
     found = read_gallery(path)
+    assert found.threshold == math.inf
     assert np.array_equal(found.templates.vectors, templates.vectors) and found.templates.names == templates.names
     assert np.array_equal(found.templates.owners, templates.owners) and found.templates.kind == "max"
     assert (found.model, found.flip, found.images, found.points) == ("d" * 64, True, 9, points[:1])
@@ -50,12 +51,17 @@ def test_a_broken_gallery_is_refused(tmp_path):
     wrong += [made(owners=np.array([0, 2, 1])), made(owners=np.array([0, 1, 1])), made(owners=np.array([0, 1]))]
     wrong += [made(points=[{**point, "threshold": "x"}]), made(points=[{**point, "more": 1}]), made(points=3)]
     wrong += [made(points=[{**point, "threshold": math.nan}]), save(tensors, {"format": "cifarnet-gallery-1"})]
+    wrong += [made(threshold=value) for value in (math.nan, -math.inf, 2, "0.5", [])]
     for number, content in enumerate(wrong):
         path.write_bytes(content)
         with pytest.raises(Refused) as error:
             read_gallery(path)
         assert str(error.value).startswith(str(path)) and "\n" not in str(error.value), number
+    path.write_bytes(made(points=[point], threshold=0.75))
+    found = read_gallery(path)
+    assert found.points == (Point(0.1, 0.5, 0.1, 0.5, True),) and found.threshold == 0.75
+    del facts["threshold"]  # as the first files: the threshold of the first rate
     path.write_bytes(made(points=[point]))
-    assert read_gallery(path).points == (Point(0.1, 0.5, 0.1, 0.5, True),)
+    assert read_gallery(path).threshold == 0.5
     with pytest.raises(Refused, match="there is no such file"):
         read_gallery(tmp_path / "gone")

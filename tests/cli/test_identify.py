@@ -78,6 +78,37 @@ def test_answers_scores_and_files(cli, folders):
     assert code == 0 and "[red]eve" in out and "max templates" in out and "needs 100 probes" in out
 
 
+def test_a_gallery_keeps_the_threshold_that_it_was_saved_with(cli, folders):
+    """Whatever it was set by, until another one is asked for."""
+    kept, probes = ["--gallery", "kept.safetensors"], ["--probes", "alone", "--json"]
+    enrol = ["identify", "--gallery", "known", "--save-gallery", "kept.safetensors", "--overwrite"]
+
+    def saved(*by):
+        code, out, _ = cli(*enrol, "--probes", "seen", *by, "--json")
+        assert code == 0
+        return json.loads(out)
+
+    def used(*more):
+        code, out, err = cli("identify", *kept, *(more or probes))
+        assert code == 0, err
+        return json.loads(out)
+
+    for by in (["--fpir", "0.2"], ["--fpir", "0.1,0.5"], ["--fpir", "0.5,0.1"], ["--threshold", "0.25"], []):
+        document, later = saved(*by), used()
+        assert later["threshold"] == document["threshold"] is not None, by
+        assert later["threshold_origin"].startswith("kept in the gallery"), by
+    lax, strict = (point["threshold"] for point in saved("--fpir", "0.5,0.1")["operating_points"])
+    assert strict > lax == used()["threshold"]
+    # The rates of other probes are measured, and their threshold is not taken unless it is asked for.
+    assert used("--probes", "seen", "--json")["threshold"] == lax
+    for rate, wanted in (("0.1", strict), ("0.5", lax)):
+        assert used("--probes", "seen", "--fpir", rate, "--json")["threshold"] == wanted
+        assert used(*probes, "--fpir", rate)["threshold"] == wanted
+    # Enrolled alone, with a threshold or none.
+    assert cli(*enrol, "--threshold", "0.5")[0] == 0 and used()["threshold"] == 0.5
+    assert cli(*enrol)[0] == 0 and used()["threshold"] is None
+
+
 def test_pictures_that_cannot_be_used_are_named_and_the_others_done(cli, folders):
     (folders / "known" / "bob" / "0.png").write_bytes(b"no picture")
     (folders / "known" / "gone").mkdir()

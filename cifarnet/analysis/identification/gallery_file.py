@@ -32,6 +32,7 @@ class Gallery:
         flip: whether the mirrored images' features were added.
         images: that were enrolled.
         points: thresholds that were set on this gallery, with the rates that they had then.
+        threshold: the one that was in force when it was saved, given or one of these, or infinite; None: none was.
     """
 
     templates: Templates
@@ -39,6 +40,7 @@ class Gallery:
     flip: bool
     images: int
     points: tuple[Point, ...] = ()
+    threshold: float | None = None
 
 
 def write_gallery(path: Path, gallery: Gallery) -> None:
@@ -50,8 +52,9 @@ def write_gallery(path: Path, gallery: Gallery) -> None:
         "model": gallery.model,
         "flip": gallery.flip,
         "images": gallery.images,
-        # No score meets an infinite threshold, which is none to keep.
+        # No score meets an infinite threshold: there is no rate to keep it for.
         "points": [asdict(point) for point in gallery.points if math.isfinite(point.threshold)],
+        "threshold": gallery.threshold,  # infinity too: nobody was accepted
         "cifarnet": __version__,
     }
     tensors = {"templates": templates.vectors, "owners": templates.owners.astype(np.int64)}
@@ -108,9 +111,13 @@ def parsed(facts: dict[str, Any], vectors: np.ndarray, owners: np.ndarray) -> Ga
     ):
         raise ValueError("its facts are not usable")
     points = tuple(checked_point(point) for point in facts["points"])
-    return Gallery(
-        Templates(vectors, owners, tuple(names), kind), facts["model"], facts["flip"], facts["images"], points
-    )
+    threshold = facts.get("threshold", points[0].threshold if points else None)  # the first files had no such key
+    if threshold is not None and not (
+        isinstance(threshold, float | int) and (-2 < threshold < 2 or threshold == math.inf)
+    ):
+        raise ValueError("its threshold is no number")
+    templates = Templates(vectors, owners, tuple(names), kind)
+    return Gallery(templates, facts["model"], facts["flip"], facts["images"], points, threshold)
 
 
 def checked_point(values: dict[str, Any]) -> Point:
@@ -139,3 +146,17 @@ def check_model(path: Path, gallery: Gallery, digest: str, flip: bool) -> None:
 def stored_point(gallery: Gallery, asked: Sequence[float]) -> Point | None:
     """The threshold that the gallery holds for the first of these rates, as far as it has one."""
     return next((point for rate in asked for point in gallery.points if math.isclose(point.asked, rate)), None)
+
+
+def kept_threshold(gallery: Gallery) -> tuple[float, str] | None:
+    """The threshold that was in force when the gallery was saved, and where it came from, in words; None: none was."""
+    threshold = gallery.threshold
+    if threshold is None:
+        return None
+    point = next((point for point in gallery.points if point.threshold == threshold), None)
+    return threshold, in_words(point) if point else "kept in the gallery"
+
+
+def in_words(point: Point) -> str:
+    """Where a threshold comes from that a gallery holds."""
+    return f"kept in the gallery, FPIR {100 * point.fpir:.3g}% when it was set"

@@ -142,7 +142,8 @@ def identify(embedder: Embedder, request: Request, tell: Tell) -> Identified:
     else:
         gallery = enrol(embedder, request.gallery, request.template, tell)
     if request.probes is None:
-        return Identified(gallery, None, (), None, "none")
+        threshold = gallery.threshold if request.threshold is None else request.threshold
+        return Identified(replace(gallery, threshold=threshold), None, (), None, "none")
     probes = search_pictures(embedder, gallery, request.probes, request.top, tell)
     if both := request.in_both():
         files = f"{plural(both, 'probe')} {'is a file' if both == 1 else 'are files'} of the gallery too"
@@ -150,7 +151,8 @@ def identify(embedder: Embedder, request: Request, tell: Tell) -> Identified:
     rates = probes.rates
     points = tuple(rates.at(rate) for rate in request.rates if supports(rate, len(rates.non_mated)))
     threshold, origin = chosen_threshold(request, gallery, points)
-    return Identified(replace(gallery, points=points or gallery.points), probes, points, threshold, origin)
+    gallery = replace(gallery, points=points or gallery.points, threshold=threshold)
+    return Identified(gallery, probes, points, threshold, origin)
 
 
 def enrol(embedder: Embedder, pictures: Pictures, template: str, tell: Tell) -> Gallery:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifarnet.analysis.identification.folders import Pictures, find_identities, find_pictures
-from cifarnet.analysis.identification.gallery_file import Gallery, read_gallery, stored_point
+from cifarnet.analysis.identification.gallery_file import Gallery, in_words, kept_threshold, read_gallery, stored_point
 from cifarnet.analysis.identification.rates import FPIR, Point, check_fpir
 from cifarnet.analysis.identification.templates import KINDS
 from cifarnet.core.errors import Refused, printable
@@ -21,7 +21,8 @@ class Request:
         gallery: what is in it: images to enrol, or a gallery that is enrolled already.
         probes: images to search; None only enrols.
         template: mean or max.
-        rates: FPIRs at which DIR is given; the first sets the threshold.
+        rates: FPIRs at which DIR is given.
+        asked: whether these were asked for; then the first sets the threshold.
         threshold: given in its place.
         top: candidates of a probe.
     """
@@ -31,6 +32,7 @@ class Request:
     probes: Pictures | None
     template: str
     rates: tuple[float, ...]
+    asked: bool
     threshold: float | None
     top: int
 
@@ -79,21 +81,21 @@ def make_request(
         fix = "leave `template` out, or enrol the images again"
         raise Refused("template", f"{printable(gallery)} holds {kind} templates", fix)
     searched = find_pictures(probes, "probes") if probes is not None else None
-    request = Request(gallery, known, searched, template or kind, tuple(fpir or FPIR), threshold, top)
+    request = Request(gallery, known, searched, template or kind, tuple(fpir or FPIR), bool(fpir), threshold, top)
     if searched is not None:
-        check_searches(request, searched, asked=fpir is not None, mates_needed=mates_needed)
+        check_searches(request, searched, mates_needed=mates_needed)
     return request
 
 
-def check_searches(request: Request, probes: Pictures, *, asked: bool, mates_needed: bool) -> None:
-    """Refuses FPIRs that are `asked` for and that the probes do not support, and probes without mates that are needed."""
+def check_searches(request: Request, probes: Pictures, *, mates_needed: bool) -> None:
+    """Refuses FPIRs that are asked for and that the probes do not support, and probes without mates that are needed."""
     known = request.gallery
     stored = stored_point(known, request.rates) if isinstance(known, Gallery) else None
     mated, non_mated = probes.counts(set(known.templates.names if isinstance(known, Gallery) else known.identities))
     if mates_needed and not mated:
         fix = "name the folders in `probes` as those in the gallery"
         raise Refused("figure", "no probe shows an identity that is enrolled", fix)
-    if not asked or (stored and not non_mated):
+    if not request.asked or (stored and not non_mated):
         return
     if not non_mated:
         held = [f"{point.asked:g}" for point in known.points] if isinstance(known, Gallery) else []
@@ -107,13 +109,17 @@ def check_searches(request: Request, probes: Pictures, *, asked: bool, mates_nee
 def chosen_threshold(request: Request, gallery: Gallery, points: Sequence[Point]) -> tuple[float | None, str]:
     """The score from which on a probe is taken for its first candidate, and where it comes from, in words; None: none.
 
+    What is asked for comes first, then what the gallery keeps, then what these probes say.
+
     Args:
         points: measured on these probes.
     """
     if request.threshold is not None:
         return request.threshold, "as given"
+    if not request.asked and (kept := kept_threshold(gallery)):
+        return kept
     if points:
         return points[0].threshold, f"FPIR {100 * points[0].fpir:.3g}% of these probes"
-    if point := stored_point(gallery, request.rates):
-        return point.threshold, f"kept in the gallery, FPIR {100 * point.fpir:.3g}% when it was set"
+    if request.asked and (point := stored_point(gallery, request.rates)):
+        return point.threshold, in_words(point)
     return None, "none"
