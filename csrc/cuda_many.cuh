@@ -6,7 +6,7 @@
 // dW. The target's entry, which a margin can make a thousand times larger, stays out of the products and is added in fp32.
 #pragma once
 
-#include "cuda_rows.cuh"
+#include "cuda_eight.cuh"
 
 namespace margin {
 
@@ -69,14 +69,14 @@ static __global__ void __launch_bounds__(kThreads) update_state(ManyForward in, 
 }
 
 // A block a sample: the chunk's negatives join its sum.
-template <typename C, bool kShapesNegatives>
+template <typename C, bool kShapesNegatives, bool kWhole>
 __global__ void __launch_bounds__(kThreads) accumulate(ManyForward in, const C* cosines, int64_t first, int64_t count) {
-  const int64_t row = blockIdx.x, own = in.labels[row] - first;
+  const int64_t row = blockIdx.x;
+  const OtherColumns<kWhole> is_other(in.labels[row] - first, count);
   const Target target = target_of(in.options, in.statistics[row].cosine, in.statistics[row].norm, in.used, in.own, row);
-  RunningOthers mine;
-  for (int64_t c = threadIdx.x; c < count; c += kThreads)
-    if (c != own) mine.add(target, load(cosines, row * count + c));
-  Others before = first ? in.others[row] : no_others(), here = mine.others;
+  Others before = first ? in.others[row] : no_others(), here = no_others();
+  for (int c = threadIdx.x * kEight; c < is_other.columns; c += kThreads * kEight)
+    add_eight<kShapesNegatives>(here, target, load_eight<kWhole>(cosines + row * count, c, is_other.columns), c, is_other);
   const float peak = fmaxf(block_max(here.peak), before.peak);
   const float highest = kShapesNegatives ? fmaxf(block_max(here.highest), before.highest) : peak;
   raise_peak(here, target.scale, peak);
@@ -169,16 +169,22 @@ struct PrototypeChunk {
 };
 
 // A block a row: the negatives' shares of the gradient (the target's is zero).
-// Cosines and shares may be the same memory: each thread reads an entry before it writes it.
-template <typename C, typename Share>
+// Cosines and shares may be the same memory: each thread reads eight entries before it writes them.
+template <typename C, typename Share, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
     gradient_shares(ManyBackward in, const C* cosines, int64_t first, int64_t count, Share* shares) {
-  const int64_t i = blockIdx.x, own = in.labels[i] - first;
+  const int64_t i = blockIdx.x;
+  const OtherColumns<kWhole> is_other(in.labels[i] - first, count);
   const SampleGradient sample = in.statistics[i].gradient;
-  for (int64_t c = threadIdx.x; c < count; c += kThreads) {
-    const float cosine = clamp_cosine(load(cosines, i * count + c));
-    store_bounded(shares, i * count + c, c == own ? 0.0f : in.boost * negative_share(sample, cosine));
-  }
+  const auto fill = [&](auto of_eight) {
+    for (int c = threadIdx.x * kEight; c < is_other.columns; c += kThreads * kEight)
+      store_eight<kWhole>(shares + i * count, c, is_other.columns,
+                          of_eight(load_eight<kWhole>(cosines + i * count, c, is_other.columns), c));
+  };
+  if (shapes(sample.shaping))
+    fill([&](const Eight<C>& eight, int c) { return shares_of_eight<true, Share>(sample, in.boost, eight, c, is_other); });
+  else
+    fill([&](const Eight<C>& eight, int c) { return shares_of_eight<false, Share>(sample, in.boost, eight, c, is_other); });
 }
 
 // dz of a row by a warp, from h = shares W^ and the target's own part.

@@ -61,7 +61,9 @@ void accumulate_chunks(const CudaBatch& batch, const ManyForward& in, const Tens
   each_cosine_chunk(batch, unit, kept, fill, [&](int64_t first, const Tensor&, const float*, const Tensor& cosines) {
     const auto run = [&](auto type) {
       using C = std::decay_t<decltype(*type)>;
-      const auto kernel = shapes_negatives ? accumulate<C, true> : accumulate<C, false>;
+      const bool whole = whole_eights(cosines.size(1));
+      const auto kernel = shapes_negatives ? (whole ? accumulate<C, true, true> : accumulate<C, true, false>)
+                                           : (whole ? accumulate<C, false, true> : accumulate<C, false, false>);
       launch(kernel, unsigned(batch.samples), kThreads, 0, in, data(cosines, type), first, cosines.size(1));
     };
     cosines.scalar_type() == at::kFloat ? run((const float*)nullptr) : run((const c10::Half*)nullptr);
@@ -181,8 +183,10 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
     const int64_t count = cosines.size(1);
     const Tensor shares = batch.keep ? shares_of_kept.view({samples, count}) : cosines;  // in place where they are ours
     const auto gradient = [&](auto from, auto to) {
-      launch(gradient_shares<std::decay_t<decltype(*from)>, std::decay_t<decltype(*to)>>, unsigned(samples), kThreads, 0,
-             in, data(cosines, from), first, count, data(shares, to));
+      using C = std::decay_t<decltype(*from)>;
+      using Share = std::decay_t<decltype(*to)>;
+      const auto kernel = whole_eights(count) ? gradient_shares<C, Share, true> : gradient_shares<C, Share, false>;
+      launch(kernel, unsigned(samples), kThreads, 0, in, data(cosines, from), first, count, data(shares, to));
     };
     const float* f32 = nullptr;
     const c10::Half* f16 = nullptr;

@@ -54,6 +54,7 @@ struct OfSamples {
 struct Shaping {
   float threshold = 3.0f, square = 0.0f, linear = 0.0f, constant = 0.0f, fold = 0.0f;  // no cosine is above 3
 };
+MARGIN_FN bool shapes(const Shaping& shaping) { return shaping.threshold < 3.0f || shaping.fold != 0.0f; }
 
 // What a margin makes of it: the target psi with its derivatives, the scale, and a penalty added to the loss.
 struct Target {
