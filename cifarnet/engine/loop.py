@@ -12,7 +12,7 @@ import torch
 
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.devices import determinism
-from cifarnet.core.errors import Diverged, Interrupted
+from cifarnet.core.errors import Diverged, Interrupted, Refused, printable
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, load, load_options
 from cifarnet.engine.ema import measure_batch_norm
@@ -23,6 +23,7 @@ from cifarnet.engine.validate import Heed, evaluate_epoch, is_best, summarise
 from cifarnet.models.checkpoint import save_model
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import mark_latest
+from cifarnet.storage.sharded_file import existing
 
 # Steps between two questions to the other ranks whether to stop, where asking would hold up the GPUs.
 STOP_INTERVAL = 10
@@ -73,6 +74,8 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
     with determinism(config.deterministic), divergence_noted(run, folder):
         if progress.epoch == 0 and progress.step == 0:
             save_state(run, folder)
+        elif progress.epoch >= config.epochs:
+            restore_last(run, folder)
         scores = None
         while progress.epoch < config.epochs:
             run_epoch(run, folder, watcher, stop)
@@ -166,6 +169,20 @@ def keep_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, record: dic
     save_model(folder.last, run.result, run.info(record), run.ranks, *also)
     if run.ranks.first and run.progress.epoch == 1 and not run.trial:
         mark_latest(folder)
+
+
+def restore_last(run: TrainState, folder: RunFolder) -> None:
+    """Writes a finished run's last checkpoint again where it is gone: the state has its weights.
+
+    Raises:
+        Refused: the best checkpoint is gone, whose scores the summary has. The state has not its weights.
+    """
+    lost = run.ranks.of_first(lambda: [path for path in (folder.last, folder.best) if existing(path) is None])
+    if folder.last in lost:
+        save_model(folder.last, run.result, run.info(run.progress.history[-1]), run.ranks)
+    if folder.best in lost and run.progress.best is not None:
+        fix = f"take {folder.last.name} of that run, or train on with more `epochs`"
+        raise Refused(printable(folder.best), "is gone, and the summary's scores are of it", fix)
 
 
 def finish_average(run: TrainState, heed: Heed = iter) -> None:

@@ -67,6 +67,8 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
     ranks = run.ranks
     calibration: Calibration | None = None
     reason = "it is a trial" if run.trial else "no images were held out"
+    if run.validation is not None and not run.trial:
+        reason = "no epoch was the best on the held-out images"
     chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
     if chosen is not None and chosen == existing(folder.best):
         if run.model.apart:

@@ -31,7 +31,7 @@ from cifarnet.models.classifier import Classifier
 from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_files import read_metrics
 from cifarnet.storage.run_folder import RunFolder
-from cifarnet.storage.safetensors_header import read_metadata
+from cifarnet.storage.safetensors_header import read_header, read_metadata
 
 DIGITS = load("digits")
 FEW = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(384)))  # with FEWER: 12 steps an epoch too
@@ -216,6 +216,33 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert b"epoch 3" in after.pop("diverged.json")
     assert after == before
+
+
+def test_a_finished_run_whose_checkpoints_are_gone(tmp_path):
+    """The last one is in the state, and comes back; of the best one nothing is left, and the summary stays what it says."""
+    folder, config = tmp_path / "run", dataclasses.replace(BASE, val_fraction=0.1)
+    summary = start(folder, config)
+    told = (folder / "summary.json").read_bytes()
+
+    def last():
+        file = folder / "last.safetensors"
+        return load_file(file), read_header(file)
+
+    weights, header = last()
+    (folder / "last.safetensors").unlink()
+    assert start(folder, config, resume=True) == summary
+    assert last()[1] == header and all(torch.equal(last()[0][name], weights[name]) for name in weights)
+    for name in ("best.safetensors", "last.safetensors"):
+        (folder / name).unlink()
+    with pytest.raises(Refused, match=r"best.safetensors: is gone, and the summary's scores are of it; take last"):
+        start(folder, config, resume=True)
+    assert last()[1] == header and all(torch.equal(last()[0][name], weights[name]) for name in weights)
+    assert (folder / "summary.json").read_bytes() == told
+    # A run that goes on does without the old best: its own last epoch is what it has.
+    later = start(folder, dataclasses.replace(config, epochs=3), resume=True)
+    assert later["checkpoint"].endswith((folder / "last.safetensors").name) == (
+        not (folder / "best.safetensors").exists()
+    )
 
 
 def test_a_metric_that_is_not_a_number_is_never_best():
