@@ -1,8 +1,10 @@
 """`cifarnet report RUN...`: finished runs -> the report's tables and figures as one document."""
 
+import os
 import re
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,6 +57,7 @@ def report(
         raise Refused("report", "no run is named", "for example: cifarnet report runs/latest")
     renderer(out or DEFAULT)  # a suffix that is no format is refused before any work
     out = check_output(out or (DEFAULT if overwrite else free_name(DEFAULT)), overwrite)
+    kept = picture_folder(out, overwrite)
     results, left_out = read_results(runs)
     if len(left_out) == 1 and not results:
         raise left_out[0]
@@ -64,10 +67,25 @@ def report(
     if not results:
         raise Refused("report", f"none of {len(left_out)} runs can be reported", "see the lines above")
     pairs = paired_tests(results, data_dir, device) if test else []
-    pictures = out.parent / (re.sub(r"[^\w.-]", "_", out.stem) + "_files")  # a name that LaTeX can read too
-    blocks = build(results, pairs, pictures, note)
-    write_output(out, render(title, blocks, out).encode())
+    with TemporaryDirectory() as inside:
+        blocks = build(results, pairs, kept or Path(inside), note)
+        write_output(out, render(title, blocks, out).encode())
     print_path(out)
+
+
+def picture_folder(out: Path, overwrite: bool) -> Path | None:
+    """The folder of a document's pictures, beside it; None of HTML, which holds them.
+
+    Raises:
+        Refused: another document's may be in it: it is there already, and `overwrite` is not given.
+    """
+    if out.suffix == ".html":
+        return None
+    stem = re.sub(r"[^\w.-]", "_", out.stem)  # a name that LaTeX can read too
+    folder = out.parent / (f"{stem}_files" if out.suffix == ".md" else f"{stem}_{out.suffix[1:]}_files")
+    if os.path.lexists(folder) and not overwrite:
+        raise Refused(str(folder), "is there already", "add `overwrite` to replace its pictures, or name another file")
+    return folder
 
 
 def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> list["Pair"]:

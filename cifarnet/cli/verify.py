@@ -93,7 +93,7 @@ def verify(
         measured = of_files(model, info, pairs, folder, asked, target)
     else:
         measured = of_split(path, model, info, split or "test", classes, data_dir, device, asked)
-    report(measured, asked, path, model, info, csv, drawn, out, json_output)
+    report(measured, asked, path, model, info, csv, drawn, out, overwrite, json_output)
 
 
 def parse_far(text: str | None) -> list[float] | None:

@@ -30,21 +30,26 @@ def report(
     csv: Path | None,
     figure: Path | None,
     out: Path | None,
+    overwrite: bool,
     json_output: bool,
 ) -> None:
-    """Says what was left out, writes the files, prints the result.
+    """Says what was left out, writes the files, prints the result. In the run's folder thresholds of other images stay.
 
     Raises:
         Failed: some images could not be used; all else is done.
     """
     from cifarnet.analysis.unit_embeddings import model_digest
-    from cifarnet.analysis.verification.stored import NAME, write_thresholds
+    from cifarnet.analysis.verification.stored import NAME, other_set, write_thresholds
 
     say_files(measured.remarks, measured.errors)
     document: dict[str, Any] = {"checkpoint": str(path), "model_digest": model_digest(model)}
     document |= {"measured_on": measured.measured_on, "flip": asked.flip} | measured.found.to_dict()
     kept = out or (path.parent / NAME if (path.parent / "config.json").is_file() else None)
-    if kept and out is None:
+    if kept and out is None and not overwrite and (other := other_set(kept, document)):
+        fix = "--overwrite replaces them, --out keeps these elsewhere"
+        messages().say(f"note: {kept} keeps the thresholds of {other}; {fix}")
+        kept = None
+    elif kept and out is None:
         with spared(NAME, lambda text: messages().remark("warning", text.replace("drawn", "written"))):
             write_thresholds(kept, document)
     elif kept:

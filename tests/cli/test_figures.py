@@ -1,6 +1,7 @@
 """The commands that draw, run as a user runs them, on real images; and what they say of bad input."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,7 +302,23 @@ def test_report(cli, runs, tmp_path, suffix):
     text = out.read_text()
     accuracy = json.loads((runs / "ce" / "summary.json").read_text())["test"]["accuracy"]
     assert f"{100 * accuracy:.2f}" in text and "McNemar" in text and "digits" in text
-    assert len(list((tmp_path / "r_files").iterdir())) == 3
+    beside = {"md": ["r_files"], "html": [], "tex": ["r_tex_files"]}[suffix]  # HTML holds its pictures
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "cache"] == beside
+    assert all(len(list((tmp_path / name).iterdir())) == 3 for name in beside)
+
+
+def test_a_report_leaves_another_ones_pictures(cli, runs, tmp_path):
+    assert cli("report", runs / "ce", "--out", "z.md")[0] == 0
+    pictures = {path: path.read_bytes() for path in (tmp_path / "z_files").iterdir()}
+    assert cli("report", runs / "arc", "--out", "z.tex")[0] == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "z_files").iterdir()} == pictures
+    Path("z.md").rename("kept.md")
+    code, _, err = cli("report", runs / "arc", "--out", "z.md")
+    assert code == 2 and err.splitlines()[-1] == (
+        "error: z_files: is there already; add --overwrite to replace its pictures, or name another file"
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "z_files").iterdir()} == pictures
+    assert cli("report", runs / "arc", "--out", "z.md", "--overwrite")[0] == 0
 
 
 def test_report_names_a_run_once(cli, runs, tmp_path):

@@ -62,6 +62,25 @@ def test_a_run_is_measured_on_the_classes_it_never_saw(cli, home):
     assert code == 0 and "4 unseen classes" in out and "too few to be drawn" in out and "0.1%*" in out
 
 
+def test_thresholds_of_other_images_stay_in_the_runs_folder(cli, home):
+    kept, images = home / "run" / "verification.json", ["--folder", home / "images"]
+    code, _, err = cli("verify", home / "run", "--bootstrap", "0", "--overwrite")
+    first = kept.read_bytes()
+    assert code == 0 and "keeps the thresholds" not in err
+    code, out, err = cli("verify", *images, "--run", home / "run", "--bootstrap", "0")
+    assert code == 0 and kept.read_bytes() == first and "verification.json" not in out
+    of_split = json.loads(first)["measured_on"]
+    assert err.splitlines()[-1].startswith(
+        f"note: {kept} keeps the thresholds of {of_split}; --overwrite replaces them"
+    )
+    assert cli("verify", *images, "--run", home / "run", "--bootstrap", "0", "--overwrite")[0] == 0
+    assert json.loads(kept.read_text())["measured_on"] != of_split
+    # Measured again on the same images it is replaced; so it is where it is another model's, or no such file.
+    for there in (json.loads(first) | {"bootstrap": None}, json.loads(first) | {"model_digest": "0" * 64}, "broken"):
+        kept.write_text(json.dumps(there))
+        assert cli("verify", home / "run", "--bootstrap", "0")[0] == 0 and kept.read_bytes() == first
+
+
 def test_two_images_are_decided_by_the_stored_threshold(cli, home):
     first, second = home / "images/d6/d6_0001.png", home / "images/d7/d7_0001.png"
     cli("verify", home / "run", "--bootstrap", "0", "--far", "0.2,0.05", "--out", "own.json", "--flip")
