@@ -5,7 +5,7 @@ import re
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cifarnet.analysis.report.results import Result
     from cifarnet.analysis.report.tables import Pair
+    from cifarnet.data.identity import SplitIdentity
 
 DEFAULT = Path("report.md")
 
@@ -89,26 +90,28 @@ def picture_folder(out: Path, overwrite: bool) -> Path | None:
 
 
 def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> list["Pair"]:
-    """McNemar's test of each two runs on one data set; where a run cannot be evaluated, the reason why."""
+    """McNemar's test of each two runs on the same test images; where there is none, the reason why."""
     from cifarnet.analysis.significance import mcnemar
 
-    right: dict[Path, Tensor | str] = {}
+    answered: dict[Path, Answers | str] = {}
     pairs: list[Pair] = []
     for first, second in combinations(results, 2):
-        recorded = first.digest and second.digest
-        if not (recorded and first.digest == second.digest) and data_of(first) != data_of(second):
+        recorded = first.source and second.source
+        if not (recorded and first.source == second.source) and data_of(first) != data_of(second):
             continue
-        if recorded and first.digest != second.digest:
+        if recorded and first.source != second.source:
             pairs.append((first.name, second.name, "their data differ"))
             continue
         for result in (first, second):
-            if result.path not in right:
-                right[result.path] = right_images(result, data_dir, device)
-        one, other = right[first.path], right[second.path]
+            if result.path not in answered:
+                answered[result.path] = test_answers(result, data_dir, device)
+        one, other = answered[first.path], answered[second.path]
         if isinstance(one, str) or isinstance(other, str):
             pairs.append((first.name, second.name, one if isinstance(one, str) else str(other)))
+        elif not one.images.same_images(other.images):
+            pairs.append((first.name, second.name, "their test images differ"))
         else:
-            pairs.append((first.name, second.name, mcnemar(one, other)))
+            pairs.append((first.name, second.name, mcnemar(one.right, other.right)))
     return pairs
 
 
@@ -119,13 +122,26 @@ def data_of(result: "Result") -> tuple[str, tuple[Any, ...], str | None]:
     return config.dataset, options, config.data_dir if row and row.from_files else None
 
 
-def right_images(result: "Result", data_dir: str | None, device: str) -> "Tensor | str":
-    """Which test images the run's checkpoint gets right (bool [N]), or why that cannot be known."""
+class Answers(NamedTuple):
+    """Which test images a run gets right, bool [N], in an order that follows from the images alone; and which these are."""
+
+    right: "Tensor"
+    images: "SplitIdentity"
+
+
+def test_answers(result: "Result", data_dir: str | None, device: str) -> Answers | str:
+    """The answers of the run's checkpoint, or why these cannot be known."""
     from cifarnet.cli.inputs import embed_images, open_samples
+    from cifarnet.data.dataset import Split
+    from cifarnet.data.identity import identify_split
+    from cifarnet.data.shaping import canonical_order
 
     try:
-        images = embed_images(open_samples(result.path, data_dir, "test", 0, 0, device))
+        opened = open_samples(result.path, data_dir, "test", 0, 0, device)
+        images = embed_images(opened)
     except CifarnetError as error:
         messages().remark("warning", str(error))
         return error.why
-    return images.predictions == images.labels
+    split, right = opened.loader.split, images.predictions == images.labels
+    # Two layouts of one set, or --canonical-order in one run alone, have the same images in another order.
+    return Answers(right[canonical_order(split)] if isinstance(split, Split) else right, identify_split(split))

@@ -62,7 +62,8 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, Cell]]:
     ]
     found = scores.get("calibration", {})
     if "before" not in found:
-        return [*rows, ("expected calibration error", percent(scores["ece"])), ("loss", f"{scores['loss']:.4f}")]
+        error = f"{percent(scores['ece'])} (15 bins of equal width, no temperature)"
+        return [*rows, ("expected calibration error", error), ("loss", f"{scores['loss']:.4f}")]
     return [*rows, *calibration_rows(found)]
 
 

@@ -10,9 +10,13 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from cifarnet.analysis.embedding import project
+from cifarnet.analysis.report import read_results
+from cifarnet.analysis.significance import mcnemar
 from cifarnet.cli import run
 from cifarnet.cli.inputs import embed_images, open_samples
+from cifarnet.cli.report import paired_tests
 from cifarnet.data import load
+from cifarnet.data.shaping import canonical_order
 from cifarnet.models import ARCHS
 from cifarnet.models.checkpoint import load_model
 
@@ -319,6 +323,28 @@ def test_a_report_leaves_another_ones_pictures(cli, runs, tmp_path):
     )
     assert {path: path.read_bytes() for path in (tmp_path / "z_files").iterdir()} == pictures
     assert cli("report", runs / "arc", "--out", "z.md", "--overwrite")[0] == 0
+
+
+def test_runs_are_paired_image_by_image(cli, runs, tmp_path):
+    """By the images, whatever their order: held-out training images and --canonical-order leave the test images what they are."""
+    train = ["train", "--dataset", "digits", "--arch", "baseline", "--epochs", 1, "--device", "cpu", "-q"]
+    assert cli(*train, "--canonical-order", "--seed", 5, "--out", "sorted")[0] == 0
+    assert cli(*train, "--val-fraction", 0.2, "--seed", 6, "--out", "held")[0] == 0
+    assert cli(*train, "--hold-out-classes", 2, "--out", "fewer")[0] == 0
+    names = ["ce", "sorted", "held", "fewer"]
+    results, left_out = read_results([runs / "ce", *(tmp_path / name for name in names[1:])])
+    assert left_out == [] and [result.name for result in results] == names
+    found = {(one, other): test for one, other, test in paired_tests(results, None, "cpu")}
+    test = load("digits").test
+    right = {}
+    for result in results[:3]:
+        images = embed_images(open_samples(result.path, None, "test", 0, 0, "cpu"))
+        order = canonical_order(test) if result.name == "sorted" else torch.arange(len(test))
+        right[result.name] = torch.zeros(len(test), dtype=torch.bool)
+        right[result.name][order] = images.predictions == images.labels  # in the set's own order
+    for one, other in (("ce", "sorted"), ("ce", "held"), ("sorted", "held")):
+        assert found[one, other] == mcnemar(right[one], right[other])
+    assert all(found[name, "fewer"] == "their test images differ" for name in names[:3])
 
 
 def test_report_names_a_run_once(cli, runs, tmp_path):

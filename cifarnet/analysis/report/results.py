@@ -45,6 +45,12 @@ class Result:
         return digest if isinstance(digest, str) else ""
 
     @property
+    def source(self) -> str:
+        """The digest of the data set that the run's images were taken from; empty where none was recorded."""
+        source = self.summary.get("source_digest") or self.digest
+        return source if isinstance(source, str) else ""
+
+    @property
     def data(self) -> str:
         """What the run was trained on, as far as it is known: the data's digest, or that none was recorded, and of where."""
         if self.digest:
