@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from margins_page import write_page
-from margins_plan import REGIMES, Item, Regime, choose, items_of
-from margins_run import Study, fill, rehearsal, result_path
-from study_run import Budget, core_minutes, read_json
+from margins_plan import CIFAR10, REGIMES, Item, Regime, choose, items_of, source_of
+from margins_run import Study, check_results, cost_of, fill, rehearsal, result_path
+from study_run import Budget
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from cifarnet.core.errors import CifarnetError, Diverged, Interrupted, plural
+from cifarnet.core.errors import CifarnetError, Failed, Interrupted, plural
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 
@@ -52,6 +52,7 @@ def main() -> None:
     if options.list:
         return
     code = 0 if options.page else run(regimes, out, options)
+    check_results(every, out, *((TINY, load("digits").classes) if options.rehearse else ({}, CIFAR10)))
     print(write_page(options.docs, every))
     print_unfinished(regimes, out, options)
     sys.exit(code)
@@ -84,11 +85,14 @@ def run(regimes: list[Regime], out: Path, options: argparse.Namespace) -> int:
         for item in (item for regime in regimes for item in items_of(regime)):
             if stop.number is not None:
                 break
+            source = source_of(item)
+            if item.seed is not None and source and not result_path(out, source).exists():
+                continue  # all of its tries diverged
             try:
                 run_item(study, item, stop)
             except Interrupted:
                 break
-            except Diverged as error:
+            except Failed as error:  # one that diverged, or all tries of a loss: the others go on
                 print(f"{item.name}: {error}", file=sys.stderr)
                 failed = True
     if stop.words:
@@ -128,19 +132,6 @@ def print_plan(regimes: list[Regime], out: Path) -> None:
         )
         whole += cost
     print(f"about {whole:,.0f} minutes of a core", flush=True)
-
-
-def cost_of(item: Item, out: Path) -> float:
-    """Minutes of a core: those of the regime's runs that are done, else the plan's estimate, of tries in its proportion."""
-    done = [
-        path
-        for path in (result_path(out, one) for one in items_of(item.regime) if one.seed is not None)
-        if path.exists()
-    ]
-    if not done:
-        return item.minutes
-    measured = sum(core_minutes(read_json(path)) for path in done) / len(done)
-    return item.minutes * measured / Item(item.regime, item.method, 0).minutes
 
 
 def print_unfinished(regimes: list[Regime], out: Path, options: argparse.Namespace) -> None:

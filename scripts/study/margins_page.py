@@ -19,7 +19,7 @@ from margins_plan import (
     Regime,
     items_of,
 )
-from margins_run import result_path
+from margins_run import cost_of, result_path
 from margins_statistics import Difference, Results, differences, p_words, short_verdict, verdict
 from study_run import core_minutes, read_json
 
@@ -48,11 +48,14 @@ python scripts/study/margins.py --page                       # this page and its
 
 - *Better by* is the mean over the {seeds} of this loss's score minus cross-entropy's, in percentage points; of the EER, of which less
   is better, the other way round. The interval is Student's, of 95%, of the paired differences, and is not corrected. *p* is that of the
-  paired t test; *Holm's p* is corrected for all losses of the regime, each measure by itself.
-- A margin *pays* where the whole interval lies above 0. With so few seeds only large effects are found: "none" is no proof that there is none.
+  paired t test; *Holm's p* is corrected for all losses of the regime, each measure by itself: the whole page has sixteen of these.
+- A margin *pays* where it is better and Holm's p is below 0.05, and *perhaps* where the interval alone lies above 0. With so few seeds only large
+  effects are found: "no" is no proof that there is none. A table of which runs are missing is provisional.
+- The intervals are of the seeds; the test images are the same 10,000 for all. Draws of unseen classes share classes and test images, so that their
+  intervals may be too short; their constants were chosen on the first draw's six classes, of which other draws hold some out.
 - In the figures a dot is a {unit}, a bar the interval, blue a loss with a margin; a bar that runs out of its panel is longer than that.
 - The tries are made with the first seed (draw). They are compared by accuracy on held-out training images: of unseen classes that is not what is measured, and of a long tail the
-  held-out images have the tail too. Wrong labels stay wrong in them.
+  held-out images, about 1,240, have the tail too: a point there says little. Wrong labels stay wrong in them.
 - The recipe's learning rates were chosen with cross-entropy, before this study; each loss has three tries of its own constants, none of the rate.
 - The runs are short. What a margin does in a training of hundreds of epochs is not measured here.
 - `ce-simplex` maps the features to C − 1 dimensions before its prototypes. With six classes its embeddings have 5, the others' 256 (of the small CNN 64).
@@ -120,7 +123,7 @@ def protocol(regimes: Sequence[Regime]) -> str:
         ("a loss's constants", f"three tries, half as long, on {1 - VAL_FRACTION:.0%} of the training images; the best on the others"),
         ("tries", f"{tries}; `ce-simplex` takes those of `ce`, `la` has none (τ = 1)"),
         ("TAR, EER, DIR", f"all pairs of their test images; TAR at FAR {FAR:g}; DIR at FPIR {FPIR:g} is the mean over {GALLERIES} "
-         "draws of two classes that are enrolled with five images each"),
+         "draws of two classes that are enrolled with five images each (of four classes there are six such choices)"),
     ]  # fmt: skip
     rows += [
         (within(one.title), f"{one.about}; {one.images:,} images, {one.epochs} epochs, {one.seeds} {one.unit}s")
@@ -140,7 +143,7 @@ def part(regime: Regime, out: Path, docs: Path) -> str:
     lines = [f"## {regime.title}", "", f"{regime.about[0].upper()}{regime.about[1:]}.", ""]
     if left:
         command = ["python", "scripts/study/margins.py", "--data-dir", "DIR", "--regime", regime.name]
-        minutes = sum(item.minutes for item in left)
+        minutes = sum(cost_of(item, out) for item in left)
         lines += [
             f"**Not finished**: {done(regime, out)} runs. About {minutes:,.0f} minutes of a core finish it: `{shlex.join(command)}`."
         ]

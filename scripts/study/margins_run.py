@@ -1,13 +1,36 @@
 """One item of the study: the tries of a loss, or a run with its measures; each ends as one JSON."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from margins_plan import FAR, FPIR, GALLERIES, METHODS, Item, config_of, source_of
-from study_run import RunWatcher, check_pixels, check_values, facts_of, machine_facts, read_json, train_run, write_json
+from margins_plan import (
+    FAR,
+    FPIR,
+    GALLERIES,
+    METHODS,
+    PROTOCOL,
+    RARE,
+    Item,
+    Regime,
+    config_of,
+    items_of,
+    source_of,
+)
+from study_run import (
+    RunWatcher,
+    check_pixels,
+    check_values,
+    core_minutes,
+    facts_of,
+    machine_facts,
+    read_json,
+    train_run,
+    write_json,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.analysis.identification.measure import identification
@@ -15,6 +38,7 @@ from cifarnet.analysis.identification.protocol import divide
 from cifarnet.analysis.unit_embeddings import embed_classes
 from cifarnet.analysis.verification.measure import verification
 from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
 from cifarnet.engine.evaluate import open_for_evaluation
@@ -23,7 +47,6 @@ from cifarnet.engine.search import TABLE, Search, check_place
 from cifarnet.engine.trials import run_search
 from cifarnet.storage.run_folder import RunFolder
 
-RARE = 3  # classes at the end of the long tail
 PLACES = ("data_dir", "precision", "device", "workers")  # what the machine decides
 Document = dict[str, Any]
 
@@ -63,10 +86,34 @@ def fill(study: Study, item: Item, stop: StopRequest) -> Document:
 
 def check(study: Study, item: Item, found: Document, path: Path) -> None:
     """Refuses a JSON of other values, or of other data, than the plan has now."""
-    made = TrainConfig.from_dict(found["config"], str(path))
-    constants = made.loss_options if item.seed is None else chosen_constants(study.out, item)
-    check_values(study.config(item, constants), made, path, PLACES)
+    check_planned(study.out, item, found, study.base, study.data.classes)
     check_pixels(found, study.data, path)
+
+
+def check_planned(out: Path, item: Item, found: Document, base: Document, classes: Sequence[str]) -> None:
+    """Refuses the JSON of an item that was made with other values, tries or measures than the plan has now."""
+    path, made = result_path(out, item), TrainConfig.from_dict(found["config"], item.name)
+    constants = made.loss_options if item.seed is None else chosen_constants(out, item)
+    check_values(config_of(item, constants, base, classes), made, path, PLACES)
+    tried = [one["constants"] for one in found["tries"]] if item.seed is None else None
+    if tried is not None and tried != list(METHODS[item.method].tries):
+        raise Refused(str(path), f"has the tries {tried}", "choose another folder, or remove it")
+    if found.get("protocol", PROTOCOL) != PROTOCOL:  # the first runs do not say it
+        raise Refused(str(path), f"was measured with {found['protocol']}", "choose another folder, or remove it")
+
+
+def check_results(regimes: Sequence[Regime], out: Path, base: Document, classes: Sequence[str]) -> None:
+    """Refuses results that the plan would not make now, and losses that saw other images than cross-entropy with the same seed."""
+    for regime in regimes:
+        plain: dict[int | None, Document] = {}
+        for item in items_of(regime):  # of a seed cross-entropy comes first
+            if not (path := result_path(out, item)).exists():
+                continue
+            found = read_json(path)
+            check_planned(out, item, found, base, classes)
+            seen = {name: found[name] for name in ("data_digest", "source_digest", "data")}
+            if item.seed is not None and seen != plain.setdefault(item.seed, seen):
+                raise Refused(str(path), f"saw {seen}, and ce with this seed {plain[item.seed]}", "remove one of them")
 
 
 def chosen_constants(out: Path, item: Item) -> Document:
@@ -136,6 +183,7 @@ def made_run(study: Study, item: Item, stop: StopRequest) -> Document:
         "seed": config.seed,
         "held_out": config.hold_out_classes,
         "measures": measures,
+        "protocol": PROTOCOL,
         "constants": {"scale": head.scale, "margin": head.margin} if head else dict(config.loss_options),
         **facts_of(run, summary, study.data),
     }
@@ -155,6 +203,19 @@ def unseen_measures(path: Path, data: Dataset) -> dict[str, float]:
         rates = identification(vectors[gallery], labels[gallery], vectors[probes], labels[probes], fpir=(FPIR,))
         hits.append(rates.points[0].dir)
     return {"tar": float(pairs.points[0].tar), "eer": float(pairs.eer), "dir": float(sum(hits) / len(hits))}
+
+
+def cost_of(item: Item, out: Path) -> float:
+    """Minutes of a core: those of the regime's runs that are done, else the plan's estimate, of tries in its proportion."""
+    done = [
+        path
+        for path in (result_path(out, one) for one in items_of(item.regime) if one.seed is not None)
+        if path.exists()
+    ]
+    if not done:
+        return item.minutes
+    measured = sum(core_minutes(read_json(path)) for path in done) / len(done)
+    return item.minutes * measured / Item(item.regime, item.method, 0).minutes
 
 
 def rehearsal(regimes: list[Any]) -> list[Any]:

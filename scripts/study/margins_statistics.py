@@ -1,8 +1,9 @@
 """What the runs of a regime say of each loss against cross-entropy: paired differences, their intervals, and Holm's p."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cifarnet.analysis.significance import Interval, student_interval
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]  # the JSON of a regime's runs, by method and number of the seed
 SURE = 0.05  # a corrected p below it
+LEAST = 3  # seeds of which an interval is given
 TINY = 1e-9  # points: what rounding leaves of no difference
 
 
@@ -21,7 +23,8 @@ class Difference:
     """By how many points a method is better than cross-entropy, seed by seed (draw by draw).
 
     values: by the number of the seed, of those that both have; interval: of their mean, Student's of 95%; p: of the two-sided
-    paired t test; holm: corrected for all methods of the regime. None of fewer than two seeds.
+    paired t test; holm: corrected for all methods of the regime, run or not. None of fewer than three seeds, or where all
+    differences are alike: there is no spread to compare with.
     """
 
     method: str
@@ -53,35 +56,35 @@ def differences(regime: Regime, measure: Measure, results: Results) -> list[Diff
         if method == "ce":
             continue
         values = paired(measure, results.get("ce", {}), results.get(method, {}))
-        interval = student_interval(list(values.values()))
-        found.append(Difference(method, values, interval, paired_p(list(values.values())) if interval else None))
-    tested = [one for one in found if one.p is not None]
-    corrected = dict(zip([one.method for one in tested], holm([one.p or 0.0 for one in tested]), strict=True))
-    return [Difference(one.method, one.values, one.interval, one.p, corrected.get(one.method)) for one in found]
+        points = list(values.values())
+        tested = len(points) >= LEAST and max(points) - min(points) > TINY
+        found.append(
+            Difference(method, values, *((student_interval(points), paired_p(points)) if tested else (None, None)))
+        )
+    corrected = holm([1.0 if one.p is None else one.p for one in found])  # a loss that is to come counts from the start
+    return [replace(one, holm=None if one.p is None else p) for one, p in zip(found, corrected, strict=True)]
 
 
 def paired(measure: Measure, plain: Mapping[int, Any], other: Mapping[int, Any]) -> dict[int, float]:
     """Points by which `other` is better than `plain`, of each seed that both have."""
     sign = -100.0 if measure.less_is_better else 100.0
     both = sorted(plain.keys() & other.keys())
-    return {n: sign * (other[n]["measures"][measure.name] - plain[n]["measures"][measure.name]) for n in both}
+    found = {n: sign * (other[n]["measures"][measure.name] - plain[n]["measures"][measure.name]) for n in both}
+    if not all(math.isfinite(value) for value in found.values()):
+        raise ValueError(f"{measure.name} is not finite in some run: {found}")
+    return found
 
 
 def paired_p(values: Sequence[float]) -> float:
-    """The two-sided p of the paired t test that the mean difference is 0, of two differences or more.
-
-    Differences that are all alike have no spread to compare with: 1 where they are 0, else 0.
-    """
+    """The two-sided p of the paired t test that the mean difference is 0, of two differences or more that are not all alike."""
     from scipy.stats import ttest_1samp
 
-    if max(values) - min(values) < TINY:
-        return 1.0 if abs(values[0]) < TINY else 0.0
     return float(ttest_1samp(values, 0.0).pvalue)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down corrected p values (Holm 1979), in the order given: no loss is found better by chance in more than 5%
-    of such studies, where those below 0.05 are taken for real.
+    """Holm's step-down corrected p values (Holm 1979), in the order given. Where those below 0.05 are taken for real, one of these
+    is found by chance in at most 5% of cases: one of a measure of a regime here, and there are sixteen of these.
 
     The k-th smallest of n is multiplied by n - k + 1, is at least the one before it, and at most 1.
     """
@@ -114,12 +117,12 @@ def verdict(regime: Regime, results: Results) -> str:
 
 
 def short_verdict(regime: Regime, results: Results) -> str:
-    """The same in a few words: "no", or which margins pay, by which measure."""
+    """The same in a few words: "no", or which margins pay, by which measure; "perhaps" where that is not sure after the correction."""
     better: dict[str, list[str]] = {}
     for measure in regime.measures:
         for one in differences(regime, measure, results):
             if METHODS[one.method].margin and one.better:
-                better.setdefault(f"`{one.method}`", []).append(measure.words + ("" if one.sure else ", not sure"))
+                better.setdefault(f"`{one.method}`", []).append(("" if one.sure else "perhaps ") + measure.words)
     return "; ".join(f"{name} ({', '.join(words)})" for name, words in better.items()) or "no"
 
 

@@ -14,6 +14,7 @@ from scipy import stats
 
 from cifarnet.core.errors import Refused
 from cifarnet.data import load
+from cifarnet.data.selection import long_tail
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "study"))
 import margins
@@ -35,7 +36,7 @@ from margins_plan import (
     source_of,
 )
 from margins_run import result_path
-from margins_statistics import differences, holm, verdict
+from margins_statistics import differences, holm, short_verdict, verdict
 
 
 def results(regime, scores, name="accuracy"):
@@ -71,19 +72,36 @@ def test_differences_are_scipys_paired_ones():
 
 
 def test_what_is_not_there_yet_has_no_interval():
+    """Nor have two seeds, nor differences that are all alike."""
     regime = OF_SPEED[1]
-    found = {one.method: one for one in differences(
-        regime, ACCURACY, results(regime, {"ce": [0.9, 0.8], "arcface": [0.91], "cosface": [0.9, 0.8], "adaface": [0.95, 0.85]})
-    )}  # fmt: skip
-    assert found["arcface"].values == {0: pytest.approx(1.0)} and found["arcface"].interval is None
-    assert found["ce-simplex"].values == {} and found["ce-simplex"].holm is None
-    assert (found["cosface"].p, found["cosface"].better, found["cosface"].worse) == (
-        1.0,
-        False,
-        False,
-    )  # all alike, and 0
-    assert found["adaface"].p == pytest.approx(0.0) and found["adaface"].better
-    assert found["adaface"].holm == pytest.approx(0.0) and found["adaface"].sure
+    scores = {"ce": [0.9, 0.8, 0.85], "arcface": [0.91], "cosface": [0.95, 0.87], "adaface": [0.95, 0.85, 0.9]}
+    found = {one.method: one for one in differences(regime, ACCURACY, results(regime, scores))}
+    assert found["arcface"].values == {0: pytest.approx(1.0)} and found["ce-simplex"].values == {}
+    assert found["cosface"].values == {0: pytest.approx(5), 1: pytest.approx(7)}
+    assert all(
+        (one.interval, one.p, one.holm, one.better, one.sure) == (None, None, None, False, False)
+        for one in found.values()
+    )
+    with pytest.raises(ValueError, match="accuracy is not finite"):
+        differences(regime, ACCURACY, results(regime, scores | {"arcface": [np.nan]}))
+
+
+def test_losses_that_are_to_come_count_in_the_correction():
+    regime = OF_SPEED[1]
+    found = differences(regime, ACCURACY, results(regime, {"ce": [0.9, 0.8, 0.85], "arcface": [0.95, 0.852, 0.898]}))
+    tested = [one for one in found if one.p is not None]
+    assert [one.method for one in tested] == ["arcface"] and tested[0].holm == pytest.approx(4 * tested[0].p)
+
+
+def test_a_margin_pays_only_where_it_is_sure():
+    regime = OF_SPEED[1]
+    plain = {method: [0.9, 0.91, 0.92] for method in regime.methods}
+    sure = results(regime, plain | {"arcface": [0.95, 0.9601, 0.9702]})
+    assert short_verdict(regime, sure) == "`arcface` (test accuracy)"
+    perhaps = results(regime, plain | {"arcface": [0.93, 0.965, 0.97]})
+    one = next(one for one in differences(regime, ACCURACY, perhaps) if one.method == "arcface")
+    assert one.better and not one.sure and short_verdict(regime, perhaps) == "`arcface` (perhaps test accuracy)"
+    assert short_verdict(regime, results(regime, plain)) == "no"
 
 
 def test_the_verdict_says_whichever_it_is():
@@ -129,6 +147,8 @@ def test_the_plan():
             assert item.minutes > 0
         losses = {config_of(item, {}, {}, CIFAR10).to_dict()["seed"] for item in runs if item.seed == 1}
         assert losses == {margins_plan.SEED + 1}  # paired: every loss has the seed
+    tail = len(long_tail(torch.arange(50_000) % 10, 10, 100.0, 0))
+    assert [one.images for one in REGIMES if one.name.startswith("tail")] == [tail, tail]
     assert [one.name for one in choose(["tail", "unseen", "tail"])] == ["tail", "unseen"]
     with pytest.raises(Refused, match=r"--regime: tial is none; choose from unseen-small, .*, tail, noise"):
         choose(["tial"])
@@ -205,6 +225,20 @@ def test_a_tiny_study_stopped_anywhere_goes_on_to_its_page(script, tmp_path):
     path.write_text(json.dumps(found | {"config": found["config"] | {"epochs": 9, "precision": "bf16"}}))
     with pytest.raises(Refused, match=r"unseen-arcface-0\.json: was made with epochs 9 \(now 2\)"):
         script("--docs", whole)
+    # The page alone is as strict: other images than cross-entropy's, other measures, other tries.
+    for changed, why in (
+        ({"data_digest": "0"}, "saw {.*and ce with this seed"),
+        ({"protocol": {"far": 0.1}}, "was measured with"),
+    ):
+        path.write_text(json.dumps(found | changed))
+        with pytest.raises(Refused, match=rf"unseen-arcface-0\.json: {why}"):
+            script("--docs", whole, "--page")
+    path.write_text(json.dumps(found))
+    tries = result_path(whole / "results" / "margins", Item(regime, "arcface", None))
+    had = json.loads(tries.read_text())
+    tries.write_text(json.dumps(had | {"tries": had["tries"][:1]}))
+    with pytest.raises(Refused, match=r"unseen-arcface-tries\.json: has the tries"):
+        script("--docs", whole, "--page")
 
 
 def test_the_page_of_no_results(tmp_path):
