@@ -312,6 +312,55 @@ def test_a_loss_with_a_margin_has_an_axis_of_its_own(tmp_path, kept):
     assert levels["loss (cross-entropy)"] == pytest.approx([1 / 3, 0.5, 0.7, 1])
 
 
+def of_panel(figure, title):
+    (axes,) = [axes for axes in figure.axes if axes.get_title(loc="left") == title]
+    return axes
+
+
+def test_one_epoch_is_points_that_tell_test_from_train(tmp_path, kept):
+    """The key shows what is drawn, no line; equal values are both seen; the axis has its one epoch."""
+    curves.draw({"run": records(1, test_accuracy=0.5, val_accuracy=0.4)}, tmp_path / "x.png")
+    axes = of_panel(kept[0], "accuracy (%)")
+    drawn = {line.get_marker(): (line.get_ydata()[0], line.get_fillstyle()) for line in axes.lines}
+    assert drawn == {"o": (50, "full"), "^": (40, "none"), "s": (50, "none")}
+    (key,) = kept[0].legends
+    shown = [
+        (handle.get_marker(), handle.get_linestyle(), text.get_text())
+        for handle, text in zip(key.legend_handles, key.get_texts(), strict=True)
+    ]
+    assert shown == [("o", "None", "test"), ("^", "None", "validation"), ("s", "None", "train")]
+    for axes in kept[0].axes:
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+
+
+def test_the_key_has_lines_and_points_where_both_are_drawn(tmp_path, kept):
+    logged = {"grad_norm_first": 0.1, "grad_norm_last": 0.2}
+    curves.draw({"a": records(1), "b": records(3, test_accuracy=0.5, **logged)}, tmp_path / "x.png")
+    _, key = kept[0].legends
+    shown = [
+        (handle.get_marker(), handle.get_linestyle(), text.get_text())
+        for handle, text in zip(key.legend_handles, key.get_texts(), strict=True)
+    ]
+    assert shown == [("None", "-", "test; first layer"), ("s", "--", "train; last layer")]
+    points = [line for axes in kept[0].axes for line in axes.lines if len(line.get_xdata()) == 1]
+    assert len(points) == 3 and all(line.get_zorder() > 2 for line in points)  # accuracy, loss, rate; above all lines
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], [f"{index}" + "n" * 60 for index in range(7)]])
+def test_keys_of_curves_are_below_all_panels_and_beside_each_other(tmp_path, kept, names):
+    more = {"test_accuracy": 0.5, "val_accuracy": 0.4, "grad_norm_first": 0.1, "grad_norm_last": 0.2}
+    curves.draw({name: records(3, **more) for name in names}, tmp_path / "x.png", "title", own_loss=names[:1])
+    figure = kept[0]
+    assert not any(axes.get_legend() for axes in figure.axes)
+    boxes = [legend.get_window_extent() for legend in figure.legends]
+    assert len(boxes) == 1 + (len(names) > 1)
+    for box in boxes:
+        assert box.y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes)
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and figure.bbox.y0 <= box.y0
+    assert len(boxes) == 1 or boxes[0].x1 <= boxes[1].x0
+
+
 def test_the_most_active_channels_come_first(tmp_path, kept):
     values = torch.zeros(8, 4, 4)
     values[5], values[2], values[7] = torch.rand(4, 4) + 3, -(torch.rand(4, 4) + 1), torch.rand(4, 4) / 9

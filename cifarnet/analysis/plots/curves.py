@@ -5,24 +5,43 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cifarnet.analysis.plots.legend import ROW, columns_of
+from cifarnet.analysis.plots.legend import ROW, SIZE, columns_of
 from cifarnet.analysis.plots.mpl import Line2D
-from cifarnet.analysis.plots.style import INK, LINES, PAGE, drawing, panel_shape, panels_of, plain_powers, present
-from cifarnet.analysis.plots.text import headline, height_of, shorten
+from cifarnet.analysis.plots.style import (
+    INK,
+    LINES,
+    PAGE,
+    drawing,
+    panel_shape,
+    panels_of,
+    plain_powers,
+    present,
+    whole_numbers,
+)
+from cifarnet.analysis.plots.text import headline, height_of, shorten, width_of
 from cifarnet.core.errors import Refused
 
 Records = Sequence[Mapping[str, Any]]
+Series = Mapping[str, Mapping[str, Mapping[str, list[float]]]]  # run -> metric -> {epoch, value}
 
-OBJECTIVE = "training loss, own formula"
+OBJECTIVE, GRADIENT = "training loss, own formula", "gradient norm of a layer"
 # A panel: its title, and the line style of each metric drawn in it.
 PANELS: dict[str, dict[str, Any]] = {
     "accuracy (%)": {"test_accuracy": "-", "val_accuracy": ":", "train_accuracy": "--"},
     "loss": {"test_loss": "-", "val_loss": ":", "train_loss": "--"},
     OBJECTIVE: {"objective": "--"},
     "learning rate": {"lr": "-"},
-    "gradient norm": {"grad_norm_first": "-", "grad_norm_last": "--"},
+    GRADIENT: {"grad_norm_first": "-", "grad_norm_last": "--"},
 }
-COLUMNS = 3  # of the legend
+# One epoch makes no line: what a curve of a line style is then drawn as. Those of train and validation are larger and
+# hollow, so that equal values are both seen.
+POINTS: dict[str, dict[str, Any]] = {
+    "-": {"marker": "o", "markersize": 3},
+    ":": {"marker": "^", "markersize": 6, "fillstyle": "none"},
+    "--": {"marker": "s", "markersize": 5.5, "fillstyle": "none"},
+}
+COLUMNS = 3  # of the runs' names
+HANDLE = 2.2  # width of a line in the key, in units of its letters' size
 WORDS = {
     "test": "test",
     "val": "validation",
@@ -53,9 +72,10 @@ def draw(records_by_name: Mapping[str, Records], path: Path, title: str = "", ow
     there = {metric for run in drawn.values() for metric in run}
     panels = [panel for panel, metrics in PANELS.items() if there & set(metrics)]
     rows, columns = (2, 2) if len(panels) == 4 else panel_shape(len(panels))
-    names = [shorten(name, 40) for name in series]
-    legend_columns = columns_of(names, PAGE, COLUMNS)
-    legend_rows = -(-len(series) // legend_columns) if len(series) > 1 else 0
+    key = key_of(drawn)
+    names = [shorten(name, 40) for name in series] if len(series) > 1 else []
+    legend_columns = columns_of(names, PAGE - width_of_key(key), COLUMNS) if names else 1
+    legend_rows = max(-(-len(names) // legend_columns), bool(key))
     with drawing(path, PAGE, 2.1 * rows + 0.35 + ROW * legend_rows + height_of(title)) as figure:
         cells = panels_of(figure, len(panels), columns)
         for axes, panel in zip(cells, panels, strict=True):
@@ -64,13 +84,16 @@ def draw(records_by_name: Mapping[str, Records], path: Path, title: str = "", ow
             axes.set_xlabel("epoch")
         if title:
             headline(figure, title)
-        if len(series) > 1:
-            handles = [Line2D([], [], color=LINES[index % len(LINES)]) for index in range(len(series))]
-            figure.legend(handles, names, loc="outside lower left", ncols=legend_columns)
+        # Below the panels: in a panel no place is sure to be free of curves.
+        if names:
+            colours = [Line2D([], [], color=LINES[index % len(LINES)], linewidth=3) for index in range(len(names))]
+            figure.legend(colours, names, loc="outside lower left", ncols=legend_columns)
+        if key:
+            figure.legend(handles=key, loc="outside lower right", ncols=len(key), handlelength=HANDLE)
     return path
 
 
-def numbers(records_by_name: Mapping[str, Records]) -> dict[str, dict[str, dict[str, list[float]]]]:
+def numbers(records_by_name: Mapping[str, Records]) -> Series:
     """The numbers that are drawn: run -> metric -> {epoch, value}; accuracies in percent."""
     series: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name, records in records_by_name.items():
@@ -90,31 +113,46 @@ def split_loss(run: Mapping[str, Any]) -> dict[str, Any]:
     return {"objective" if metric == "train_loss" else metric: values for metric, values in run.items()}
 
 
-def fill_panel(axes: Any, panel: str, series: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> None:
-    """One panel: colour tells the run, line style the split."""
-    seen: dict[str, Any] = {}
+def fill_panel(axes: Any, panel: str, series: Series) -> None:
+    """One panel: colour tells the run, line style (of one epoch the marker) the split."""
     for index, run in enumerate(series.values()):
         # Runs of one schedule lie on each other: earlier ones are drawn wider, so that all are seen.
-        width = 1.4 + (len(series) - 1 - index) * (panel == "learning rate")
+        wider = (len(series) - 1 - index) * (panel == "learning rate")
         for metric, dashes in PANELS[panel].items():
             if metric in run:
                 epochs, values = run[metric]["epoch"], run[metric]["value"]
-                dot = "o" if len(epochs) == 1 else None
-                style = {"linestyle": dashes, "linewidth": width, "marker": dot, "markersize": 3}
+                style = {"linestyle": dashes, "linewidth": 1.4 + wider}
+                if len(epochs) == 1:  # above all lines, which would hide it
+                    style = {**POINTS[dashes], "markersize": POINTS[dashes]["markersize"] + 2 * wider, "zorder": 3}
                 axes.plot(epochs, values, color=LINES[index % len(LINES)], **style)
-                seen[metric] = dashes
     axes.set_title("loss (cross-entropy)" if panel == "loss" else panel)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    if panel == "gradient norm":
+    whole_numbers(axes.xaxis)
+    if panel == GRADIENT:
         axes.set_yscale("log")
         plain_powers(axes.yaxis)
     if panel == "learning rate":
         power = 10.0 ** math.floor(math.log10(max(axes.get_ylim()[1], 1e-12)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value / power:g}")
         axes.set_title(f"learning rate (×{power:.0e})".replace("e-0", "e-"))
-    if len(seen) > 1:
-        handles = [Line2D([], [], color=INK, linestyle=seen[m], linewidth=1, label=word(m)) for m in seen]
-        axes.legend(handles=handles, loc="best", handlelength=1.8)
+
+
+def key_of(series: Series) -> list[Any]:
+    """A handle for each line style in the figure: its line, its point, or both, as they are drawn, and what they stand for."""
+    handles = []
+    for dashes, point in POINTS.items():
+        metrics = [name for panel in PANELS.values() for name in panel if panel[name] == dashes and name != "lr"]
+        lengths = {name: [len(run[name]["epoch"]) for run in series.values() if name in run] for name in metrics}
+        found = {length for each in lengths.values() for length in each}
+        if found:
+            label = "; ".join(dict.fromkeys(word(name) for name in metrics if lengths[name]))
+            line: dict[str, Any] = {"linestyle": dashes if max(found) > 1 else "", "linewidth": 1}
+            handles.append(Line2D([], [], color=INK, label=label, **line, **(point if 1 in found else {})))
+    return handles
+
+
+def width_of_key(key: Sequence[Any]) -> float:
+    """The width of a legend of one row with these handles, in inches, and some space."""
+    return sum(width_of(handle.get_label(), SIZE) + (HANDLE + 3) * SIZE for handle in key) / 72
 
 
 def word(metric: str) -> str:

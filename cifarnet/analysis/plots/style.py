@@ -148,6 +148,11 @@ def plain(axes: Any) -> None:
         spine.set_visible(False)
 
 
+def whole_numbers(axis: Any) -> None:
+    """Puts ticks at whole numbers alone, at one where the axis has no more: the locator wants two, and takes fractions."""
+    axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
 def plain_powers(axis: Any) -> None:
     """Labels a logarithmic axis 0.01, 1, 100: its own labels are formulas, which the style leaves unread."""
     axis.set_major_formatter(lambda value, _: f"{value:g}")
