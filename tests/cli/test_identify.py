@@ -14,6 +14,7 @@ import cifarnet
 import cifarnet.data
 from cifarnet.analysis.identification.rates import OpenSet
 from cifarnet.analysis.plots import identification as picture
+from cifarnet.analysis.plots import style
 from cifarnet.models.checkpoint import load_model, save_model
 from cifarnet.storage.find_checkpoint import PACKAGED
 
@@ -190,3 +191,20 @@ def test_cmc_of_a_model(cli):
     assert "CMC of 1 mated" in Path("closed.svg").read_text() and "FPIR" not in Path("closed.svg").read_text()
     code, _, err = cli("visualize", "cmc", KEPT, "--classes", "some")
     assert code == 2 and err == "error: --classes: 'some' is not known; choose from unseen, seen, all\n"
+
+
+def test_every_threshold_marked_is_inside_the_axis(tmp_path, monkeypatch):
+    """The first lies at the least FPIR that four searches can tell, the last at 100%: a dotted line on an edge is not seen."""
+    figures = []
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure))
+    rates = OpenSet(np.array([-0.4, -0.2, 0.1, 0.3]), np.array([0.2, 0.5]), np.array([True, True]))
+    points = [rates.at(asked) for asked in (0.25, 1)]
+    assert [(point.threshold, point.fpir) for point in points] == [(0.2, 0.25), (-0.4, 1)]
+    picture.draw(np.array([1.0]), rates, points, tmp_path / "x.svg")
+    ranks, axes = figures[0].axes
+    low, high = axes.get_xlim()
+    dotted = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+    assert dotted == [25, 100] and low < 25 / 1.1 and high > 100 * 1.1
+    assert [text.get_text() for text in axes.texts] == ["τ = 0.200", "τ = −0.400"]
+    low, high = ranks.get_xlim()
+    assert [tick for tick in ranks.get_xticks() if low <= tick <= high] == [1]  # one identity: one rank, no 0.8 nor 1.2

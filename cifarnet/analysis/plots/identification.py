@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from cifarnet.analysis.identification.rates import OpenSet, Point
-from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, plain_powers
+from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, plain_powers, whole_numbers
 from cifarnet.analysis.plots.text import headline, height_of
+
+ROOM = 1.2  # factor of FPIR between the edges of the axis and what is drawn next to them
 
 
 def draw(cmc: np.ndarray, rates: OpenSet, points: Sequence[Point], path: Path, title: str = "") -> Path:
@@ -54,26 +56,27 @@ def draw_cmc(axes: Any, cmc: np.ndarray, searches: int) -> None:
     low = 100 * float(cmc[0])
     axes.set_ylim(max(0.0, low - max(2.0, (100 - low) / 4)), 100)
     axes.set_xlim(0.5, len(cmc) + 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(axes.xaxis)
     axes.set_title(f"CMC of {searches:,} mated searches")
     axes.set_xlabel("rank")
     axes.set_ylabel("mate at this rank or better (%)")
 
 
 def draw_rates(axes: Any, rates: OpenSet, points: Sequence[Point]) -> None:
-    """DIR over FPIR in percent; FPIR logarithmic from the least that the searches can tell, one of them."""
+    """DIR over FPIR in percent; FPIR logarithmic from left of the least that the searches can tell, one of them."""
     _, fpir, detected = rates.curve()
     least, seen = 1 / len(rates.non_mated), fpir > 0
     axes.step(100 * fpir[seen], 100 * detected[seen], color=LINES[1], where="pre")
     axes.set_xscale("log")
-    axes.set_xlim(min(100 * least, 50), 100)
+    # Room on both sides: a dotted line on the edge is not seen, and the first threshold's is often at the least FPIR.
+    axes.set_xlim(min(100 * least, 50) / ROOM, 100 * ROOM)
     axes.set_ylim(0, 102)
     plain_powers(axes.xaxis)
     for point in points:
         place = 100 * max(point.fpir, least), 100 * point.dir
         axes.plot(*place, color=LINES[1], marker="o", markersize=4, clip_on=False)
         axes.axvline(place[0], color=FAINT, linewidth=0.6, linestyle=":")
-        text = f"τ = {point.threshold:.3f}"
+        text = f"τ = {point.threshold:.3f}".replace("-", "−")
         beside = (5, -10 if point.dir > 0.1 else 5)
         axes.annotate(text, place, beside, textcoords="offset points", fontsize=7, annotation_clip=False)
     axes.set_title(f"DIR at FPIR, {len(rates.non_mated):,} non-mated searches")
