@@ -330,6 +330,23 @@ def test_the_card_is_one_for_the_hub_and_no_name_is_markup(tmp_path):
     assert body.count("\n````bash\n") == 1 and body.rstrip().endswith("````")  # the name's own fence ends nothing
 
 
+def test_the_card_says_which_epoch_of_how_many_the_model_is(tmp_path):
+    """The best on held-out images, of last.safetensors how far the run came, of a whole run their number."""
+    info = info_of(TrainConfig(arch="baseline", dataset="digits", val_fraction=0.1, epochs=3), list("0123456789"))
+    (tmp_path / "config.json").write_text(json.dumps({**info.config.to_dict(), "run": {}}))
+    for name, epoch, words in (
+        ("best.safetensors", 2, "; epoch 2 of 3, the best on held-out images; seed 17."),
+        ("best.safetensors.index.json", 3, "; epoch 3 of 3, the best on held-out images; seed 17."),
+        ("last.safetensors", 2, "; 2 of 3 epochs; seed 17."),
+        ("last.safetensors", 3, "; 3 epochs; seed 17."),
+    ):
+        assert words in card(facts_of(tmp_path / name, replace(info, epoch=epoch))), name
+    alone = facts_of(
+        tmp_path / "elsewhere" / "best.safetensors", replace(info, epoch=2)
+    )  # in no run: of what, is not known
+    assert "; 2 of 3 epochs; seed 17." in card(alone)
+
+
 def test_wilsons_interval():
     """Newcombe 1998 (Statistics in Medicine 17), table I, method 3."""
     for right, count, low, high in (

@@ -28,6 +28,7 @@ class Facts:
         confusion: images of class i taken for class j; empty: not known.
         command: the line that trained it; "": not known.
         constants: the loss's, as numbers where the options say "auto".
+        best: whether it is the epoch of its run that was best on held-out images.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Facts:
     command: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)
     packaged: bool = False
+    best: bool = False
 
     @property
     def classes(self) -> list[str]:
@@ -66,7 +68,8 @@ def facts_of(path: Path, info: ModelInfo) -> Facts:
     options = laid_out(path, info).head.options
     constants = options.constants if options else info.config.loss_options
     command = about.get("command", "")
-    return Facts(name, info, data, found, images, confusion, command, constants, is_packaged(path))
+    best = folder.config.is_file() and path.name.startswith(folder.best.name)  # or the index of its files
+    return Facts(name, info, data, found, images, confusion, command, constants, is_packaged(path), best)
 
 
 def own_scores(info: ModelInfo) -> dict[str, float]:

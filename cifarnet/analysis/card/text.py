@@ -81,7 +81,7 @@ def about(facts: Facts) -> list[Block]:
     constants = ", ".join(f"{name} {value}" for name, value in values)
     layers = f"{find_arch(config.arch).title}" + (f", stem {config.stem}" if "resnet" in config.arch else "")
     text = f"An image classifier of {plural(len(info.classes), 'class')}, trained with cifarnet: {layers}; "
-    text += f"loss {config.loss}{f' ({constants})' if constants else ''}; {plural(info.epoch, 'epoch')}, seed {config.seed}."
+    text += f"loss {config.loss}{f' ({constants})' if constants else ''}; {epochs_words(facts)}; seed {config.seed}."
     inputs = (
         f"It takes RGB images of {config.image_size} x {config.image_size} pixels; others are squeezed to that size. "
     )
@@ -90,6 +90,14 @@ def about(facts: Facts) -> list[Block]:
     names = facts.classes[:NAMED]
     more = f", and {len(facts.classes) - NAMED:,} more" if len(facts.classes) > NAMED else ""
     return [Paragraph(text), Paragraph(inputs), Paragraph(f"Classes: {', '.join(names)}{more}.")]
+
+
+def epochs_words(facts: Facts) -> str:
+    """How long it was trained, and of how many epochs where it is not the model of the last one."""
+    done, asked = facts.info.epoch, facts.info.config.epochs
+    if facts.best:
+        return f"epoch {done} of {asked}, the best on held-out images"
+    return plural(done, "epoch") if done == asked else f"{done} of {plural(asked, 'epoch')}"
 
 
 def data_blocks(facts: Facts) -> list[Block]:
