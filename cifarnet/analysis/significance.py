@@ -1,5 +1,6 @@
 """Paired tests of two models on the same images, and what several seeds say of a mean or a difference."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -47,11 +48,21 @@ class Interval:
     high: float
 
 
-def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+ANY = (-math.inf, math.inf)
+PART = (0.0, 1.0)  # of an accuracy
+
+
+def student_interval(
+    values: Sequence[float], confidence: float = 0.95, within: tuple[float, float] = ANY
+) -> Interval | None:
     """The mean of `values` with Student's t interval: mean ± t sd / √n with n - 1 degrees of freedom (Student 1908).
 
     It holds where the values are independent and about normal, as scores of seeds are. Of the differences of two losses,
     seed by seed, it is the paired interval: what a seed does to both (order, augmentation, first weights) cancels.
+
+    Args:
+        within: what the mean can be; the interval is cut off at its ends. The mean of accuracies is in `PART`, while
+            the formula knows no bounds: of two seeds it may reach from −71% to 169%, cut off from 0% to 100%.
 
     Returns:
         None of fewer than two values: one seed says nothing of the spread.
@@ -62,7 +73,7 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> Inter
         return None
     center, sd = mean(values), stdev(values)
     half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / len(values) ** 0.5
-    return Interval(len(values), center, sd, center - half, center + half)
+    return Interval(len(values), center, sd, max(within[0], center - half), min(within[1], center + half))
 
 
 def wilson_interval(hits: int, count: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -99,11 +99,11 @@ def train_series(
 
 
 def say_series(runs: Sequence["SeedRun"], base: Path, as_json: bool) -> None:
-    """The results on stdout."""
-    from cifarnet.analysis.significance import student_interval
+    """The results on stdout; the interval of the mean accuracy is cut off at 0% and 100%."""
+    from cifarnet.analysis.significance import PART, student_interval
 
     done = [one for one in runs if one.summary]
-    interval = student_interval([one.summary["test"]["accuracy"] for one in done])  # type: ignore[index]
+    interval = student_interval([one.summary["test"]["accuracy"] for one in done], within=PART)  # type: ignore[index]
     if as_json:
         failed = [{"seed": one.seed, "run": str(one.path), "error": str(one.error)} for one in runs if one.error]
         accuracy = vars(interval) if interval else None
@@ -112,7 +112,7 @@ def say_series(runs: Sequence["SeedRun"], base: Path, as_json: bool) -> None:
     console = results()
     console.print(series_table(runs))
     if interval:
-        ends = f"{100 * interval.low:.2f} to {100 * interval.high:.2f}%"
+        ends = f"{100 * interval.low:.2f}% to {100 * interval.high:.2f}%"
         console.say(f"accuracy: 95% interval of the mean {ends} (Student's t, n = {interval.n})")
     if len(done) > 1:
         console.say(f"side by side: cifarnet report {shlex.quote(str(base))}-seed*", soft_wrap=True)

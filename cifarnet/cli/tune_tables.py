@@ -78,7 +78,7 @@ def interval(outcome: "Outcome") -> str:
     if outcome.accuracy is None:
         return "–"
     low, high = wilson_interval(round(outcome.accuracy * outcome.images), outcome.images)
-    return f"{100 * low:.2f} to {100 * high:.2f}%"
+    return f"{100 * low:.2f}% to {100 * high:.2f}%"
 
 
 def search_table(search: "Search") -> Table:

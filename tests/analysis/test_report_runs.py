@@ -96,6 +96,15 @@ def test_the_difference_of_two_losses_over_the_same_seeds():
     assert student_interval([0.5]) is None
 
 
+def test_the_interval_of_a_difference_is_not_cut_off():
+    """Of -0.9 and 0.1: -0.4 ± 12.7062 · 0.5, Student's t(0.975, 1); it says that two seeds tell nothing."""
+    ours, theirs = (0.05, 0.55), (0.95, 0.45)
+    runs = [result(f"a{seed}", value, seed=seed) for seed, value in enumerate(ours)]
+    runs += [result(f"b{seed}", value, seed=seed, loss="arcface") for seed, value in enumerate(theirs)]
+    (row,) = seeds_table(paired_seeds(group(runs))).rows
+    assert row[2:] == ["−40.00", "70.71", "−675.31 to +595.31"]
+
+
 def test_what_is_no_finished_run_is_left_out(tmp_path):
     good = [write_run(tmp_path / name) for name in ("a", "b")]
     (tmp_path / "latest").symlink_to("b")

@@ -2,9 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 
+import pytest
+
+from cifarnet.cli.series import say_series
 from cifarnet.core.errors import Interrupted
 from cifarnet.engine import fit as engine
+from cifarnet.engine.series import SeedRun
 
 LINE = [
     "train",
@@ -63,3 +68,21 @@ def test_the_table_its_json_and_a_run_that_fails(cli, tmp_path, monkeypatch):
     code, out, err = cli(*LINE, "--seeds", "7,8")
     command = f"cifarnet {' '.join(LINE)} --seeds 7,8 --out runs/baseline-ce-digits-1 --resume"
     assert (code, out) == (130, "") and err.endswith(f"go on with: {command}\n")
+
+
+def test_the_interval_of_the_mean_accuracy_ends_at_0_and_100_percent(capfd):
+    """Of two values t(0.975, 1) = 12.706 (Student's table): mean ± 12.706 · difference / 2, cut off; three near ones are not."""
+    for accuracies, said, low, high in (
+        ((0.338, 0.2225), "0.00% to 100.00% (Student's t, n = 2)", 0, 1),
+        ((0.99, 0.995), "96.07% to 100.00% (Student's t, n = 2)", 0.9925 - 12.7062 * 0.0025, 1),
+        ((0.01, 0.02), "0.00% to 7.85% (Student's t, n = 2)", 0, 0.015 + 12.7062 * 0.005),
+        ((0.5, 0.51, 0.52), "48.52% to 53.48% (Student's t, n = 3)", 0.51 - 4.30265 * 0.01 / 3**0.5, 0.534841),
+    ):
+        runs = [
+            SeedRun(seed, Path(f"x-seed{seed}"), {"test": {"accuracy": value}}) for seed, value in enumerate(accuracies)
+        ]
+        say_series(runs, Path("x"), False)
+        assert f"accuracy: 95% interval of the mean {said}\n" in capfd.readouterr().out
+        say_series(runs, Path("x"), True)
+        found = json.loads(capfd.readouterr().out)["accuracy"]
+        assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-6)

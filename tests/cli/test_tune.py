@@ -3,8 +3,10 @@
 import json
 import shlex
 
+from cifarnet.cli.tune_tables import interval
 from cifarnet.core.errors import Interrupted
 from cifarnet.engine import fit as engine
+from cifarnet.engine.halving import Outcome
 
 LINE = [
     "tune",
@@ -78,3 +80,9 @@ def test_from_the_plan_to_the_command(cli, tmp_path, monkeypatch):
     config = json.loads(out)["config"]
     assert program == "cifarnet" and code == 0 and config["val_fraction"] == 0 and config["subset"] == 200
     assert config["loss"] == best["loss"] and config["loss_options"] == best["setting"]
+
+
+def test_an_interval_has_its_percent_sign_at_both_ends():
+    """Newcombe 1998 (Statistics in Medicine 17), table I, method 3."""
+    assert interval(Outcome(81 / 263, 263)) == "25.53% to 36.62%" and interval(Outcome(0.0, 20)) == "0.00% to 16.11%"
+    assert interval(Outcome(None, 20)) == "–"
