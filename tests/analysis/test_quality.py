@@ -13,6 +13,7 @@ from scipy import integrate, ndimage, stats
 from torchvision.transforms.v2 import functional as tv
 
 from cifarnet.analysis.plots import quality as picture
+from cifarnet.analysis.plots import style
 from cifarnet.analysis.quality.degrade import DEGRADATIONS, degrade
 from cifarnet.analysis.quality.degraded import measure_degraded
 from cifarnet.analysis.quality.discard import best_area, best_at, discard_curve, share_of_best
@@ -262,6 +263,28 @@ def test_a_model_measured_whole_and_drawn(opened, tmp_path):
     )
     figure = picture.draw(document, tmp_path / "quality.png", "a title")
     assert Image.open(figure).size[0] > 1000
+
+
+@pytest.mark.parametrize("degraded", [[], ["blur", "jpeg", "noise", "resize"]])
+def test_the_key_of_the_figure_is_below_all_panels(tmp_path, monkeypatch, degraded):
+    """Error curves may lie anywhere in their panel."""
+    figures = []
+    real = style.save
+    monkeypatch.setattr(style, "save", lambda figure, path: (real(figure, path), figures.append(figure)))
+    scores, x = ("norm", "max-cosine", "margin", "entropy"), [0.0, 0.5, 0.99]
+    levels = {"mean": [1.0, 0.5], "spread": 1.0}
+    panel = {"strengths": [None, 2.0], "unit": "pixels", "scores": dict.fromkeys(scores, levels)}
+    curve = {"discarded": x, "scores": {name: [0.8, 0.4, 0.1] for name in scores}}
+    curve |= {name: [0.8, 0.8, 0.8] for name in ("random", "random_low", "random_high", "best")}
+    document = {"degradations": dict.fromkeys(degraded, panel), "scores": dict.fromkeys(scores), "curve": curve}
+    picture.draw(document | {"far": 0.01}, tmp_path / "x.png")
+    (figure,) = figures
+    (key,) = figure.legends
+    names = ["random, 95%", "random, mean", "best possible", *scores]
+    assert [text.get_text() for text in key.get_texts()] == names and len(figure.axes) == 1 + len(degraded)
+    box = key.get_window_extent()
+    assert box.y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes)
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and figure.bbox.y0 <= box.y0
 
 
 def test_it_begins_where_verification_ends(opened):

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from cifarnet.analysis.plots.legend import ROW, columns_of
 from cifarnet.analysis.plots.style import FAINT, INK, LINES, PAGE, drawing
 from cifarnet.analysis.plots.text import headline, height_of
+
+CURVES = ("random, 95%", "random, mean", "best possible")  # beside those of the scores
 
 
 def draw(document: Mapping[str, Any], path: Path, title: str = "") -> Path:
@@ -24,7 +27,9 @@ def draw(document: Mapping[str, Any], path: Path, title: str = "") -> Path:
     panels = list(document["degradations"])
     rows, columns = (1, len(panels)) if len(panels) < 3 else (2, 2)
     colours = dict(zip(document["scores"], LINES, strict=False))
-    with drawing(path, PAGE, (2.9 if len(panels) < 3 else 3.6) + height_of(title)) as figure:
+    key_columns = columns_of([*CURVES, *colours], PAGE)
+    key_rows = -(-(len(CURVES) + len(colours)) // key_columns)
+    with drawing(path, PAGE, (3.0 if len(panels) < 3 else 3.7) + ROW * key_rows + height_of(title)) as figure:
         left: Any = figure
         if panels:
             parts: Any = figure.subfigures(1, 2, width_ratios=(1, 0.55 * columns))
@@ -36,7 +41,10 @@ def draw(document: Mapping[str, Any], path: Path, title: str = "") -> Path:
                     axes.set_ylabel("mean (std of originals)")
             for axes in grid.flat[len(panels) :]:
                 axes.set_visible(False)
-        draw_discard(left.subplots(), document, colours)
+        axes = left.subplots()
+        draw_discard(axes, document, colours)
+        # Below the panels: in a panel no place is sure to be free of curves, and the colours are those of all panels.
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=key_columns, handlelength=1.6)
         if title:
             many = f"{document['genuine_pairs']:,} genuine pairs of {document['images']:,} images"
             headline(figure, title, f"{document['measured_on']}, {many}")
@@ -48,9 +56,9 @@ def draw_discard(axes: Any, document: Mapping[str, Any], colours: Mapping[str, s
     curve = document["curve"]
     x = 100 * np.array(curve["discarded"])
     low, high = (100 * np.array(curve[f"random_{end}"]) for end in ("low", "high"))
-    axes.fill_between(x, low, high, step="post", color=FAINT, alpha=0.25, linewidth=0, label="random, 95%")
-    axes.plot(x, 100 * np.array(curve["random"]), color=FAINT, linestyle="--", linewidth=1, label="random, mean")
-    axes.plot(x, 100 * np.array(curve["best"]), color=INK, linestyle=":", linewidth=1, label="best possible")
+    axes.fill_between(x, low, high, step="post", color=FAINT, alpha=0.25, linewidth=0, label=CURVES[0])
+    axes.plot(x, 100 * np.array(curve["random"]), color=FAINT, linestyle="--", linewidth=1, label=CURVES[1])
+    axes.plot(x, 100 * np.array(curve["best"]), color=INK, linestyle=":", linewidth=1, label=CURVES[2])
     for name, colour in colours.items():
         axes.step(x, 100 * np.array(curve["scores"][name]), where="post", color=colour, label=name)
     axes.set_title(f"error against discard, FMR {100 * document['far']:g}%")
@@ -58,7 +66,6 @@ def draw_discard(axes: Any, document: Mapping[str, Any], colours: Mapping[str, s
     axes.set_ylabel("FNMR of the others (%)")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, min(100, axes.get_ylim()[1]))
-    axes.legend(loc="best", handlelength=1.6)
 
 
 def draw_degradation(axes: Any, name: str, degradation: Mapping[str, Any], colours: Mapping[str, str]) -> None:
