@@ -10,6 +10,9 @@ from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import cifarnet
+from cifarnet.analysis.plots import style
+from cifarnet.analysis.plots.text import shorten
+from cifarnet.analysis.plots.verification import draw_det
 from cifarnet.analysis.verification import bootstrap, folds, measure, pairs, rates, weights
 from cifarnet.core.errors import Refused
 
@@ -254,3 +257,22 @@ def test_the_page_prints_what_it_says(capsys):
     page = (Path(__file__).parents[2] / "docs" / "verification.md").read_text()
     exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {})
     assert f"```text\n{capsys.readouterr().out}```" in page
+
+
+def test_the_names_of_det_curves_are_below_their_axes(tmp_path, monkeypatch):
+    """Curves of models near chance pass through any corner; a model without errors says so beside its longest name."""
+    figures = []
+    real = style.save
+    monkeypatch.setattr(style, "save", lambda figure, path: (real(figure, path), figures.append(figure)))
+    rng = np.random.default_rng(0)
+    near = {f"{number}-of-a-run": rates.rates(*np.sort(rng.normal(size=(2, 300)))) for number in range(4)}
+    perfect = rates.rates(np.array([0.8, 0.9]), np.array([0.1, 0.2]))
+    draw_det({**near, "n" * 60: perfect}, tmp_path / "x.png", "title")
+    (figure,) = figures
+    (axes,), (key,) = figure.axes, figure.legends
+    assert [text.get_text() for text in key.get_texts()] == [*near, shorten("n" * 60, 28) + " (no errors)"]
+    box = key.get_window_extent()
+    assert axes.get_legend() is None and box.y1 <= axes.get_tightbbox().y0
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and figure.bbox.y0 <= box.y0
+    draw_det({"": perfect}, tmp_path / "y.png")
+    assert figures[1].legends == []

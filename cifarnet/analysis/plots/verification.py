@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from cifarnet.analysis.plots.legend import ROW, columns_of
 from cifarnet.analysis.plots.style import COLUMN, INK, LINES, PAGE, drawing
 from cifarnet.analysis.plots.text import headline, shorten
 from cifarnet.analysis.verification.rates import OperatingPoint, Rates
@@ -19,7 +20,13 @@ BINS = 120
 def draw_det(curves: Mapping[str, Rates], path: Path, title: str = "") -> Path:
     """Draws the DET curve of each run. Raises Failed where the file cannot be written."""
     with drawing(path, COLUMN, COLUMN * 0.98) as figure:
-        det_axes(figure.subplots(), curves)
+        axes = figure.subplots()
+        det_axes(axes, curves)
+        if any(curves):  # below the axes: curves of models near chance pass through any corner
+            handles, names = axes.get_legend_handles_labels()
+            columns = columns_of(names, COLUMN, 2)
+            figure.set_figheight(figure.get_figheight() + ROW * -(-len(names) // columns))
+            figure.legend(handles, names, loc="outside lower left", ncols=columns)
         if title:
             headline(figure, title)
     return path
@@ -80,8 +87,6 @@ def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
     axes.set_xlabel("FMR: impostor pairs accepted (FAR)")
     axes.set_ylabel("FNMR: genuine pairs rejected")
     axes.set_title("DET   (dotted: both errors equal)")
-    if any(curves):
-        axes.legend(loc="upper right")
 
 
 def score_axes(axes: Any, genuine: np.ndarray, impostor: np.ndarray, points: Sequence[OperatingPoint]) -> None:
