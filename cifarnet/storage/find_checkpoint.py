@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.storage.run_folder import RunFolder
-from cifarnet.storage.runs import latest, newer_without_checkpoint
+from cifarnet.storage.runs import latest, newer_without_checkpoint, read_facts
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 PACKAGED = _WEIGHTS / "speednet.safetensors"  # used where there is no run
@@ -34,7 +34,25 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
         )
     if found := RunFolder(path).checkpoint:
         return found
-    raise Refused(str(path), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
+    raise without_checkpoint(path)
+
+
+def without_checkpoint(path: Path) -> Refused:
+    """The error for a folder in which no checkpoint is: what the folder is, and what became of the run in it."""
+    another = "name another run, or a .safetensors file"
+    if not RunFolder(path).is_run():
+        return Refused(str(path), "is no run folder: it has neither a checkpoint nor a run's config.json", another)
+    facts = read_facts(path)
+    if facts is None:
+        return Refused(str(path), "holds no checkpoint", another)
+    if facts.state == "running":
+        return Refused(str(path), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
+    if facts.epochs_done or facts.state == "finished":
+        done = f"{facts.epochs_done} of {plural(facts.epochs_asked, 'epoch')}"
+        return Refused(str(path), f"its checkpoints are gone, after {done}", f"train it again, or {another}")
+    return Refused(
+        str(path), f"it {facts.state} in its first epoch, before a checkpoint", f"train it again, or {another}"
+    )
 
 
 def default_checkpoint(name: str | Path | None) -> Path:

@@ -131,7 +131,7 @@ class RunFacts:
 
 
 def list_runs(folder: Path) -> tuple[list[RunFacts], list[str]]:
-    """The runs in a folder, the oldest first, and a warning for each that cannot be read.
+    """The runs in a folder, the oldest first, and a warning for each that cannot be read; of a run's own folder that run.
 
     Raises:
         Refused: there is no such folder.
@@ -139,7 +139,7 @@ def list_runs(folder: Path) -> tuple[list[RunFacts], list[str]]:
     if not folder.is_dir():
         raise Refused(str(folder), "there is no such folder", "name a folder that holds runs")
     listed, warnings = [], []
-    for path in _folders(folder):
+    for path in [*_folders(folder)] or [folder] * RunFolder(folder).is_run():
         try:
             listed.append(_facts(RunFolder(path)))
         except CifarnetError as error:

@@ -223,6 +223,9 @@ def test_build_names_what_was_not_tested(tmp_path):
 def test_a_run_that_has_not_ended_is_refused(tmp_path):
     with pytest.raises(Refused, match="no such run"):
         read_result(tmp_path / "nope")
+    with pytest.raises(Refused, match="is no run folder"):
+        read_result(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(TrainConfig().to_dict()))
     with pytest.raises(Refused, match="has not ended"):
         read_result(tmp_path)
     (tmp_path / "summary.json").write_text(json.dumps({"test": {}}))

@@ -1,14 +1,18 @@
 """`cifarnet report runs/*`: what is no finished run is named and left out."""
 
+import json
 import re
 
 from report_runs import write_run
+
+from cifarnet.core.config import TrainConfig
 
 
 def test_one_run_that_is_not_finished_costs_no_report(cli, tmp_path):
     for seed in (1, 2):
         write_run(tmp_path / "runs" / f"seed-{seed}", seed=seed)
     (tmp_path / "runs" / "[b]unfinished").mkdir()
+    (tmp_path / "runs" / "[b]unfinished" / "config.json").write_text(json.dumps(TrainConfig().to_dict()))
     (tmp_path / "runs" / "latest").symlink_to("seed-2")
     code, out, err = cli(
         "report", *sorted(path.relative_to(tmp_path) for path in (tmp_path / "runs").iterdir()), "--no-test"
@@ -29,7 +33,7 @@ def test_an_error_only_where_none_is_left(cli, tmp_path):
     (tmp_path / "a").mkdir()
     assert cli("report", "a")[0::2] == (
         2,
-        "error: a: has no summary.json: the run has not ended; finish it with cifarnet train --resume\n",
+        "error: a: is no run folder; name a run folder of cifarnet train\n",
     )
     code, out, err = cli("report", "a", "b")
     assert (code, out) == (2, "") and err.count("warning: left out: ") == 2

@@ -14,9 +14,11 @@ from filelock import Timeout
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
+from cifarnet.storage.find_checkpoint import find_checkpoint
 from cifarnet.storage.lock import file_lock
 from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.runs import list_runs
 
 HOLD = """
 import sys, time
@@ -150,6 +152,44 @@ def test_refusals_name_the_arguments(tmp_path):
     (run / "last.safetensors").touch()
     with pytest.raises(Refused, match=f"use `init_from={run / 'last.safetensors'}`"):
         open_run(run, resume=True, overwrite=False)
+
+
+def begun(path, *records, epochs=3):
+    """A folder as a run leaves it that wrote these records and no checkpoint."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(TrainConfig(epochs=epochs).to_dict()))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def without_checkpoint(path) -> str:
+    with pytest.raises(Refused) as raised:
+        find_checkpoint(path)
+    return str(raised.value).removeprefix(f"{path}: ")
+
+
+def test_why_a_folder_has_no_checkpoint(tmp_path):
+    """No run, one in its first epoch, one that ended there, and one whose checkpoints were deleted."""
+    (tmp_path / "photos").mkdir()
+    assert without_checkpoint(tmp_path / "photos").startswith("is no run folder: it has neither a checkpoint nor")
+    run = begun(tmp_path / "run")
+    with RunFolder(run):
+        assert without_checkpoint(run).startswith("holds no checkpoint yet; wait for the end of the first epoch")
+    assert without_checkpoint(run).startswith("it stopped in its first epoch, before a checkpoint; train it again")
+    RunFolder(run).write_diverged("loss is nan", 1)
+    assert without_checkpoint(run).startswith("it diverged in its first epoch, before a checkpoint; train it again")
+    done = begun(tmp_path / "done", *({"epoch": epoch} for epoch in (1, 2, 3)))
+    RunFolder(done).write_summary({"run": str(done)})
+    assert without_checkpoint(done).startswith("its checkpoints are gone, after 3 of 3 epochs; train it again")
+
+
+def test_a_run_named_for_a_folder_of_runs_is_listed_itself(tmp_path):
+    begun(tmp_path / "one", {"epoch": 1})
+    (listed,), warnings = list_runs(tmp_path / "one")
+    assert (listed.name, listed.path, listed.epochs_done, warnings) == ("one", str(tmp_path / "one"), 1, [])
+    assert list_runs(tmp_path)[0] == [listed]
+    (tmp_path / "empty").mkdir()
+    assert list_runs(tmp_path / "empty") == ([], [])
 
 
 @pytest.mark.parametrize("trouble", [OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError()])

@@ -93,6 +93,8 @@ def read_result(path: Path) -> Result:
     folder = RunFolder(path)
     if not path.is_dir():
         raise Refused(str(path), "there is no such run", "name a run folder")
+    if not folder.summary.exists() and not folder.is_run():
+        raise Refused(str(path), "is no run folder", "name a run folder of cifarnet train")
     if not folder.summary.exists():
         raise Refused(str(path), "has no summary.json: the run has not ended", "finish it with cifarnet train --resume")
     summary = read_json(folder.summary, "run cifarnet train again", within=folder.path)
