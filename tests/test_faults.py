@@ -422,6 +422,26 @@ def test_a_broken_checkpoint_is_refused_by_every_command(cli, trained, tmp_path,
     assert contents(tmp_path / "run") == before and not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("size", [1000, 100_000])
+def test_a_broken_best_model_is_told_before_a_resume_trains(cli, trained, tmp_path, epochs, size):
+    """And a way out is named that is one: the other model can be evaluated, and without the file the run goes on."""
+    shutil.copytree(trained / "one", tmp_path / "run")
+    best, last = tmp_path / "run" / "best.safetensors", tmp_path / "run" / "last.safetensors"
+    best.write_bytes(last.read_bytes()[:size])
+    before = contents(tmp_path / "run")
+    resume = ("train", "--resume", "--epochs", epochs, "--out", "run")
+    one_line(
+        cli(*resume), 2, f"{best.relative_to(tmp_path)}: is ", "evaluate run/last.safetensors", "or remove it: --r"
+    )
+    assert contents(tmp_path / "run") == before
+    assert cli("eval", "run/last.safetensors")[0] == 0
+    best.unlink()
+    code, _, said = cli(*resume)
+    assert code == 0 and ("train loss" in said) is (epochs == 2)  # no headings where no row will come
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["epochs"] == epochs
+
+
 @pytest.mark.parametrize(
     ("entry", "values"),
     [

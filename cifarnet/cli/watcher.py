@@ -40,6 +40,7 @@ class TerminalWatcher(Watcher):
     def __init__(self, console: Terminal, headline: list[tuple[str, str]] | None = None, animate: bool = False) -> None:
         self.console, self.headline, self.animate = console, headline or [], animate
         self.frames: SphereFrames | None = None
+        self.ended = False  # before anything is trained: the run is resumed at its last epoch
         self.summary: dict[str, Any] = {}
         self.said: set[str] = set()
         self.forecast = Forecast()
@@ -61,6 +62,7 @@ class TerminalWatcher(Watcher):
     def start(self, run: TrainState, folder: RunFolder) -> None:
         """Prints what is about to run, and prepares the table."""
         self.announce(run, folder)
+        self.ended = run.progress.epoch >= run.config.epochs
         if self.animate:
             with spared("the film", self.warn):
                 from cifarnet.cli.animate import SphereFrames
@@ -81,7 +83,8 @@ class TerminalWatcher(Watcher):
 
     def __enter__(self) -> "TerminalWatcher":
         self.bar.start()
-        self.table.head()
+        if not self.ended:
+            self.table.head()
         return self
 
     def __exit__(self, *exception: object) -> None:

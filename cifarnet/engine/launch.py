@@ -19,12 +19,13 @@ from cifarnet.engine.ddp import wrap_ddp
 from cifarnet.engine.same_run import check_same_run, load_config
 from cifarnet.engine.setup import build_run, resolve_execution
 from cifarnet.engine.train_state import TrainState
+from cifarnet.models.checkpoint import load_model
 from cifarnet.storage.find_checkpoint import find_checkpoint
 from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import mark_latest, next_folder
 from cifarnet.storage.safetensors_header import CHECKPOINT
-from cifarnet.storage.sharded_file import existing, metadata_of
+from cifarnet.storage.sharded_file import INDEX, TensorSet, existing, metadata_of
 
 
 def take_folder(
@@ -79,6 +80,8 @@ def prepare(
     """
     with ranks.together():  # before minutes of reading or downloading
         resolve_execution(config, ranks)
+        if state is not None and ranks.first:
+            check_best(RunFolder(state.parent))
         source = find_checkpoint(init_from) if init_from is not None else None
         if source is not None:
             metadata_of(source, CHECKPOINT, "model")
@@ -94,6 +97,22 @@ def prepare(
     assert_equal_across_ranks(ranks.gather(lambda: mine))
     wrap_ddp(run)
     return run, warnings
+
+
+def check_best(folder: RunFolder) -> None:
+    """Raises Refused where the best model is broken: a run that goes on would train to its end, and then fail on it."""
+    best = existing(folder.best)
+    if best is None:
+        return
+    try:
+        if best.name.endswith(INDEX):  # too large to be read twice
+            TensorSet(best, CHECKPOINT, "model")
+        else:
+            load_model(best, of_features=True)
+    except Refused as error:
+        last = f"evaluate {folder.last} in its place, or " if folder.last.exists() else ""
+        fix = f"{last}remove it: `resume` then goes on, and takes the last epoch's model until one is better"
+        raise Refused(error.what, error.why, fix) from error
 
 
 def begin(run: TrainState, folder: RunFolder, resume: bool, about: Mapping[str, str]) -> None:
