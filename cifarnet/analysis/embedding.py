@@ -83,11 +83,11 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
         raise unknown("method", method, METHODS)
     needed = 2 if method == "pca" else neighbors + 1
     if len(features) < needed:
-        raise Refused(
-            "samples",
-            f"{plural(len(features), 'point')} {'is' if len(features) == 1 else 'are'} too few for {neighbors} neighbours",
-            f"take {needed} or more, or fewer `neighbors`",
-        )
+        there = f"and there {'is' if len(features) == 1 else 'are'} {len(features)}"
+        if method == "pca":
+            raise Refused("visualize umap", f"a map needs {needed} images or more, {there}", "take more images")
+        why = f"{neighbors} neighbours need {needed} images or more, {there}"
+        raise Refused("neighbors", why, "take more images, or fewer `neighbors`")
     points = features.double().numpy()
     unit = F.normalize(features.double(), dim=1).numpy()
     different = count_different(unit if metric == "cosine" else points, needed)

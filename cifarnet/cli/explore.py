@@ -17,9 +17,14 @@ from cifarnet.core.known import unknown
 from cifarnet.storage.output import check_output, free_name, write_output
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
+    from cifarnet.analysis.explore.gather import Seen
+    from cifarnet.analysis.features import Embeddings
     from cifarnet.engine.open_split import Opened
+    from cifarnet.models.classifier import Classifier
+    from cifarnet.models.model_info import ModelInfo
 
 Runs = Annotated[
     list[Path] | None,
@@ -52,33 +57,27 @@ def explore(
         cifarnet explore runs/latest --maps pca --samples 200 --out few.html
     """
     methods = check(runs or [], maps, samples)
-    from cifarnet.analysis.embedding import METHODS
-    from cifarnet.analysis.explore.gather import check_same_images, gather
     from cifarnet.analysis.explore.page import render
     from cifarnet.analysis.explore.thumbnails import thumbnails
     from cifarnet.cli import inputs
 
     checkpoints = [inputs.need_checkpoint(run) for run in runs] if runs else [inputs.need_checkpoint(None)]
     target = destination(out, checkpoints, overwrite)
-    seen, labels, pictures, classes = [], [], [], []
-    for checkpoint, name in zip(checkpoints, names_of(checkpoints), strict=True):
+    names, models, found, pictures = names_of(checkpoints), [], [], []
+    for checkpoint in checkpoints:
         opened, indices = open_run(checkpoint, data_dir, split, samples, seed, device, named=bool(runs))
-        found = inputs.embed_images(opened)
-        with messages().status(f"{' and '.join(methods)} of {plural(len(indices), 'image')}"):
-            given: Any = {"angular": opened.angular, "methods": methods, "seed": seed}
-            title = title_of(opened.info.config)
-            given |= {"calibration": opened.info.calibration}
-            seen.append(gather(opened.model, found, name=name, title=title, **given))
-        for method, why in seen[-1].missing.items():
-            messages().remark("warning", f"{name}: no {METHODS[method]}, which the page says: {why}")
-        labels.append(found.labels)
+        found.append(inputs.embed_images(opened))
         pictures.append(thumbnails(opened.loader.split, opened.info.config.image_size))
-        classes.append(list(opened.info.classes))
-    if classes[0] != classes[-1]:
-        raise Refused(" and ".join(map(str, runs or [])), "have different classes", "name two runs on the same data")
-    check_same_images(seen, labels, pictures)
+        models.append((opened.model, opened.info, opened.angular))  # without the images, of which two sets may be large
+    check_images(names, [info.classes for _, info, _ in models], [one.labels for one in found], pictures, split)
+    seen = [look(*one, methods, seed) for one in zip(names, models, found, strict=True)]
     heading = f"{' and '.join(run.name for run in seen)} · {opened.dataset} {split}"
-    shown: Any = {"classes": classes[0], "labels": labels[0], "indices": indices, "small": pictures[0]}
+    shown: Any = {
+        "classes": list(models[0][1].classes),
+        "labels": found[0].labels,
+        "indices": indices,
+        "small": pictures[0],
+    }
     write_output(target, render(seen, title=heading, split=split, **shown))
     print_path(target)
 
@@ -99,6 +98,36 @@ def check(runs: list[Path], maps: str, samples: int) -> list[str]:
     if not methods:
         raise Refused("--maps", "none is named", f"choose from {', '.join(METHODS)}")
     return methods
+
+
+def check_images(
+    names: list[str], classes: list[Any], labels: list["Tensor"], pictures: list["np.ndarray"], split: str
+) -> None:
+    """Raises Refused where two runs have not seen the same images of the same classes, or the split is too small for a map."""
+    from cifarnet.analysis.explore.gather import FEWEST, check_same_images
+
+    if classes[0] != classes[-1]:
+        raise Refused(" and ".join(names), "have different classes", "name two runs on the same data")
+    check_same_images(names, labels, pictures)
+    if len(labels[0]) < FEWEST:  # --samples asks for as many or more
+        why = f"it has only {plural(len(labels[0]), 'image')}, and a map needs {FEWEST} or more"
+        raise Refused(f"`split={split}`", why, "choose another split, or name data with more images")
+
+
+def look(
+    name: str, model: tuple["Classifier", "ModelInfo", bool], found: "Embeddings", methods: list[str], seed: int
+) -> "Seen":
+    """What a run (its model, the text about it, whether its loss compares angles) makes of its images; says what has no map."""
+    from cifarnet.analysis.embedding import METHODS
+    from cifarnet.analysis.explore.gather import gather
+
+    network, info, angular = model
+    given: Any = {"angular": angular, "methods": methods, "seed": seed, "calibration": info.calibration}
+    with messages().status(f"{' and '.join(methods)} of {plural(len(found.labels), 'image')}"):
+        seen = gather(network, found, name=name, title=title_of(info.config), **given)
+    for method, why in seen.missing.items():
+        messages().remark("warning", f"{name}: no {METHODS[method]}, which the page says: {why}")
+    return seen
 
 
 def destination(out: Path | None, checkpoints: list[Path], overwrite: bool) -> Path:

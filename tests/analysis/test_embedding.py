@@ -82,7 +82,7 @@ def test_tsne_keeps_clusters_apart():
 
 
 def test_too_few_points_are_refused(cloud):
-    with pytest.raises(Refused, match="6 points are too few"):
+    with pytest.raises(Refused, match="neighbors: 6 neighbours need 7 images or more, and there are 6"):
         project(cloud[0][:6], "umap", metric="cosine", neighbors=6)
     with pytest.raises(Refused, match="choose from umap, tsne, pca"):
         project(cloud[0], "lda", metric="cosine")

@@ -20,6 +20,7 @@ from cifarnet.analysis.explore.gather import Seen, check_same_images, gather, ne
 from cifarnet.analysis.explore.page import HERE, LIBRARY, render
 from cifarnet.analysis.explore.thumbnails import sprite, thumbnails
 from cifarnet.analysis.features import Embeddings
+from cifarnet.cli.explore import check_images
 from cifarnet.core.errors import Refused
 from cifarnet.data import Split
 from cifarnet.models.calibration import Calibration
@@ -118,7 +119,20 @@ def test_numbers_are_those_of_sklearn_and_of_the_formula():
             seed=1,
         )
     with pytest.raises(Refused, match="different images"):
-        check_same_images([seen, seen], [labels, labels.flip(0)], [np.zeros(1), np.zeros(1)])
+        check_same_images(["a", "b"], [labels, labels.flip(0)], [np.zeros(1), np.zeros(1)])
+
+
+def test_runs_on_other_images_are_told_before_a_split_that_is_too_small():
+    """The second run has 4 test images: that they are other ones comes first, and of one run alone that they are few."""
+    names, many, few = ["a", "b"], torch.arange(40) % 2, torch.arange(4) % 2
+    pictures = [np.zeros((40, 2, 2, 3)), np.zeros((4, 2, 2, 3))]
+    for labels, shown in (([many, few], pictures), ([few, many], pictures[::-1])):
+        with pytest.raises(Refused, match=r"^a and b: see different images in this split"):
+            check_images(names, [["x", "y"]] * 2, labels, shown, "test")
+    with pytest.raises(Refused, match=r"^a and b: have different classes"):
+        check_images(names, [["x", "y"], ["x", "z"]], [many, few], pictures, "test")
+    with pytest.raises(Refused, match=r"^`split=test`: it has only 4 images, and a map needs 20 or more"):
+        check_images(names[:1], [["x", "y"]], [few], pictures[1:], "test")
 
 
 def test_a_thumbnail_is_its_image():

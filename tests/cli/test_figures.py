@@ -172,7 +172,7 @@ def test_samples_of_a_run(cli, runs, tmp_path):
     ("arguments", "message"),
     [
         (["umap", "RUN", "--method", "lda"], "--method: 'lda' is not known; choose from umap, tsne, pca"),
-        (["umap", "RUN", "--samples", "6"], "--samples: 6 points are too few for 6 neighbours"),
+        (["umap", "RUN", "--samples", "6"], "--neighbors: 6 neighbours need 7 images or more, and there are 6"),
         (["umap", "RUN", "--metric", "l1"], "--metric: 'l1' is not known"),
         (
             ["grid", "RUN", "--out", "x.gif"],

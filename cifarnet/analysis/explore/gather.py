@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifarnet.analysis.embedding import Sphere, angles_to, on_sphere, project, split_last_layer
 from cifarnet.analysis.features import Embeddings
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.models.calibration import Calibration, probabilities
 from cifarnet.models.classifier import Classifier
 
@@ -72,7 +72,7 @@ def gather(
     """
     count = len(found.labels)
     if count < FEWEST:
-        raise Refused("samples", f"{count} images are too few for a map", f"take {FEWEST} or more")
+        raise Refused("explore", f"{plural(count, 'image')} are too few for a map", f"a map needs {FEWEST} or more")
     metric = "cosine" if angular else "euclidean"
     near = min(NEIGHBORS, count - 1)
     sphere = in_space(model, found)
@@ -136,13 +136,13 @@ def nearest_images(features: Tensor, metric: str) -> np.ndarray:
     return np.asarray(finder.fit(points).kneighbors(return_distance=False))
 
 
-def check_same_images(runs: Sequence[Seen], labels: Sequence[Tensor], pictures: Sequence[np.ndarray]) -> None:
+def check_same_images(names: Sequence[str], labels: Sequence[Tensor], pictures: Sequence[np.ndarray]) -> None:
     """Raises Refused where the second of two runs was shown other images or labels than the first."""
-    for seen, theirs, shown in zip(runs[1:], labels[1:], pictures[1:], strict=True):
+    for name, theirs, shown in zip(names[1:], labels[1:], pictures[1:], strict=True):
         alike = torch.equal(labels[0], theirs)
         if not alike or (shown.shape == pictures[0].shape and not np.array_equal(shown, pictures[0])):
             raise Refused(
-                f"{runs[0].name} and {seen.name}",
+                f"{names[0]} and {name}",
                 "see different images in this split",
                 "name two runs on the same data, or make a page of each",
             )
