@@ -41,7 +41,7 @@ class _WithExamples:
             return Refused(error.param.metavar or error.param.name, "none is given", f"for example: {self.examples[0]}")
         if kind == "BadParameter" and error.param is not None:
             why = error.message.partition(",")[0].replace("Input should be", "must be").rstrip(".")
-            return Refused(error.param.opts[0], why, hints.see(context))
+            return Refused(error.param.opts[0], why + hints.not_the_given(error), hints.see(context))
         return error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cifarnet.cli.options import flag
 from cifarnet.cli.values import OTHER_VALUES, VALUES, other_value
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, printable
 from cifarnet.core.known import folded, nearest, same_name
 
 # Options of other tools -> ours; the first that the command has is the hint.
@@ -95,6 +95,8 @@ def unknown_option(name: str, context: Any, typed: Sequence[str]) -> Refused:
     here = [*flags_of(context.command), "--help"]
     if name in here:  # -r=3
         return value_error(name, context, typed)
+    if file := next((word for word in typed if word.startswith(name) and os.path.exists(word)), None):
+        return Refused(file, "there is no such option, but a file or folder of that name", f"write ./{file}")
     meant = next((ours for ours in OPTION_HINTS.get(folded(name), ()) if ours.split()[0] in here), None)
     meant = meant or same_name(name, here)
     if not meant:
@@ -164,6 +166,12 @@ def value_error(option: str, context: Any, typed: Sequence[str]) -> Refused:
         return Refused(option, "takes no value", f"did you mean {meant}?" if meant else f"leave out '{given}'")
     values = VALUES.get(getattr(known, "name", ""))
     return Refused(option, "needs a value", f"choose from {', '.join(values)}" if values else see(context))
+
+
+def not_the_given(error: Exception) -> str:
+    """`, not 'one'`: the value that the parser did not take, where it says which it was."""
+    wrong = getattr(error.__cause__, "errors", list)()
+    return f", not '{printable(str(wrong[0]['input']))[:40]}'" if wrong else ""
 
 
 def unknown_command(word: str, context: Any, after: Sequence[str]) -> Refused:

@@ -84,13 +84,25 @@ def refusal(cli, *arguments):
         ("xyzzy", "see cifarnet --help"),
         ("train --arch", "choose from baseline, resnet18"),
         ("train --lr", "--lr: needs a value"),
-        ("train --lr fast", "--lr: must be a valid number"),
+        ("train --lr fast", "--lr: must be a valid number, not 'fast'; see"),
+        ("train --epochs one", "--epochs: must be a valid integer, not 'one'; see cifarnet train --help"),
+        ("identify a b --threshold 2", "--threshold: must be less than or equal to 1, not '2'; see cifarnet identify"),
+        ("predict a.png --top=0", "--top: must be greater than or equal to 1, not '0'; see"),
+        ("predict -b.png", "-b.png: there is no such option; see"),
         ("predict", "for example: cifarnet predict photo.jpg"),
         ("report", "for example: cifarnet report runs/latest"),
     ],
 )
 def test_what_is_mistyped_gets_a_hint(cli, line, answer):
     assert answer in refusal(cli, *line.split())
+
+
+@pytest.mark.parametrize("name", ["-b.png", "--help-me.png"])
+def test_a_file_whose_name_begins_as_an_option(cli, tmp_path, name):
+    (tmp_path / name).touch()
+    said = refusal(cli, "predict", "a.png", name)
+    assert said == f"{name}: there is no such option, but a file or folder of that name; write ./{name}"
+    assert "--lr-schedule" in refusal(cli, "train", "--lr-schedule", "cosine")  # one that is none stays a hint
 
 
 def test_every_hint_leads_to_something_that_is_there():
