@@ -9,8 +9,9 @@
 One run folder a cell and seed under OUT/runs, one JSON a run under OUT/results, the table in OUT/tables.md. Called again it
 goes on where it stopped, in the middle of an epoch too; --budget (minutes), SIGTERM or Ctrl-C stops it in good order, and it
 ends with what is not finished and the command that finishes it. Results that were made with another recipe than a cell has now
-are refused. Each says whose pixels it was measured on: "exact", "JPEG copy (not pixel-exact)", or, where a substituted.tsv
-beside the files lists some images, how many of them are not the published ones; and the data's digest.
+are refused, and those of other epochs where a new run would join them. Each says whose pixels it was measured on: "exact",
+"JPEG copy (not pixel-exact)", or, where a substituted.tsv beside the files lists some images, how many of them are not the
+published ones; and the data's digest.
 
 All cells have their first seed before any has its second. The epochs of each are kept in OUT/plan.json, which later calls
 follow. On a CPU only the deep networks are measured first, and get fewer epochs where one run would take more than 300 minutes
@@ -27,21 +28,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reproduce_cells import MINUTES, Cell, capped_epochs, cells, choose, measure_rates, plan_epochs, small, with_epochs
+from reproduce_cells import MINUTES, Cell, cells, choose, small
 from reproduce_kept import pack, unpack
+from reproduce_plan import cap, check_results, follow_plan, planned, read_plan, result_path, runs_of, unfinished
 from reproduce_table import write_table
-from study_run import Budget, check_pixels, check_values, core_minutes, facts_of, read_json, train_run, write_json
+from study_run import Budget, core_minutes, facts_of, read_json, train_run, write_json
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-import torch
-
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError, Interrupted, Refused, plural
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, load
 from scripts.bench.random_images import random_images
-
-Run = tuple[Cell, int]  # a cell and the number of its seed
 
 
 def main() -> None:
@@ -62,15 +60,15 @@ def main() -> None:
     with Budget(options.budget) as stop:
         data = random_images(32, 16) if options.rehearse else load("cifar10", options.data_dir)
         chosen = [small(cell) for cell in chosen] if options.rehearse else chosen
-        check_results(chosen, options.out / "results", data)
-        planned = follow_plan(chosen, data, options)
+        check_results(chosen, options.out, data)
+        chosen = follow_plan(chosen, data, options)
         keep(options)
         try:
-            for cell, seed in runs_of(planned, options.seeds):
+            for cell, seed in runs_of(chosen, options.seeds):
                 if stop.number is not None:
                     break
                 if cell.capped and not result_path(options.out, cell, seed).exists():
-                    cell = cap(cell, planned, data, options.out)
+                    cell = cap(cell, chosen, data, options.out)
                 fill(cell, seed, data, options.out, stop)
                 keep(options)  # after each: a machine may be taken away
         except Interrupted:
@@ -78,7 +76,7 @@ def main() -> None:
     if stop.words:
         print(f"stopped ({stop.words}); call again to go on")
     print(write_table(options.out))
-    print_unfinished(planned, options)
+    print_unfinished(chosen, options)
     sys.exit(stop.exit_code)
 
 
@@ -109,63 +107,6 @@ def keep(options: argparse.Namespace) -> None:
     """Brings --keep's file up to date."""
     if options.keep:
         pack(options.out, options.keep)
-
-
-def runs_of(chosen: list[Cell], seeds: int | None) -> list[Run]:
-    """Each cell with its first seed, then each with its second, as far as it has them."""
-    wanted = {cell.name: seeds or cell.seeds for cell in chosen}
-    return [(cell, seed) for seed in range(max(wanted.values())) for cell in chosen if seed < wanted[cell.name]]
-
-
-def follow_plan(chosen: list[Cell], data: Dataset, options: argparse.Namespace) -> list[Cell]:
-    """The cells with the epochs of OUT/plan.json; those that it lacks are added, but for capped ones (see `cap`)."""
-    plan = read_plan(options.out)
-    new = [cell for cell in chosen if cell.name not in plan and not cell.capped]
-    if new:
-        rates: dict[str, float] = {}
-        if options.cells != "cpu":
-            rates = measure_rates(new, data)
-            plan |= plan_epochs(new, rates, len(data.train), options.seeds or 1, MINUTES[options.cells])
-        plan = {cell.name: cell.config.epochs for cell in new} | plan
-        for cell in new:
-            rate = f", {rates[cell.name]:,.0f} images a second" if rates else ""
-            print(f"{cell.name}: {plural(plan[cell.name], 'epoch')}{rate}", flush=True)
-        write_json(options.out / "plan.json", plan)
-    return [with_epochs(cell, plan.get(cell.name, cell.config.epochs)) for cell in chosen]
-
-
-def cap(cell: Cell, chosen: list[Cell], data: Dataset, out: Path) -> Cell:
-    """A capped cell with the epochs of OUT/plan.json, those of its network; where it has none the network is timed first."""
-    plan = read_plan(out)
-    alike = [one.name for one in chosen if one.capped and one.config.arch == cell.config.arch]
-    known = next((plan[name] for name in [cell.name, *alike] if name in plan), None)
-    if known is None:
-        rate = measure_rates([cell], data)[cell.name]
-        known = capped_epochs(cell, rate, len(data.train), torch.get_num_threads())
-        print(f"{cell.name}: {plural(known, 'epoch')}, {rate:,.0f} images a second", flush=True)
-    write_json(out / "plan.json", plan | {cell.name: known})
-    return with_epochs(cell, known)
-
-
-def read_plan(out: Path) -> dict[str, int]:
-    """Epochs of each cell; empty where there is no plan yet."""
-    path = out / "plan.json"
-    return read_json(path) if path.exists() else {}
-
-
-def check_results(chosen: list[Cell], folder: Path, data: Dataset) -> None:
-    """Refuses results of other values than the cells have now, or of other images: seeds of two recipes have no mean."""
-    for cell in chosen:
-        for path in sorted(folder.glob("*.json")):
-            result = read_json(path)
-            if result["cell"] == cell.name:
-                check_values(cell.config, TrainConfig.from_dict(result["config"], str(path)), path)
-                check_pixels(result, data, path)
-
-
-def result_path(out: Path, cell: Cell, seed: int) -> Path:
-    """Where the JSON of a cell and seed lies."""
-    return out / "results" / f"{cell.name}-{seed}.json"
 
 
 def fill(cell: Cell, seed: int, data: Dataset, out: Path, stop: StopRequest) -> None:
@@ -201,6 +142,7 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
 
 def print_plan(chosen: list[Cell], options: argparse.Namespace) -> None:
     """A line a cell: its epochs, how many runs are left of how many, and minutes of a core that one takes."""
+    chosen = chosen if options.out is None else planned(chosen, read_plan(options.out))
     left = unfinished(chosen, options)
     for cell in chosen:
         runs = sum(one is cell for one, _ in runs_of(chosen, options.seeds))
@@ -217,12 +159,6 @@ def cost_of(cell: Cell, options: argparse.Namespace) -> tuple[float | None, str]
     paths = [] if options.out is None else sorted((options.out / "results").glob(f"{cell.name}-[0-9].json"))
     found = [core_minutes(read_json(path)) for path in paths]
     return (sum(found) / len(found), "measured") if found else (cell.minutes, "estimated")
-
-
-def unfinished(chosen: list[Cell], options: argparse.Namespace) -> list[Run]:
-    """The runs that have no result yet, in the order in which they are run."""
-    runs = runs_of(chosen, options.seeds)
-    return [one for one in runs if options.out is None or not result_path(options.out, *one).exists()]
 
 
 def print_unfinished(chosen: list[Cell], options: argparse.Namespace) -> None:

@@ -29,8 +29,8 @@ from cifarnet.storage.run_folder import RunFolder
 from scripts.bench.head_timing import processor
 
 OUT_OF_TIME = int(signal.SIGTERM)  # what a spent budget counts as
-# What runs of one cell may differ in: the plan's, the seed's, the machine's.
-FREE = ("epochs", "seed", "data_dir", "precision", "device", "workers")
+# What runs of one cell may differ in: the seed's, the machine's.
+FREE = ("seed", "data_dir", "precision", "device", "workers")
 
 
 class Budget(StopRequest):

@@ -1,4 +1,4 @@
-"""scripts/study/reproduce.py on digits: its plan, that it goes on where it stopped, its table."""
+"""scripts/study/reproduce.py on digits: that it goes on where it stopped, its table."""
 
 import dataclasses
 import json
@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cifarnet.analysis.report.published import cell_of
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import load
@@ -18,6 +17,7 @@ from cifarnet.data import load
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "study"))
 import reproduce
 import reproduce_cells
+import reproduce_plan
 import reproduce_table
 import study_run
 
@@ -31,51 +31,6 @@ CELLS = [
         "baseline-arcface", "3.2", dataclasses.replace(TINY, loss="arcface", loss_options={"scale": "auto"}, ema=0.9)
     ),
 ]
-
-
-def test_every_cell_of_the_tables_is_there():
-    gpu = {cell.name: cell for cell in reproduce_cells.cells("gpu")}
-    cpu = {cell.name: cell for cell in reproduce_cells.cells("cpu")}
-    losses = ("ce", "arcface", "curricularface", "adaface")
-    assert {f"{arch}-{loss}" for arch in ("resnet18", "resnet50") for loss in losses} <= gpu.keys()
-    assert {
-        "baseline",
-        "baseline-plus",
-        "resnet18-cifar",
-        "resnet18-imagenet",
-        "plainnet50",
-        "resnet18-arcface-frozen",
-    } <= (gpu.keys())
-    assert {
-        "resnet18-report",
-        "resnet50-report",
-        "speed",
-        "resnet18-arcface-s64-m0.5",
-    } <= gpu.keys() and cpu.keys() <= gpu.keys()
-    for cell in [*gpu.values(), *cpu.values()]:
-        cell.config.check()
-        assert cell.config.val_fraction == 0  # trained on all the images, chosen on none of the test's
-    assert {name for name, cell in cpu.items() if cell.seeds == 3} == {
-        "baseline", "baseline-plus", *(f"resnet18-{loss}" for loss in losses),
-    }  # fmt: skip
-    assert all(cell.config.epochs <= (80 if name == "baseline-plus" else 12) for name, cell in cpu.items())
-    names = [cell.name for cell, seed in reproduce.runs_of(list(cpu.values()), None)]
-    assert len(names) == 3 * 6 + 7 and names[: len(cpu)] == list(cpu)  # all cells have one seed before any has two
-    assert {name for name, cell in gpu.items() if cell_of(cell.config)} >= {"baseline", "resnet50-ce"}
-
-
-def test_the_plan_fills_the_budget_and_no_more():
-    chosen = [cell for cell in reproduce_cells.cells("gpu") if cell.config.epochs == 60]
-    rates = dict.fromkeys((cell.name for cell in chosen), 15_000.0)
-    plan = reproduce_cells.plan_epochs(chosen, rates, 50_000, 1, 38.0)
-    seconds = sum(plan[cell.name] for cell in chosen) * 50_000 / 15_000 * reproduce_cells.EVALUATION
-    assert min(plan.values()) > 1 and 0.95 * 38 * 60 < seconds < 38 * 60
-    assert set(reproduce_cells.plan_epochs(chosen, dict.fromkeys(rates, 0.1), 50_000, 3, 175.0).values()) == {1}
-    deep = next(cell for cell in reproduce_cells.cells("cpu") if cell.name == "resnet50-ce")
-    minutes = 50_000 * reproduce_cells.EVALUATION / 40 * 2 / 60  # of a core, an epoch at 40 images a second on two
-    assert [reproduce_cells.capped_epochs(deep, rate, 50_000, 2) for rate in (1e6, 40.0, 0.1)] == [
-        12, int(300 / minutes), 1,
-    ]  # fmt: skip
 
 
 class StopAt(study_run.RunWatcher):
@@ -145,6 +100,30 @@ def test_results_of_another_recipe_are_refused(script, tmp_path):
     assert state.exists() and not path.exists()
 
 
+def test_a_new_run_joins_no_results_of_other_epochs(script, tmp_path):
+    assert script("--out", tmp_path, "--only", "baseline")[0] == 0
+    path, plan = tmp_path / "results" / "baseline-0.json", tmp_path / "plan.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"epochs": 40, "config": result["config"] | {"epochs": 40}}))
+    assert script("--out", tmp_path, "--only", "baseline")[0] == 0  # it has all its runs, none would join
+    refused = (
+        r'baseline-0\.json: was made with 40 epochs \(now 2\); choose another folder, .*plan\.json \("baseline": 40\)$'
+    )
+    second = ("--out", tmp_path, "--only", "baseline", "baseline-ce", "--seeds", "2")
+    for known in ({"baseline": 2}, None):
+        plan.unlink() if known is None else plan.write_text(json.dumps(known))
+        with pytest.raises(Refused, match=refused):
+            script(*second)
+        assert reproduce_plan.read_plan(tmp_path) == (known or {})  # no plan is made that the results refuse
+    assert [one.name for one in (tmp_path / "runs").iterdir() if one.name != "latest"] == ["baseline-0"]
+    path.unlink()
+    longer = dataclasses.replace(CELLS[0], config=dataclasses.replace(TINY, epochs=3))
+    with pytest.raises(
+        Refused, match=r"state\.safetensors: was made with epochs 2 \(now 3\)"
+    ):  # a run that would go on
+        reproduce.fill(longer, 0, load("digits"), tmp_path, None)
+
+
 def test_the_table(script, tmp_path):
     assert script("--out", tmp_path, "--only", "baseline", "baseline-ce", "--seeds", "2")[0] == 0
     accuracy = {
@@ -180,13 +159,6 @@ def test_wrong_input_is_refused_before_anything_is_made(script, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_list_needs_no_folder(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--list", "--cells", "gpu"])
-    reproduce.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == [cell.name for cell in reproduce_cells.cells("gpu")]
-
-
 def test_another_machine_goes_on_with_the_file_that_was_kept(script, tmp_path):
     kept = tmp_path / "kept.json"
     first = ("--only", "baseline", "baseline-ce", "--keep", kept)
@@ -201,10 +173,3 @@ def test_another_machine_goes_on_with_the_file_that_was_kept(script, tmp_path):
         kept.write_text(text)
         with pytest.raises(Refused, match=r"kept\.json: this is no plan with its results"):
             script("--out", tmp_path / "four", *first)
-
-
-def test_the_quick_cells_are_the_margins_on_resnet18():
-    quick = reproduce_cells.cells("quick")
-    assert [cell.name for cell in quick] == [f"resnet18-{name}" for name in ("ce", *reproduce_cells.MARGINS)]
-    assert all(cell.config.eval_every == cell.config.epochs == 24 for cell in quick)
-    assert {cell.name for cell in quick} <= {cell.name for cell in reproduce_cells.cells("gpu")}  # --only finds them
