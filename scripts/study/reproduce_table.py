@@ -14,6 +14,7 @@ from cifarnet.storage.atomic import write_file
 
 Results = list[dict[str, Any]]
 MISSING = "–"
+PAIRED = " Against ce: the mean difference over the n seeds that both have, with its 95% interval where n is 3 or more."
 
 HEADS = ("table", "cell", "published", "ours", "difference", "against ce", "report's protocol as long", "epochs")
 HEADS += ("seconds", "seeds", "precision", "device", "processor", "data", "digest")
@@ -40,7 +41,11 @@ def table_of(found: dict[str, Results]) -> str:
     same = [head for head in FOLDED if head not in empty and len({row[head] for row in rows}) == 1]
     heads = [head for head in HEADS if head not in same and head not in empty]
     facts = "".join(f" {head.capitalize()}: {rows[0][head]}." for head in same)
-    lines = [f"Test accuracy, %. Seconds are those of training one run. –: not published, or not run.{facts}", ""]
+    paired = PAIRED if any(row["against ce"] != MISSING for row in rows) else ""
+    lines = [
+        f"Test accuracy, %. Seconds are those of training one run. –: not published, or not run.{paired}{facts}",
+        "",
+    ]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     return "\n".join(lines + [f"| {' | '.join(row[head] for head in heads)} |" for row in rows])
 
@@ -80,10 +85,14 @@ def words(results: Results, key: str) -> str:
 
 
 def against(results: Results, plain: Results) -> str:
-    """The mean difference to the plain cell; of three seeds and more in common seed by seed, with its 95% interval."""
+    """The mean difference to the plain cell over the n seeds that both have; of three and more with its 95% interval.
+
+    Where they have no seed in common it is the difference of their means, which is said: seeds do not cancel in it.
+    """
     mine, theirs = ({result["seed"]: 100 * result["accuracy"] for result in one} for one in (results, plain))
-    both = sorted(mine.keys() & theirs.keys())
-    interval = student_interval([mine[seed] - theirs[seed] for seed in both]) if len(both) > 2 else None
-    if interval is None:
-        return f"{mean_of(results) - mean_of(plain):+.2f}"
-    return f"{interval.mean:+.2f} ({interval.low:+.2f} to {interval.high:+.2f})"
+    apart = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
+    if not apart:
+        return f"{mean_of(results) - mean_of(plain):+.2f}, of means: no seed in common"
+    interval = student_interval(apart) if len(apart) > 2 else None
+    ends = f" ({interval.low:+.2f} to {interval.high:+.2f})" if interval else ""
+    return f"{statistics.mean(apart):+.2f}{ends}, n = {len(apart)}"

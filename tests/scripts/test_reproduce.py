@@ -124,6 +124,21 @@ def test_a_new_run_joins_no_results_of_other_epochs(script, tmp_path):
         reproduce.fill(longer, 0, load("digits"), tmp_path, None)
 
 
+def test_a_loss_is_compared_over_the_seeds_that_both_have():
+    def results(*accuracies, first=17):
+        return [{"seed": first + i, "accuracy": value / 100} for i, value in enumerate(accuracies)]
+
+    plain = results(88.82, 88.71, 89.01)
+    for mine, words in [
+        (results(88.66, 88.41), "-0.23, n = 2"),  # of the means -0.31: the third seed would count on one side alone
+        (results(88.44, 88.71), "-0.19, n = 2"),
+        (results(88.37), "-0.45, n = 1"),
+        (results(88.57, 88.24, 88.55), "-0.39 (-0.70 to -0.08), n = 3"),
+        (results(88.57, 88.24, first=20), "-0.44, of means: no seed in common"),
+    ]:
+        assert reproduce_table.against(mine, plain) == words
+
+
 def test_the_table(script, tmp_path):
     assert script("--out", tmp_path, "--only", "baseline", "baseline-ce", "--seeds", "2")[0] == 0
     accuracy = {
@@ -139,7 +154,7 @@ def test_the_table(script, tmp_path):
     mean, other = (sum(accuracy[name]) / 2 for name in ("baseline", "baseline-ce"))
     assert named["published"] == "69.77 (10 epochs)" and named["difference"] == f"{mean - 69.77:+.2f}"
     spread = abs(accuracy["baseline"][0] - accuracy["baseline"][1]) / 2**0.5  # the sample deviation of two
-    assert named["ours"] == f"{mean:.2f} ± {spread:.2f}" and named["against ce"] == f"{mean - other:+.2f}"
+    assert named["ours"] == f"{mean:.2f} ± {spread:.2f}" and named["against ce"] == f"{mean - other:+.2f}, n = 2"
     assert named["epochs"] == "2" and "report's protocol as long" not in named
     assert "seeds" not in named and " Seeds: 2. Precision: fp32. Device: cpu (" in text  # the same in every row
     path = tmp_path / "results" / "baseline-1.json"

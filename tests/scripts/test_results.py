@@ -1,6 +1,8 @@
 """The numbers that README.md shows are those of the JSON files under docs/results."""
 
+import json
 import shutil
+import statistics
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import reproduce
 from margins_page import results_of, write_page
 from margins_plan import CIFAR10, REGIMES
 from margins_run import check_results
-from margins_statistics import differences
+from margins_statistics import differences, holm, paired_p
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +27,34 @@ def test_the_readmes_tables_are_made_of_the_results(name, tmp_path):
     facts, rows = table.split("\n\n")
     readme = (ROOT / "README.md").read_text()
     assert facts in readme and rows in readme and rows.count("\n| ") >= 2
+
+
+def accuracies(folder, cell):
+    found = [json.loads(path.read_text()) for path in folder.glob(f"{cell}-[0-9].json")]
+    return {result["seed"]: 100 * result["accuracy"] for result in found}
+
+
+def test_the_readme_says_of_margins_what_the_seeds_in_common_say():
+    folder, names = ROOT / "docs" / "results" / "reproduce_cpu" / "results", ("ArcFace", "AdaFace", "CurricularFace")
+    plain, apart = accuracies(folder, "resnet18-ce"), []
+    for name in names:
+        mine = accuracies(folder, f"resnet18-{name.lower()}")
+        apart.append([plain[seed] - mine[seed] for seed in mine.keys() & plain.keys()])
+    p = [paired_p(values) for values in apart]
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for name, values, own, corrected in zip(names, apart, p, holm(p), strict=True):
+        [row] = [line for line in lines if line.startswith(f"| {name} | 0.")]
+        assert row.startswith(f"| {name} | {statistics.mean(values):.2f} ")
+        assert row.endswith(f" | {len(values)} | {own:.3f} | {corrected:.3f} |") and corrected > 0.05
+
+
+@pytest.mark.parametrize("name", ["reproduce_cpu", "reproduce_exact"])
+def test_the_plans_that_are_kept_are_those_of_the_results(name):
+    kept = ROOT / "docs" / "results" / name
+    results = [json.loads(path.read_text()) for path in (kept / "results").glob("*.json")]
+    epochs = {result["cell"]: result["epochs"] for result in results}
+    assert json.loads((kept / "plan.json").read_text()) == epochs
+    assert all(result["epochs"] == epochs[result["cell"]] for result in results)  # no mean of runs of different length
 
 
 def test_the_page_of_margins_is_made_of_the_results(tmp_path):
