@@ -48,6 +48,17 @@ def test_the_readme_says_of_margins_what_the_seeds_in_common_say():
         assert row.endswith(f" | {len(values)} | {own:.3f} | {corrected:.3f} |") and corrected > 0.05
 
 
+def test_how_far_seeds_lie_apart_is_that_of_the_results():
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    count = {2: "two", 3: "three"}
+    for name in ("cross-entropy", "ArcFace", "AdaFace", "CurricularFace"):
+        cell = "ce" if name == "cross-entropy" else name.lower()
+        row = next(line for line in page.splitlines() if line.startswith(f"| {name} | 0.") and "%" not in line)
+        for folder, part in zip(("quick_lr_024", "reproduce_cpu/results"), row.split("|")[2:4], strict=True):
+            values = accuracies(ROOT / "docs" / "results" / folder, f"resnet18-{cell}").values()
+            assert part.split()[0] == f"{max(values) - min(values):.2f}" and f"({count[len(values)]}" in part
+
+
 @pytest.mark.parametrize("name", ["reproduce_cpu", "reproduce_exact"])
 def test_the_plans_that_are_kept_are_those_of_the_results(name):
     kept = ROOT / "docs" / "results" / name
