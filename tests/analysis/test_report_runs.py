@@ -10,7 +10,7 @@ from scipy.stats import ttest_rel
 from cifarnet.analysis.report.beside_tables import signed
 from cifarnet.analysis.report.document import Paragraph, Table
 from cifarnet.analysis.report.results import read_results
-from cifarnet.analysis.report.seeds import group, paired_seeds
+from cifarnet.analysis.report.seeds import group, paired_seeds, unpaired_seeds
 from cifarnet.analysis.report.tables import build, seeds_table
 from cifarnet.analysis.significance import student_interval
 from cifarnet.core.config import TrainConfig
@@ -103,6 +103,45 @@ def test_the_interval_of_a_difference_is_not_cut_off():
     runs += [result(f"b{seed}", value, seed=seed, loss="arcface") for seed, value in enumerate(theirs)]
     (row,) = seeds_table(paired_seeds(group(runs))).rows
     assert row[2:] == ["−40.00", "70.71", "−675.31 to +595.31"]
+
+
+def drawn(name, accuracy, seed, images="", **options):
+    """A run whose training images its seed drew out of one data set; `images` tells them apart where not the seed does."""
+    one = result(name, accuracy, seed=seed, **options)
+    return with_summary(one, data_digest=(images or str(seed)) * 16, source_digest="f" * 16)
+
+
+@pytest.mark.parametrize("shaping", [{"imbalance": 100.0}, {"label_noise": 0.2}, {"subset": 50}, {"val_fraction": 0.1}])
+def test_seeds_that_draw_their_images_are_compared_seed_by_seed(shaping):
+    ours, theirs = (0.5, 0.7, 0.6), (0.4, 0.65, 0.45)
+    runs = [drawn(f"ce{seed}", value, seed, **shaping) for seed, value in enumerate(ours)]
+    runs += [drawn(f"arc{seed}", value, seed, loss="arcface", **shaping) for seed, value in enumerate(theirs)]
+    groups = group(runs)
+    names = ["baseline-ce-cifar10 (3 runs)", "baseline-arcface-cifar10 (3 runs)"]
+    assert [one.name for one in groups] == names
+    ((first, second, found),) = paired_seeds(groups)
+    expected = ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert [first, second, found.n] == [*names, 3] and found.mean == pytest.approx(0.1)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert unpaired_seeds(groups) == []
+
+
+def test_runs_of_a_seed_that_saw_different_images_are_not_paired(tmp_path):
+    options = {"imbalance": 100.0}
+    runs = [drawn(f"ce{seed}", 0.5 + seed / 10, seed, **options) for seed in (0, 1, 2)]
+    runs += [drawn("arc0", 0.9, 0, images="a", loss="arcface", **options)]
+    runs += [drawn(f"arc{seed}", 0.4, seed, loss="arcface", **options) for seed in (1, 2, 3)]
+    ((first, second, found),) = paired_seeds(group(runs))
+    assert found.n == 2 and found.mean == pytest.approx((0.2 + 0.3) / 2)  # of seeds 1 and 2
+    assert unpaired_seeds(group(runs)) == [(first, second, [0])]
+    (said,) = [
+        one.text for one in build(runs, [], tmp_path) if isinstance(one, Paragraph) and "Not compared" in one.text
+    ]
+    assert f"different images: {first} / {second} (seed 0)." in said
+    # Two tails of different length are two data sets, and nobody expects them to be compared; nor is one seed compared.
+    other = [drawn(f"b{seed}", 0.5, seed, images=f"{seed + 5}", imbalance=10.0) for seed in (0, 1, 2)]
+    assert paired_seeds(group([*runs[:3], *other])) == unpaired_seeds(group([*runs[:3], *other])) == []
+    assert unpaired_seeds(group([*runs[:3], runs[3]])) == []
 
 
 def test_what_is_no_finished_run_is_left_out(tmp_path):

@@ -53,8 +53,16 @@ class Result:
     @property
     def data(self) -> str:
         """What the run was trained on, as far as it is known: the data's digest, or that none was recorded, and of where."""
-        if self.digest:
-            return self.digest
+        return self.digest or self.unrecorded
+
+    @property
+    def origin(self) -> str:
+        """The data set that the run's images were taken from, whichever the seed drew: its digest, or as in `data`."""
+        return self.source or self.unrecorded
+
+    @property
+    def unrecorded(self) -> str:
+        """What stands for the digest of data that nobody recorded: of files their place is all that is known."""
         row = DATASETS.get(self.config.dataset)
         return f"unrecorded, {self.config.data_dir}" if row and row.from_files else "unrecorded"
 

@@ -7,6 +7,7 @@ from statistics import mean, stdev
 
 from cifarnet.analysis.report.results import Result
 from cifarnet.analysis.significance import Interval, student_interval
+from cifarnet.data.shape_options import shaping_options
 
 # What may differ between two seeds of one cell: it does not change what is computed.
 LOOSE = {"seed", "workers", "data_dir", "device", "threads"}
@@ -36,19 +37,49 @@ class SeedGroup:
 def paired_seeds(groups: Sequence[SeedGroup]) -> list[tuple[str, str, Interval]]:
     """The difference in accuracy of each two cells on the same data, first minus second, over the seeds that both have.
 
-    Cells with fewer than two seeds in common have no difference with an interval, and are left out.
+    Two runs of a seed count where they were trained on the same images. Cells with fewer than two such seeds have no
+    difference with an interval, and are left out.
     """
     found = []
     for first, second in combinations(groups, 2):
-        if any(traits(first.first)[name] != traits(second.first)[name] for name in SAME):
-            continue
-        ours, theirs = (
-            {run.config.seed: run.summary["test"]["accuracy"] for run in one.runs} for one in (first, second)
+        pairs = [(one, other) for one, other in same_seeds(first, second) if one.data == other.data]
+        interval = student_interval(
+            [one.summary["test"]["accuracy"] - other.summary["test"]["accuracy"] for one, other in pairs]
         )
-        interval = student_interval([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
         if interval:
             found.append((first.name, second.name, interval))
     return found
+
+
+def unpaired_seeds(groups: Sequence[SeedGroup]) -> list[tuple[str, str, list[int]]]:
+    """Two cells whose images were chosen by the same options, and the seeds by which they got different ones all the same.
+
+    The seed draws by the place of an image in the set, so that the same set in another layout gives other images. Cells
+    with fewer than two seeds in common are left out: they have no interval for another reason.
+    """
+    found = []
+    for first, second in combinations(groups, 2):
+        if chosen_by(first.first) != chosen_by(second.first):
+            continue
+        pairs = same_seeds(first, second)
+        seeds = [one.config.seed for one, other in pairs if one.data != other.data]
+        if seeds and len(pairs) > 1:
+            found.append((first.name, second.name, seeds))
+    return found
+
+
+def same_seeds(first: SeedGroup, second: SeedGroup) -> list[tuple[Result, Result]]:
+    """The runs of the seeds that both cells have, by seed; none where the cells are not of the same data."""
+    one, other = traits(first.first), traits(second.first)
+    if any(one[name] != other[name] for name in SAME):
+        return []
+    ours, theirs = ({run.config.seed: run for run in cell.runs} for cell in (first, second))
+    return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+
+
+def chosen_by(result: Result) -> dict[str, object]:
+    """The options that choose a run's training images and their labels, together with its seed."""
+    return shaping_options(result.config) | {"val_fraction": result.config.val_fraction}
 
 
 def group(results: Sequence[Result]) -> list[SeedGroup]:
@@ -79,14 +110,17 @@ def kind_of(result: Result) -> str:
 
 
 def traits(result: Result) -> dict[str, str]:
-    """All that decides what a run computed, but for its seed: each option by its name, and the data."""
+    """All that decides what a run computed, but for its seed: each option by its name, and the data set.
+
+    Which of the set's images the run was trained on follows from these and the seed (`Result.data`).
+    """
     values = result.config.to_dict()
     options = values.pop("loss_options")
     values["precision"] = result.summary.get("precision") or result.config.precision
     found = {name: word(value) for name, value in values.items() if name not in LOOSE}
     found |= {f"loss {name}": word(value) for name, value in sorted(options.items())}
     test = result.summary["test"]
-    return found | {"data": result.data, "test images": word(test["images"]), "class names": " ".join(result.classes)}
+    return found | {"data": result.origin, "test images": word(test["images"]), "class names": " ".join(result.classes)}
 
 
 def differences(alike: Sequence[dict[str, str]]) -> list[str]:

@@ -11,7 +11,7 @@ from cifarnet.analysis.plots.titles import has_own_loss
 from cifarnet.analysis.report.beside_tables import beside_the_report, signed, spread
 from cifarnet.analysis.report.document import Block, Heading, Paragraph, Picture, Table
 from cifarnet.analysis.report.results import SCORES, Result, told_apart
-from cifarnet.analysis.report.seeds import SeedGroup, differences, group, paired_seeds, traits, word
+from cifarnet.analysis.report.seeds import SeedGroup, differences, group, paired_seeds, traits, unpaired_seeds, word
 from cifarnet.analysis.significance import Interval, Paired
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError
@@ -34,6 +34,8 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
     blocks += [Heading("Scores on the test split (%)"), scores_table(groups), Paragraph(SCORES_NOTE)]
     if differences_of_seeds := paired_seeds(groups):
         blocks += [Heading("Differences over the same seeds"), seeds_table(differences_of_seeds), Paragraph(SEEDS_NOTE)]
+    if unpaired := unpaired_seeds(groups):
+        blocks.append(Paragraph(unpaired_words(unpaired)))
     blocks += beside_the_report(groups)
     if pairs:
         blocks += [Heading("Paired tests"), pairs_table(pairs), Paragraph(PAIRS_NOTE)]
@@ -68,6 +70,15 @@ def seeds_table(pairs: Sequence[tuple[str, str, Interval]]) -> Table:
         ends = f"{signed(100 * one.low)} to {signed(100 * one.high)}"
         rows.append([f"{first} / {second}", str(one.n), signed(100 * one.mean), f"{100 * one.sd:.2f}", ends])
     return Table(["first / second", "seeds (n)", "mean difference", "sd", "95% interval"], rows)
+
+
+def unpaired_words(unpaired: Sequence[tuple[str, str, list[int]]]) -> str:
+    """Which seeds of which two configurations are not compared, why, and what to do."""
+    named = "; ".join(f"{first} / {second} (seed {', '.join(map(str, seeds))})" for first, second, seeds in unpaired)
+    return (
+        f"Not compared, as the runs of the seed were trained on different images: {named}. The same data set in files of "
+        "another order gives a seed other images; with --canonical-order it gives the same."
+    )
 
 
 def pairs_table(pairs: Sequence[Pair]) -> Table:
