@@ -1,6 +1,7 @@
 """Which runs a report takes, which of them are seeds of one cell, and what it says of each."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -38,9 +39,9 @@ def test_whatever_is_not_the_seed_is_another_cell_and_says_so(change, told):
 
 
 def test_what_does_not_change_the_result_is_the_same_cell():
-    loose = {"seed": [1, 2], "workers": [0, 4], "data_dir": ["/a", "/b"], "device": ["cpu", "cuda"]}
+    loose = {"workers": [0, 4], "data_dir": ["/a", "/b"], "device": ["cpu", "cuda"]}
     for name, (one, other) in loose.items():
-        (cell,) = group([result("a", 0.5, **{name: one}), result("b", 0.6, **{name: other})])
+        (cell,) = group([result("a", 0.5, seed=1, **{name: one}), result("b", 0.6, seed=2, **{name: other})])
         assert cell.name == "baseline-ce-cifar10 (2 runs)"
 
 
@@ -49,12 +50,10 @@ def with_summary(one, **values):
 
 
 def test_runs_on_other_data_or_in_other_precision_are_other_cells():
-    one = result("a", 0.5)
+    one, two = (result(f"a{seed}", 0.5, seed=seed, data_dir=f"/{seed}") for seed in (1, 2))
     for field, values in {"data_digest": ["1" * 64, "2" * 64, None], "precision": ["fp32", "bf16"]}.items():
-        results = [with_summary(one, **{field: value}) for value in values for _ in range(2)]
-        assert [len(cell.runs) for cell in group(results)] == [2] * len(values)
-    (cell,) = group([with_summary(result("a", 0.5, data_dir=where), data_digest="1" * 64) for where in ("/a", "/b")])
-    assert len(cell.runs) == 2  # the same data at two places
+        results = [with_summary(run, **{field: value}) for value in values for run in (one, two)]
+        assert [len(cell.runs) for cell in group(results)] == [2] * len(values)  # at two places, the same data or not
     # Of a folder whose content nobody recorded the place is all that is known.
     assert len(group([result("a", 0.5, dataset="folder", data_dir=where) for where in ("/a", "/b")])) == 2
     more = result("b", 0.5)
@@ -142,6 +141,37 @@ def test_runs_of_a_seed_that_saw_different_images_are_not_paired(tmp_path):
     other = [drawn(f"b{seed}", 0.5, seed, images=f"{seed + 5}", imbalance=10.0) for seed in (0, 1, 2)]
     assert paired_seeds(group([*runs[:3], *other])) == unpaired_seeds(group([*runs[:3], *other])) == []
     assert unpaired_seeds(group([*runs[:3], runs[3]])) == []
+
+
+def test_a_seed_counts_once_whatever_the_order_of_the_runs(tmp_path):
+    """A copy of a run, and a second training of one seed, are no more seeds; they are shown, each by itself."""
+    ours = [result("a0", 0.5, seed=0), result("a1", 0.6, seed=1), result("a1-again", 0.8, seed=1, device="cuda")]
+    ours += [result("copy", 0.5, seed=0)]
+    theirs = [result(f"b{seed}", 0.4, seed=seed, loss="arcface") for seed in (0, 1)]
+    for runs in permutations(ours):
+        groups = group([*runs, *theirs])
+        assert [len(one.runs) for one in groups] == [2, 1, 1, 2]
+        assert groups[0].name == "baseline-ce-cifar10 (2 runs)" and {one.name for one in groups[1:3]} == {
+            "a1-again",
+            "copy",
+        }
+        assert groups[0].score("accuracy") == pytest.approx((0.55, 0.1 / 2**0.5))
+        ((_, _, found),) = paired_seeds(groups)
+        assert found.n == 2 and found.mean == pytest.approx(0.15)
+    (said,) = [
+        one.text for one in build(ours, [], tmp_path) if isinstance(one, Paragraph) and "counts once" in one.text
+    ]
+    assert "alone: a1-again (seed 1, as a1); copy (seed 0, as a0)." in said
+    assert not any("counts once" in str(block) for block in build(theirs, [], tmp_path / "other"))
+
+
+def test_only_seeds_in_common_are_compared(tmp_path):
+    ours, theirs = {0: 0.9, 1: 0.5, 2: 0.6, 3: 0.7}, {4: 0.1, 3: 0.5, 2: 0.5, 1: 0.2}
+    runs = [result(f"a{seed}", value, seed=seed) for seed, value in ours.items()]
+    runs += [result(f"b{seed}", value, seed=seed, loss="arcface") for seed, value in theirs.items()]
+    blocks = build(runs, [], tmp_path)
+    (row,) = next(block for block in blocks if isinstance(block, Table) and "seeds (n)" in block.header).rows
+    assert row[1:4] == ["3", "+20.00", "10.00"]  # 30, 10 and 20 points
 
 
 def test_what_is_no_finished_run_is_left_out(tmp_path):

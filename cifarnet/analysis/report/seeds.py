@@ -16,7 +16,7 @@ SAME = ("dataset", "data", "test images", "class names")  # what two cells must 
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs of one configuration on the same data, with different seeds."""
+    """Runs of one configuration on the same data, each of another seed."""
 
     name: str
     runs: list[Result]
@@ -83,15 +83,38 @@ def chosen_by(result: Result) -> dict[str, object]:
 
 
 def group(results: Sequence[Result]) -> list[SeedGroup]:
-    """Results by all that decides what they computed, in the order given.
+    """Results by all that decides what they computed, in the order given; a second run of a seed is a group by itself.
 
     A group of several is named without the running number, and after what sets it apart where another is named alike.
     """
     found: dict[str, list[Result]] = {}
     for result in results:
         found.setdefault(repr(traits(result)), []).append(result)
-    cells = list(found.values())
+    cells = [cell for runs in found.values() for cell in each_seed_once(runs)]
     return [SeedGroup(name_of(runs, cells), runs) for runs in cells]
+
+
+def each_seed_once(runs: Sequence[Result]) -> list[list[Result]]:
+    """A cell with one run of each seed, then every further run of a seed alone: a seed is one draw, run twice or not.
+
+    The run whose path sorts first stands for its seed, in whatever order they are given.
+    """
+    stands: dict[int, Result] = {}
+    for run in sorted(runs, key=lambda run: str(run.path)):
+        stands.setdefault(run.config.seed, run)
+    once = [run for run in runs if stands[run.config.seed] is run]
+    return [once, *([run] for run in runs if stands[run.config.seed] is not run)]
+
+
+def repeats(groups: Sequence[SeedGroup]) -> list[tuple[Result, Result]]:
+    """The runs that stand alone as the second of a seed, each with the run that stands for the seed in its cell."""
+    stands: dict[tuple[str, int], Result] = {}
+    found = []
+    for run in (run for one in groups for run in one.runs):
+        first = stands.setdefault((repr(traits(run)), run.config.seed), run)
+        if first is not run:
+            found.append((run, first))
+    return found
 
 
 def name_of(runs: Sequence[Result], cells: Sequence[Sequence[Result]]) -> str:

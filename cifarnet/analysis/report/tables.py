@@ -11,7 +11,16 @@ from cifarnet.analysis.plots.titles import has_own_loss
 from cifarnet.analysis.report.beside_tables import beside_the_report, signed, spread
 from cifarnet.analysis.report.document import Block, Heading, Paragraph, Picture, Table
 from cifarnet.analysis.report.results import SCORES, Result, told_apart
-from cifarnet.analysis.report.seeds import SeedGroup, differences, group, paired_seeds, traits, unpaired_seeds, word
+from cifarnet.analysis.report.seeds import (
+    SeedGroup,
+    differences,
+    group,
+    paired_seeds,
+    repeats,
+    traits,
+    unpaired_seeds,
+    word,
+)
 from cifarnet.analysis.significance import Interval, Paired
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError
@@ -32,6 +41,8 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
     blocks: list[Block] = [Paragraph(note)] if note else []
     blocks += [Heading("Runs"), runs_table(groups)]
     blocks += [Heading("Scores on the test split (%)"), scores_table(groups), Paragraph(SCORES_NOTE)]
+    if again := repeats(groups):
+        blocks.append(Paragraph(repeats_words(again)))
     if differences_of_seeds := paired_seeds(groups):
         blocks += [Heading("Differences over the same seeds"), seeds_table(differences_of_seeds), Paragraph(SEEDS_NOTE)]
     if unpaired := unpaired_seeds(groups):
@@ -61,6 +72,12 @@ def scores_table(groups: Sequence[SeedGroup]) -> Table:
     """A row a configuration, as Table 3.2."""
     rows = [[one.name, *(spread(one.score(name)) for name in SCORES)] for one in groups]
     return Table(["run", *HEADS], rows)
+
+
+def repeats_words(again: Sequence[tuple[Result, Result]]) -> str:
+    """Which runs repeat a seed, and how to have them counted instead."""
+    named = "; ".join(f"{run.name} (seed {run.config.seed}, as {first.name})" for run, first in again)
+    return f"A seed counts once, so that these runs stand alone: {named}. To count one of them, leave the other out."
 
 
 def seeds_table(pairs: Sequence[tuple[str, str, Interval]]) -> Table:
