@@ -172,6 +172,7 @@ def test_only_seeds_in_common_are_compared(tmp_path):
     blocks = build(runs, [], tmp_path)
     (row,) = next(block for block in blocks if isinstance(block, Table) and "seeds (n)" in block.header).rows
     assert row[1:4] == ["3", "+20.00", "10.00"]  # 30, 10 and 20 points
+    assert any(isinstance(one, Paragraph) and "not corrected for the number of pairs" in one.text for one in blocks)
 
 
 def test_what_is_no_finished_run_is_left_out(tmp_path):

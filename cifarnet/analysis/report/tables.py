@@ -62,7 +62,8 @@ SCORES_NOTE = (
 )
 SEEDS_NOTE = (
     "Accuracy of the first minus that of the second, seed by seed, in percentage points: mean, sample standard deviation and "
-    "95% interval of the mean (Student's t, n − 1 degrees of freedom). An interval without 0 in it tells the two apart."
+    "95% interval of the mean (Student's t, n − 1 degrees of freedom). An interval without 0 in it tells the two apart. "
+    "It is not corrected for the number of pairs: of 20 that do not differ about one is told apart by chance."
 )
 PAIRS_NOTE = "McNemar's exact test, two-sided, on the same test images: how many only one of the two runs gets right."
 COSTS_NOTE = "1 MAC = 2 FLOPs; MACs are those of convolutions and matrix products."
