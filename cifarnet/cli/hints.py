@@ -170,7 +170,7 @@ def value_error(option: str, context: Any, typed: Sequence[str]) -> Refused:
 
 def not_the_given(error: Exception) -> str:
     """`, not 'one'`: the value that the parser did not take, where it says which it was."""
-    wrong = getattr(error.__cause__, "errors", list)()
+    wrong: list[Any] = getattr(error.__cause__, "errors", list)()
     return f", not '{printable(str(wrong[0]['input']))[:40]}'" if wrong else ""
 
 
