@@ -7,6 +7,7 @@ from cifarnet.core.errors import plural
 from cifarnet.data.shape_options import shaping_words
 from cifarnet.losses.options import MarginOptions
 from cifarnet.storage.find_checkpoint import is_packaged, newer_note
+from cifarnet.storage.runs import own_name
 
 if TYPE_CHECKING:
     from cifarnet.cli.terminal import Terminal
@@ -44,7 +45,7 @@ def name_of(path: Path) -> str:
     folder = path.parent
     if path.stem not in OWN or not (folder / "config.json").exists():
         return str(path)
-    return str(folder.parent / folder.readlink()) if folder.is_symlink() else str(folder)
+    return str(own_name(folder))
 
 
 def calibration_line(calibration: "Calibration | None") -> str:

@@ -23,7 +23,7 @@ from cifarnet.models.checkpoint import load_model
 from cifarnet.storage.find_checkpoint import find_checkpoint
 from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_folder import RunFolder
-from cifarnet.storage.runs import mark_latest, next_folder
+from cifarnet.storage.runs import mark_latest, next_folder, own_name
 from cifarnet.storage.safetensors_header import CHECKPOINT
 from cifarnet.storage.sharded_file import INDEX, TensorSet, existing, metadata_of
 
@@ -36,7 +36,7 @@ def take_folder(
     After a restart by torchrun the same command goes on with the run that it began.
 
     Returns:
-        its path, whether to resume the run in it, and the precision: for `precision=auto` of a run that is resumed what it
+        its path (of runs/latest that of the run itself), whether to resume the run in it, and the precision: for `precision=auto` of a run that is resumed what it
         came to when the run was begun.
 
     Raises:
@@ -46,7 +46,7 @@ def take_folder(
         raise Refused("resume", "needs the run's folder", "name it with `out`")
     if out is None and may_restart():
         raise Refused("out", "torchrun --max-restarts needs it, to find the run again", "name the run's folder")
-    folder = RunFolder(out or next_folder(config))
+    folder = RunFolder(own_name(out) if out else next_folder(config))
     if restarts() and folder.is_of(job()):
         resume = existing(folder.state) is not None
         overwrite = not resume

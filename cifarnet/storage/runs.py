@@ -91,6 +91,18 @@ def latest() -> Path | None:
     return None
 
 
+def own_name(path: Path) -> Path:
+    """The folder that `path` leads to, where it is a link to one: runs/latest leads elsewhere later. Else `path` itself.
+
+    It is named from the working directory where it is below it.
+    """
+    if not (path.is_symlink() and path.is_dir()):
+        return path
+    link = path.readlink()
+    leads = path.resolve() if ".." in link.parts else path.parent / link
+    return leads.relative_to(Path.cwd()) if leads.is_relative_to(Path.cwd()) else leads
+
+
 def newest_state() -> Path | None:
     """The run in runs/, or that of runs/latest, whose training state is the youngest; None where there is none."""
     found = [path for path in (*_folders(RUNS), latest()) if path and RunFolder(path).written_state]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cifarnet.storage.runs import own_name
+
 TRAIN = ["train", "--dataset", "digits", "--arch", "baseline", "--epochs", "1", "-q"]
 
 
@@ -51,6 +53,40 @@ def test_a_run_has_one_name_in_every_command(cli, tmp_path):
     assert cli("report", "--run", "mine", "--out", "a.md", "--no-test")[0] == 0
     for figure in ("curves", "confusion"):
         assert cli("visualize", figure, "--run", "mine", "--run", "mine", "--out", f"{figure}.svg")[0] == 0
+
+
+def test_a_run_that_latest_leads_to_has_its_own_name(cli, tmp_path):
+    """On the screen and in its summary: runs/latest leads elsewhere later. The link names it from its own folder."""
+    assert cli(*TRAIN, "--out", "odd")[0] == 0
+    assert os.readlink("runs/latest") == "../odd"
+    (tmp_path / "x.png").write_bytes((Path(__file__).parents[2] / "docs" / "gallery" / "grid.png").read_bytes())
+    assert cli("predict", "x.png")[2].startswith("odd: baseline, ce, digits,")
+    for epochs, named in ((2, ()), (3, ("--out", "runs/latest"))):
+        code, out, err = cli("train", "--resume", "--epochs", epochs, *named)
+        assert code == 0 and "run      odd\n" in err and "latest" not in out + err
+        summary = json.loads((tmp_path / "odd" / "summary.json").read_text())
+        assert (summary["run"], summary["checkpoint"]) == ("odd", "odd/last.safetensors")
+    assert os.readlink("runs/latest") == "../odd"
+
+
+def test_the_own_name_of_a_folder(tmp_path, monkeypatch):
+    """In the same folder, beside it, elsewhere; what is no link, or leads nowhere, keeps its name."""
+    (tmp_path / "work" / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "work" / "two").mkdir()
+    (tmp_path / "three").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    link = Path("runs", "latest")
+    for leads, name in (
+        ("one", "runs/one"),
+        ("../two", "two"),
+        (tmp_path / "work" / "two", "two"),
+        ("../../three", tmp_path / "three"),
+        ("gone", "runs/latest"),
+    ):
+        link.symlink_to(leads)
+        assert own_name(link) == Path(name)
+        link.unlink()
+    assert own_name(Path("runs", "one")) == Path("runs", "one")
 
 
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
