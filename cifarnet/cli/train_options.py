@@ -11,7 +11,7 @@ import typer
 from cifarnet.cli.common import given_options
 from cifarnet.cli.options import given_constants, loss_flags, spoken
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, printable
 from cifarnet.data.registry import DATASETS
 from cifarnet.engine.recipes import recipe_values
 from cifarnet.losses import LOSSES
@@ -81,13 +81,34 @@ def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainCo
 
 
 def found_dataset(asked: dict[str, Any]) -> dict[str, Any]:
-    """The values asked for, with the data set that lies in `data_dir` where none is named."""
+    """The values asked for, with the data set that lies in `data_dir` where none is named.
+
+    Raises:
+        Refused: a folder or file is there, and no data set: else CIFAR-10 would be fetched for one with data of his own.
+    """
     if "dataset" in asked or asked.get("data_dir") is None:
         return asked
     from cifarnet.data.sources.layouts import guess_dataset
 
     found = guess_dataset(asked["data_dir"])
+    if found is None:
+        refuse_unknown(Path(asked["data_dir"]))
     return asked | {"dataset": found} if found else asked
+
+
+def refuse_unknown(place: Path) -> None:
+    """Raises Refused where `place` is there and holds neither CIFAR-10, however packed, nor what is known by its names."""
+    if not place.exists():  # said where it is opened
+        return
+    from cifarnet.data.sources.cifar_places import look
+    from cifarnet.data.sources.cifar_sets import SETS
+    from cifarnet.data.sources.wrong_folder import refuse_shape
+
+    if look(SETS[TrainConfig.dataset], place) is None:
+        error = refuse_shape(place)
+        why = error.why.removeprefix("no class folder in it; ")
+        fix = f"{error.fix}; or leave it out to train on CIFAR-10"
+        raise Refused(f"`data_dir={printable(place)}`", why, fix)
 
 
 def resumed_config(out: Path | None, given: dict[str, Any]) -> tuple[TrainConfig, Path]:

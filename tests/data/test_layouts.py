@@ -24,6 +24,7 @@ from cifarnet.data.identity import identify_split
 from cifarnet.data.images import index
 from cifarnet.data.images.decode import read_square
 from cifarnet.data.sources import parquet
+from cifarnet.data.sources.cifar_sets import SETS
 from cifarnet.data.sources.layouts import guess_dataset
 
 CLASSES = ("cat", "dog", "fox")
@@ -474,6 +475,38 @@ def test_train_takes_what_lies_there(tmp_path):
     )
     assert new_config("report", None, {"data_dir": root, "dataset": "folder"}).dataset == "folder"
     assert new_config("report", None, {"data_dir": str(tmp_path / "none")}).dataset == "cifar10"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("empty", "it holds nothing; put each class in its own folder"),
+        ("photos", "no class folder in it, but 2 images; put each class in its own folder, or list"),
+        ("photos/1.png", "is a file, not a folder; name the folder that holds its class"),
+    ],
+)
+def test_where_no_data_set_lies_none_is_fetched_in_its_place(tmp_path, name, why):
+    """One who names a folder has data of his own: CIFAR-10 is not what he means, unless he says so."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "photos").mkdir()
+    for image in ("1.png", "2.png"):
+        (tmp_path / "photos" / image).write_bytes(png(arrays()["train"].images[0]))
+    place = tmp_path / name
+    with pytest.raises(Refused) as raised:
+        new_config("report", None, {"data_dir": str(place)})
+    assert str(raised.value).startswith(f"`data_dir={place}`: {why}")
+    assert str(raised.value).endswith("or leave it out to train on CIFAR-10") and "archive" not in str(raised.value)
+    assert new_config("report", None, {"data_dir": str(place), "dataset": "cifar10"}).dataset == "cifar10"
+
+
+def test_cifar_below_other_folders_is_still_found(tmp_path):
+    """As unpacking may leave it: its names are not seen from above."""
+    inner = tmp_path / "set" / "download" / "cifar-10-batches-bin"
+    inner.mkdir(parents=True)
+    for file in SETS["cifar10"].archive.files:
+        (inner / file).touch()
+    assert guess_dataset(tmp_path / "set") is None
+    assert new_config("report", None, {"data_dir": str(tmp_path / "set")}).dataset == "cifar10"
 
 
 def test_runs_beside_the_images_are_no_classes(tmp_path):
