@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifarnet.analysis.embedding import Sphere, angles_to, on_sphere, project, split_last_layer
 from cifarnet.analysis.features import Embeddings
-from cifarnet.core.errors import Refused, plural
+from cifarnet.core.errors import Refused
 from cifarnet.models.calibration import Calibration, probabilities
 from cifarnet.models.classifier import Classifier
 
@@ -72,7 +72,7 @@ def gather(
     """
     count = len(found.labels)
     if count < FEWEST:
-        raise Refused("explore", f"{plural(count, 'image')} are too few for a map", f"a map needs {FEWEST} or more")
+        raise Refused("IMAGES", f"{count} are too few for a map", f"take {FEWEST} or more")
     metric = "cosine" if angular else "euclidean"
     near = min(NEIGHBORS, count - 1)
     sphere = in_space(model, found)
