@@ -84,7 +84,7 @@ def found_dataset(asked: dict[str, Any]) -> dict[str, Any]:
     """The values asked for, with the data set that lies in `data_dir` where none is named.
 
     Raises:
-        Refused: a folder or file is there, and no data set: else CIFAR-10 would be fetched for one with data of his own.
+        Refused: a folder or file is there, and no data set: else CIFAR-10 would be fetched for someone with data of their own.
     """
     if "dataset" in asked or asked.get("data_dir") is None:
         return asked

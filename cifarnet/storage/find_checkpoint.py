@@ -49,7 +49,8 @@ def without_checkpoint(path: Path) -> Refused:
         return Refused(str(path), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
     if facts.epochs_done or facts.state == "finished":
         done = f"{facts.epochs_done} of {plural(facts.epochs_asked, 'epoch')}"
-        return Refused(str(path), f"its checkpoints are gone, after {done}", f"train it again, or {another}")
+        again = "resume it, and it has one again" if RunFolder(path).written_state else "train it again"
+        return Refused(str(path), f"its checkpoints are gone, after {done}", f"{again}, or {another}")
     return Refused(
         str(path), f"it {facts.state} in its first epoch, before a checkpoint", f"train it again, or {another}"
     )

@@ -181,6 +181,8 @@ def test_why_a_folder_has_no_checkpoint(tmp_path):
     done = begun(tmp_path / "done", *({"epoch": epoch} for epoch in (1, 2, 3)))
     RunFolder(done).write_summary({"run": str(done)})
     assert without_checkpoint(done).startswith("its checkpoints are gone, after 3 of 3 epochs; train it again")
+    RunFolder(done).state.write_bytes(b"")
+    assert without_checkpoint(done).startswith("its checkpoints are gone, after 3 of 3 epochs; resume it, and it has")
 
 
 def test_a_run_named_for_a_folder_of_runs_is_listed_itself(tmp_path):
