@@ -29,7 +29,8 @@ def unpack(kept: Path, out: Path) -> None:
 
 
 def pack(out: Path, kept: Path) -> None:
-    """Writes the plan and all results that are under `out` to `kept`."""
+    """Writes the plan, as far as there is one, and all results that are under `out` to `kept`."""
+    plan = out / "plan.json"
     results = {path.stem: json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))}
-    found = {"plan": json.loads((out / "plan.json").read_text()), "results": results}
+    found = {"plan": json.loads(plan.read_text()) if plan.exists() else {}, "results": results}
     write_file(kept, (json.dumps(found, indent=1) + "\n").encode())

@@ -20,6 +20,7 @@ import reproduce_cells
 import reproduce_plan
 import reproduce_table
 import study_run
+from reproduce_kept import pack, unpack
 
 TINY = TrainConfig(
     arch="baseline", dataset="cifar10", epochs=2, batch_size=128, augment="none", lr=3e-3, precision="fp32"
@@ -188,3 +189,11 @@ def test_another_machine_goes_on_with_the_file_that_was_kept(script, tmp_path):
         kept.write_text(text)
         with pytest.raises(Refused, match=r"kept\.json: this is no plan with its results"):
             script("--out", tmp_path / "four", *first)
+
+
+def test_what_was_stopped_before_it_had_a_plan_is_kept_too(tmp_path):
+    (tmp_path / "out" / "results").mkdir(parents=True)
+    pack(tmp_path / "out", tmp_path / "kept.json")
+    (tmp_path / "there").mkdir()
+    unpack(tmp_path / "kept.json", tmp_path / "there")
+    assert json.loads((tmp_path / "there" / "plan.json").read_text()) == {}
