@@ -146,6 +146,11 @@ class Prototypes:
         if self.kept:
             normalized(weight, self.unit, self.norms)
 
+    def tiles(self, classes: int) -> int:
+        """Tiles of so many classes in all chunks."""
+        whole, rest = divmod(len(self.weight), self.chunk)
+        return int(whole * triton.cdiv(self.chunk, classes) + triton.cdiv(rest, classes))
+
     def chunks(self) -> Any:
         for first in range(0, len(self.weight), self.chunk):
             part = self.weight[first : first + self.chunk]
@@ -166,16 +171,17 @@ class ArcFace(torch.autograd.Function):
         unit, norms = torch.empty(n, d, dtype=torch.float16, device=z.device), torch.empty(n, device=z.device)
         normalized(z, unit, norms)
         prototypes, of_z = Prototypes(w, n), tile.of(unit, False)
-        peak, rest = torch.full((n,), -2.0, device=z.device), torch.zeros(n, device=z.device)
+        tiles_before = 0  # few launches a chunk: Python is slower than the GPU
+        peaks, rests = torch.empty(2, prototypes.tiles(tile.classes), n, device=z.device)
         for first, count, part, _ in prototypes.chunks():
             tiles = triton.cdiv(count, tile.classes)
-            peaks, rests = torch.empty(2, tiles, n, device=z.device)
-            grid = (triton.cdiv(n, tile.samples), tiles)
-            of_w = tile.of(part, True)
-            sum_exponentials[grid](of_z, of_w, y, peaks, rests, n, count, first, POWER, D=d, **tile.options)
-            top = torch.maximum(peak, peaks.amax(0))
-            rest = rest * torch.exp2((peak - top) * POWER) + (rests * torch.exp2((peaks - top) * POWER)).sum(0)
-            peak = top
+            into = slice(tiles_before, tiles_before + tiles)
+            sum_exponentials[(triton.cdiv(n, tile.samples), tiles)](
+                of_z, tile.of(part, True), y, peaks[into], rests[into], n, count, first, POWER, D=d, **tile.options
+            )
+            tiles_before += tiles
+        peak = peaks.amax(0)
+        rest = (rests * torch.exp2((peaks - peak) * POWER)).sum(0)
         own = F.normalize(w[y])
         target = (F.normalize(z.float()) * own).sum(1).clamp(-1 + 1e-7, 1 - 1e-7)
         sine = (1 - target * target).sqrt()
@@ -197,10 +203,12 @@ class ArcFace(torch.autograd.Function):
         wrong = torch.sigmoid(above) * (SCALE / n * grads[0])  # s (1 - p_y)
         pull, strength = -wrong * slope, wrong / rest  # of the target's cosine; of each share
         most = strength.amax().clamp_min(1e-38)
-        scaled = (unit * (strength / most)[:, None]).half()
+        scale, scaled = most / BOOST, (unit * (strength / most)[:, None]).half()
         sorted_labels, order = y.sort(stable=True)
         h, dw = torch.zeros(n, d, device=z.device), torch.empty_like(w)
         row_tiles, of_z = triton.cdiv(n, tile.samples), tile.of(unit, False)
+        # Where the samples of every block of ROWS classes begin in the order of their labels; a chunk has whole blocks.
+        begins = torch.searchsorted(sorted_labels, ROWS * torch.arange(triton.cdiv(len(w), ROWS) + 1, device=z.device))
         for first, count, part, of_part in prototypes.chunks():
             shares = torch.empty(n, len(part), dtype=torch.float16, device=z.device)
             into = TensorDescriptor.from_tensor(shares, [tile.samples, tile.classes])
@@ -210,10 +218,8 @@ class ArcFace(torch.autograd.Function):
             h += product(shares, part)
             sums = product(shares.T, scaled)
             blocks = triton.cdiv(count, ROWS)
-            edges = first + ROWS * torch.arange(blocks + 1, device=z.device)
-            begins = torch.searchsorted(sorted_labels, edges.clamp(max=first + count))
             project_prototypes[(blocks,)](
-                dw[first : first + count], sums, part, of_part, unit, order, sorted_labels, begins, pull, most / BOOST,
+                dw[first : first + count], sums, part, of_part, unit, order, sorted_labels, begins[first // ROWS :], pull, scale,
                 count, first,
                 D=d, WIDTH=triton.next_power_of_2(d), ROWS=ROWS,
             )  # fmt: skip
