@@ -211,7 +211,7 @@ def test_eval_refuses_what_does_not_fit(cli, trained, tmp_path):
     refused(cli("eval"), "no run yet")
     refused(cli("eval", trained / "run", "--split", "valid"), "--split")
     refused(cli("eval", trained / "run", "--split", "val"), "held no validation")
-    refused(cli("eval", tmp_path), "holds no checkpoint")
+    refused(cli("eval", tmp_path), "is no run folder")
     refused(cli("eval", trained / "run" / "state.safetensors"), "state file")
 
 
