@@ -46,7 +46,9 @@ def draw_row(axes: Any, place: int, one: Difference) -> None:
     """A loss's dots, and over them the mean with its interval; in words where there is nothing yet."""
     colour = MARGIN if METHODS[one.method].margin else PLAIN
     if not one.values:
-        axes.text(0.02, place, "not run", color=FAINT, fontsize=6, va="center", transform=axes.get_yaxis_transform())
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line at 0
+        where = axes.get_yaxis_transform()
+        axes.text(0.02, place, "not run", color=FAINT, fontsize=6, va="center", transform=where, bbox=paper)
         return
     axes.plot(
         list(one.values.values()),

@@ -152,7 +152,7 @@ def part(regime: Regime, out: Path, docs: Path) -> str:
     if not results:
         return "\n".join([*lines, ""])
     found = {measure: differences(regime, measure, results) for measure in regime.measures}
-    if any(one.values for rows in found.values() for one in rows):
+    if any(len(one.values) > 1 for rows in found.values() for one in rows):  # one dot is no picture
         path = draw(regime, found, docs / "margins" / f"{regime.name}.png")
         lines += ["", f"![{regime.title}: difference to cross-entropy]({path.relative_to(docs).as_posix()})"]
     for measure, rows in found.items():
