@@ -7,7 +7,6 @@
 namespace margin {
 
 constexpr int kEight = 8;
-constexpr float kLog2E = 1.44269504088896f;
 
 template <typename T>
 struct alignas(16) Eight {
@@ -49,17 +48,6 @@ struct OtherColumns {
   __device__ __forceinline__ bool operator()(int column) const { return column != own && (kWhole || column < columns); }
 };
 
-// 2^x; what is below 2^-126 is 0.
-__device__ __forceinline__ float power_of_two(float x) {
-#ifdef __CUDA_ARCH__
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-  return power;
-#else
-  return exp2f(x);
-#endif
-}
-
 // Eight cosines from `column` on join the sum of exp(s (n - peak)); NaN shows in `rest`. Without kShapes the highest cosine is the peak.
 template <bool kShapes, typename C, typename IsOther>
 __device__ __forceinline__ void add_eight(Others& others, const Target& target, const Eight<C>& cosines, int column,
@@ -88,13 +76,11 @@ template <bool kShapes, typename Share, typename C, typename IsOther>
 __device__ __forceinline__ Eight<Share> shares_of_eight(const SampleGradient& sample, float boost, const Eight<C>& cosines, int column,
                                                         const IsOther& is_other) {
   Eight<Share> shares;
-  const float power = sample.scale * kLog2E;
+  const float steepness = sample.scale * kLog2E;
 #pragma unroll
   for (int k = 0; k < kEight; ++k) {
     const float c = clamp_cosine(static_cast<float>(cosines.value[k]));
-    const float above = power * ((kShapes ? shaped(c, sample.shaping) : c) - sample.peak);
-    const float e = boost * power_of_two(above > 0.0f ? 0.0f : above);
-    const float share = !is_other(column + k) ? 0.0f : kShapes ? e * shaped_slope(c, sample.shaping) : e;
+    const float all = boost * negative_share<kShapes>(sample, steepness, c), share = is_other(column + k) ? all : 0.0f;
     if constexpr (kShapes) store_bounded(shares.value, k, share);
     else store(shares.value, k, share);
   }

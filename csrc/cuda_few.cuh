@@ -110,7 +110,7 @@ struct FewBackward {
   // d loss / d c of class c in sample i.
   __device__ float gradient(const SampleGradient& sample, int64_t i, int64_t c) const {
     if (c == labels[i]) return sample.target * factor();
-    return sample.strength * factor() * negative_share(sample, clamp_cosine(cosines[i * classes + c]));
+    return sample.strength * factor() * negative_share(sample, sample.scale * kLog2E, clamp_cosine(cosines[i * classes + c]));
   }
 };
 

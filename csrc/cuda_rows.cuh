@@ -187,10 +187,26 @@ struct RunningOthers {
   }
 };
 
+constexpr float kLog2E = 1.44269504088896f;
+
+// 2^x; what is below 2^-126 is 0.
+__device__ __forceinline__ float power_of_two(float x) {
+#ifdef __CUDA_ARCH__
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+#else
+  return exp2f(x);
+#endif
+}
+
 // exp(scale (n_j - peak)) times d n_j / d c_j, of a clamped cosine; times the sample's strength it is d loss / d c_j.
-__device__ inline float negative_share(const SampleGradient& sample, float cosine) {
-  const float power = sample.scale * (shaped(cosine, sample.shaping) - sample.peak);
-  return expf(power > 0.0f ? 0.0f : power) * shaped_slope(cosine, sample.shaping);
+// Without kShapes n_j is the cosine, and it is at most 1. steepness: scale log2(e), which a row's loop takes once.
+template <bool kShapes = true>
+__device__ __forceinline__ float negative_share(const SampleGradient& sample, float steepness, float cosine) {
+  const float power = steepness * ((kShapes ? shaped(cosine, sample.shaping) : cosine) - sample.peak);
+  const float share = power_of_two(power > 0.0f ? 0.0f : power);
+  return kShapes ? share * shaped_slope(cosine, sample.shaping) : share;
 }
 
 }  // namespace margin

@@ -432,7 +432,11 @@ def test_a_broken_best_model_is_told_before_a_resume_trains(cli, trained, tmp_pa
     before = contents(tmp_path / "run")
     resume = ("train", "--resume", "--epochs", epochs, "--out", "run")
     one_line(
-        cli(*resume), 2, f"{best.relative_to(tmp_path)}: is ", "evaluate run/last.safetensors", "or remove it: --r"
+        cli(*resume),
+        2,
+        f"{best.relative_to(tmp_path)}: is ",
+        "evaluate run/last.safetensors",
+        "or remove it and --resume, at the end of the run with more --epochs: the best one is then one to come",
     )
     assert contents(tmp_path / "run") == before
     assert cli("eval", "run/last.safetensors")[0] == 0

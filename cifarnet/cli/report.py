@@ -104,7 +104,7 @@ def paired_tests(results: list["Result"], data_dir: str | None, device: str) -> 
             continue
         for result in (first, second):
             if result.path not in answered:
-                answered[result.path] = test_answers(result, data_dir, device)
+                answered[result.path] = answers_of(result, data_dir, device)
         one, other = answered[first.path], answered[second.path]
         if isinstance(one, str) or isinstance(other, str):
             pairs.append((first.name, second.name, one if isinstance(one, str) else str(other)))
@@ -129,7 +129,7 @@ class Answers(NamedTuple):
     images: "SplitIdentity"
 
 
-def test_answers(result: "Result", data_dir: str | None, device: str) -> Answers | str:
+def answers_of(result: "Result", data_dir: str | None, device: str) -> Answers | str:
     """The answers of the run's checkpoint, or why these cannot be known."""
     from cifarnet.cli.inputs import embed_images, open_samples
     from cifarnet.data.dataset import Split

@@ -36,8 +36,8 @@ def take_folder(
     After a restart by torchrun the same command goes on with the run that it began.
 
     Returns:
-        its path (of runs/latest that of the run itself), whether to resume the run in it, and the precision: for `precision=auto` of a run that is resumed what it
-        came to when the run was begun.
+        its path (of runs/latest that of the run itself), whether to resume the run in it, and the precision: for
+        `precision=auto` of a run that is resumed what it came to when the run was begun.
 
     Raises:
         Refused: the folder cannot be taken, or the run in it was begun under another configuration.
@@ -111,7 +111,9 @@ def check_best(folder: RunFolder) -> None:
             load_model(best, of_features=True)
     except Refused as error:
         last = f"evaluate {folder.last} in its place, or " if folder.last.exists() else ""
-        fix = f"{last}remove it: `resume` then goes on, and takes the last epoch's model until one is better"
+        fix = (
+            f"{last}remove it and `resume`, at the end of the run with more `epochs`: the best one is then one to come"
+        )
         raise Refused(error.what, error.why, fix) from error
 
 

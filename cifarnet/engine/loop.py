@@ -74,8 +74,8 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
     with determinism(config.deterministic), divergence_noted(run, folder):
         if progress.epoch == 0 and progress.step == 0:
             save_state(run, folder)
-        elif progress.epoch >= config.epochs:
-            restore_last(run, folder)
+        else:
+            make_up_for_lost(run, folder)
         scores = None
         while progress.epoch < config.epochs:
             run_epoch(run, folder, watcher, stop)
@@ -171,18 +171,24 @@ def keep_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, record: dic
         mark_latest(folder)
 
 
-def restore_last(run: TrainState, folder: RunFolder) -> None:
-    """Writes a finished run's last checkpoint again where it is gone: the state has its weights.
+def make_up_for_lost(run: TrainState, folder: RunFolder) -> None:
+    """A resumed run whose checkpoints are gone: at its end the last one comes back, whose weights the state has.
+
+    A best one is lost. A run that goes on has none then, until an epoch to come is one.
 
     Raises:
-        Refused: the best checkpoint is gone, whose scores the summary has. The state has not its weights.
+        Refused: it is at its end, and the best one, whose scores the summary has, is gone.
     """
+    progress, ended = run.progress, run.progress.epoch >= run.config.epochs
     lost = run.ranks.of_first(lambda: [path for path in (folder.last, folder.best) if existing(path) is None])
-    if folder.last in lost:
-        save_model(folder.last, run.result, run.info(run.progress.history[-1]), run.ranks)
-    if folder.best in lost and run.progress.best is not None:
+    if ended and folder.last in lost:
+        save_model(folder.last, run.result, run.info(progress.history[-1]), run.ranks)
+    if folder.best not in lost or progress.best is None:
+        return
+    if ended:
         fix = f"take {folder.last.name} of that run, or train on with more `epochs`"
         raise Refused(printable(folder.best), "is gone, and the summary's scores are of it", fix)
+    progress.best = None
 
 
 def finish_average(run: TrainState, heed: Heed = iter) -> None:

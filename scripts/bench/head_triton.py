@@ -38,12 +38,17 @@ def unit_rows(x, unit, norms, rows, D: tl.constexpr, WIDTH: tl.constexpr, ROWS: 
 
 
 @triton.jit
-def cosines_of_tile(z, w, n, c, D: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr):
-    """[BN, BC] of the unit rows from n and c on."""
+def cosines_of_tile(
+    z, w, labels, samples, count, first, D: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr
+):
+    """A block's cosines [BN, BC], which of them are of other classes than the sample's, and its samples [BN]."""
+    start_n, start_c = tl.program_id(0) * BN, tl.program_id(1) * BC
+    n, c = start_n + tl.arange(0, BN), start_c + tl.arange(0, BC)
     cosines = tl.zeros((BN, BC), tl.float32)
     for k in range(0, D, BK):
-        cosines = tl.dot(z.load([n, k]), w.load([c, k]).T, cosines)
-    return cosines
+        cosines = tl.dot(z.load([start_n, k]), w.load([start_c, k]).T, cosines)
+    label = tl.load(labels + n, mask=n < samples, other=-1)
+    return cosines, (label[:, None] != first + c[None, :]) & (c[None, :] < count), n
 
 
 @triton.jit
@@ -52,11 +57,7 @@ def sum_exponentials(
     D: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Of each sample and tile of classes the largest other cosine and the sum of exp(s (cosine - it)): two [tiles, samples]."""
-    start_n, start_c = tl.program_id(0) * BN, tl.program_id(1) * BC
-    n, c = start_n + tl.arange(0, BN), start_c + tl.arange(0, BC)
-    cosines = cosines_of_tile(z, w, start_n, start_c, D, BN, BC, BK)
-    label = tl.load(labels + n, mask=n < samples, other=-1)
-    other = (label[:, None] != first + c[None, :]) & (c[None, :] < count)
+    cosines, other, n = cosines_of_tile(z, w, labels, samples, count, first, D, BN, BC, BK)
     peak = tl.max(tl.where(other, cosines, -2.0), 1)
     rest = tl.sum(tl.where(other, tl.exp2((cosines - peak[:, None]) * power), 0.0), 1)
     at = tl.program_id(1) * samples + n
@@ -70,14 +71,10 @@ def gradient_shares(
     D: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """shares [samples, classes] = boost exp(s (cosine - peak)), 0 for the label and from `count` on."""
-    start_n, start_c = tl.program_id(0) * BN, tl.program_id(1) * BC
-    n, c = start_n + tl.arange(0, BN), start_c + tl.arange(0, BC)
-    cosines = cosines_of_tile(z, w, start_n, start_c, D, BN, BC, BK)
-    label = tl.load(labels + n, mask=n < samples, other=-1)
+    cosines, other, n = cosines_of_tile(z, w, labels, samples, count, first, D, BN, BC, BK)
     peak = tl.load(peaks + n, mask=n < samples, other=1.0)
-    other = (label[:, None] != first + c[None, :]) & (c[None, :] < count)
     share = tl.where(other, tl.exp2(tl.minimum((cosines - peak[:, None]) * power, 0.0)), 0.0)
-    shares.store([start_n, start_c], (share * boost).to(tl.float16))
+    shares.store([tl.program_id(0) * BN, tl.program_id(1) * BC], (share * boost).to(tl.float16))
 
 
 @triton.jit

@@ -238,11 +238,10 @@ def test_a_finished_run_whose_checkpoints_are_gone(tmp_path):
         start(folder, config, resume=True)
     assert last()[1] == header and all(torch.equal(last()[0][name], weights[name]) for name in weights)
     assert (folder / "summary.json").read_bytes() == told
-    # A run that goes on does without the old best: its own last epoch is what it has.
+    # A run that goes on has no best one then, until an epoch to come is one: the third, however good the first two were.
     later = start(folder, dataclasses.replace(config, epochs=3), resume=True)
-    assert later["checkpoint"].endswith((folder / "last.safetensors").name) == (
-        not (folder / "best.safetensors").exists()
-    )
+    assert later["checkpoint"] == str(folder / "best.safetensors") and later["epochs"] == 3
+    assert torch.equal(load_file(later["checkpoint"])["backbone.fc.weight"], last()[0]["backbone.fc.weight"])
 
 
 def test_a_metric_that_is_not_a_number_is_never_best():
