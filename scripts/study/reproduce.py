@@ -39,6 +39,9 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError, Interrupted, Refused, plural
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, load
+from cifarnet.engine.evaluate import collect_logits
+from cifarnet.engine.metrics import score
+from cifarnet.engine.train_state import TrainState
 from scripts.bench.random_images import random_images
 
 
@@ -136,8 +139,17 @@ def run_cell(cell: Cell, seed: int, data: Dataset, path: Path, stop: StopRequest
         "accuracy": summary["test"]["accuracy"],
         "auroc": summary["test"]["auroc"],
         "auprc": summary["test"]["auprc"],
+        **one_view(run),
         **facts_of(run, summary, data),
     }
+
+
+def one_view(run: TrainState) -> dict[str, float]:
+    """The accuracy without --tta of a run that was measured with it, beside the other; of other runs nothing."""
+    if not run.config.tta:
+        return {}
+    logits, labels = collect_logits(run.result, run.test.epoch(0), run.device, run.precision)
+    return {"accuracy_one_view": score(logits, labels, run.classes).accuracy}
 
 
 def print_plan(chosen: list[Cell], options: argparse.Namespace) -> None:

@@ -28,7 +28,8 @@ MARGINS = ("arcface", "curricularface", "adaface")
 MINUTES = {"cpu": math.inf, "gpu": 38.0, "quick": 6.0}
 EVALUATION = 1.1  # an epoch with its evaluation and checkpoint, in epochs
 CAP = 300.0  # minutes of a core that one run may take on a CPU: 150 of two
-R18_MINUTES, R18_STEM_MINUTES, R50_MINUTES = 41.0, 17.0, 120.0  # of a core of a Xeon with AMX, in bf16
+# Of a core of a Xeon with AMX, in bf16.
+SPEED_MINUTES, R18_MINUTES, R18_STEM_MINUTES, R50_MINUTES = 14.0, 41.0, 17.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,12 @@ def cells(kind: str) -> list[Cell]:
 
 
 def cpu_cells() -> list[Cell]:
-    """Three seeds of the small networks and of ResNet-18, one of its frozen head, its 7x7 stem and the deeper networks."""
+    """Three seeds of the small networks and of ResNet-18, five of `speed`, one of the frozen head, the 7x7 stem and the deeper networks."""
     every = {"epochs": 12, "eval_every": 4}  # an evaluation is a tenth of an epoch
     found = [
         Cell("baseline", "3.2", recipe("baseline"), seeds=3, minutes=4.0),
         Cell("baseline-plus", "A.1", recipe("baseline-plus", epochs=80), seeds=3, minutes=18.0),
+        Cell("speed", "recipes", recipe("speed", tta=True, eval_every=10), seeds=5, minutes=SPEED_MINUTES),
     ]
     for loss in ("ce", *MARGINS):
         found.append(Cell(f"resnet18-{loss}", "3.2", recipe("quick", loss, **every), seeds=3, minutes=R18_MINUTES))

@@ -62,7 +62,7 @@ def row_of(name: str, results: Results, found: dict[str, Results]) -> list[str]:
         first["table"],
         name,
         f"{100 * published.accuracy:.2f} ({published.epochs} epochs)" if published else MISSING,
-        f"{mean:.2f}{spread}",
+        f"{mean:.2f}{spread}{one_view(results)}",
         f"{mean - 100 * published.accuracy:+.2f}" if published else MISSING,
         against(results, plain) if plain else MISSING,
         f"{mean_of(reference):.2f}" if reference else MISSING,
@@ -76,6 +76,12 @@ def row_of(name: str, results: Results, found: dict[str, Results]) -> list[str]:
 def mean_of(results: Results) -> float:
     """Mean accuracy in percent."""
     return 100 * statistics.mean(result["accuracy"] for result in results)
+
+
+def one_view(results: Results) -> str:
+    """Mean accuracy in percent of one view of each image, in words; "" where that is what the others are of."""
+    values = [100 * result["accuracy_one_view"] for result in results if "accuracy_one_view" in result]
+    return f" ({statistics.mean(values):.2f} without --tta)" if values else ""
 
 
 def words(results: Results, key: str) -> str:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import load
+from cifarnet.models.checkpoint import load_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "study"))
 import reproduce
@@ -165,6 +166,23 @@ def test_the_table(script, tmp_path):
     path.unlink()
     lines = reproduce_table.write_table(tmp_path).read_text().splitlines()
     assert "| seeds |" in lines[2] and {line.split("|")[-2].strip() for line in lines[4:]} == {"1", "2"}
+
+
+def test_a_cell_of_six_views_states_what_one_view_gets(script, tmp_path, monkeypatch):
+    cell = dataclasses.replace(CELLS[0], config=dataclasses.replace(TINY, epochs=1, tta=True))
+    monkeypatch.setattr(reproduce, "cells", lambda kind: [cell])
+    assert script("--out", tmp_path)[0] == 0
+    result = json.loads((tmp_path / "results" / "baseline-0.json").read_text())
+    model, info = load_model(tmp_path / "runs" / "baseline-0" / "last.safetensors")
+    test = load("digits").test
+    mean, std = (torch.tensor(values)[:, None, None] for values in (info.mean, info.std))
+    with torch.no_grad():
+        answers = model((test.images / 255 - mean) / std).argmax(1)
+    right = (answers == test.labels).double().mean().item()
+    assert result["accuracy_one_view"] == pytest.approx(right, abs=1e-9) != result["accuracy"]
+    assert (
+        f"| {100 * result['accuracy']:.2f} ({100 * right:.2f} without --tta) |" in (tmp_path / "tables.md").read_text()
+    )
 
 
 def test_wrong_input_is_refused_before_anything_is_made(script, tmp_path):

@@ -41,9 +41,10 @@ def test_every_cell_of_the_tables_is_there():
     assert {name for name, cell in cpu.items() if cell.seeds == 3} == {
         "baseline", "baseline-plus", *(f"resnet18-{loss}" for loss in losses),
     }  # fmt: skip
+    assert cpu["speed"].seeds == 5 and cpu["speed"].config.tta
     assert all(cell.config.epochs <= (80 if name == "baseline-plus" else 12) for name, cell in cpu.items())
     names = [cell.name for cell, seed in reproduce.runs_of(list(cpu.values()), None)]
-    assert len(names) == 3 * 6 + 7 and names[: len(cpu)] == list(cpu)  # all cells have one seed before any has two
+    assert len(names) == 3 * 6 + 5 + 7 and names[: len(cpu)] == list(cpu)  # all cells have one seed before any has two
     assert {name for name, cell in gpu.items() if cell_of(cell.config)} >= {"baseline", "resnet50-ce"}
 
 
