@@ -88,11 +88,13 @@ def check_number(name: str, value: Any, *, flag: bool, auto: bool) -> None:
 
 def check_bounds(name: str, value: Any, bounds: Bounds) -> None:
     """Refuses a value that is none of the choices or lies outside the bounds, naming the argument and its range."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if bounds.choices is not None and value not in bounds.choices:
+        if number:  # no other number is what was meant
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise Refused(name, f"{shown} is not one of its values", f"choose from {bounds.range}")
         raise unknown(name, value, map(str, bounds.choices))
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return
-    if not bounds.hold(value):
+    if number and not bounds.hold(value):
         raise Refused(name, f"{value} is out of range", f"give a finite number {bounds}".rstrip())
 
 

@@ -59,6 +59,21 @@ def test_a_losss_constants_have_their_own_ranges(loss, name, value):
 
 
 @pytest.mark.parametrize(
+    ("loss", "name", "value", "words"),
+    [
+        ("sphereface", "margin", 6.0, "6 is not one of its values; choose from 1, 2, 3, 4, 5$"),
+        ("sphereface", "margin", -3, "-3 is not one of its values"),
+        ("sphereface", "margin", math.nan, "nan is not one of its values"),
+        ("subcenter-arcface", "subcenters", 2.5, "2.5 is not one of its values; choose from 1, 2, "),
+        ("subcenter-arcface", "subcenters", 10**400, "10+ is not one of its values"),
+    ],
+)
+def test_a_number_that_is_no_choice_is_not_taken_for_a_misspelt_one(loss, name, value, words):
+    with pytest.raises(Refused, match=f"^{name}: {words}"):
+        check_options(TrainConfig(loss=loss, loss_options={name: value}))
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"h": 0.3}, "^h: arcface has no such constant; arcface takes `scale`, `margin`, `easy_margin`"),
