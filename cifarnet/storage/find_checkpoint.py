@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cifarnet.core.errors import Refused, plural
 from cifarnet.storage.run_folder import RunFolder
-from cifarnet.storage.runs import latest, newer_without_checkpoint, read_facts
+from cifarnet.storage.runs import latest, newer_without_checkpoint, own_name, read_facts
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 PACKAGED = _WEIGHTS / "speednet.safetensors"  # used where there is no run
@@ -14,8 +14,8 @@ PACKAGED_MODELS = {"packaged": PACKAGED, "packaged:baseline": _WEIGHTS / "baseli
 def find_checkpoint(name: str | Path | None) -> Path | None:
     """The checkpoint that `name` means; None: that of runs/latest, if any.
 
-    A file, or a run folder's best (else last). Where neither is there, "packaged" is the model that ships with cifarnet and
-    "packaged:baseline" the report's small CNN.
+    A file, or a run folder's best (else last), in the folder that a link leads to: runs/latest leads elsewhere later. Where
+    neither is there, "packaged" is the model that ships with cifarnet and "packaged:baseline" the report's small CNN.
 
     Raises:
         Refused: nothing is there, or the folder has no checkpoint.
@@ -32,7 +32,7 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
         raise Refused(
             str(name), "there is no such run or checkpoint", f"name a run folder, a .safetensors file, {known}"
         )
-    if found := RunFolder(path).checkpoint:
+    if found := RunFolder(own_name(path)).checkpoint:
         return found
     raise without_checkpoint(path)
 

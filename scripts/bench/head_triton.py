@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from scripts.bench.head_competitors import MARGIN, SCALE
+from scripts.bench.head_timing import MARGIN, SCALE
 
 POWER = SCALE / math.log(2)  # exp(s x) = 2^(POWER x)
 BOOST = 8192.0  # shares are at most 1; fp16 holds them times 2^13, down to 1e-11

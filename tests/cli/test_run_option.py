@@ -61,6 +61,8 @@ def test_a_run_that_latest_leads_to_has_its_own_name(cli, tmp_path):
     assert os.readlink("runs/latest") == "../odd"
     (tmp_path / "x.png").write_bytes((Path(__file__).parents[2] / "docs" / "gallery" / "grid.png").read_bytes())
     assert cli("predict", "x.png")[2].startswith("odd: baseline, ce, digits,")
+    for command in (("predict", "x.png"), ("eval",), ("eval", "runs/latest")):
+        assert json.loads(cli(*command, "--json")[1])["checkpoint"] == "odd/last.safetensors"
     for epochs, named in ((2, ()), (3, ("--out", "runs/latest"))):
         code, out, err = cli("train", "--resume", "--epochs", epochs, *named)
         assert code == 0 and "run      odd\n" in err and "latest" not in out + err
