@@ -1,8 +1,8 @@
 // Many classes on CUDA: the kernels around the matrix products. A chunk of classes goes through at a time.
 //
 // Where the features are 16-bit the products are fp16 with fp32 sums: cosines in fp16 lose 0.016 of a logit at s = 64,
-// bf16 would lose 0.125. Of the gradient the products take shares exp(s (n_j - peak)), the sample's largest being 1; fp16
-// holds them times 2^13, down to 1e-11. The sample's own strength multiplies dz after the product, and unit(z) before that of
+// bf16 would lose 0.125. Of the gradient the products take shares exp(s (n_j - peak)), the sample's largest being 1, or at most
+// 4 where a loss shapes the negatives; fp16 holds them times 2^13, down to 1e-11. The sample's own strength multiplies dz after the product, and unit(z) before that of
 // dW. The target's entry, which a margin can make a thousand times larger, stays out of the products and is added in fp32.
 #pragma once
 
@@ -109,13 +109,20 @@ struct ManyBackward {
   float boost;  // 2^13 where the shares are fp16, else 1
 
   __device__ float factor() const { return *grad / float(samples); }
+  // What a sample's shares are divided by, and its strength multiplied: a negative of mv-* is 1 + t times as steep, with t up to 1000.
+  __device__ static float relief(const SampleGradient& sample) {
+    return fmaxf(1.0f, 0.25f * (2.0f * sample.shaping.square + sample.shaping.linear));
+  }
   // What the product of shares and unit(W) is multiplied by in a row of dz.
-  __device__ float unscale(const SampleGradient& sample) const { return sample.strength * (factor() / boost); }
+  __device__ float unscale(const SampleGradient& sample) const {
+    return sample.strength * relief(sample) * (factor() / boost);
+  }
   // Likewise of shares and scaled unit(z) in dW.
   __device__ float unscale() const { return (most ? *most : 1.0f) * (factor() / boost); }
   // What unit(z) is multiplied by before that product.
   __device__ float weight_of(const SampleGradient& sample) const {
-    return !most ? sample.strength : *most == 0.0f ? 0.0f : sample.strength / *most;
+    const float strength = sample.strength * relief(sample);
+    return !most ? strength : *most == 0.0f ? 0.0f : strength / *most;
   }
 };
 
@@ -176,15 +183,16 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t i = blockIdx.x;
   const OtherColumns<kWhole> is_other(in.labels[i] - first, count);
   const SampleGradient sample = in.statistics[i].gradient;
+  const float boost = in.boost / in.relief(sample);
   const auto fill = [&](auto of_eight) {
     for (int c = threadIdx.x * kEight; c < is_other.columns; c += kThreads * kEight)
       store_eight<kWhole>(shares + i * count, c, is_other.columns,
                           of_eight(load_eight<kWhole>(cosines + i * count, c, is_other.columns), c));
   };
   if (shapes(sample.shaping))
-    fill([&](const Eight<C>& eight, int c) { return shares_of_eight<true, Share>(sample, in.boost, eight, c, is_other); });
+    fill([&](const Eight<C>& eight, int c) { return shares_of_eight<true, Share>(sample, boost, eight, c, is_other); });
   else
-    fill([&](const Eight<C>& eight, int c) { return shares_of_eight<false, Share>(sample, in.boost, eight, c, is_other); });
+    fill([&](const Eight<C>& eight, int c) { return shares_of_eight<false, Share>(sample, boost, eight, c, is_other); });
 }
 
 // dz of a row by a warp, from h = shares W^ and the target's own part.

@@ -107,12 +107,14 @@ MARGIN_FN float shaped_slope(float c, const Shaping& shaping) {
 
 namespace {  // objects built for different instruction sets must not share a copy
 
-// psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0.
+// psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0. No theta is past it
+// with m <= 0, which a drawn margin can be, and each is with m >= pi.
 struct Angular {
   float psi, slope, margin_slope;  // d psi / d c_y, d psi / d m
 };
 MARGIN_FN Angular angular(float cosine, float sine, float margin, float cos_m, float sin_m, bool easy) {
-  if (easy ? cosine > 0.0f : cosine > -cos_m)
+  const float least = margin <= 0.0f ? -1.0f : margin >= kPi ? 1.0f : -cos_m;
+  if (cosine > (easy ? 0.0f : least))
     return {cosine * cos_m - sine * sin_m, cos_m + cosine * sin_m / sine, -cosine * sin_m - sine * cos_m};
   return {easy ? cosine : cosine - margin * sin_m, 1.0f, 0.0f};
 }

@@ -129,7 +129,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     top5 = None
     if count > 5:
         top5 = float((logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1).double().mean())
-    auroc, auprc = ranking_scores(probabilities.numpy(), labels.numpy())
+    auroc, auprc = ranking_scores(log_odds(logits.double()).numpy(), labels.numpy())
     return Scores(
         images=len(labels),
         loss=float(F.cross_entropy(logits.double(), labels)),  # of large logits, float32 would overflow
@@ -158,15 +158,29 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     )
 
 
-def ranking_scores(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
-    """One-vs-rest macro AUROC and average precision, over the classes that have both positives and negatives."""
+def log_odds(logits: Tensor) -> Tensor:
+    """ln p / (1 - p) of each class [N, C], from float64 logits [N, C]: ranks images as p does, and still where p is 1 to all digits.
+
+    Beyond a distance of 37 between two logits, usual at s = 64, a float64 probability is 1 and such images would tie.
+    """
+    best = logits.argmax(dim=1, keepdim=True)
+    others = logits.scatter(1, best, -torch.inf).logsumexp(dim=1, keepdim=True)  # of all but the largest [N, 1]
+    rest = torch.log1p(-logits.softmax(dim=1)) + logits.logsumexp(dim=1, keepdim=True)  # exact enough where p <= 1/2
+    return logits - rest.scatter(1, best, others)
+
+
+def ranking_scores(odds: np.ndarray, labels: np.ndarray) -> tuple[float | None, float | None]:
+    """One-vs-rest macro AUROC and average precision of scores [N, C] that rank the images of each class.
+
+    Over the classes that have both positives and negatives; None, None where there is none.
+    """
     # Here, since it takes most of a second to import, and `predict` measures nothing.
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     auroc, auprc = [], []
-    for index in range(probabilities.shape[1]):
+    for index in range(odds.shape[1]):
         positive = labels == index
         if positive.any() and not positive.all():
-            auroc.append(roc_auc_score(positive, probabilities[:, index]))
-            auprc.append(average_precision_score(positive, probabilities[:, index]))
+            auroc.append(roc_auc_score(positive, odds[:, index]))
+            auprc.append(average_precision_score(positive, odds[:, index]))
     return (float(np.mean(auroc)), float(np.mean(auprc))) if auroc else (None, None)

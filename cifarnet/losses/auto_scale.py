@@ -23,8 +23,9 @@ def least_scale(num_classes: int, probability: float = CONFIDENCE) -> float:
 def widest_angle(num_classes: int, features: int) -> float:
     """An upper bound on the angle between neighbouring prototypes, radians.
 
-    2 pi / C on the circle (exact); acos(-1/(C-1)) where C <= D + 1 (the simplex, exact); else twice the radius of a cap
-    that covers a C-th of the sphere, since caps of half the least angle around the prototypes do not overlap.
+    acos(-1/(C-1)) where C <= D + 1 (the simplex, exact); 2 pi / C on the circle (exact); else the smaller of a right angle
+    (Rankin 1955: of more than D + 1 directions two are no further apart, exact up to C = 2 D) and twice the radius of a cap that
+    covers a C-th of the sphere, since caps of half the least angle around the prototypes do not overlap.
     """
     if num_classes <= features + 1:
         return math.acos(-1 / (num_classes - 1))
@@ -36,7 +37,7 @@ def widest_angle(num_classes: int, features: int) -> float:
 
     # A cap of angle a <= pi/2 covers I_x((D-1)/2, 1/2) / 2 of the sphere, x = sin^2 a.
     sine_squared = float(betaincinv((features - 1) / 2, 0.5, 2 / num_classes))
-    return min(2 * math.asin(math.sqrt(sine_squared)), math.pi)
+    return min(2 * math.asin(math.sqrt(sine_squared)), math.pi / 2)
 
 
 def widest_margin(loss: str, num_classes: int, features: int) -> float:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarnet.core.distributed import ALONE, Ranks
+from cifarnet.losses.contract import NO_LABEL
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.options import MarginOptions
 from cifarnet.losses.registry import LOSSES
@@ -89,7 +90,8 @@ class Head(nn.Module):
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy [N] over the logits of inference, and [N] whether each sample is taken for its own class."""
         logits = self.logits(features)
-        return F.cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=1) == labels
+        losses = F.cross_entropy(logits, labels, ignore_index=NO_LABEL, reduction="none")
+        return losses, logits.argmax(dim=1) == labels
 
     def prototypes(self) -> Tensor:
         """The class weights on the unit sphere [C, D], those of `classes`."""
@@ -148,6 +150,29 @@ class StatefulHead(Head):
     def memory(self) -> dict[str, Tensor]:
         """All that the head keeps besides W, by name."""
         return {name: getattr(self, name) for name in ("state", *self.tables, *self.undecayed)}
+
+    @property
+    def changes(self) -> bool:
+        """Is a second forward pass in training another one, because what the loss remembers has moved on?"""
+        return self.training and (self.objective.moves or self.objective.collects)
+
+    def check_order(self) -> None:
+        """Refuses what would run a forward pass in training twice, or without its running state.
+
+        Raises:
+            RuntimeError: within a backward pass, as activation checkpointing calls it, where the head `changes`.
+            NotImplementedError: the same within a transform of torch.func, which lets nothing be written.
+        """
+        if torch.compiler.is_compiling() or not self.changes:
+            return
+        if torch._C._current_graph_task_id() != -1:
+            raise RuntimeError(
+                f"{self.options.loss}'s head cannot be recomputed in the backward pass: its running state has moved; "
+                "leave the head out of torch.utils.checkpoint"
+            )
+        if torch._C._are_functorch_transforms_active():
+            why = f"{self.options.loss}'s running state cannot move within torch.func's transforms"
+            raise NotImplementedError(f"{why}; call head.eval() first, or take the gradient with autograd")
 
     @torch.no_grad()
     def _keep(self, moved: Mapping[str, Tensor]) -> None:

@@ -7,6 +7,10 @@ from torch import Tensor
 
 from cifarnet.core.errors import Refused
 
+NO_LABEL = -(
+    2**63
+)  # the `ignore_index` of every cross-entropy: torch's own, -100, would leave such a sample out without a word
+
 
 def check_classes(num_classes: int) -> int:
     """The number of classes of a margin head. Raises Refused for fewer than two."""

@@ -39,8 +39,9 @@ class MarginHead(StatefulHead):
     and not where the loss is not finite. Some losses keep tables beside it (`Objective.tables`), such as the class counts. With several `ranks` (see `join`) it follows the batch of all of them, and the loss is the
     mean over this rank's rows.
 
-    The compiled backends have no second derivative and do not go through torch.func's transforms; backend="torch" does.
-    Activation checkpointing must leave the head of a loss with a state out: recomputing it is refused in training.
+    The compiled backends have no second derivative and do not go through torch.func's transforms; backend="torch" does, in
+    training that of a loss without a state. Activation checkpointing must leave the head of a loss with a state out:
+    recomputing it is refused in training.
 
     Raises:
         Refused: an unknown loss, a constant it does not have or that is out of range, a backend that is not there.
@@ -84,7 +85,7 @@ class MarginHead(StatefulHead):
 
     def _loss_and_rows(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels = check_batch(features, labels, self.shape[1])
-        self._refuse_recomputing()
+        self.check_order()
         where = kernels.resolve(self.backend, features.device.type, features.dtype, self.options.loss)
         if where == "torch":
             kernels.count_torch_call()
@@ -94,16 +95,6 @@ class MarginHead(StatefulHead):
         if moved:
             self._keep(moved)
         return loss, rows
-
-    def _refuse_recomputing(self) -> None:
-        """Within a backward pass, as activation checkpointing calls it, the state is no longer the forward pass's."""
-        if not self.training or not (self.objective.moves or self.objective.collects) or torch.compiler.is_compiling():
-            return
-        if torch._C._current_graph_task_id() != -1:
-            raise RuntimeError(
-                f"{self.options.loss}'s head cannot be recomputed in the backward pass: its running state has moved; "
-                "leave the head out of torch.utils.checkpoint"
-            )
 
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """As `Head.measure`; no N x C numbers are held, but where a class has several prototypes."""

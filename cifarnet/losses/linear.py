@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cifarnet.losses.angles import normalize
 from cifarnet.losses.base import Head
-from cifarnet.losses.contract import check_batch, check_range, full_precision, working_type
+from cifarnet.losses.contract import NO_LABEL, check_batch, check_range, full_precision, working_type
 from cifarnet.losses.focal import focal_loss
 
 NEVER_SEEN = 1e-12  # the frequency of a class without samples
@@ -49,7 +49,7 @@ class LinearHead(Head):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.gamma is not None:
             return focal_loss(logits, labels, self.gamma)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(logits, labels, ignore_index=NO_LABEL, label_smoothing=self.label_smoothing)
 
     def logits(self, features: Tensor) -> Tensor:
         """z W^T + b, [N, C]; fp32, of float64 features float64."""
@@ -84,4 +84,4 @@ class AdjustedHead(LinearHead):
         counts = self.counts.to(logits.dtype)
         frequency = (counts / counts.sum().clamp_min(1)).clamp_min(NEVER_SEEN)
         stretched = logits * (counts / counts.amax().clamp_min(1)) ** self.exponent
-        return F.cross_entropy(stretched + self.tau * frequency.log(), labels)
+        return F.cross_entropy(stretched + self.tau * frequency.log(), labels, ignore_index=NO_LABEL)

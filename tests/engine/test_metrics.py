@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.exceptions import UndefinedMetricWarning
@@ -60,6 +61,27 @@ def test_ranking_scores_are_scikit_learns():
     y, p = labels.numpy(), logits.double().softmax(1).numpy()
     assert ours.auroc == pytest.approx(metrics.roc_auc_score(y, p, multi_class="ovr", average="macro"))
     assert ours.auprc == pytest.approx(metrics.average_precision_score(np.eye(7)[y], p, average="macro"))
+
+
+@pytest.mark.parametrize("scale", [1, 12.2, 64, 1e4])
+def test_sure_images_are_ranked_too(scale):
+    """A float64 probability is 1 from a distance of 37 on; the logits still say which image is the surer."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(7, (900,), generator=generator)
+    cosines = (0.1 * torch.randn(900, 7, generator=generator)).float()
+    cosines[torch.arange(900), labels] += 0.35 * torch.rand(900, generator=generator)
+    logits = scale * cosines
+    ours = score(logits, labels, tuple("abcdefg"))
+    x, y = logits.double().numpy(), labels.numpy()
+    odds = np.stack([x[:, k] - logsumexp(np.delete(x, k, axis=1), axis=1) for k in range(7)], axis=1)
+    assert ours.auroc == pytest.approx(np.mean([metrics.roc_auc_score(y == k, odds[:, k]) for k in range(7)]))
+    expected = np.mean([metrics.average_precision_score(y == k, odds[:, k]) for k in range(7)])
+    assert ours.auprc == pytest.approx(expected)
+    saturated = logits.double().softmax(1)
+    if scale <= 12.2:
+        assert ours.auprc == pytest.approx(metrics.average_precision_score(np.eye(7)[y], saturated, average="macro"))
+    else:
+        assert (saturated == 1).sum() > 10
 
 
 def test_ece_is_that_of_the_calibration_curve():

@@ -37,6 +37,15 @@ def test_scale_does_not_matter_and_nothing_stays_nothing():
     assert not nothing.any()
 
 
+@pytest.mark.parametrize("power", range(-40, 39, 3))
+def test_a_matrix_of_any_size_is_turned_alike(power):
+    """From where the squares vanish, as at the end of a fit, to where they overflow."""
+    matrix = torch.randn(16, 27, generator=torch.Generator().manual_seed(1))
+    turned = orthogonalise((matrix.double() * 10.0**power).float()[None])
+    expected = orthogonalise(matrix[None])
+    torch.testing.assert_close(turned, expected, rtol=0, atol=1e-4 if power > -38 else 0.2)  # its digits are gone
+
+
 def test_filters_in_one_optimizer_step_as_each_would_alone():
     generator = torch.Generator().manual_seed(2)
     shapes = [(12, 5, 3, 3), (7, 12, 1, 1), (12, 5, 3, 3), (20, 1, 3, 3)]

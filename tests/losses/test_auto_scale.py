@@ -37,7 +37,16 @@ TAMMES = {5: 90.0, 6: 90.0, 8: 74.8585, 10: 66.1468, 12: 63.4349, 24: 43.6908}
 @pytest.mark.parametrize("classes", TAMMES)
 def test_the_sphere_is_bounded_from_above_and_not_by_much(classes):
     best = math.radians(TAMMES[classes])
-    assert best <= widest_angle(classes, 3) <= 1.25 * best
+    assert best - 1e-9 <= widest_angle(classes, 3) <= 1.25 * best
+
+
+def test_more_directions_than_a_simplex_has_leave_a_right_angle_at_most():
+    """Rankin: exact for the cross-polytope's 2 D corners, and for all numbers between D + 2 and that."""
+    for size, classes in ((3, 5), (3, 6), (4, 8), (64, 100), (512, 514), (512, 1024)):
+        corners = np.concatenate([np.eye(size), -np.eye(size)])[:classes]
+        cosines = corners @ corners.T
+        assert widest_angle(classes, size) == pytest.approx(math.acos(np.triu(cosines, 1).max()))
+        assert widest_margin("cosface", classes, size) == pytest.approx(1)
 
 
 def test_auto_is_inside_the_bounds():

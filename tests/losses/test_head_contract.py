@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from cifarnet.losses import LOSSES, LinearHead, MarginHead, kernels
+from cifarnet.losses import LOSSES, LinearHead, MarginHead, build_head, kernels
 from cifarnet.losses.more_rows import MORE_LOSSES
-from cifarnet.losses.sharded.head import ShardedMarginHead
+from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead
 
 N, D, C = 12, 16, 10
 ANGULAR = [
@@ -211,10 +211,11 @@ def test_compiled_autograd_gives_the_same_gradients(classes):
 
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", [MarginHead, ShardedMarginHead])
 @pytest.mark.parametrize("loss", ANGULAR)
-def test_activation_checkpointing_is_right_or_refused(batch, loss, backend, reentrant):
+def test_activation_checkpointing_is_right_or_refused(batch, loss, kind, backend, reentrant):
     z, y = batch
-    head = MarginHead(D, C, loss, backend=backend)
+    head = kind(D, C, loss, backend=backend)
 
     def recomputed():
         inputs = z.clone().requires_grad_()
@@ -228,6 +229,42 @@ def test_activation_checkpointing_is_right_or_refused(batch, loss, backend, reen
     plain = z.clone().requires_grad_()
     head(plain, y).backward()
     assert torch.equal(recomputed(), plain.grad)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_classes_are_not_drawn_twice_for_one_step(batch, backend, reentrant):
+    """A second draw would be of other classes: its gradient is none of this loss's."""
+    z, y = batch[0].requires_grad_(), batch[1]
+    head = ShardedMarginHead(D, 40, "cosface", backend=backend, class_parallel=ClassParallelOptions(sample=0.4))
+    with pytest.raises(RuntimeError, match=r"leave the head out of torch\.utils\.checkpoint"):
+        checkpoint(lambda z: head(z, y), z, use_reentrant=reentrant).backward()
+    head.eval()
+    checkpoint(lambda z: head(z, y), z, use_reentrant=reentrant).backward()
+    assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", STATEFUL)
+def test_a_state_does_not_move_within_a_transform(batch, loss):
+    z, y = batch
+    head = MarginHead(D, C, loss, backend="torch")
+    with pytest.raises(NotImplementedError, match=rf"^{loss}'s running state cannot move .* call head\.eval\(\) first"):
+        torch.func.grad(lambda z: head(z, y))(z)
+    head.eval()
+    inputs = z.clone().requires_grad_()
+    head(inputs, y).backward()
+    torch.testing.assert_close(torch.func.grad(lambda z: head(z, y))(z), inputs.grad)
+
+
+@pytest.mark.parametrize("loss", [name for name, row in LOSSES.items() if not row.angular])
+def test_no_label_is_left_out_where_the_range_is_not_looked_at(batch, loss):
+    """torch's cross-entropy skips the label -100; a transform does not see the values that a check would need."""
+    z, y = batch
+    head = build_head(D, C, loss)
+    for label in (-100, -1, C):
+        y[7] = label
+        with pytest.raises(IndexError, match=f"Target {label} is out of bounds"):
+            torch.func.grad(lambda z: head(z, y))(z)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

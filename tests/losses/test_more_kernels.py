@@ -110,6 +110,19 @@ def test_values_gradients_and_what_is_kept(backend, regime):
                     )
 
 
+@pytest.mark.parametrize("t", [0.3, 7.5, 100.0, 1000.0])
+@pytest.mark.parametrize("loss", ["mv-arcface", "mv-cosface"])
+def test_steep_negatives_in_sixteen_bits(backend, loss, t):
+    """A share of the gradient is up to 1 + t: it stays within fp16."""
+    backend(1 << 23)
+    head, z, y = sample(loss, {"t": t, "scale": 4.0}, 1, torch.float32, 96)
+    z, y = z[:9].half(), y[:9]
+    truth = copy.deepcopy(head).double()
+    truth.backend, head.backend = "torch", backend.device
+    ours, theirs = step(head.to(backend.device), z, y), step(truth, z.double(), y)
+    assert relative(ours[2], theirs[2]) < 1e-2 and relative(ours[3], theirs[3]) < 1e-2
+
+
 def test_rows_of_every_norm(backend):
     """From 1e-30 to 1e30, on the prototype and opposite to it: each row's gradient is that of float64."""
     powers = [10.0**power for power in (-30, -10, -2, 0, 1.1, 3, 10, 30)]

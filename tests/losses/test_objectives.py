@@ -25,6 +25,7 @@ MORE = [name for name, row in MORE_LOSSES.items() if row.angular]
 # Every formula of every loss.
 CASES = [(name, {}) for name in MORE if name not in ("sphereface-r", "sphereface2")]
 CASES += [("ldam", {"drw": True}), ("elastic-arcface", {"plus": True}), ("elastic-cosface", {"plus": True})]
+CASES += [("elastic-arcface", {"sigma": 1.0})]  # drawn margins below 0 and above pi
 CASES += [("mv-arcface", {"easy": False}), ("mv-cosface", {"easy": False}), ("subcenter-arcface", {"subcenters": 1})]
 CASES += [("sphereface-r", {"variant": v, "norm": n}) for v in ("v0", "v1", "v2") for n in ("hard", "soft", "none")]
 CASES += [("sphereface-r", {"variant": "v2", "norm": "none", "margin_step": 0.1})]
@@ -285,6 +286,22 @@ def test_kappafaces_factors():
     torch.testing.assert_close(
         margin_factors(alike, 0.4, 0.7), torch.full((C,), 0.35 + 0.15 * (1 + math.cos(math.pi / 1.05))).double()
     )
+
+
+def test_a_class_of_one_sample_leaves_kappafaces_factors_of_the_others():
+    """Its concentration is not known: rho is 1 whatever the class is like."""
+    torch.manual_seed(0)
+    y = torch.arange(C).repeat_interleave(torch.arange(3, 3 + C))
+    z = torch.randn(len(y), D) + torch.linspace(0, 4, C)[y, None]
+    expected = kappa_factors(z.double().numpy(), y.numpy(), C, 0.4, 0.7)
+    unit = torch.nn.functional.normalize(torch.cat([z, torch.randn(2, D)]).double())
+    labels = torch.cat([y, torch.tensor([C, C + 1])])
+    sums = torch.cat([torch.zeros(C + 3, D).double().index_add(0, labels, unit)], dim=0)
+    sums = torch.cat([sums, torch.bincount(labels, minlength=C + 3)[:, None]], dim=1)  # the last class has no sample
+    ours = margin_factors(sums, 0.4, 0.7).numpy()
+    np.testing.assert_allclose(ours[:C], expected, rtol=1e-10)
+    few = [0.7 / 2 + 0.3 * (1 + math.cos(math.pi * n / (1.05 * (C + 2)))) / 2 for n in (1, 1, 0)]
+    np.testing.assert_allclose(ours[C:], few, rtol=1e-12)
 
 
 def test_simplex_prototypes():

@@ -10,7 +10,7 @@ from cifarnet.losses.objectives.base import Batch, Kernel, Softmax
 from cifarnet.losses.objectives.originals import angular_margin
 from cifarnet.losses.options import MarginOptions
 
-CLOSEST = 1 - 1e-6  # rho^2 goes no further: a class of one sample would be concentrated without bound
+CLOSEST = 1 - 1e-6  # rho^2 goes no further: samples that are all the same would be concentrated without bound
 
 
 class KappaFace(Softmax, name="kappaface"):
@@ -48,14 +48,18 @@ def margin_factors(sums: Tensor, temperature: float, gamma: float) -> Tensor:
     """psi [C] in [0, 1], of the sums [C, D+1] of an epoch, float64.
 
     psi = gamma (1 - sigmoid(T k)) + (1 - gamma) (1 + cos(pi n / (1.05 n_max))) / 2, with k the concentrations
-    rho (D - rho^2) / (1 - rho^2), rho = |S|/n, standardised over the classes; 0 where they are all equal.
+    rho (D - rho^2) / (1 - rho^2), rho = |S|/n, standardised over the classes; 0 where they are all equal. One sample says
+    nothing of how spread its class is: of such a class k is 0, and the others' mean and deviation are taken without it (the
+    paper's formula has rho = 1 there, a concentration without bound beside which all others are alike).
     """
     features, seen = sums[:, :-1], sums[:, -1]
     size = features.shape[1]
     rho = features.norm(dim=1) / seen.clamp_min(1)
     square = rho.square().clamp_max(CLOSEST)
     kappa = square.sqrt() * (size - square) / (1 - square)
-    deviation = kappa.std()
-    standard = (kappa - kappa.mean()) / deviation if deviation > 1e-9 * kappa.mean() else torch.zeros_like(kappa)
+    several = seen > 1
+    known, standard = kappa[several], torch.zeros_like(kappa)
+    if len(known) > 1 and known.std() > 1e-9 * known.mean():
+        standard[several] = (known - known.mean()) / known.std()
     concentrated = gamma * (1 - torch.sigmoid(temperature * standard))
     return concentrated + (1 - gamma) * (1 + torch.cos(math.pi * seen / (1.05 * seen.max()))) / 2

@@ -123,13 +123,17 @@ class MagFace(Original, name="magface"):
 
 
 def angular_margin(batch: Batch, margin: Tensor | float, easy: bool) -> Tensor:
-    """psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0."""
+    """psi = cos(theta + m); past theta + m = pi the line c - m sin(m), or with `easy` c itself where c <= 0.
+
+    No theta is past it with m <= 0, which a drawn margin can be, and each is with m >= pi.
+    """
     if not isinstance(margin, Tensor):
         margin = torch.full_like(batch.cosine[:1], margin)  # filled there: a copy would wait for the device
     shifted = batch.cosine * margin.cos() - batch.sine * margin.sin()
     if easy:
         return torch.where(batch.cosine > 0, shifted, batch.cosine)
-    return torch.where(batch.cosine > -margin.cos(), shifted, batch.cosine - margin * margin.sin())
+    least = -margin.clamp(0, math.pi).cos()
+    return torch.where(batch.cosine > least, shifted, batch.cosine - margin * margin.sin())
 
 
 def magface_margin(norm: Tensor) -> tuple[Tensor, Tensor]:

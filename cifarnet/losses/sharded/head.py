@@ -59,7 +59,8 @@ class ShardedMarginHead(StatefulHead):
         backend: auto, torch or cpu (see `cifarnet.losses.sharded.compiled.resolve_shards`).
         class_parallel: the ranks that share the head, and how many of its classes a step takes.
 
-    Which classes are drawn follows from the seed and `step`: 0, and one more after each forward in training.
+    Which classes are drawn follows from the seed and `step`: 0, and one more after each forward in training. Activation
+    checkpointing must leave the head out where classes are drawn, or its loss has a state: recomputing it is refused in training.
 
     Raises:
         Refused: as MarginHead, fewer classes than ranks, a part outside (0, 1].
@@ -109,6 +110,11 @@ class ShardedMarginHead(StatefulHead):
         self.weight.copy_(_initial_rows(self.num_classes, self.weight.shape[1], self.classes))
         self._reset_memory()
 
+    @property
+    def changes(self) -> bool:
+        """See `StatefulHead.changes`; drawn classes are others in the next pass too."""
+        return super().changes or (self.training and self.sample < 1)
+
     def seek(self, step: int) -> None:
         """The next forward in training draws the classes of this step."""
         self.step = step
@@ -127,6 +133,7 @@ class ShardedMarginHead(StatefulHead):
     def loss_and_correct(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
         labels = self._check(features, labels)
+        self.check_order()
         where = resolve_shards(self.backend, features.device.type, features.dtype, self.options.loss)
         if where == "torch":
             kernels.count_torch_call()
