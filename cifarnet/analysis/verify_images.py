@@ -11,7 +11,7 @@ import torch
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_classes, embed_files
 from cifarnet.analysis.verification.measure import Verification, measured
 from cifarnet.analysis.verification.pair_files import PairList, identity_folders
-from cifarnet.analysis.verification.pairs import all_pairs
+from cifarnet.analysis.verification.pairs import all_pairs, cosines_of
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.data.images.decode import find_images
 from cifarnet.engine.open_split import Opened
@@ -70,6 +70,8 @@ def verify_listed(
     units[found.labels] = found.vectors
     pairs, folds = listed.scored(units, np.isin(places, found.labels))
     words = f"the pairs of {printable(name)}"
+    if listed.repeated:
+        remarks.append(f"{printable(name)} lists {plural(listed.repeated, 'pair')} again; each line counts")
     result = measured(pairs, asked.far, asked.bootstrap, folds=folds if asked.folds else None)
     return Measured(result, words, errors, remarks)
 
@@ -103,5 +105,5 @@ def score_two(
 ) -> tuple[float | None, list[str], list[str]]:
     """The score of two images (None where one cannot be used), the errors, and the remarks."""
     found, errors, remarks = embed_files(model, info, images, [0, 0], [""], device=device, flip=flip)
-    score = None if errors else float(found.vectors[0] @ found.vectors[1])
+    score = None if errors else float(cosines_of(found.vectors, np.array([[0, 1]]))[0])
     return score, errors, remarks

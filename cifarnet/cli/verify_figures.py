@@ -54,12 +54,14 @@ def det(
     checkpoints = [need_checkpoint(run) for run in asked]
     target = figures.destination(out, checkpoints[0] if len(checkpoints) == 1 else Path("x"), "det", overwrite)
     data_out = figures.numbers_path(data_out, overwrite)
-    curves, headings, names = {}, set(), named(runs or [], checkpoints)
-    for run, name in zip(asked, names, strict=True):
-        one, heading = measure(run, split, classes, flip, data_dir, device, [])
-        headings.add(heading)
-        found = one.found
-        curves[f"{name}: EER {100 * found.eer:.2f}%"] = det_points(found.genuine, found.impostor)
+    measured = [measure(run, split, classes, flip, data_dir, device, []) for run in asked]
+    headings, sets = {heading for _, heading in measured}, {one.measured_on for one, _ in measured}
+    if len(sets) > 1:
+        messages().remark("warning", f"these curves are not of the same images: {', '.join(sorted(sets))}")
+    curves = {}
+    for (one, _), name in zip(measured, named(runs or [], checkpoints), strict=True):
+        where = f"\n{one.measured_on}" if len(sets) > 1 else ""
+        curves[f"{name}: EER {100 * one.found.eer:.2f}%{where}"] = det_points(one.found.genuine, one.found.impostor)
     draw_det(curves, target, title if title is not None else headings.pop() if len(headings) == 1 else "")
     figures.write_numbers(data_out, numbers(curves))
     print_path(target)

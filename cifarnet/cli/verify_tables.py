@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cifarnet.models.model_info import ModelInfo
 
 MARK = "* fewer than 30 impostor pairs are accepted at this FAR: the rate is hardly known"
+FEW = "fewer than 30 genuine pairs: TAR and EER are hardly known"
 NONE = "no observed score has so low an FMR: the threshold is infinite, nothing is accepted"
 
 
@@ -45,6 +46,8 @@ def report(
     document: dict[str, Any] = {"checkpoint": str(path), "model_digest": model_digest(model)}
     document |= {"measured_on": measured.measured_on, "flip": asked.flip} | measured.found.to_dict()
     kept = out or (path.parent / NAME if (path.parent / "config.json").is_file() else None)
+    if not measured.found.points:
+        kept = out = None
     if kept and out is None and not overwrite and (other := other_set(kept, document)):
         fix = "--overwrite replaces them, --out keeps these elsewhere"
         messages().say(f"note: {kept} keeps the thresholds of {other}; {fix}")
@@ -54,8 +57,10 @@ def report(
             write_thresholds(kept, document)
     elif kept:
         write_thresholds(kept, document)
-    else:
+    elif measured.found.points:
         messages().say("note: the thresholds are not kept; --out verification.json keeps them for two images")
+    else:
+        messages().say(no_points(len(measured.found.impostor)))
     if csv:
         write_rows(csv, *csv_rows(document))
     if figure:
@@ -69,6 +74,15 @@ def report(
         raise Failed(
             "verify", f"{plural(count, 'file')} could not be used", "see the lines above; the rest is measured"
         )
+
+
+def no_points(impostors: int) -> str:
+    """Why there is no operating point, and so no threshold to keep."""
+    from cifarnet.analysis.verification.rates import least_far
+
+    pairs = plural(impostors, "impostor pair")
+    fix = f"; --far {least_far(impostors):.2g} is the least that they show" if impostors > 1 else ""
+    return f"note: no threshold: {pairs} show none of the usual FARs{fix}"
 
 
 def draw(measured: "Measured", path: Path, info: "ModelInfo") -> None:
@@ -116,10 +130,13 @@ def print_verification(console: Terminal, document: dict[str, Any], files: Mappi
         mark = "*" if point["fewer_than_30"] else " " if any(one["fewer_than_30"] for one in points) else ""
         rows.append([f"{share(point['far'])}{mark}", threshold, share(point["fmr"])])
         rows[-1] += [f"{100 * point['tar']:.2f}%", *([span(point["tar_interval"])] if boot else [])]
-    console.print(Table(columns, rows))
+    if rows:
+        console.print(Table(columns, rows))
     for text, wanted in ((MARK, "fewer_than_30"), (NONE, None)):
         if any(point[wanted] if wanted else point["threshold"] is None for point in points):
             console.say((text, "dim"))
+    if document["genuine_pairs"] < 30:
+        console.say((FEW, "dim"))
     console.print()
     console.print(Facts([*facts_of(document), *((name, str(path)) for name, path in files.items() if path)]))
 
@@ -136,7 +153,9 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Cell]]:
     if boot:
         few = f"images within the {document['identities']:,} identities, which are too few to be drawn"
         of = few if boot["of"] == "images" else "identities"
-        rows.append(("intervals", f"{boot['resamples']:,} resamples of {of}"))
+        useless = boot["resamples"] - boot["used"]
+        lost = f"; {useless:,} of them have no genuine or no impostor pair" if useless else ""
+        rows.append(("intervals", f"{boot['resamples']:,} resamples of {of}{lost}"))
     return rows
 
 

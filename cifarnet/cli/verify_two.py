@@ -58,10 +58,12 @@ def compare(
 
 def comparison(checkpoint: str, images: Sequence[str], score: float, known: "Threshold | None") -> dict[str, Any]:
     """The score and the decision, as plain JSON values; without a threshold no decision (null)."""
+    from cifarnet.analysis.verification.rates import accepts
+
     document: dict[str, Any] = {"checkpoint": checkpoint, "images": list(images), "score": score, "decision": None}
     if known is None:
         return document | {"threshold": None, "far": None, "fmr": None, "measured_on": None}
-    document["decision"] = "same" if score >= known.threshold else "different"
+    document["decision"] = "same" if accepts(known.threshold, score) else "different"
     values = {"threshold": known.threshold, "far": known.far, "fmr": known.fmr}
     return document | values | {"measured_on": known.measured_on}
 

@@ -253,6 +253,49 @@ def test_no_observed_threshold_meets_a_far():
     assert result.d_prime is None
 
 
+def test_equal_rows_are_ties_wherever_they_stand():
+    """One picture of each of five classes, of which two share theirs; against counts by hand."""
+    generator = np.random.default_rng(0)
+    labels = generator.permutation(np.arange(1000) % 5)
+    pictures = generator.normal(size=(5, 128)).astype(np.float32)
+    pictures[1] = pictures[0]
+    found = cifarnet.verification(pictures[labels], labels, far=[0.05, 0.1, 0.5])
+    for kind in (found.genuine, found.impostor):
+        assert len(np.unique(kind)) <= 10
+    assert found.impostor[-1] == found.genuine[0] == 1
+    share = 200 * 200 / (10 * 200 * 200)  # of the impostor pairs: as many tie with all the genuine ones
+    assert found.auc == pytest.approx(1 - share / 2) and found.eer == pytest.approx(share / (1 + share))
+    points = found.to_dict()["operating_points"]
+    assert [(point["threshold"], point["tar"]) for point in points] == [
+        (None, 0.0),
+        (1.0, 1.0),
+        (points[2]["threshold"], 1.0),
+    ]
+    alike = cifarnet.verification(np.repeat(pictures[:1], 1000, axis=0), labels, far=[0.1])
+    assert (alike.auc, alike.eer, alike.points[0].tar, alike.points[0].threshold) == (0.5, 0.5, 0, np.inf)
+
+
+def test_an_interval_is_not_of_the_few_resamples_that_have_pairs():
+    generator = np.random.default_rng(1)
+    for sizes, known in (([2, 1, 1, 1], False), ([2] + [1] * 24, False), ([3] * 25, True)):
+        labels = np.repeat(np.arange(len(sizes)), sizes)
+        found = cifarnet.verification(generator.normal(size=(len(labels), 8)), labels, far=[0.5], bootstrap=400)
+        about = found.to_dict()["bootstrap"]
+        assert about["resamples"] == 400 and (about["used"] > 380) == known
+        assert (found.intervals.eer is not None) == known == (found.intervals.tar[0] is not None)
+
+
+def test_a_threshold_accepts_the_pair_that_it_was_observed_of():
+    assert rates.accepts(0.99379313, 0.99379301) and not rates.accepts(0.99379313, 0.993790)
+
+
+def test_few_impostor_pairs_have_no_usual_far():
+    found = measure.measured(pairs.all_pairs(*measure.checked(np.eye(4)[[0, 1, 2, 3]] + 0.1, [0, 0, 1, 2])))
+    assert found.points == () and 0 <= found.eer <= 1 and len(found.impostor) == 5
+    with pytest.raises(Refused, match=r"give at least 0\.2"):
+        measure.measured(pairs.all_pairs(*measure.checked(np.eye(4) + 0.1, [0, 0, 1, 2])), [0.1])
+
+
 def test_the_page_prints_what_it_says(capsys):
     page = (Path(__file__).parents[2] / "docs" / "verification.md").read_text()
     exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {})

@@ -135,6 +135,21 @@ def test_lists_and_folders_of_images(cli, home):
     assert "broken.png" in err and "empty" in err and "2 files could not be used" in err
 
 
+def test_an_image_is_one_however_its_path_is_spelt(cli, home):
+    lines = ["a;b;same", "d6/d6_0001.png;./d6/d6_0002.png;1.0", "d6/./d6_0002.png;d6/d6_0001.png;1.0"]
+    lines += ["d6/d6_0001.png;d8/../d7/d7_0001.png;0.0", "d7/d7_0001.png;d7/d7_0002.png;1.0"]
+    for delimiter in ";\t":
+        Path("pairs.csv").write_text("\n".join(lines).replace(";", delimiter))
+        listed = read_pairs(Path("pairs.csv"), home / "images")
+        assert len(listed.files) == 4 and len(set(listed.labels)) == 2 and listed.repeated == 1
+    code, out, err = cli("verify", "--run", home / "run", "--pairs", "pairs.csv", "--folder", home / "images")
+    assert code == 0 and "pairs.csv lists 1 pair again; each line counts" in err and "no threshold: 1 impostor pair" in err
+    assert "FAR asked" not in out and "EER" in out and "fewer than 30 genuine pairs" in out
+    Path("pairs.csv").write_text("a,b,same\nx/y.png,./x/../x/y.png,1\n")
+    with pytest.raises(Refused, match="line 2: both images are the same"):
+        read_pairs(Path("pairs.csv"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -218,6 +233,18 @@ def test_classes_and_mirror_images(home):
     np.testing.assert_allclose(flipped.vectors, wanted.numpy(), atol=1e-5)
     np.testing.assert_array_equal(flipped.labels, labels.numpy())
     assert model_digest(opened.model) == model_digest(open_for_evaluation(home / "run" / "last.safetensors").model)
+
+
+def test_curves_of_unlike_images_say_so(cli, home, monkeypatch):
+    """Two curves of one figure are compared by the eye: each names its images where they are not the same."""
+    assert cli(*TRAIN.split(), "--hold-out-classes", "3", "--out", "other")[0] == 0
+    drawn = []
+    monkeypatch.setattr("cifarnet.analysis.plots.verification.draw_det", lambda *arguments: drawn.append(arguments))
+    code, _, err = cli("visualize", "det", home / "run", "other", "--out", "d.png")
+    assert code == 0 and "these curves are not of the same images" in err
+    assert [name.split("\n")[1] for name in drawn[0][0]] == [f"digits test, {n} unseen classes" for n in (4, 3)]
+    code, _, err = cli("visualize", "det", home / "run", home / "run/last.safetensors", "--out", "e.png")
+    assert code == 0 and "same images" not in err and not any("\n" in name for name in drawn[1][0])
 
 
 def test_figures(cli, home):

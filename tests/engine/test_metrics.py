@@ -69,7 +69,7 @@ def test_sure_images_are_ranked_too(scale):
     generator = torch.Generator().manual_seed(3)
     labels = torch.randint(7, (900,), generator=generator)
     cosines = (0.1 * torch.randn(900, 7, generator=generator)).float()
-    cosines[torch.arange(900), labels] += 0.35 * torch.rand(900, generator=generator)
+    cosines[torch.arange(900), labels] += 0.9 * torch.rand(900, generator=generator)
     logits = scale * cosines
     ours = score(logits, labels, tuple("abcdefg"))
     x, y = logits.double().numpy(), labels.numpy()

@@ -18,14 +18,15 @@ BINS = 120
 
 
 def draw_det(curves: Mapping[str, Rates], path: Path, title: str = "") -> Path:
-    """Draws the DET curve of each run. Raises Failed where the file cannot be written."""
+    """Draws the DET curve of each run, whose name may have several lines. Raises Failed where the file cannot be written."""
     with drawing(path, COLUMN, COLUMN * 0.98) as figure:
         axes = figure.subplots()
         det_axes(axes, curves)
         if any(curves):  # below the axes: curves of models near chance pass through any corner
             handles, names = axes.get_legend_handles_labels()
             columns = columns_of(names, COLUMN, 2)
-            figure.set_figheight(figure.get_figheight() + ROW * -(-len(names) // columns))
+            tallest = max(name.count("\n") + 1 for name in names)
+            figure.set_figheight(figure.get_figheight() + ROW * tallest * -(-len(names) // columns))
             figure.legend(handles, names, loc="outside lower left", ncols=columns)
         if title:
             headline(figure, title)
@@ -63,15 +64,17 @@ def draw_both(
 
 def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
     """FNMR over FMR, both on the axis of normal deviates; the diagonal is where both are equal."""
-    least, most = 0.5, 0.6
+    least, most, drawn = 0.5, 0.6, False
     for number, (name, curve) in enumerate(curves.items()):
         inside = (curve.fmr > 0) & (curve.fmr < 1) & (curve.fnmr > 0) & (curve.fnmr < 1)
         fmr, fnmr = curve.fmr[inside], curve.fnmr[inside]
         if len(fmr):
             least = min(least, float(fmr.min()), float(fnmr.min()))
-            most = max(most, float(fnmr.max()))
-        label = shorten(name, 28) + ("" if len(fmr) else " (no errors)")
+            most, drawn = max(most, float(fnmr.max())), True
+        label = "\n".join(shorten(line, 28) for line in name.split("\n")) + ("" if len(fmr) else " (no errors)")
         axes.plot(ndtri(fmr), ndtri(fnmr), color=LINES[number % len(LINES)], label=label)
+    if not drawn:
+        axes.text(0.5, 0.6, "no errors at any threshold", ha="center", transform=axes.transAxes)
     low, high = ndtri(max(least, 1e-6)) - 0.1, ndtri(min(most, 0.995)) + 0.1
     ticks: list[float] = []
     for tick in reversed(TICKS):  # none so close to the next that their names touch

@@ -21,6 +21,7 @@ from cifarnet.analysis.verification.weights import Draws
 
 SMALL = 1_000_000  # pairs, up to which each resample weighs all of them
 SLACK = 200, 0.005  # impostor pairs on either side of where the thresholds are expected: so many, and of those above
+UNUSABLE = 0.05  # of the resamples may have no pairs of a kind
 EVERYTHING = 64  # so many times wider than expected, a stretch is all there is
 
 
@@ -169,7 +170,7 @@ def totals(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
 
 
 def interval(values: np.ndarray, drawn: int = 0) -> tuple[float, float] | None:
-    """The 95% percentile interval of resampled values [R]; None where none is known.
+    """The 95% percentile interval of resampled values [R]; None where more than a twentieth of them is not known (NaN).
 
     Args:
         drawn: how many identities each resample draws. Percentiles of so few are too narrow, by sqrt((n - 1) / n) and by
@@ -177,7 +178,7 @@ def interval(values: np.ndarray, drawn: int = 0) -> tuple[float, float] | None:
             percentile interval" of T. Hesterberg, What Teachers Should Know About the Bootstrap, 2015). 0: as they are.
     """
     known = values[~np.isnan(values)]
-    if not len(known):
+    if len(known) < max(1, (1 - UNUSABLE) * len(values)):
         return None
     tail = float(ndtr(-((drawn / (drawn - 1)) ** 0.5) * stdtrit(drawn - 1, 0.975))) if drawn > 1 else 0.025
     low, high = np.quantile(known, [tail, 1 - tail], method="weibull")

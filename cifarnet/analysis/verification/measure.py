@@ -24,12 +24,16 @@ Interval = tuple[float, float] | None
 class Intervals:
     """95% intervals: of TAR at each FAR, and of the EER.
 
+    None where more than a twentieth of the resamples have no genuine or no impostor pair: what is left would not be a sample.
+
+    used: the resamples that have pairs of both kinds.
     unit: "identities" (drawn with replacement) or "images" (drawn within fewer than 20 identities, which stay).
     """
 
     tar: tuple[Interval, ...]
     eer: Interval
     resamples: int
+    used: int
     seed: int
     unit: str
 
@@ -59,7 +63,7 @@ class Verification:
             row: dict[str, Any] = {"far": point.far, "threshold": threshold, "fmr": point.fmr, "tar": point.tar}
             rows.append(row | {"tar_interval": found and list(found), "fewer_than_30": point.few})
         boot = self.intervals
-        about = boot and {"resamples": boot.resamples, "of": boot.unit, "seed": boot.seed, "level": 0.95}
+        about = boot and {"resamples": boot.resamples, "used": boot.used, "of": boot.unit, "seed": boot.seed}
         return {
             "images": self.images,
             "identities": self.identities,
@@ -72,7 +76,7 @@ class Verification:
             "auc": self.auc,
             "d_prime": self.d_prime,
             "folds": self.folds and self.folds.to_dict(),
-            "bootstrap": about,
+            "bootstrap": about and about | {"level": 0.95},
         }
 
 
@@ -99,7 +103,7 @@ def verification(
 
 
 def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows [N, D] float32, and identities counted from 0, int64 [N]. Raises Refused."""
+    """Unit rows [N, D] float64, and identities counted from 0, int64 [N]. Raises Refused."""
     vectors, names = (
         np.asarray(values.detach().cpu() if hasattr(values, "detach") else values) for values in (embeddings, labels)
     )
@@ -114,8 +118,7 @@ def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
         first = ", ".join(map(str, broken[:NAMED])) + (", …" if len(broken) > NAMED else "")
         why = f"{plural(len(broken), 'row')} not finite, or all zero: {first}"
         raise Refused("embeddings", why, "leave these out")
-    units = np.empty(vectors.shape, np.float32)
-    np.divide(vectors, lengths[:, None], out=units, casting="same_kind")
+    units = vectors / lengths[:, None]
     try:
         return units, np.unique(names, return_inverse=True)[1].astype(np.int64)
     except TypeError as error:  # of objects that have no order
@@ -132,7 +135,7 @@ def measured(
     """What `verification` returns, of pairs that have their scores. These are sorted in place where `bootstrap` is 0.
 
     Args:
-        far: None takes 0.1, 0.01, 0.001 and 0.0001, as far as there are impostor pairs enough.
+        far: None takes 0.1, 0.01, 0.001 and 0.0001, as far as there are impostor pairs enough; of fewer than ten none.
         folds: int64, of the genuine, then of the impostor pairs of a list.
     """
     labels = pairs.labels
@@ -140,7 +143,7 @@ def measured(
         raise Refused("bootstrap", f"{bootstrap:,} is out of range", f"give 0 to {MOST_RESAMPLES:,} resamples")
     identities = len(np.unique(labels))
     check_pairs(len(pairs.genuine), len(pairs.impostor), identities)
-    usual = [one for one in USUAL_FARS if one * len(pairs.impostor) >= 1] or USUAL_FARS[:1]
+    usual = [one for one in USUAL_FARS if one * len(pairs.impostor) >= 1]
     fars = tuple(dict.fromkeys(usual if far is None else far))
     for one in fars:
         check_far(one, len(pairs.impostor))
@@ -159,6 +162,7 @@ def measured(
         draws = draw(labels, bootstrap, seed, identities=many, images=not many)
         values = resampled(pairs, genuine, impostor, fars, draws)
         found = [interval(column, identities if many else 0) for column in values.T]
-        boot = Intervals(tuple(found[:-1]), found[-1], bootstrap, seed, "identities" if many else "images")
+        used, unit = int(np.isfinite(values[:, -1]).sum()), "identities" if many else "images"
+        boot = Intervals(tuple(found[:-1]), found[-1], bootstrap, used, seed, unit)
     auc, apart = area(genuine, impostor), d_prime(genuine, impostor)
     return Verification(len(labels), identities, points, eer, threshold, auc, apart, genuine, impostor, boot, of_folds)

@@ -1,18 +1,20 @@
 """Lists of pairs: a CSV with the columns a, b, same (and fold), or LFW's pairs.txt. And folders of identities."""
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cifarnet.analysis.verification.pairs import ListedPairs
+from cifarnet.analysis.verification.pairs import ListedPairs, cosines_of
 from cifarnet.core.errors import Refused, printable
 from cifarnet.core.plain_file import read_text
+from cifarnet.data.sources.csv_table import DELIMITERS
 
-TRUTH = {word: True for word in ("1", "true", "yes", "same")} | {
-    word: False for word in ("0", "false", "no", "different")
+TRUTH = {word: True for word in ("1", "1.0", "true", "yes", "same")} | {
+    word: False for word in ("0", "0.0", "false", "no", "different")
 }
 LAYOUT = "give a CSV with the columns a, b, same (1 or 0), or LFW's pairs.txt"
 Line = tuple[str, str, bool, str, int]  # two images, same, fold, and the number of the line
@@ -23,8 +25,8 @@ class PairList:
     """Listed pairs of image files.
 
     Args:
-        files: each image once; labels: int64 [N], its identity: its folder in LFW's layout, else the images that `same`
-            pairs join are of one.
+        files: each image once, however its path is spelt; labels: int64 [N], its identity: its folder in LFW's layout, else
+            the images that `same` pairs join are of one, and an image that none joins is of its own.
         places: int64 [P, 2], the two images of each pair; same: bool [P]; folds: int64 [P], or None without folds.
     """
 
@@ -34,6 +36,11 @@ class PairList:
     same: np.ndarray
     folds: np.ndarray | None
 
+    @property
+    def repeated(self) -> int:
+        """How many lines list a pair again, in either order."""
+        return len(self.places) - len(np.unique(np.sort(self.places, axis=1), axis=0))
+
     def scored(self, units: np.ndarray, usable: np.ndarray) -> tuple[ListedPairs, np.ndarray | None]:
         """The pairs with their scores, and their folds as `ListedPairs` has them; without pairs of images that are not usable.
 
@@ -42,9 +49,9 @@ class PairList:
         """
         kept = usable[self.places].all(axis=1)
         places, same = self.places[kept], self.same[kept]
-        scores = np.einsum("pd,pd->p", units[places[:, 0]], units[places[:, 1]])
         used, places = np.unique(places, return_inverse=True)
         places, labels = places.reshape(-1, 2), np.unique(self.labels[used], return_inverse=True)[1]
+        scores = cosines_of(units[used], places)
         pairs = ListedPairs(labels.astype(np.int64), scores[same], scores[~same], places[same], places[~same])
         folds = None if self.folds is None else self.folds[kept]
         return pairs, None if folds is None else np.concatenate([folds[same], folds[~same]])
@@ -76,8 +83,9 @@ def read_pairs(path: Path, root: Path | None = None) -> PairList:
 
 
 def csv_rows(path: Path, lines: Sequence[str]) -> Iterator[Line]:
-    """The pairs of a CSV."""
-    reader = csv.reader(lines)
+    """The pairs of a CSV, whose cells stand between commas, semicolons, tabs or bars."""
+    first_line = lines[0] if lines else ""
+    reader = csv.reader(lines, delimiter=max(DELIMITERS, key=first_line.count))
     header = [cell.strip().lower() for cell in next(reader, [])]
     if not {"a", "b", "same"} <= set(header):
         raise Refused(printable(path), "its first line does not name the columns a, b, same", LAYOUT)
@@ -133,7 +141,8 @@ def wrong(path: Path, line: int, why: str) -> Refused:
 def numbered(path: Path, rows: Sequence[Line], root: Path, by_folder: bool) -> PairList:
     """The list of these lines, each image and each identity with its number."""
     known: dict[str, int] = {}
-    places = np.array([[known.setdefault(name, len(known)) for name in row[:2]] for row in rows], np.int64)
+    named = [[os.path.normpath(name) for name in row[:2]] for row in rows]
+    places = np.array([[known.setdefault(name, len(known)) for name in pair] for pair in named], np.int64)
     for (a, b, _, _, line), (first, second) in zip(rows, places.tolist(), strict=True):
         if not (a and b):
             raise wrong(path, line, "names no image")

@@ -8,7 +8,8 @@ import numpy as np
 
 from cifarnet.core.errors import Refused, plural
 
-ROWS = 512  # embeddings that are multiplied with all others at a time
+ROWS = 256  # embeddings that are multiplied with all others at a time
+LISTED = 1 << 14  # pairs of a list that are scored at a time
 MOST = 500_000_000  # pairs whose scores are kept, 4 bytes each and as much again to sort them
 
 
@@ -84,13 +85,16 @@ def begins(lengths: np.ndarray) -> np.ndarray:
 
 
 def all_pairs(units: np.ndarray, labels: np.ndarray) -> AllPairs:
-    """The cosines of all pairs of unit rows [N, D] float32 with labels int64 [N], computed block by block.
+    """The cosines of all pairs of unit rows [N, D] with labels int64 [N], computed block by block.
+
+    In float64, and kept in float32: pairs of equal rows have equal scores, and are ties. Products in float32 differ from place
+    to place by more than the step between two float32 numbers.
 
     Raises:
         Refused: more pairs than memory is meant for; no genuine or no impostor pair.
     """
     order = np.argsort(labels, kind="stable")
-    units, labels = np.ascontiguousarray(units[order]), labels[order]
+    units, labels = exact_units(units[order]), labels[order]
     count = len(labels)
     ends = np.searchsorted(labels, labels, side="right")
     genuine_count, impostor_count = int((ends - np.arange(count) - 1).sum()), int((count - ends).sum())
@@ -104,6 +108,23 @@ def all_pairs(units: np.ndarray, labels: np.ndarray) -> AllPairs:
             genuine[pairs.genuine_rows[place] : pairs.genuine_rows[place + 1]] = row[place - first + 1 : end]
             impostor[pairs.impostor_rows[place] : pairs.impostor_rows[place + 1]] = row[end:]
     return pairs
+
+
+def exact_units(rows: np.ndarray) -> np.ndarray:
+    """The rows [N, D] with a length of one to float64's digits; float32's own rounding would give an image a cosine of
+    1 + 1e-7 with itself, and another image one of 1 - 1e-7.
+    """
+    exact = np.ascontiguousarray(rows, np.float64)
+    return exact / np.linalg.norm(exact, axis=1, keepdims=True)
+
+
+def cosines_of(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """float32 [P]: the cosines of the pairs `places` [P, 2] of rows [N, D], as `all_pairs` has them."""
+    units, scores = exact_units(rows), np.empty(len(places), np.float32)
+    for first in range(0, len(places), LISTED):
+        some = places[first : first + LISTED]
+        scores[first : first + LISTED] = np.einsum("pd,pd->p", units[some[:, 0]], units[some[:, 1]])
+    return scores
 
 
 def row_blocks(count: int) -> Iterator[tuple[int, int]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cifarnet.core.errors import Refused, plural
 
+NOISE = 1e-6  # an embedding of float32 differs by up to 3e-7 from itself, made alone or among others
 RULE_OF_30 = 30  # of fewer errors a rate is hardly known (ISO/IEC 19795-1, "rule of 30")
 CHUNK = 1 << 20
 
@@ -54,6 +55,13 @@ def fmr_at(impostor: np.ndarray, threshold: np.floating | float) -> float:
 def fnmr_at(genuine: np.ndarray, threshold: np.floating | float) -> float:
     """The share of genuine scores that are below `threshold`."""
     return int(np.searchsorted(genuine, genuine.dtype.type(threshold))) / len(genuine)
+
+
+def accepts(threshold: float, score: float) -> bool:
+    """Does a threshold accept the score of two images? One that differs from it by `NOISE` at most counts as it: a threshold is
+    a score that was observed, and the pair that it was observed of is accepted again.
+    """
+    return score >= threshold - NOISE
 
 
 def most_accepted(far: float, total: int) -> int:
