@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 import cifarnet
 from cifarnet.analysis.plots import style
 from cifarnet.analysis.plots.text import shorten
-from cifarnet.analysis.plots.verification import draw_det
+from cifarnet.analysis.plots.verification import draw_det, in_key
 from cifarnet.analysis.verification import bootstrap, folds, measure, pairs, rates, weights
 from cifarnet.core.errors import Refused
 
@@ -317,5 +317,18 @@ def test_the_names_of_det_curves_are_below_their_axes(tmp_path, monkeypatch):
     box = key.get_window_extent()
     assert axes.get_legend() is None and box.y1 <= axes.get_tightbbox().y0
     assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and figure.bbox.y0 <= box.y0
+    assert in_key("n" * 60 + ": EER 3.00%\nthree") == shorten("n" * 60, 22) + ": EER 3.00%\nthree"
     draw_det({"": perfect}, tmp_path / "y.png")
     assert figures[1].legends == []
+    assert [text.get_text() for text in figures[1].axes[0].texts] == ["no errors at any threshold"]
+    draw_det(
+        {f"{name}: EER 10%\ndigits test, 4 unseen classes": curve for name, curve in near.items()}, tmp_path / "z.png"
+    )
+    figure = figures[2]
+    inside, box = figure.axes[0].get_tightbbox(), figure.legends[0].get_window_extent()
+    assert (
+        box.y1 <= inside.y0
+        and inside.y1 <= figure.bbox.y1
+        and figure.bbox.x0 <= inside.x0
+        and inside.x1 <= figure.bbox.x1
+    )

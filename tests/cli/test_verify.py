@@ -143,7 +143,9 @@ def test_an_image_is_one_however_its_path_is_spelt(cli, home):
         listed = read_pairs(Path("pairs.csv"), home / "images")
         assert len(listed.files) == 4 and len(set(listed.labels)) == 2 and listed.repeated == 1
     code, out, err = cli("verify", "--run", home / "run", "--pairs", "pairs.csv", "--folder", home / "images")
-    assert code == 0 and "pairs.csv lists 1 pair again; each line counts" in err and "no threshold: 1 impostor pair" in err
+    assert (
+        code == 0 and "pairs.csv lists 1 pair again; each line counts" in err and "no threshold: 1 impostor pair" in err
+    )
     assert "FAR asked" not in out and "EER" in out and "fewer than 30 genuine pairs" in out
     Path("pairs.csv").write_text("a,b,same\nx/y.png,./x/../x/y.png,1\n")
     with pytest.raises(Refused, match="line 2: both images are the same"):

@@ -14,6 +14,7 @@ from cifarnet.analysis.verification.rates import OperatingPoint, Rates
 
 TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 GENUINE, IMPOSTOR = "#3f90da", "#e76300"
+LINE = 0.14  # inches that a further line of a name takes in the legend
 BINS = 120
 
 
@@ -24,12 +25,14 @@ def draw_det(curves: Mapping[str, Rates], path: Path, title: str = "") -> Path:
         det_axes(axes, curves)
         if any(curves):  # below the axes: curves of models near chance pass through any corner
             handles, names = axes.get_legend_handles_labels()
-            columns = columns_of(names, COLUMN, 2)
-            tallest = max(name.count("\n") + 1 for name in names)
-            figure.set_figheight(figure.get_figheight() + ROW * tallest * -(-len(names) // columns))
+            columns = columns_of([max(name.split("\n"), key=len) for name in names], COLUMN, 2)
+            more = max(name.count("\n") for name in names)
+            figure.set_figheight(figure.get_figheight() + (ROW + LINE * more) * -(-len(names) // columns))
             figure.legend(handles, names, loc="outside lower left", ncols=columns)
         if title:
             headline(figure, title)
+        for _ in range(2):  # axes of one aspect find their place beside a tall legend in the third pass
+            figure.draw_without_rendering()
     return path
 
 
@@ -71,7 +74,7 @@ def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
         if len(fmr):
             least = min(least, float(fmr.min()), float(fnmr.min()))
             most, drawn = max(most, float(fnmr.max())), True
-        label = "\n".join(shorten(line, 28) for line in name.split("\n")) + ("" if len(fmr) else " (no errors)")
+        label = in_key(name) + ("" if len(fmr) else " (no errors)")
         axes.plot(ndtri(fmr), ndtri(fnmr), color=LINES[number % len(LINES)], label=label)
     if not drawn:
         axes.text(0.5, 0.6, "no errors at any threshold", ha="center", transform=axes.transAxes)
@@ -90,6 +93,15 @@ def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
     axes.set_xlabel("FMR: impostor pairs accepted (FAR)")
     axes.set_ylabel("FNMR: genuine pairs rejected")
     axes.set_title("DET   (dotted: both errors equal)")
+
+
+def in_key(name: str) -> str:
+    """A curve's name, short enough for the legend; what follows its last colon stays whole, as in "run: EER 3%"."""
+    first, *more = name.split("\n")
+    who, colon, rest = first.rpartition(": ")
+    return "\n".join(
+        [shorten(who, 22) + colon + rest if colon else shorten(first, 28), *(shorten(line, 36) for line in more)]
+    )
 
 
 def score_axes(axes: Any, genuine: np.ndarray, impostor: np.ndarray, points: Sequence[OperatingPoint]) -> None:
@@ -125,4 +137,7 @@ def densities_of(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray,
 
 def numbers(curves: Mapping[str, Rates]) -> Mapping[str, Any]:
     """The points of each curve, by the run's name."""
-    return {name: {"threshold": one.thresholds, "fmr": one.fmr, "fnmr": one.fnmr} for name, one in curves.items()}
+    return {
+        name.replace("\n", ", "): {"threshold": one.thresholds, "fmr": one.fmr, "fnmr": one.fnmr}
+        for name, one in curves.items()
+    }
