@@ -277,7 +277,7 @@ def test_the_key_of_the_figure_is_below_all_panels(tmp_path, monkeypatch, degrad
     curve = {"discarded": x, "scores": {name: [0.8, 0.4, 0.1] for name in scores}}
     curve |= {name: [0.8, 0.8, 0.8] for name in ("random", "random_low", "random_high", "best")}
     document = {"degradations": dict.fromkeys(degraded, panel), "scores": dict.fromkeys(scores), "curve": curve}
-    picture.draw(document | {"far": 0.01}, tmp_path / "x.png")
+    picture.draw(document | {"far": 0.01, "fnmr": 0.8}, tmp_path / "x.png")
     (figure,) = figures
     (key,) = figure.legends
     names = ["random, 95%", "random, mean", "best possible", *scores]
@@ -285,6 +285,11 @@ def test_the_key_of_the_figure_is_below_all_panels(tmp_path, monkeypatch, degrad
     box = key.get_window_extent()
     assert box.y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes)
     assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and figure.bbox.y0 <= box.y0
+    none = curve | {name: [0.0] * 3 for name in ("random", "random_low", "random_high", "best")}
+    none["scores"] = {name: [0.0] * 3 for name in scores}
+    picture.draw(document | {"far": 0.01, "fnmr": 0.0, "curve": none}, tmp_path / "y.png")
+    said = [text.get_text() for axes in figures[1].axes for text in axes.texts]
+    assert said == ["no genuine pair is rejected"] and not any(axes.texts for axes in figure.axes)
 
 
 def test_it_begins_where_verification_ends(opened):

@@ -65,7 +65,9 @@ def draw_discard(axes: Any, document: Mapping[str, Any], colours: Mapping[str, s
     axes.set_xlabel("genuine pairs left out, least quality first (%)")
     axes.set_ylabel("FNMR of the others (%)")
     axes.set_xlim(0, 100)
-    axes.set_ylim(0, min(100, axes.get_ylim()[1]))
+    axes.set_ylim(0, min(100, axes.get_ylim()[1]) if document["fnmr"] else 1)
+    if not document["fnmr"]:
+        axes.text(50, 0.6, "no genuine pair is rejected", ha="center")
 
 
 def draw_degradation(axes: Any, name: str, degradation: Mapping[str, Any], colours: Mapping[str, str]) -> None:
