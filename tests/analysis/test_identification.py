@@ -11,6 +11,8 @@ import torch
 
 import cifarnet
 from cifarnet.analysis.identification import search as blocks
+from cifarnet.analysis.identification.gallery_file import Gallery
+from cifarnet.analysis.identification.pictures import Identified, Probes
 from cifarnet.analysis.identification.protocol import divide
 from cifarnet.analysis.identification.rates import OpenSet, Point, check_fpir, cmc, open_set
 from cifarnet.analysis.identification.search import search
@@ -226,3 +228,19 @@ def test_a_labelled_set_is_divided():
     assert len(divide(labels, images=50, strangers=0)[1]) == 10  # of each one is left
     with pytest.raises(Refused, match="each has one image"):
         divide(np.arange(10))
+
+
+def test_a_kept_threshold_accepts_the_search_that_it_was_observed_of():
+    """The same picture, embedded alone, scores 3e-7 less; where the threshold is set on these probes it is exact."""
+    templates = make_templates(np.eye(3), [0, 1, 2], ["a", "b", "c"])
+    found = search([[0.8, 0.6, 0.0], [0.0, 0.6, 0.8]], templates, [0, -1], 1)
+    probes, best = Probes(["p", "q"], ["a", "x"], found), float(found.scores[0, 0])
+    for above, point, answers, rates in (
+        (3e-7, False, ["a", "c"], {"fpir": 1.0, "dir": 1.0}),
+        (3e-7, True, [None, None], {"fpir": 0.0, "dir": 0.0}),
+        (1e-5, False, [None, None], {"fpir": 0.0, "dir": 0.0}),
+    ):
+        points = (Point(0.5, best + above, 0.0, 0.0, True),) if point else ()
+        kept = Gallery(templates, "0" * 64, False, 3, (), best + above)
+        result = Identified(kept, probes, points, best + above, "kept in the gallery")
+        assert result.answers == answers and result.at_threshold == rates

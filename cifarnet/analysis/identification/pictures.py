@@ -16,6 +16,7 @@ from cifarnet.analysis.identification.request import Request, chosen_threshold
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
 from cifarnet.analysis.identification.templates import make_templates
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_files, model_digest
+from cifarnet.analysis.verification.rates import NOISE
 from cifarnet.core.errors import Failed, plural, printable
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo
@@ -74,11 +75,17 @@ class Identified:
     origin: str
 
     @property
+    def level(self) -> float | None:
+        """The threshold as these probes meet it: one that was set on others takes a score that differs by `NOISE` for it."""
+        set_here = any(point.threshold == self.threshold for point in self.points)
+        return self.threshold if self.threshold is None or set_here else self.threshold - NOISE
+
+    @property
     def answers(self) -> list[str | None]:
         """The identity that each probe is taken for; None: nobody who is enrolled."""
         if self.probes is None:
             return []
-        names, found, level = self.gallery.templates.names, self.probes.searches, self.threshold
+        names, found, level = self.gallery.templates.names, self.probes.searches, self.level
         best = zip(found.candidates[:, 0].tolist(), found.scores[:, 0].tolist(), strict=True)
         return [names[first] if level is None or score >= level else None for first, score in best]
 
@@ -91,11 +98,12 @@ class Identified:
     @property
     def at_threshold(self) -> dict[str, float | None] | None:
         """FPIR and DIR of these probes at the threshold, as far as they are defined; None where neither is."""
-        if self.probes is None or self.threshold is None:
+        level = self.level
+        if self.probes is None or level is None:
             return None
         rates = self.probes.rates
-        fpir = float(rates.fpir(self.threshold)) if len(rates.non_mated) else None
-        found = float(rates.dir(self.threshold)) if len(rates.mated) else None
+        fpir = float(rates.fpir(level)) if len(rates.non_mated) else None
+        found = float(rates.dir(level)) if len(rates.mated) else None
         return None if fpir is None and found is None else {"fpir": fpir, "dir": found}
 
     def to_dict(self) -> dict[str, Any]:
