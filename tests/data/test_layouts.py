@@ -349,7 +349,15 @@ def test_a_csv_as_people_write_it(tmp_path):
 
     for text, words in (
         ("path,label\ntrain/1.png,a\nnone.png,b\nnope/x.png,a\n", "2 of 3 images are not there: none.png, nope/x.png"),
-        ("path,label\ntrain/1.png,a\ntrain/2.png\n", "line 3 has 1 column, the first 2"),
+        (
+            "path,label\n\n , \ntrain/1.png,a\ntrain/2.png\n",
+            "line 5 has 1 column, the first 2; fill the line up, or remove it",
+        ),
+        (
+            "path;label\ntrain/1.png;a\n\ntrain/2.png;b;c\n",
+            "line 4 has 3 columns, the first 2; put text with ';' in it into quotes",
+        ),
+        (' , \npath,label\ntrain/1.png,"a\nb"\nx\n', "line 5 has 1 column, the first 2"),
         ("path\na\n", "2 lines of 1 column"),
         ("", "0 lines"),
         ("path,label\ntrain/1.png,a\ntrain/2.png,a\n", "all images have one label"),

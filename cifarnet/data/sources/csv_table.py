@@ -104,7 +104,9 @@ def read_rows(path: Path) -> list[list[str]]:
         text = read_text(path, CEILING)
         first = text[: text.find("\n")] if "\n" in text else text
         delimiter = max(DELIMITERS, key=first.count)
-        rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+        reader = csv.reader(text.splitlines(), delimiter=delimiter)
+        stripped = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        numbered = [(number, row) for number, row in stripped if any(row)]
     except OSError as error:
         reason = (
             "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
@@ -112,14 +114,17 @@ def read_rows(path: Path) -> list[list[str]]:
         raise Refused(what, reason, "name a CSV file, in UTF-8") from error
     except csv.Error as error:
         raise Refused(what, f"is no CSV ({printable(str(error))})", SHAPE) from error
+    rows = [row for _, row in numbered]
     if len(rows) < 2 or len(rows[0]) < 2:
         raise Refused(
             what, f"has {plural(len(rows), 'line')} of {plural(len(rows[0]) if rows else 0, 'column')}", SHAPE
         )
-    short = [number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])]
-    if short:
-        why = f"line {short[0]} has {plural(len(rows[short[0] - 1]), 'column')}, the first {len(rows[0])}"
-        raise Refused(what, why, "put text with a comma in it into quotes")
+    for number, row in numbered:
+        if len(row) != len(rows[0]):
+            fix = "fill the line up, or remove it"
+            if len(row) > len(rows[0]):
+                fix = f"put text with {delimiter!r} in it into quotes"
+            raise Refused(what, f"line {number} has {plural(len(row), 'column')}, the first {len(rows[0])}", fix)
     return rows
 
 
