@@ -370,6 +370,28 @@ def test_a_csv_as_people_write_it(tmp_path):
     assert "there is no such file" in refusal("csv", tmp_path / "none.csv") and "csv needs it" in refusal("csv", None)
 
 
+def test_a_csv_whose_column_of_parts_has_other_words(tmp_path):
+    """One such cell, or an empty one, costs its line and not the column; no test image is trained on."""
+    write_folder(tmp_path / "all")
+    lines = [(f"all/{part}/{CLASSES[label]}/{n:02}.png", CLASSES[label], part) for part, n, _, label in rows()]
+    odd = {0: "dev", 1: "", 50: "dev"}
+    table = tmp_path / "list.csv"
+
+    def written(heading, cells):
+        table.write_text(f"file,label,{heading}\n" + "".join(f"{a},{b},{c}\n" for a, b, c in cells))
+        return quiet("csv", table)
+
+    data, said = written("split", [(a, b, odd.get(n, part.upper())) for n, (a, b, part) in enumerate(lines)])
+    assert said[0].endswith(", parts from the column split") and len(said) == 2
+    assert said[1].endswith(": left out: 2 dev, 1 empty (lines whose part is unknown)")
+    expected = arrays()
+    for split, known, left in ((data.train, expected["train"], [0, 1]), (data.test, expected["test"], [2])):
+        kept = torch.tensor([n for n in range(len(known)) if n not in left])
+        assert identify_split(split).content == identify_split(known.subset(kept)).content
+    data, said = written("fold", [(a, b, n % 5) for n, (a, b, _) in enumerate(lines)])
+    assert said[0].endswith("; the column fold names no train, test or val, and is not used") and len(data.train) == 54
+
+
 def test_parquet_streamed_gives_what_it_gives_in_memory(tmp_path, monkeypatch):
     """In any order, entered later, by workers; a later start opens no parquet file."""
     root = write_parquet(tmp_path / "set")

@@ -75,8 +75,8 @@ def places(headings: Sequence[str], known: Sequence[str]) -> list[int]:
 
 
 def tells_parts(rows: list[list[str]], number: int) -> bool:
-    """Does every cell of a column name a part?"""
-    return all(role_of(value) for value in {row[number] for row in rows})
+    """Does a cell of a column name a part? (Lines where it names none are left out, and said to be.)"""
+    return any(role_of(value) for value in {row[number] for row in rows})
 
 
 def asked(path: Path, name: str | None, headings: Sequence[str], option: str) -> int | None:

@@ -18,7 +18,7 @@ from cifarnet.data.images.formats import SUFFIXES
 from cifarnet.data.images.index import Listing, indexed_dataset, names
 from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.data.request import Request
-from cifarnet.data.sources.csv_columns import Columns, find_columns
+from cifarnet.data.sources.csv_columns import PARTS, Columns, find_columns, places
 from cifarnet.data.sources.folder import Files, key_of, stamp_of
 from cifarnet.data.sources.labels import encode_labels
 from cifarnet.data.sources.layouts import TABLES, TEST, TRAIN, VAL, find_root, holds_images, look, role_of
@@ -43,7 +43,8 @@ def load_csv(request: Request) -> Dataset:
     """Images listed in a CSV (or TSV), with their labels.
 
     The columns are told by their headings, else by what is in them, unless `image_column` and `label_column` name them;
-    a column `split` with train, test or val says which part an image belongs to, else a test set is made (`stratified`).
+    a column `split` with train, test or val says which part an image belongs to (another word there leaves the line out),
+    else a test set is made (`stratified`).
     Paths count from the CSV's folder; of a name without its suffix, and of one in `train/` beside the CSV, the file is
     found too. Classes are the labels, sorted, as numbers where all are numbers. Order: that of the lines.
 
@@ -58,10 +59,11 @@ def load_csv(request: Request) -> Dataset:
     files, keys = find_files(path, table.paths)
     what = printable(path)
     said = f"images from {columns.said(columns.image)}, labels from {columns.said(columns.label)}"
-    warnings.warn(
-        f"{what}: {said}" + (f", parts from {columns.said(columns.part)}" if columns.part is not None else ""),
-        stacklevel=2,
-    )
+    if columns.part is not None:
+        said += f", parts from {columns.said(columns.part)}"
+    elif unused := [n for n in places(columns.headings, PARTS) if n not in (columns.image, columns.label)]:
+        said += f"; {columns.said(unused[0])} names no train, test or val, and is not used"
+    warnings.warn(f"{what}: {said}", stacklevel=2)
     left.say(what)
     classes, labels = encode_labels(table.labels)
     train, test = divide(path, table, labels, files)
@@ -129,16 +131,20 @@ def read_rows(path: Path) -> list[list[str]]:
 
 
 def read_table(path: Path, rows: list[list[str]], columns: Columns, left: LeftOut) -> Listed:
-    """The lines that have a path and a label; the others are counted."""
+    """The lines that have a path and a label, and a part where a column says it; the others are counted."""
     table = Listed([], [], [])
     for row in rows[columns.headed :]:
         image, label = row[columns.image], row[columns.label]
         if not image or not label:
             left["lines without a path" if not image else "lines without a label", ""] += 1
             continue
+        part = role_of(row[columns.part]) if columns.part is not None else ""
+        if part is None:
+            left["lines whose part is unknown", printable(row[columns.part])[:20] or "empty"] += 1
+            continue
         table.paths.append(image)
         table.labels.append(label)
-        table.parts.append((role_of(row[columns.part]) or "") if columns.part is not None else "")
+        table.parts.append(part)
     if not table.paths:
         raise Refused(printable(path), f"no line has a path and a label ({left.in_words()})", SHAPE)
     return table
