@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from cifarnet.analysis.identification.folders import find_pictures
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_classes, embed_files
 from cifarnet.analysis.verification.measure import Verification, measured
 from cifarnet.analysis.verification.pair_files import PairList, identity_folders
 from cifarnet.analysis.verification.pairs import all_pairs, cosines_of
 from cifarnet.core.errors import Refused, plural, printable
-from cifarnet.data.images.decode import find_images
 from cifarnet.engine.open_split import Opened
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo
@@ -80,22 +80,22 @@ def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked
     """All pairs of the images in a folder that has a folder for each identity.
 
     Raises:
-        Refused: as `identity_folders` and `verification`.
+        Refused: as `identity_folders`, `find_pictures` and `verification`.
     """
-    files: list[Path] = []
-    labels: list[int] = []
-    names: list[str] = []
-    errors: list[str] = []
-    for name, place in identity_folders(folder).items():
-        try:
-            inside = find_images([place], recursive=True)
-        except Refused as error:
-            errors.append(str(error))
-            continue
-        files += inside
-        labels += [len(names)] * len(inside)
-        names.append(name)
+    folders, pictures = identity_folders(folder), find_pictures(folder, "folder")
+    names = sorted(set(pictures.identities) - {""})
+    errors = [
+        f"{printable(place)}: no image files in it; remove the folder or fill it"
+        for name, place in folders.items()
+        if name not in names
+    ]
+    if not names:
+        raise Refused(printable(folder), "no image files in the folders in it", "fill them")
+    known = [(file, names.index(name)) for file, name in zip(pictures.files, pictures.identities, strict=True) if name]
+    files, labels = zip(*known, strict=True)
     found, unusable, remarks = embed_files(model, info, files, labels, names, device=device, flip=asked.flip)
+    if alone := pictures.identities.count(""):
+        remarks.insert(0, f"{printable(folder)}: left out: {plural(alone, 'image')} in no identity's folder")
     words = f"{printable(folder)}, {plural(len(names), 'identity').replace('identitys', 'identities')}"
     return Measured(measure_all(found, asked), words, errors + unusable, remarks)
 

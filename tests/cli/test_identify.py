@@ -132,6 +132,32 @@ def test_pictures_that_cannot_be_used_are_named_and_the_others_done(cli, folders
     assert err.splitlines()[-1] == "error: --gallery: none of its images can be used; see the lines above"
 
 
+def test_identities_may_be_links_and_are_those_of_verify(cli, folders):
+    """Pictures without a suffix count; what is left out is said once; verify names the same identities."""
+    (folders / "linked").mkdir()
+    for name in NAMES:
+        (folders / "linked" / name).symlink_to(folders / "known" / name)
+    (folders / "known" / "ada" / "0.png").rename(folders / "known" / "ada" / "IMG_0")
+    (folders / "known" / "bob" / "2.heic").write_bytes(b"unread")
+    left = r"^linked: left out: 1 .heic \(no format that is read here\)$"
+    with pytest.warns(UserWarning, match=left):
+        code, out, err = cli("identify", "--gallery", "linked", "--probes", "seen", "--json")
+    document = json.loads(out)
+    assert code == 0 and document["gallery"]["identities"] == 3 and document["gallery"]["images"] == 6, err
+    with pytest.warns(UserWarning, match=left):
+        code, out, err = cli("verify", "--folder", "linked", "--far", "0.5", "--json")
+    assert code == 0 and json.loads(out)["identities"] == 3 and json.loads(out)["genuine_pairs"] == 3, err
+    # A link that leads back is no identity, and ends nothing in a circle.
+    (folders / "known" / "bob" / "2.heic").unlink()
+    (folders / "linked" / "loop").symlink_to(folders / "linked")
+    with pytest.warns(UserWarning, match="^linked: left out: links to folders: 1$"):
+        code, _, err = cli("identify", "--gallery", "linked", "--probes", "seen")
+    assert code == 2 and "--gallery: linked: no images of loop; remove the folder or fill it" in err
+    with pytest.warns(UserWarning, match="^linked: left out: links to folders: 1$"):
+        code, out, err = cli("verify", "--folder", "linked", "--far", "0.5", "--json")
+    assert code == 1 and json.loads(out)["identities"] == 3 and "linked/loop: no image files in it" in err
+
+
 def test_what_is_refused_is_one_line_and_2(cli, folders):
     assert cli("identify", "--gallery", "known", "--save-gallery", "g.safetensors")[0] == 0
     model, info = load_model(PACKAGED)

@@ -327,6 +327,33 @@ def test_find_images(tmp_path):
         find_images([tmp_path / "none"], recursive=True)
 
 
+def test_what_is_no_image_in_a_folder_is_counted_and_bare_images_are_taken(tmp_path):
+    """As `train` has it; links to folders are followed where they are asked for, in the folder itself, and in no circle."""
+    top = tmp_path / "top"
+    (top / "b").mkdir(parents=True)
+    (tmp_path / "away" / "deep").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(top / "b" / "IMG_1", "JPEG")
+    Image.new("RGB", (4, 4)).save(tmp_path / "away" / "x.png")
+    for name in ("1.heic", "2.heic", "README", "notes.txt", ".DS_Store"):
+        (top / "b" / name).write_bytes(b"no image")
+    (top / "a").symlink_to(tmp_path / "away")
+    (top / "loop").symlink_to(top)
+    (tmp_path / "away" / "deep" / "link").symlink_to(top)
+
+    def found(**options):
+        with pytest.warns(UserWarning) as said:
+            paths = find_images([top], recursive=True, **options)
+        assert len(said) == 1
+        return [str(path.relative_to(top)) for path in paths], str(said[0].message)
+
+    rest = "links to folders: 2, 2 .heic (no format that is read here), hidden: 1, 1 .txt, 1 without a suffix (no images)"
+    assert found() == (["b/IMG_1"], f"{top}: left out: {rest}")
+    assert found(linked=True) == (["a/x.png", "b/IMG_1"], f"{top}: left out: {rest}")
+    (top / "b" / "IMG_1").unlink()
+    with pytest.raises(Refused, match=r"top: no image files in it \(left out: links to folders: 2, 2 .heic \(no format that is read here\)"):
+        find_images([top], recursive=True)
+
+
 def test_a_plain_png_is_what_pillow_reads_and_any_other_is_left_to_it(tmp_path):
     """Each filter (as Pillow chooses them), several IDAT chunks, harmless chunks; else None, and so where a byte is wrong."""
     draw = np.random.default_rng(0)

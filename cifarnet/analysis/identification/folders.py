@@ -26,7 +26,7 @@ class Pictures:
 
 
 def find_pictures(folder: Path, what: str) -> Pictures:
-    """The images in and below a folder; the identity of each is the name of the folder in it that holds it.
+    """The images in and below a folder; the identity of each is the name of the folder (or of the link to one) in it that holds it.
 
     Args:
         what: the argument that names the folder, for messages.
@@ -37,7 +37,7 @@ def find_pictures(folder: Path, what: str) -> Pictures:
     if not folder.is_dir():
         why = "is no folder" if folder.exists() else "there is no such folder"
         raise Refused(what, f"{printable(folder)}: {why}", SHAPE if what == "gallery" else "give a folder of images")
-    files = find_images([folder], recursive=True)
+    files = find_images([folder], recursive=True, linked=True)
     parts = [file.relative_to(folder).parts for file in files]
     found = Pictures(folder, files, [names[0] if len(names) > 1 else "" for names in parts])
     names = set(found.identities)
@@ -53,7 +53,7 @@ def find_identities(folder: Path) -> Pictures:
     if alone := found.identities.count(""):
         why = f"{printable(folder)}: {plural(alone, 'image')} in no identity's folder"
         raise Refused("gallery", why, "put each into a folder with the identity's name")
-    inside = {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()}
+    inside = {path.name for path in folder.iterdir() if path.is_dir()}
     if empty := sorted(name for name in inside - set(found.identities) if not name.startswith(".")):
         why = f"{printable(folder)}: no images of {printable(empty[0])}"
         more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""

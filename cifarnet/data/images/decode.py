@@ -14,21 +14,24 @@ from torch import Tensor
 
 from cifarnet.core.errors import Refused, printable
 from cifarnet.core.plain_file import open_plain
-from cifarnet.data.images.formats import SUFFIXES, is_image_name
+from cifarnet.data.images.formats import SUFFIXES
+from cifarnet.data.images.listing import walk
 from cifarnet.data.images.open import LARGE, ImageError, check_cost, has_frames, load, open_picture
 from cifarnet.data.images.plain_png import PLAIN, plain_png
 from cifarnet.data.images.square import Square, square_of
+from cifarnet.data.sources.left_out import LeftOut
 
 FRAMES = 256  # of an animation, looked at for one that shows something
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]], recursive: bool = False) -> list[Path]:
-    """The files that `paths` stand for, in a stable order.
+def find_images(paths: Iterable[str | os.PathLike[str]], recursive: bool = False, linked: bool = False) -> list[Path]:
+    """The files that `paths` stand for, in a stable order. What is left out of a folder is said in one line.
 
     Args:
         paths: files and folders, kept in this order.
-        recursive: look into folders for files with the suffix of an image, in the order of their names; links to
-            folders are not followed. Without it a folder stays in the list, for `read_image` to name.
+        recursive: look into folders for image files, as `walk` tells them, in the order of their names. Without it a folder
+            stays in the list, for `read_image` to name.
+        linked: follow links to folders that lie in the given ones, as `walk` does.
 
     Raises:
         Refused: a folder holds no image or cannot be read.
@@ -38,22 +41,14 @@ def find_images(paths: Iterable[str | os.PathLike[str]], recursive: bool = False
         if not (recursive and path.is_dir()):
             found.append(path)
             continue
-        inside = list(walk(path))
+        left = LeftOut()
+        inside = [Path(place, entry.name) for place, files in walk(path, left, linked) for entry in files]
         if not inside:
-            raise Refused(printable(path), "no image files in it", f"images end in {' '.join(SUFFIXES)}")
+            seen = f" (left out: {left.in_words()})" if left else ""
+            raise Refused(printable(path), f"no image files in it{seen}", f"images end in {' '.join(SUFFIXES)}")
+        left.say(printable(path))
         found += inside
     return found
-
-
-def walk(folder: Path) -> Iterable[Path]:
-    """Image files in and below `folder`, hidden ones left out."""
-
-    def unreadable(error: OSError) -> None:
-        raise Refused(printable(error.filename), f"cannot be read ({error.strerror})") from error
-
-    for place, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in sorted(files) if is_image_name(name))
 
 
 def read_image(path: str | os.PathLike[str], size: int, *, crop: bool = False) -> tuple[Tensor, list[str]]:

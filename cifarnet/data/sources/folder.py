@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from cifarnet.core.errors import Refused
-from cifarnet.core.plain_file import open_plain
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.found import Found
 from cifarnet.data.images.decode import Square, printable, read_square
-from cifarnet.data.images.formats import MARK, format_of, is_image_name
 from cifarnet.data.images.index import Listing, indexed_dataset, names
+from cifarnet.data.images.listing import walk
 from cifarnet.data.images.streamed import StreamedSplit, hash_arrays
 from cifarnet.data.request import Request
 from cifarnet.data.sources.layouts import TEST, TRAIN, VAL, cifar_of_names, find_root, holds_images, look, split_folders
@@ -164,7 +163,7 @@ def list_files(
         empty, before = [], left.total()
         for label, name in enumerate(classes):
             count = 0
-            for folder, found in sorted(walk(root, part / name, left)):
+            for folder, found in sorted(list_below(root, part / name, left)):
                 folders.append(folder)
                 inside.append(np.array([file for file, _, _ in found], dtype=bytes))
                 keys.append(b"".join(key for _, key, _ in found))
@@ -186,47 +185,17 @@ def list_files(
 Entry = tuple[bytes, bytes, int]  # name, key (8 bytes) and size of an image file
 
 
-def walk(root: Path, folder: Path, left: LeftOut) -> Iterator[tuple[str, list[Entry]]]:
+def list_below(root: Path, folder: Path, left: LeftOut) -> Iterator[tuple[str, list[Entry]]]:
     """The image files in a folder and in those below it, a folder at a time; links to folders are not followed."""
-    waiting = [str(folder)]
-    while waiting:
-        place = waiting.pop()
-        found, inside = list_folder(place, os.fsencode(os.path.relpath(place, root)), left)
-        waiting += inside
-        if found:
-            yield place, found
+    for place, files in walk(folder, left):
+        if files:
+            yield place, sorted(entry_of(os.fsencode(os.path.relpath(place, root)), file) for file in files)
 
 
-def list_folder(folder: str, place: bytes, left: LeftOut) -> tuple[list[Entry], list[str]]:
-    """The image files in a folder, sorted, and its subfolders; `place` goes into their keys."""
-    found, inside = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    inside.append(entry.path)
-                elif entry.is_symlink() and entry.is_dir():
-                    left["links to folders", ""] += 1
-                elif is_image_name(entry.name) or is_bare_image(entry):
-                    name = os.fsencode(entry.name)
-                    size, stamp = stamp_of(entry)
-                    found.append((name, key_of(place, name, stamp), size))
-                else:
-                    left.add_file(entry.name)
-    except OSError as error:
-        raise Refused(printable(folder), f"cannot be read ({error.strerror})", "check its permissions") from error
-    return sorted(found), inside
-
-
-def is_bare_image(entry: os.DirEntry[str]) -> bool:
-    """Is this a file without a suffix that begins as an image does?"""
-    if "." in entry.name or not entry.is_file():
-        return False
-    try:
-        with open_plain(entry.path) as file:
-            return format_of(file.read(MARK)) is not None
-    except OSError:
-        return False
+def entry_of(place: bytes, file: os.DirEntry[str]) -> Entry:
+    """An image file; `place` goes into its key."""
+    name, (size, stamp) = os.fsencode(file.name), stamp_of(file)
+    return name, key_of(place, name, stamp), size
 
 
 def stamp_of(entry: os.DirEntry[str] | str) -> tuple[int, bytes]:
