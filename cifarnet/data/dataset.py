@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from cifarnet.core.devices import send
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, printable
 from cifarnet.data.found import Found
 from cifarnet.data.hashing import hash_images
 
@@ -147,13 +147,16 @@ def statistics_of_sums(total: int, firsts: list[int], seconds: list[int]) -> tup
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
-def hold_out(split: AnySplit, fraction: float, seed: int) -> tuple[AnySplit, AnySplit]:
+def hold_out(
+    split: AnySplit, fraction: float, seed: int, classes: Sequence[str] | None = None
+) -> tuple[AnySplit, AnySplit]:
     """Split off `fraction` of each class for validation.
 
     Args:
         split: what to split.
         fraction: in (0, 1); of each class at least one image goes to either side.
         seed: the same seed gives the same two parts.
+        classes: their names, for messages.
 
     Returns:
         (train, validation), each in the order of `split`.
@@ -168,7 +171,9 @@ def hold_out(split: AnySplit, fraction: float, seed: int) -> tuple[AnySplit, Any
     for label in split.labels.unique().tolist():
         members = (split.labels == label).nonzero().flatten()
         if len(members) < 2:
-            raise Refused("val_fraction", f"class {label} has a single image, which cannot be in both parts")
+            name = f"the class {printable(classes[label])}" if classes else f"class {label}"
+            fix = "add images of it, give a larger `subset` or a smaller `imbalance`, or leave `val_fraction` out"
+            raise Refused("val_fraction", f"{name} has a single training image, which cannot be in both parts", fix)
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return split.subset((~held).nonzero().flatten()), split.subset(held.nonzero().flatten())

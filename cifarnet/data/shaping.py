@@ -62,7 +62,7 @@ def shape(dataset: Dataset, config: TrainConfig) -> Shaped:
         return Shaped(dataset, shaped, shaped.train, None)
     # Validation images come out of the shaped split and keep its wrong labels: they stand for what a practitioner has, and
     # one who knew which labels are right would train on those. The test images tell what was learned in spite of the noise.
-    return Shaped(dataset, shaped, *hold_out(shaped.train, config.val_fraction, config.seed))
+    return Shaped(dataset, shaped, *hold_out(shaped.train, config.val_fraction, config.seed, shaped.classes))
 
 
 def shape_splits(dataset: Dataset, config: TrainConfig) -> Dataset:

@@ -75,8 +75,12 @@ def test_hold_out_keeps_every_class_on_both_sides():
     for fraction in (0.01, 0.99):
         for part in hold_out(split, fraction, 0):
             assert part.labels.unique().tolist() == [0, 1]
-    with pytest.raises(Refused, match="single image"):
+    with pytest.raises(Refused, match="class 0 has a single training image"):
         hold_out(split.subset(torch.tensor([0, 2, 3])), 0.5, 0)
+    with pytest.raises(
+        Refused, match=r"the class hen has a single training image.*; add .* a larger `subset` or a smaller"
+    ):
+        hold_out(split.subset(torch.tensor([0, 1, 2])), 0.5, 0, ("cat", "hen"))
     for fraction in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(Refused, match="not between 0 and 1"):
             hold_out(split, fraction, 0)

@@ -166,6 +166,13 @@ def test_all_together():
     )
 
 
+def test_a_class_of_which_nothing_can_be_held_out_is_named():
+    with pytest.raises(
+        Refused, match=r"^val_fraction: the class cat has a single training image, .*; add images of it"
+    ):
+        shape(made(sizes=(30, 28, 26)), TrainConfig(imbalance=30.0, val_fraction=0.2))
+
+
 def test_the_canonical_order_is_that_of_the_content():
     """Of the same images in any order it makes one split, also after a choice; the digest is the same with and without it."""
     data = made()
