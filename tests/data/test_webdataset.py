@@ -269,6 +269,7 @@ PAIR = {"a.png": encoded(1), "a.cls": b"0", "b.png": encoded(2), "b.cls": b"1"}
         ({**PAIR, "c.png": encoded(3)[:50], "c.cls": b"1"}, "1 of 4 cannot be used: {path}/c.png (is truncated"),
         ({**PAIR, "c.png": b"no image", "c.cls": b"1"}, "{path}/c.png (is not an image"),
         ({**PAIR, "c\x1b[2J.png": b"", "c\x1b[2J.cls": b"1"}, "{path}/c\\x1b[2J.png ("),
+        ({"photos/cat/1.png": encoded(3)}, "; or unpack it where its folders are the classes"),
         ({"readme": b"", "x.txt": b""}, "no samples in it"),
         ({}, "no samples in it"),
     ],

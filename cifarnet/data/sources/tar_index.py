@@ -27,6 +27,7 @@ NAME_WIDTH = 100  # bytes of a member's name that are kept
 IMAGES = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 SHAPES = {"offsets": (torch.int64, 1), "sizes": (torch.int64, 1), "labels": (torch.int64, 1), "names": (torch.uint8, 2)}
 SHAPES |= {"notes": (torch.uint8, 1)}
+UNPACK = "or unpack it where its folders are the classes"
 DOTTED = "a key ends at the first dot of its name, so a name with more dots is another suffix of it"
 
 
@@ -145,7 +146,7 @@ def list_samples(path: Path, stream: Any, size: int) -> dict[str, np.ndarray]:
     if not found:
         seen = f" (left out: {left.in_words()})" if left else ""
         dotted = f"; {DOTTED}" if any(kind.count(".") > 1 for _, kind in left) else ""
-        fix = f"a sample is an image and its label: 0001.jpg and 0001.cls{dotted}"
+        fix = f"a sample is an image and its label, 0001.jpg and 0001.cls{dotted}; {UNPACK}"
         raise Refused(printable(path), f"no samples in it{seen}", fix)
     called = np.array([os.fsencode(image[0])[-NAME_WIDTH:] for image, _ in found], dtype=f"S{NAME_WIDTH}")
     words = sorted({label for _, label in found if isinstance(label, str)})
@@ -217,8 +218,7 @@ def check_sample(path: Path, samples: list[Sample], left: LeftOut) -> None:
     if last.image is not None and last.label is None:
         name, key = printable(os.path.join(path, last.image[0])), printable(last.key)
         dotted = f" ({DOTTED})" if any("." in suffix for suffix in last.suffixes) else ""
-        raise Refused(
-            name, "has no label", f'add {key}.cls with the class number or name, or .json with "label"{dotted}'
-        )
+        fix = f'add {key}.cls with the class number or name, or .json with "label"{dotted}; {UNPACK}'
+        raise Refused(name, "has no label", fix)
     if last.image is None and last.suffixes & {"cls", "json"}:
         left["labels without an image", ""] += 1
