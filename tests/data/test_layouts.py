@@ -254,7 +254,9 @@ def test_a_split_is_made_where_none_is(tmp_path):
         for number in range(count):
             Image.new("RGB", (4, 4), (number, count, 0)).save(root / label / f"{number}.png")
     data, said = quiet("folder", root)
-    assert len(said) == 1 and "no test set, so one image of 10 of each class is taken for it (10 of 89)" in said[0]
+    assert (
+        len(said) == 1 and "so one image of 10 of each class, and at least one, is taken for it (10 of 89)" in said[0]
+    )
     assert data.test.labels.bincount().tolist() == [3, 1, 6] and len(data.train) == 79
     assert guess_dataset(root) == "folder"
     (tmp_path / "copy" / "inner" / "train").mkdir(parents=True)

@@ -46,7 +46,7 @@ def roles_of(name: str) -> set[str]:
 
 
 def stratified(what: str, labels: np.ndarray, called: Iterable[bytes]) -> tuple[Tensor, Tensor]:
-    """Numbers of the training images and of the test images, int64 each, in order: a tenth of each class is for testing.
+    """Numbers of the training images and of the test images, int64 each, in order: a tenth of each class, at least one, is for testing.
 
     Which they are follows from their names alone: the same for every run and every copy, and nearly the same when images
     come or go.
@@ -71,8 +71,8 @@ def stratified(what: str, labels: np.ndarray, called: Iterable[bytes]) -> tuple[
     place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     test = place < np.maximum(1, (counts + EACH // 2) // EACH)[labels]
     warnings.warn(
-        f"{what}: no test set, so one image of {EACH} of each class is taken for it ({int(test.sum()):,} of "
-        f"{len(labels):,}), the same ones in every run",
+        f"{what}: no test set, so one image of {EACH} of each class, and at least one, is taken for it "
+        f"({int(test.sum()):,} of {len(labels):,}), the same ones in every run",
         stacklevel=2,
     )
     return torch.from_numpy((~test).nonzero()[0]), torch.from_numpy(test.nonzero()[0])
