@@ -325,6 +325,8 @@ def test_find_images(tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(Refused, match="no image files in it"):
         find_images([tmp_path / "none"], recursive=True)
+    with pytest.raises(Refused, match=r"^-: an image is read from a file, by its name; name the file"):
+        find_images(["-"])
 
 
 def test_what_is_no_image_in_a_folder_is_counted_and_bare_images_are_taken(tmp_path):
@@ -346,11 +348,16 @@ def test_what_is_no_image_in_a_folder_is_counted_and_bare_images_are_taken(tmp_p
         assert len(said) == 1
         return [str(path.relative_to(top)) for path in paths], str(said[0].message)
 
-    rest = "links to folders: 2, 2 .heic (no format that is read here), hidden: 1, 1 .txt, 1 without a suffix (no images)"
+    rest = (
+        "links to folders: 2, 2 .heic (no format that is read here), hidden: 1, 1 .txt, 1 without a suffix (no images)"
+    )
     assert found() == (["b/IMG_1"], f"{top}: left out: {rest}")
     assert found(linked=True) == (["a/x.png", "b/IMG_1"], f"{top}: left out: {rest}")
     (top / "b" / "IMG_1").unlink()
-    with pytest.raises(Refused, match=r"top: no image files in it \(left out: links to folders: 2, 2 .heic \(no format that is read here\)"):
+    with pytest.raises(
+        Refused,
+        match=r"top: no image files in it \(left out: links to folders: 2, 2 .heic \(no format that is read here\)",
+    ):
         find_images([top], recursive=True)
 
 

@@ -34,10 +34,13 @@ def find_images(paths: Iterable[str | os.PathLike[str]], recursive: bool = False
         linked: follow links to folders that lie in the given ones, as `walk` does.
 
     Raises:
-        Refused: a folder holds no image or cannot be read.
+        Refused: a folder holds no image or cannot be read, or `-` stands in the place of a file.
     """
     found: list[Path] = []
     for path in map(Path, paths):
+        if str(path) == "-" and not path.exists():
+            fix = "name the file; `/dev/stdin` is the one behind `<`"
+            raise Refused("-", "an image is read from a file, by its name", fix)
         if not (recursive and path.is_dir()):
             found.append(path)
             continue
