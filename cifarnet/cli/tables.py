@@ -8,6 +8,7 @@ from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import plural
 
 MATRIX_CLASSES = 20  # of more the confusion matrix is no screen but a picture
+SIX_VIEWS = "six views of each image (--tta); predict and export use one: see cifarnet eval"
 LEFT_OUT = "the confusion matrix does not fit here: see the picture, or --json"
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def print_summary(console: Terminal, summary: dict[str, Any]) -> None:
     else:
         words = f"temperature {calibration['temperature']:.3g}, of {plural(calibration['images'], 'held-out image')}"
     rows = [*score_rows(summary["test"]), ("probabilities", words)]
+    rows += [("measured on", SIX_VIEWS)] if summary.get("tta") else []
     rows += [("run", summary["run"]), ("checkpoint", summary["checkpoint"])]
     console.print(Facts(rows))
 

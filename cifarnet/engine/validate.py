@@ -101,6 +101,7 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
         "backend": run.backend,
         "calibration": {**vars(calibration)} if calibration else None,
         "not_calibrated": reason,
+        "tta": run.config.tta and not only_coarse(run.config, len(run.classes)),
         split: scores.to_dict(),
     }
     if ranks.first:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cifarnet.analysis.report.results import read_result
+from cifarnet.analysis.report.results import Result, read_result
 from cifarnet.core.errors import Refused
 from cifarnet.data.identity import DataIdentity, parse_identity
 from cifarnet.engine.resume import is_number
@@ -24,6 +24,7 @@ class Facts:
     Args:
         name: the run's, or the file's.
         scores: those of `SCORES` that were measured on the test split, in [0, 1].
+        tta: whether the scores are of six views of each image, and not of the one that `predict` and the exported file see.
         images: test images; None: not known.
         confusion: images of class i taken for class j; empty: not known.
         command: the line that trained it; "": not known.
@@ -35,6 +36,7 @@ class Facts:
     info: ModelInfo
     data: DataIdentity | None
     scores: dict[str, float]
+    tta: bool = False
     images: int | None = None
     confusion: list[list[int]] = field(default_factory=list)
     command: str = ""
@@ -57,19 +59,20 @@ def facts_of(path: Path, info: ModelInfo) -> Facts:
     data, folder = parse_identity(info.data), RunFolder(path.parent)
     name = path.resolve().parent.name if folder.config.is_file() else path.stem
     about = folder.read_about() if folder.config.is_file() else {}
-    found = own_scores(info)
+    found, tta = own_scores(info), info.config.tta
     images = data.test.images if data else None
     confusion: list[list[int]] = []
     if folder.config.is_file() and folder.summary.is_file():
-        summary = summary_of(path)
-        if summary:
-            found = {key: float(summary[key]) for key in SCORES if is_number(summary.get(key))}
-            images, confusion = summary["images"], summary["confusion"]
+        result = result_of(path)
+        if result:
+            test, tta = result.summary["test"], result.tta
+            found = {key: float(test[key]) for key in SCORES if is_number(test.get(key))}
+            images, confusion = test["images"], test["confusion"]
     options = laid_out(path, info).head.options
     constants = options.constants if options else info.config.loss_options
     command = about.get("command", "")
     best = folder.config.is_file() and path.name.startswith(folder.best.name)  # or the index of its files
-    return Facts(name, info, data, found, images, confusion, command, constants, is_packaged(path), best)
+    return Facts(name, info, data, found, tta, images, confusion, command, constants, is_packaged(path), best)
 
 
 def own_scores(info: ModelInfo) -> dict[str, float]:
@@ -79,13 +82,13 @@ def own_scores(info: ModelInfo) -> dict[str, float]:
     return {key: float(value) for key, value in named.items() if is_number(value) and 0 <= value <= 1}
 
 
-def summary_of(path: Path) -> dict[str, Any]:
-    """The test scores in summary.json, where they are those of this checkpoint; {} of so many classes that few were measured."""
+def result_of(path: Path) -> Result | None:
+    """The run's result, where its scores are those of this checkpoint; None of so many classes that few were measured."""
     try:
-        summary = read_result(path.parent).summary
+        result = read_result(path.parent)
     except Refused as error:
         if "only loss and accuracy" in error.why:
-            return {}
+            return None
         raise
-    same = Path(str(summary.get("checkpoint"))).name == path.name
-    return summary["test"] if same else {}
+    same = Path(str(result.summary.get("checkpoint"))).name == path.name
+    return result if same else None

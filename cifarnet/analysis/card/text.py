@@ -18,6 +18,7 @@ HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}  # of
 WORDS = {"accuracy": "accuracy", "macro_f1": "F1, mean of the classes", "auroc": "AUROC, one against the rest"}
 WORDS |= {"ece": "calibration error without the temperature (15 bins of equal width)"}
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
+SIX_VIEWS = ", the logits of six views of each image averaged (--tta)"
 SHOWN = 5  # confusions
 NAMED = 100  # classes
 
@@ -69,7 +70,7 @@ def head(facts: Facts) -> str:
             lines += [
                 f"    - type: {HUB_METRICS[key]}",
                 f"      value: {value:.6f}",
-                f"      name: {quoted(WORDS[key])}",
+                f"      name: {quoted(WORDS[key] + (SIX_VIEWS if facts.tta else ''))}",
             ]
     return "\n".join([*lines, "---", ""])
 
@@ -132,6 +133,9 @@ def score_blocks(facts: Facts) -> list[Block]:
     precision = facts.info.config.precision
     said = f"Measured {where}{'' if precision == 'auto' else f', computed in {precision}'}"
     said += "; the interval is Wilson's, 95%." if facts.images and "accuracy" in facts.scores else "."
+    if facts.tta:
+        said += f" These figures are of the model as it was measured in training{SIX_VIEWS}; cifarnet predict and the "
+        said += "exported file look at one view, whose scores are others: cifarnet eval measures them."
     blocks: list[Block] = [Heading("Scores"), Paragraph(said)]
     blocks.append(DocumentTable(["score", "%", "interval"], rows))
     worst = confusions(facts)

@@ -39,6 +39,12 @@ class Result:
         return [row["name"] for row in self.summary["test"]["classes"]]
 
     @property
+    def tta(self) -> bool:
+        """Are the scores of six views of each image? Of a run of before this was recorded: did its options ask for them?"""
+        recorded = self.summary.get("tta")
+        return recorded if isinstance(recorded, bool) else self.config.tta
+
+    @property
     def digest(self) -> str:
         """The digest of the run's data; empty where none was recorded."""
         digest = self.summary.get("data_digest")

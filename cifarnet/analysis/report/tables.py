@@ -41,6 +41,8 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
     blocks: list[Block] = [Paragraph(note)] if note else []
     blocks += [Heading("Runs"), runs_table(groups)]
     blocks += [Heading("Scores on the test split (%)"), scores_table(groups), Paragraph(SCORES_NOTE)]
+    if of_views := [run.name for one in groups for run in one.runs if run.tta]:
+        blocks.append(Paragraph(VIEWS_NOTE.format(", ".join(of_views))))
     if again := repeats(groups):
         blocks.append(Paragraph(repeats_words(again)))
     if differences_of_seeds := paired_seeds(groups):
@@ -60,6 +62,10 @@ SCORES_NOTE = (
     "Precision, recall and F1 are means over the classes; AUROC and AUPRC are one-vs-rest means; ECE is the expected "
     "calibration error in 15 bins of equal width, without a temperature. Where a row stands for several seeds: mean ± sample "
     "standard deviation."
+)
+VIEWS_NOTE = (
+    "Here and below the accuracies are with the logits of six views of each test image averaged (--tta): {}. "
+    "Prediction and exported file look at one view, whose scores are others: cifarnet eval measures them."
 )
 SEEDS_NOTE = (
     "Accuracy of the first minus that of the second, seed by seed, in percentage points: mean, sample standard deviation and "
