@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cifarnet.analysis.embedding import choose_balanced
 from cifarnet.analysis.features import Embeddings, embed
@@ -12,9 +12,14 @@ from cifarnet.cli.headline import say_opened
 from cifarnet.cli.progress import load_shown
 from cifarnet.core.errors import Refused, plural
 from cifarnet.data import Loader
+from cifarnet.engine.evaluate import collect_logits
+from cifarnet.engine.metrics import check_finite
 from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.models.checkpoint import load_model
 from cifarnet.storage.find_checkpoint import find_checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def need_checkpoint(run: Path | None) -> Path:
@@ -53,5 +58,18 @@ def open_samples(run: Path | None, data_dir: str | None, split: str, samples: in
 
 def embed_images(opened: Opened) -> Embeddings:
     """Features, logits and labels of the images, with a line on stderr while it lasts."""
-    with messages().status(f"{plural(len(opened.loader.split), 'image')} through {opened.info.config.arch}"):
+    with passing(opened):
         return embed(opened.model, opened.loader.epoch(0), opened.device, opened.precision)
+
+
+def classify_images(opened: Opened, tta: bool) -> "Tensor":
+    """Which images the model gets right, bool [N] on the CPU; `tta`: the logits of six views of each image are averaged."""
+    with passing(opened):
+        logits, labels = collect_logits(opened.model, opened.loader.epoch(0), opened.device, opened.precision, tta)
+    check_finite(logits)
+    return (logits.argmax(dim=1) == labels).cpu()
+
+
+def passing(opened: Opened) -> Any:
+    """The line on stderr that is there while images pass through the model."""
+    return messages().status(f"{plural(len(opened.loader.split), 'image')} through {opened.info.config.arch}")

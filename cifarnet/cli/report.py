@@ -130,18 +130,18 @@ class Answers(NamedTuple):
 
 
 def answers_of(result: "Result", data_dir: str | None, device: str) -> Answers | str:
-    """The answers of the run's checkpoint, or why these cannot be known."""
-    from cifarnet.cli.inputs import embed_images, open_samples
+    """The answers of the run's checkpoint, of as many views as its scores are of, or why these cannot be known."""
+    from cifarnet.cli.inputs import classify_images, open_samples
     from cifarnet.data.dataset import Split
     from cifarnet.data.identity import identify_split
     from cifarnet.data.shaping import canonical_order
 
     try:
         opened = open_samples(result.path, data_dir, "test", 0, 0, device)
-        images = embed_images(opened)
+        right = classify_images(opened, result.tta)
     except CifarnetError as error:
         messages().remark("warning", str(error))
         return error.why
-    split, right = opened.loader.split, images.predictions == images.labels
+    split = opened.loader.split
     # Two layouts of one set, or --canonical-order in one run alone, have the same images in another order.
     return Answers(right[canonical_order(split)] if isinstance(split, Split) else right, identify_split(split))

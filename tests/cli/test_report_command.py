@@ -3,8 +3,11 @@
 import json
 import re
 
+import pytest
 from report_runs import write_run
 
+from cifarnet.analysis.report.results import read_results
+from cifarnet.cli.report import paired_tests
 from cifarnet.core.config import TrainConfig
 
 
@@ -52,3 +55,29 @@ def test_the_name_of_the_document_is_no_markup(cli, tmp_path):
         )
         folder = "".join(found)
         assert re.fullmatch(r"[\w.-]+", folder) and (tmp_path / folder / "confusion-1.png").exists()
+
+
+def test_scores_of_six_views_are_said_to_be_and_paired_as_they_are(cli, tmp_path):
+    """Card, hub metadata, export's card, report and summary say it; McNemar's counts come to the accuracies in the table."""
+    line = "train --dataset digits --arch baseline --epochs 2 --lr 3e-3 --device cpu --precision fp32 -q --tta"
+    code, out, _ = cli(*line.split(), "--out", "a")
+    assert code == 0 and "measured on" in out and "six views of each image (--tta)" in out
+    assert cli(*line.split(), "--seed", "5", "--out", "b")[0] == 0
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab"]
+    assert [one["tta"] for one in summaries] == [True, True]
+
+    [(_, _, paired)] = paired_tests(read_results([tmp_path / "a", tmp_path / "b"])[0], None, "cpu")
+    right = [paired.both + paired.only_first, paired.both + paired.only_second]
+    assert [count / 355 for count in right] == pytest.approx([one["test"]["accuracy"] for one in summaries])
+
+    assert cli("report", "a", "--out", "r.md", "--no-test")[0] == 0
+    assert "six views of each test image averaged (--tta): a." in (tmp_path / "r.md").read_text().replace("\\", "")
+    del summaries[0]["tta"]  # of a run of before this was recorded its options tell
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(summaries[0]))
+    assert cli("card", "a", "--out", "card.md")[0] == 0
+    card = (tmp_path / "card.md").read_text()
+    assert 'name: "accuracy, the logits of six views of each image averaged (--tta)"' in card
+    assert "the exported file look at one view" in card.replace("\\", "")
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(summaries[0] | {"tta": False}))
+    assert cli("card", "a", "--out", "card.md", "--overwrite")[0] == 0
+    assert "six views" not in (tmp_path / "card.md").read_text()
