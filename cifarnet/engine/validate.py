@@ -78,7 +78,7 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
                 best, _ = load_model(folder.best, of_features=True)
                 run.result.load_state_dict(best.state_dict())
             ranks.copy_from_first(run.result.state_dict().values())
-            calibration, reason = calibrate_best(run, chosen)
+        calibration, reason = calibrate_best(run, chosen)
         scores = None
     if scores is None:
         scores = evaluate_on(run, split)

@@ -119,6 +119,18 @@ def test_a_run_that_held_images_out_is_calibrated_and_predicts_so(cli, tmp_path)
     assert document["fitted"] == vars(between) and document["after"]["nll"] < document["before"]["nll"]
 
 
+def test_a_head_that_is_spread_is_calibrated_like_a_whole_one(cli, tmp_path):
+    line = [*TRAIN.split(), "--loss", "arcface", "--val-fraction", "0.2"]
+    found = []
+    for more in ([], ["--head-parallel"]):
+        assert cli(*line, *more, "--out", f"run{len(more)}")[0] == 0
+        summary = json.loads((tmp_path / f"run{len(more)}" / "summary.json").read_text())
+        assert summary["calibration"] and summary["not_calibrated"] == ""
+        assert vars(load(tmp_path / f"run{len(more)}").info.calibration) == summary["calibration"]
+        found.append(summary["calibration"]["temperature"])
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
 def write_digits(folder, part, noise, seed=0):
     """PNG files of 150 digits in folder/part/<class>/, with noise of their own; not of the model's size."""
     digits, generator = load_data("digits"), np.random.default_rng(seed)
