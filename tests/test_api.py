@@ -15,7 +15,9 @@ from PIL import Image
 
 import cifarnet
 from cifarnet.core import devices
+from cifarnet.data.dataset import Split, make_dataset
 from cifarnet.data.images.decode import ImageError
+from cifarnet.data.sources.synthetic import Identities, make_identities
 
 ROOT = Path(__file__).parents[1]
 
@@ -153,6 +155,43 @@ def test_fit_evaluate_load(tmp_path, monkeypatch):
         cifarnet.fit({"arch": "baseline"})
     with pytest.raises(cifarnet.Refused, match="epochs: cannot be '3'; expected int"):
         cifarnet.fit(cifarnet.TrainConfig(epochs="3"))
+
+
+def small(images=32, train=4, label=1):
+    """A data set of noise: 4 images of two classes in each split."""
+    generator = torch.Generator().manual_seed(0)
+    sides = (3, images, images) if isinstance(images, int) else (3, *images)
+    pixels = torch.randint(256, (4, *sides), dtype=torch.uint8, generator=generator)
+    split = Split(pixels, torch.tensor([0, 1, 0, label]))
+    return make_dataset("noise", ("a", "b"), split.subset(torch.arange(train)), split)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        (lambda: (small().train, small().test), "is of type tuple; give a cifarnet.data.Dataset"),
+        (tuple, "is of type tuple"),
+        (lambda: dataclasses.replace(small(), train="images"), "its train split is of type str"),
+        (lambda: small(train=0), "its train split is empty"),
+        (lambda: small(label=2), "labels from 0 to 2, and there are 2 classes; give labels from 0 to 1"),
+        (lambda: small(label=-1), "labels from -1 to 1"),
+        (lambda: small(64), "images are 64 x 64 pixels, and `image_size` is 32; set `image_size`"),
+        (lambda: small((32, 40)), "images are 40 x 32 pixels"),
+        (lambda: dataclasses.replace(small(), std=(1.0, 0.0, 1.0)), "normalise no image"),
+        (lambda: make_identities(Identities(2, 8, 45.0, 0)), "is of features, and the configuration names digits"),
+    ],
+)
+def test_a_data_set_that_cannot_be_trained_on_is_refused_before_anything_is_begun(tmp_path, dataset, words):
+    config = cifarnet.TrainConfig(arch="baseline", dataset="digits", epochs=1, batch_size=4, device="cpu")
+    with pytest.raises(cifarnet.Refused, match=words):
+        cifarnet.fit(config, out="run", dataset=dataset())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_of_the_configurations_side_is_trained_on():
+    config = cifarnet.TrainConfig(arch="resnet18", dataset="digits", epochs=1, batch_size=4, image_size=48)
+    run = cifarnet.fit(config, out="run", dataset=small(48))
+    assert cifarnet.load(run, device="cpu").classes == ("a", "b")
 
 
 def test_a_run_is_resumed_under_its_own_configuration(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from cifarnet.core.distributed import connect
 from cifarnet.core.errors import Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
+from cifarnet.data.given import check_dataset
 from cifarnet.data.known_folders import remember_folder
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.launch import begin, prepare, take_folder
@@ -42,7 +43,7 @@ def fit(
         resume: go on with the run in `out`, under the configuration that it was begun with (epochs may be more).
         overwrite: start again in a folder that holds a run.
         init_from: a checkpoint or run whose weights to start from.
-        dataset: the data, already loaded; None loads what `config` names.
+        dataset: the data, already loaded, checked by `check_dataset`; None loads what `config` names.
         about: kept in config.json beside the options, for the list of runs: `recipe`, `command`.
         watcher: is told how training goes.
         stop: ends training in good order once its `number` is set; None: SIGTERM and Ctrl-C do.
@@ -62,6 +63,8 @@ def fit(
     if out is not None and not str(out):
         raise Refused("out", "is empty", "name the run's folder, or leave it out")
     check_options(config)
+    if dataset is not None:
+        check_dataset(dataset, config)
     if trial and not config.val_fraction:
         raise Refused("val_fraction", "is 0, and a trial is measured on held-out images", "hold out a part, as in 0.1")
     watcher = watcher or Watcher()
@@ -79,7 +82,7 @@ def fit(
         run, warnings = prepare(
             config,
             ranks,
-            lambda: dataset or watcher.load(config),
+            lambda: watcher.load(config) if dataset is None else dataset,
             state=folder.state if resume else None,
             init_from=source,
         )
