@@ -194,6 +194,23 @@ def test_a_data_set_of_the_configurations_side_is_trained_on():
     assert cifarnet.load(run, device="cpu").classes == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "fp8"}, "precision: 'fp8' is not known; .*choose from auto, fp32, bf16"),
+        ({"precision": ""}, "precision: '' is not known"),
+        ({"batch_size": 0}, "batch_size: 0 is no whole number of 1 or more; give 1 or more"),
+        ({"batch_size": -1}, "batch_size: -1 is no"),
+        ({"batch_size": 2.5}, r"batch_size: 2\.5 is no"),
+        ({"data_dir": 5}, "data_dir: is of type int; give a path"),
+        ({"run": 5}, "run: is of type int; give a path"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_compute_by(options, words):
+    with pytest.raises(cifarnet.Refused, match=words):
+        cifarnet.evaluate(**{"run": "packaged:baseline", "device": "cpu", "dataset": "digits"} | options)
+
+
 def test_a_run_is_resumed_under_its_own_configuration(tmp_path, monkeypatch):
     """Also from Python, where no command line reads it from the run."""
     monkeypatch.chdir(tmp_path)

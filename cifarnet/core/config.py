@@ -18,6 +18,7 @@ SYNTHETIC = "synthetic-identities"  # the data set of features
 IDENTITY = "identity"  # the backbone that passes them on
 # What a run on features takes in place of the recipe's values: there is nothing to augment, and the prototypes alone learn.
 FEATURE_VALUES = {"arch": IDENTITY, "augment": "none", "lr": 0.05}
+PRECISIONS = ("auto", "fp32", "bf16")
 GROUPS = ("Model", "Loss", "Data", "Optimisation", "Execution", "Output")
 
 
@@ -169,7 +170,7 @@ class TrainConfig:
         "auto",
         "auto (bf16 where it is the faster; a resumed run keeps what it had), fp32, bf16",
         group="Execution",
-        choices=("auto", "fp32", "bf16"),
+        choices=PRECISIONS,
         resume=True,
     )
     channels_last: bool = option(True, "channels_last memory layout", group="Execution")

@@ -13,8 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from cifarnet.core.config import PRECISIONS
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Failed, Refused, plural
+from cifarnet.core.known import unknown
 from cifarnet.core.plain_file import read_text
 
 
@@ -98,8 +100,10 @@ def pick_precision(name: str, device: torch.device) -> str:
     """`auto` is bf16 where that is faster (`has_bf16`), else fp32.
 
     Raises:
-        Refused: bf16 on a GPU that has none.
+        Refused: another name than these and bf16; bf16 on a GPU that has none.
     """
+    if name not in PRECISIONS:
+        raise unknown("precision", name, PRECISIONS)
     if name == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     if name == "bf16" and device.type == "cuda" and not has_bf16(device):

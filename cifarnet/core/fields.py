@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import Field, dataclass, field
+from numbers import Integral
+from os import PathLike
 from typing import Any, get_origin
 
 from cifarnet.core.errors import Refused
@@ -84,6 +86,18 @@ def check_number(name: str, value: Any, *, flag: bool, auto: bool) -> None:
         raise Refused(name, f"'{value}' is not true or false", "give true or false")
     if not flag and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise Refused(name, f"'{value}' is not a number", "give a number, or auto" if auto else "give a number")
+
+
+def check_count(name: str, value: Any, fix: str = "give 1 or more") -> None:
+    """Refuses what is no whole number of 1 or more, naming the argument."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise Refused(name, f"{value!r} is no whole number of 1 or more", fix)
+
+
+def check_path(name: str, value: Any) -> None:
+    """Refuses what is neither text nor a path, naming the argument; None, for a path that is not given, will do."""
+    if value is not None and not isinstance(value, (str, PathLike)):
+        raise Refused(name, f"is of type {type(value).__name__}", "give a path, as text or pathlib.Path")
 
 
 def check_bounds(name: str, value: Any, bounds: Bounds) -> None:

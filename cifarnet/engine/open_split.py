@@ -11,6 +11,7 @@ from torch import Tensor
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import pick_device, pick_precision, precision_here
 from cifarnet.core.errors import Refused
+from cifarnet.core.fields import check_count, check_path
 from cifarnet.core.known import unknown
 from cifarnet.data import DATASETS, AnySplit, Dataset, Loader, load, load_options
 from cifarnet.data.identity import DataIdentity, identify_split, parse_identity
@@ -81,15 +82,17 @@ def open_split(
         load: reads a data set, as `cifarnet.data.load` does.
 
     Raises:
-        Refused: an unknown split, data that is missing, classes that are not the model's, a run that held nothing out.
+        Refused: an unknown split or precision, a batch of no image, data that is missing, classes that are not the model's, a run that held nothing out.
     """
     config, name = info.config, dataset or info.config.dataset
+    check_count("batch_size", batch_size)
+    check_path("data_dir", data_dir)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     if split == "val" and config.val_fraction == 0:
         raise Refused("split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)
-    chosen = pick_precision(precision, target) if precision else precision_here(config.precision, target)
+    chosen = pick_precision(precision, target) if precision is not None else precision_here(config.precision, target)
     data = load(name, folder_of(config, name, data_dir), **load_options(config, name))
     if data_dir is not None:
         remember_folder(data_dir)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cifarnet.core.errors import Refused, plural
+from cifarnet.core.fields import check_path
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import latest, newer_without_checkpoint, own_name, read_facts
 
@@ -18,8 +19,9 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
     neither is there, "packaged" is the model that ships with cifarnet and "packaged:baseline" the report's small CNN.
 
     Raises:
-        Refused: nothing is there, or the folder has no checkpoint.
+        Refused: nothing is there, the folder has no checkpoint, or it is no name at all.
     """
+    check_path("run", name)
     path = latest() if name is None else Path(name)
     if path is None:
         return None
