@@ -211,6 +211,13 @@ def test_evaluate_refuses_what_it_cannot_compute_by(options, words):
         cifarnet.evaluate(**{"run": "packaged:baseline", "device": "cpu", "dataset": "digits"} | options)
 
 
+@pytest.mark.parametrize("top", [-1, 0, 1.5, True, "2"])
+def test_predict_names_one_class_or_more(model, photo, top):
+    with pytest.raises(cifarnet.Refused, match=r"top: .* is no whole number of 1 or more; give 1 or more, or None"):
+        model.predict(photo, top=top)
+    assert len(model.predict(photo, top=np.int64(2)).classes) == 2
+
+
 def test_a_run_is_resumed_under_its_own_configuration(tmp_path, monkeypatch):
     """Also from Python, where no command line reads it from the run."""
     monkeypatch.chdir(tmp_path)

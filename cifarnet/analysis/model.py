@@ -12,6 +12,7 @@ from cifarnet.analysis.features import record
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import pick_device
 from cifarnet.core.errors import Refused
+from cifarnet.core.fields import check_count
 from cifarnet.data.images.decode import ImageError
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.pixels import KINDS, is_batch, one_by_one
@@ -66,8 +67,11 @@ class Model:
             crop: cut the largest centred square out of an image that is not square; else it is squeezed.
 
         Raises:
-            ImageError: a file that cannot be read. Refused: no image at all; the message says what to give.
+            ImageError: a file that cannot be read. Refused: no image at all, or no number of classes; the message says
+                what to give.
         """
+        if top is not None:
+            check_count("top", top, "give 1 or more, or None for all classes")
         made = predict_images(self.classifier, self.info, one_by_one(images), top=top, crop=crop, device=self.device)
         found = [self._usable(prediction) for prediction in made]
         return found if is_batch(images) else found[0]
