@@ -195,7 +195,8 @@ def facts_of(run: TrainState, folder: RunFolder) -> list[tuple[str, str]]:
     config, ranks, head = run.config, run.ranks, run.model.head
     loss = named_loss(head.options) if head.options else config.loss
     held_out = len(run.validation.split) if run.validation else 0
-    trained, tested = f"{len(run.train.split) + held_out:,} train", f"{len(run.test.split):,} test"
+    trained, tested = f"{len(run.train.split):,} train", f"{len(run.test.split):,} test"
+    trained += f", {held_out:,} held out" if held_out else ""
     spread = f", its classes over {ranks.world} ranks" if head.apart and ranks.world > 1 else ""
     if config.head_sample < 1:
         spread += f", {100 * config.head_sample:g}% of them drawn each step"
