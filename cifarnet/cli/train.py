@@ -1,6 +1,7 @@
 """`cifarnet train`: configuration -> training run -> summary."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +12,13 @@ from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.grammar import HelpAll
 from cifarnet.cli.options import spoken, typed
 from cifarnet.cli.train_options import BASIC as BASIC
-from cifarnet.cli.train_options import MORE, given_values, new_config, resumed_config, with_config_options
+from cifarnet.cli.train_options import MORE, file_values, given_values, new_config, resumed_config, with_config_options
 from cifarnet.cli.watch_options import Live, TensorBoard, check_live, check_tensorboard
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused, printable
 from cifarnet.engine.recipes import RECIPES, recipe_values
+from cifarnet.losses import LOSSES
 
 if TYPE_CHECKING:
     from cifarnet.cli.watcher import TerminalWatcher
@@ -83,10 +85,11 @@ def train(
         raise Refused("resume", "goes on with a run as it is", f"drop --overwrite{others}")
     if resume and dry_run:
         raise Refused("--dry-run", "is of a new run", "leave --resume out")
+    from_file = file_values(config)
     if resume and not series:
         chosen, out = resumed_config(out, given)
     else:
-        chosen = new_config(recipe, config, given)
+        chosen = new_config(recipe, from_file, given)
     if animate:
         from cifarnet.cli.animate import check_animation
 
@@ -100,7 +103,7 @@ def train(
     from cifarnet.cli.watcher import TerminalWatcher
     from cifarnet.engine.fit import fit
 
-    lines = [] if resume and not series else headline(recipe, chosen, given)
+    lines = [] if resume and not series else headline(recipe, chosen, given, config, from_file)
     watcher = TerminalWatcher(messages(quiet), lines, animate)
     start: dict[str, Any] = {"overwrite": overwrite, "init_from": init_from}
     if dry_run:
@@ -162,17 +165,38 @@ def rehearse_and_say(
         results().say(f"{name:<8} {spoken(text)}")
 
 
-def headline(recipe: str, config: TrainConfig, given: dict[str, Any]) -> list[tuple[str, str]]:
-    """The recipe, the values it sets, and those that the command line put in their place."""
+def headline(
+    recipe: str,
+    config: TrainConfig,
+    given: dict[str, Any],
+    file: Path | None = None,
+    from_file: Mapping[str, Any] | None = None,
+) -> list[tuple[str, str]]:
+    """The recipe, the values it sets, those that a file and then the command line put in their place."""
     values = merged(recipe_values(recipe, config.loss), FEATURE_VALUES if config.dataset == SYNTHETIC else {})
-    here, changed = spelled(values, config), spelled(given, config)
+    asked = dict(from_file or {})
+    changed = spelled(given, config)
+    of_file = [text for text in spelled(asked, config) if text not in [*changed, *plain_values(values, config)]]
+    here = [text for text in spelled(values, config) if text not in [*changed, *of_file]]
     rows = [("recipe", f"{recipe}: {RECIPES[recipe].summary}")]
-    if config.data_dir is not None and config.dataset != TrainConfig.dataset and "dataset" not in given:
+    if file is not None:
+        rows.append(("config", f"{printable(file)}: {' '.join(of_file) or 'changes nothing'}"))
+    if config.data_dir is not None and config.dataset != TrainConfig.dataset and "dataset" not in {**asked, **given}:
         rows.append(
             ("data", f"what lies in {printable(config.data_dir)} is taken as {typed('dataset', config.dataset)}")
         )
-    rows += [("sets", " ".join(text for text in here if text not in changed)), ("changed", " ".join(changed))]
+    rows += [("sets", " ".join(here)), ("changed", " ".join(changed))]
     return [(name, text) for name, text in rows if text]
+
+
+def plain_values(values: dict[str, Any], config: TrainConfig) -> list[str]:
+    """Every option and constant as `values` have it, else at its default: what stands without a file."""
+    constants = LOSSES[config.loss].defaults if config.loss in LOSSES else {}
+    plain = merged(TrainConfig().to_dict(), {"loss_options": constants}, values)
+    return [
+        *(typed(name, value) for name, value in plain.items() if name != "loss_options"),
+        *(typed(name, value) for name, value in plain["loss_options"].items()),
+    ]
 
 
 def spelled(values: dict[str, Any], config: TrainConfig) -> list[str]:

@@ -12,6 +12,7 @@ from cifarnet.cli.common import given_options
 from cifarnet.cli.options import given_constants, loss_flags, spoken
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.errors import Refused, printable
+from cifarnet.core.option_values import without_unset
 from cifarnet.data.registry import DATASETS
 from cifarnet.engine.recipes import recipe_values
 from cifarnet.losses import LOSSES
@@ -64,15 +65,20 @@ def given_values(context: typer.Context) -> dict[str, Any]:
     return given
 
 
-def new_config(recipe: str, file: Path | None, given: dict[str, Any]) -> TrainConfig:
-    """The recipe's values, replaced by the file's, replaced by those given on the command line."""
-    from_file: dict[str, Any] = {}
-    if file is not None:
-        from cifarnet.storage.run_files import read_json
-        from cifarnet.storage.run_folder import split_config
+def file_values(file: Path | None) -> dict[str, Any]:
+    """The options in a --config file, checked; none without a file."""
+    if file is None:
+        return {}
+    from cifarnet.storage.run_files import read_json
+    from cifarnet.storage.run_folder import split_config
 
-        from_file, _ = split_config(read_json(file, "name a JSON file of options"))
-        TrainConfig.from_dict(from_file, str(file))
+    values, _ = split_config(read_json(file, "name a JSON file of options"))
+    TrainConfig.from_dict(values, str(file))
+    return without_unset(merged(values))
+
+
+def new_config(recipe: str, from_file: dict[str, Any], given: dict[str, Any]) -> TrainConfig:
+    """The recipe's values, replaced by those of a --config file, replaced by those given on the command line."""
     asked = found_dataset(merged(from_file, given))
     values = recipe_values(recipe, asked.get("loss"))
     if asked.get("dataset") == SYNTHETIC:

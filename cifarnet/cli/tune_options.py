@@ -9,7 +9,7 @@ import typer
 
 from cifarnet.cli.common import given_options
 from cifarnet.cli.options import loss_option, number_or_text
-from cifarnet.cli.train_options import new_config, with_config_options
+from cifarnet.cli.train_options import file_values, new_config, with_config_options
 from cifarnet.core.config import TrainConfig, merged
 from cifarnet.core.errors import Refused
 from cifarnet.losses.registry import flag_constants
@@ -64,13 +64,14 @@ class Asked:
         # The loss and its constants are each trial's own.
         fields = [name for name in TrainConfig.__dataclass_fields__ if name in self.named and name != "loss"]
         self.given = {name: parameters[name] for name in fields}
-        self.losses = list(parameters["loss"]) or [new_config(recipe, file, self.given).loss]
+        self.from_file = file_values(file)
+        self.losses = list(parameters["loss"]) or [new_config(recipe, self.from_file, self.given).loss]
 
     def config(self, loss: str, setting: dict[str, Any]) -> TrainConfig:
         """The configuration of a trial."""
         held = {} if "val_fraction" in self.given else {"val_fraction": VAL_FRACTION}
         trial = {"loss": loss, "loss_options": {**self.fixed, **setting}}
-        return new_config(self.recipe, self.file, merged(held, self.given, trial))
+        return new_config(self.recipe, self.from_file, merged(held, self.given, trial))
 
 
 def several(name: str, text: str) -> list[Any]:

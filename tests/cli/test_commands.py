@@ -146,6 +146,21 @@ def test_config_file_recipe_and_flags_in_that_order(cli, tmp_path):
     assert (config["epochs"], config["lr"], config["batch_size"], config["init"]) == (1, 0.001, 32, "keras")
 
 
+def test_the_header_says_what_a_file_changes(cli, tmp_path):
+    """Neither as the recipe's, nor what a flag has put in its place, nor what was so anyway."""
+    values = {"arch": "baseline", "dataset": "digits", "epochs": 2, "batch_size": 32, "momentum": 0.9, "lr": 0.2}
+    (tmp_path / "my.json").write_text(json.dumps(values | {"loss": "arcface", "margin": 0.2, "scale": 64.0}))
+    line = ["train", "--config", "my.json", "--epochs", "1", "--device", "cpu", "--dry-run"]
+    code, _, err = cli(*line, "--recipe", "baseline")
+    assert code == 0, err
+    said = {name: " ".join(text.split()) for name, text in re.findall(r"^(\w+) +((?:.+\n(?: {3,}.+\n)*))", err, re.M)}
+    assert said["config"] == "my.json: --dataset digits --lr 0.2 --loss arcface --margin 0.2"
+    assert "--lr" not in said["sets"] and "--batch-size 32" in said["sets"] and said["changed"].startswith("--epochs 1")
+    (tmp_path / "none.json").write_text(json.dumps({"momentum": 0.9}))
+    err = cli("train", "--config", "none.json", "--dataset", "digits", "--arch", "baseline", "--dry-run")[2]
+    assert "config   none.json: changes nothing\n" in err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

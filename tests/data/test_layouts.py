@@ -500,13 +500,13 @@ def test_what_no_layout_says_is_not_guessed(tmp_path):
 def test_train_takes_what_lies_there(tmp_path):
     """Without a data set's name, and says so; a name that was given stays."""
     root = str(write_parquet(tmp_path / "set"))
-    config = new_config("report", None, {"data_dir": root})
+    config = new_config("report", {}, {"data_dir": root})
     assert config.dataset == "parquet"
     assert ("data", f"what lies in {root} is taken as --dataset parquet") in headline(
         "report", config, {"data_dir": root}
     )
-    assert new_config("report", None, {"data_dir": root, "dataset": "folder"}).dataset == "folder"
-    assert new_config("report", None, {"data_dir": str(tmp_path / "none")}).dataset == "cifar10"
+    assert new_config("report", {}, {"data_dir": root, "dataset": "folder"}).dataset == "folder"
+    assert new_config("report", {}, {"data_dir": str(tmp_path / "none")}).dataset == "cifar10"
 
 
 @pytest.mark.parametrize(
@@ -525,10 +525,10 @@ def test_where_no_data_set_lies_none_is_fetched_in_its_place(tmp_path, name, why
         (tmp_path / "photos" / image).write_bytes(png(arrays()["train"].images[0]))
     place = tmp_path / name
     with pytest.raises(Refused) as raised:
-        new_config("report", None, {"data_dir": str(place)})
+        new_config("report", {}, {"data_dir": str(place)})
     assert str(raised.value).startswith(f"`data_dir={place}`: {why}")
     assert str(raised.value).endswith("or leave it out to train on CIFAR-10") and "archive" not in str(raised.value)
-    assert new_config("report", None, {"data_dir": str(place), "dataset": "cifar10"}).dataset == "cifar10"
+    assert new_config("report", {}, {"data_dir": str(place), "dataset": "cifar10"}).dataset == "cifar10"
 
 
 def test_cifar_below_other_folders_is_still_found(tmp_path):
@@ -538,7 +538,7 @@ def test_cifar_below_other_folders_is_still_found(tmp_path):
     for file in SETS["cifar10"].archive.files:
         (inner / file).touch()
     assert guess_dataset(tmp_path / "set") is None
-    assert new_config("report", None, {"data_dir": str(tmp_path / "set")}).dataset == "cifar10"
+    assert new_config("report", {}, {"data_dir": str(tmp_path / "set")}).dataset == "cifar10"
 
 
 def test_runs_beside_the_images_are_no_classes(tmp_path):
