@@ -17,6 +17,7 @@ from cifarnet.cli.watch_options import Live, TensorBoard, check_live, check_tens
 from cifarnet.core.config import FEATURE_VALUES, SYNTHETIC, TrainConfig, merged
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import Refused, printable
+from cifarnet.engine.idle import idle_options
 from cifarnet.engine.recipes import RECIPES, recipe_values
 from cifarnet.losses import LOSSES
 
@@ -172,7 +173,7 @@ def headline(
     file: Path | None = None,
     from_file: Mapping[str, Any] | None = None,
 ) -> list[tuple[str, str]]:
-    """The recipe, the values it sets, those that a file and then the command line put in their place."""
+    """The recipe, the values it sets, those that a file and then the command line put in their place; options without effect."""
     values = merged(recipe_values(recipe, config.loss), FEATURE_VALUES if config.dataset == SYNTHETIC else {})
     asked = dict(from_file or {})
     changed = spelled(given, config)
@@ -186,6 +187,7 @@ def headline(
             ("data", f"what lies in {printable(config.data_dir)} is taken as {typed('dataset', config.dataset)}")
         )
     rows += [("sets", " ".join(here)), ("changed", " ".join(changed))]
+    rows += [("note", spoken(text)) for text in idle_options(config, {*given, *asked})]
     return [(name, text) for name, text in rows if text]
 
 

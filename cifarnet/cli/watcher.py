@@ -15,7 +15,7 @@ from cifarnet.cli.table import Column, Facts, Lines
 from cifarnet.cli.terminal import Terminal
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
-from cifarnet.data import Dataset
+from cifarnet.data import Dataset, Split
 from cifarnet.data.shape_options import shaping_words
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.train_state import TrainState
@@ -211,6 +211,8 @@ def facts_of(run: TrainState, folder: RunFolder) -> list[tuple[str, str]]:
         note = "; BatchNorm within each rank" if apart else ""
         facts.append(("ranks", f"{ranks.world}, a batch of {config.batch_size} over all of them{note}"))
     facts.append(("run", str(folder.path)))
+    if config.workers and isinstance(run.train.split, Split):
+        facts.append(("note", "--workers: the images are in memory, where none is decoded"))
     if head.options is not None:
         facts += [("note", note) for note in misfits(head.options, len(run.classes), head.in_features)]
     return facts

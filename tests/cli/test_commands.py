@@ -162,6 +162,27 @@ def test_the_header_says_what_a_file_changes(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "notes"),
+    [
+        (["--momentum", "0.5"], ["--momentum: adamw does not use it"]),
+        (["--config", "my.json"], ["--rest-lr: adamw does not use it", "--momentum: adamw does not use it"]),
+        (["--momentum", "0.9", "--rest-lr", "1"], []),
+        (["--momentum", "0.5", "--optimizer", "sgd"], []),
+        (["--rest-lr", "2", "--optimizer", "sgd"], ["--rest-lr: sgd does not use it"]),
+        (["--stem", "cifar"], ["--stem: baseline has one first layer only"]),
+        (["--warmup", "0.1", "--schedule", "constant"], ["--warmup: a constant rate has no warm-up"]),
+        (["--backend", "torch"], ["--backend: ce has no margin head"]),
+        (["--workers", "2"], ["--workers: the images are in memory, where none is decoded"]),
+        (["--recipe", "quick", "--optimizer", "adam"], []),  # the recipe's own values
+    ],
+)
+def test_options_without_effect_are_noted_and_do_no_harm(cli, tmp_path, options, notes):
+    (tmp_path / "my.json").write_text('{"momentum": 0.5, "rest_lr": 2.0}')
+    code, _, err = cli("train", "--dataset", "digits", "--arch", "baseline", "--epochs", "1", "--dry-run", *options)
+    assert code == 0 and re.findall(r"^note +(.*)$", err, re.MULTILINE) == notes
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--lr", "-1"], ["--lr", "above 0"]),
