@@ -9,6 +9,7 @@ from cifarnet.cli.forecast import about
 from cifarnet.cli.options import typed
 from cifarnet.cli.table import Cell, Column, Table
 from cifarnet.core.errors import plural
+from cifarnet.engine.halving import ranked
 
 if TYPE_CHECKING:
     from cifarnet.cli.tune_options import Asked
@@ -108,14 +109,37 @@ def notes(search: "Search") -> Sequence[str]:
     ]
     last = [trial for trials in search.trials.values() for trial in trials if trial.rung == len(search.rungs) - 1]
     rivals = [t for t in last if t is not best[1] and t.outcome.accuracy is not None]
-    from cifarnet.analysis.significance import wilson_interval
-
-    low, _ = wilson_interval(round((best[1].outcome.accuracy or 0) * best[1].outcome.images), best[1].outcome.images)
+    low = lower_end(best[1].outcome)
     if any((rival.outcome.accuracy or 0) > low for rival in rivals):
         found.append(
             "Others of the last rung lie within the chosen one's interval: the choice is not sure; --seeds tells more."
         )
+    if rungs := unsure_rungs(search):
+        found.append(
+            f"On {' and '.join(f'rung {number + 1}' for number in rungs)} a setting that did not go on lies within the "
+            "interval of one that did: the choice is not sure; more held-out images tell more."
+        )
     return found
+
+
+def unsure_rungs(search: "Search") -> list[int]:
+    """The rungs on which, of some loss, a trial that was not promoted lies within the interval of the least one that was."""
+    found = set()
+    for trials in search.trials.values():
+        for rung in range(len(search.rungs) - 1):
+            here = ranked([trial for trial in trials if trial.rung == rung])
+            stay = [trial for trial in here if not trial.promoted]
+            go = [trial for trial in here if trial.promoted]
+            if go and stay and (stay[0].outcome.accuracy or 0) > lower_end(go[-1].outcome):
+                found.add(rung)
+    return sorted(found)
+
+
+def lower_end(outcome: "Outcome") -> float:
+    """The lower end of the interval that `interval` shows, in [0, 1]."""
+    from cifarnet.analysis.significance import wilson_interval
+
+    return wilson_interval(round((outcome.accuracy or 0) * outcome.images), outcome.images)[0]
 
 
 def full_command(search: "Search", asked: "Asked") -> str:

@@ -3,10 +3,14 @@
 import json
 import shlex
 
-from cifarnet.cli.tune_tables import interval
+import pytest
+
+from cifarnet.cli.tune_tables import interval, notes
+from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Interrupted
 from cifarnet.engine import fit as engine
-from cifarnet.engine.halving import Outcome
+from cifarnet.engine.halving import Outcome, Rung, Trial
+from cifarnet.engine.search import Search
 
 LINE = [
     "tune",
@@ -86,3 +90,23 @@ def test_an_interval_has_its_percent_sign_at_both_ends():
     """Newcombe 1998 (Statistics in Medicine 17), table I, method 3."""
     assert interval(Outcome(81 / 263, 263)) == "25.53% to 36.62%" and interval(Outcome(0.0, 20)) == "0.00% to 16.11%"
     assert interval(Outcome(None, 20)) == "–"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ([0.80, 0.79, 0.50], [0.85], ["rung 1"]),  # 80 of 100: 71.1% to 86.7%
+        ([0.80, 0.72, 0.50], [0.85], ["rung 1"]),
+        ([0.80, 0.71, 0.50], [0.85], []),
+        ([0.80, None, 0.50], [0.85], []),
+    ],
+)
+def test_a_choice_that_is_not_sure_on_an_early_rung_is_said_to_be(first, second, said):
+    """The last rung has one trial, and nothing to compare it with: what was left behind decides. Wilson's ends as R's prop.test."""
+    trials = [Trial(number, 0, Outcome(value, 100), number == 0) for number, value in enumerate(first)]
+    trials += [Trial(0, 1, Outcome(value, 100)) for value in second]
+    grid = {"margin": [0.1, 0.2, 0.3]}
+    search = Search({"arcface": [TrainConfig()] * 3}, [{}] * 3, grid, 3, [Rung(3, 1, 1), Rung(1, 3, 3)], False)
+    search.trials["arcface"] = trials
+    found = [note for note in notes(search) if "not sure" in note]
+    assert len(found) == len(said) and all(word in note for word, note in zip(said, found, strict=True))
