@@ -91,7 +91,8 @@ def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked
     ]
     if not names:
         raise Refused(printable(folder), "no image files in the folders in it", "fill them")
-    known = [(file, names.index(name)) for file, name in zip(pictures.files, pictures.identities, strict=True) if name]
+    places = {name: place for place, name in enumerate(names)}
+    known = [(file, places[name]) for file, name in zip(pictures.files, pictures.identities, strict=True) if name]
     files, labels = zip(*known, strict=True)
     found, unusable, remarks = embed_files(model, info, files, labels, names, device=device, flip=asked.flip)
     if alone := pictures.identities.count(""):
