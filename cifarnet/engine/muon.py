@@ -24,8 +24,9 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     arithmetic and takes a quarter of the time for a ResNet's filters. Squaring loses the faint singular values, which is
     nothing in fp32 (errors of 1e-4) and would be too much in bf16.
     """
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
-    x = x / x.abs().amax(dim=(1, 2), keepdim=True).clamp_min(1e-37)
+    largest = torch.linalg.vector_norm(matrices, torch.inf, dim=(1, 2), keepdim=True)
+    x = matrices / largest.clamp_min(1e-37)
+    x = x.bfloat16() if matrices.is_cuda else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-30)
     wide = x.shape[1] <= x.shape[2]
     x = x if wide else x.mT
