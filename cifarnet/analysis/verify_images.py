@@ -13,6 +13,7 @@ from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_classes, emb
 from cifarnet.analysis.verification.measure import Verification, measured
 from cifarnet.analysis.verification.pair_files import PairList, identity_folders
 from cifarnet.analysis.verification.pairs import all_pairs, cosines_of
+from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.engine.open_split import Opened
 from cifarnet.models.classifier import Classifier
@@ -87,7 +88,7 @@ def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked
     errors = [
         f"{printable(place)}: no image files in it; remove the folder or fill it"
         for name, place in folders.items()
-        if name not in names
+        if composed(name) not in names
     ]
     if not names:
         raise Refused(printable(folder), "no image files in the folders in it", "fill them")

@@ -1,7 +1,13 @@
-"""Names of classes that are called by their numbers."""
+"""Names of classes: in one Unicode form, and those that are called by their numbers."""
 
 import operator
+import unicodedata
 from collections.abc import Sequence
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC). Files from macOS may have the other one, which looks the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 class Numbers(Sequence[str]):

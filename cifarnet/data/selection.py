@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.core.known import nearest
 from cifarnet.data.augment.batch import generator_for
@@ -34,6 +35,7 @@ def held_out_classes(classes: Sequence[str], asked: str) -> list[int]:
 
 def find_class(classes: Sequence[str], name: str) -> int:
     """The class of this name, else of one that differs in case alone."""
+    name = composed(name)
     if name in classes:
         return classes.index(name)
     folded = [one.casefold() for one in classes]

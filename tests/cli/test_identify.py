@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,20 @@ def test_identities_may_be_links_and_are_those_of_verify(cli, folders):
     with pytest.warns(UserWarning, match="^linked: left out: links to folders: 1$"):
         code, out, err = cli("verify", "--folder", "linked", "--far", "0.5", "--json")
     assert code == 1 and json.loads(out)["identities"] == 3 and "linked/loop: no image files in it" in err
+
+
+def test_a_name_in_two_unicode_forms_is_one_identity(cli, folders):
+    one, other = (unicodedata.normalize(form, "Am\u00e9lie") for form in ("NFC", "NFD"))
+    (folders / "known" / "ada").rename(folders / "known" / other)
+    (folders / "seen" / "ada").rename(folders / "seen" / one)
+    code, out, err = cli("identify", "--gallery", "known", "--probes", "seen", "--json")
+    assert code == 0 and json.loads(out)["mated_searches"] == 9, err
+    (folders / "known" / one).mkdir()
+    (folders / "known" / other / "1.png").rename(folders / "known" / one / "1.png")
+    code, out, err = cli("identify", "--gallery", "known", "--probes", "seen", "--json")
+    assert code == 0 and json.loads(out)["gallery"]["identities"] == 3, err
+    code, out, err = cli("verify", "--folder", "known", "--far", "0.5", "--json")
+    assert code == 0 and json.loads(out)["identities"] == 3 and json.loads(out)["genuine_pairs"] == 3, err
 
 
 def test_what_is_refused_is_one_line_and_2(cli, folders):

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import tarfile
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -392,6 +393,38 @@ def test_a_csv_whose_column_of_parts_has_other_words(tmp_path):
         assert identify_split(split).content == identify_split(known.subset(kept)).content
     data, said = written("fold", [(a, b, n % 5) for n, (a, b, _) in enumerate(lines)])
     assert said[0].endswith("; the column fold names no train, test or val, and is not used") and len(data.train) == 54
+
+
+def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
+    """As folders of macOS beside those of Linux: in train and test, in one part, in a CSV's labels and paths, in shards."""
+    one, other = (unicodedata.normalize(form, "Am\u00e9lie") for form in ("NFC", "NFD"))
+    root = write_folder(tmp_path / "photos")
+    expected, _ = quiet("folder", root)
+    (root / "train" / "cat").rename(root / "train" / other)
+    (root / "test" / "cat").rename(root / "test" / one)
+    data, _ = quiet("folder", root)
+    assert data.classes == (one, "dog", "fox") and torch.equal(data.train.images, expected.train.images)
+    (root / "train" / one).mkdir()
+    (root / "train" / other / "45.png").rename(root / "train" / one / "45.png")
+    data, _ = quiet("folder", root)
+    assert data.classes == (one, "dog", "fox")
+    assert identify_split(data.train).content == identify_split(expected.train).content
+    (root / "train" / one / "45.png").rename(root / "train" / other / "45.png")
+    (root / "train" / one).rmdir()
+    alone, _ = quiet("folder", root / "train")
+    (root / "train" / other).rename(root / "train" / one)
+    again, _ = quiet("folder", root / "train")  # the same images are taken for the test set
+    assert alone.classes == again.classes and torch.equal(alone.test.images, again.test.images)
+
+    lines = [(f"train/{other}/{n:02}.png", other if n % 2 else one) for n in range(0, 48, 3)]
+    lines += [(f"train/dog/{n:02}.png", "dog") for n in range(1, 48, 3)]
+    (root / "list.csv").write_text("path,label\n" + "".join(f"{a},{b}\n" for a, b in lines))
+    assert quiet("csv", root / "list.csv")[0].classes == (one, "dog")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number, (_, _, data, label) in enumerate(rows()):
+            add(archive, f"{number}.png", data)
+            add(archive, f"{number}.cls", ((one, other)[number % 2] if label else "dog").encode())
+    assert quiet("webdataset", tmp_path / "a.tar")[0].classes == (one, "dog")
 
 
 def test_parquet_streamed_gives_what_it_gives_in_memory(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.data.images.decode import find_images
 
@@ -39,7 +40,7 @@ def find_pictures(folder: Path, what: str) -> Pictures:
         raise Refused(what, f"{printable(folder)}: {why}", SHAPE if what == "gallery" else "give a folder of images")
     files = find_images([folder], recursive=True, linked=True)
     parts = [file.relative_to(folder).parts for file in files]
-    found = Pictures(folder, files, [names[0] if len(names) > 1 else "" for names in parts])
+    found = Pictures(folder, files, [composed(names[0]) if len(names) > 1 else "" for names in parts])
     names = set(found.identities)
     if names <= PARTS:
         fix = f"name one of them: {printable(folder / sorted(names)[0])}"
@@ -53,7 +54,7 @@ def find_identities(folder: Path) -> Pictures:
     if alone := found.identities.count(""):
         why = f"{printable(folder)}: {plural(alone, 'image')} in no identity's folder"
         raise Refused("gallery", why, "put each into a folder with the identity's name")
-    inside = {path.name for path in folder.iterdir() if path.is_dir()}
+    inside = {composed(path.name) for path in folder.iterdir() if path.is_dir()}
     if empty := sorted(name for name in inside - set(found.identities) if not name.startswith(".")):
         why = f"{printable(folder)}: no images of {printable(empty[0])}"
         more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from cifarnet import __version__
 from cifarnet.analysis.identification.rates import Point
 from cifarnet.analysis.identification.templates import KINDS, Templates
+from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, printable
 from cifarnet.storage.output import write_output
 from cifarnet.storage.safetensors_header import read_header
@@ -116,7 +117,7 @@ def parsed(facts: dict[str, Any], vectors: np.ndarray, owners: np.ndarray) -> Ga
         isinstance(threshold, float | int) and (-2 < threshold < 2 or threshold == math.inf)
     ):
         raise ValueError("its threshold is no number")
-    templates = Templates(vectors, owners, tuple(names), kind)
+    templates = Templates(vectors, owners, tuple(map(composed, names)), kind)
     return Gallery(templates, facts["model"], facts["flip"], facts["images"], points, threshold)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import unicodedata
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,9 +139,10 @@ def read_table(path: Path, rows: list[list[str]], columns: Columns, left: LeftOu
         if not image or not label:
             left["lines without a path" if not image else "lines without a label", ""] += 1
             continue
-        part = role_of(row[columns.part]) if columns.part is not None else ""
+        cell = "" if columns.part is None else row[columns.part]
+        part = "" if columns.part is None else role_of(cell)
         if part is None:
-            left["lines whose part is unknown", printable(row[columns.part])[:20] or "empty"] += 1
+            left["lines whose part is unknown", printable(cell)[:20] or "empty"] += 1
             continue
         table.paths.append(image)
         table.labels.append(label)
@@ -159,7 +161,8 @@ def find_file(folder: Path, value: str, like: str) -> tuple[str, str] | None:
     if "\0" in value:
         return None
     tried = [like] if like else []
-    for name in {value: 0, value.replace("\\", "/"): 0}:
+    forms = [value, value.replace("\\", "/"), *(unicodedata.normalize(form, value) for form in ("NFC", "NFD"))]
+    for name in dict.fromkeys(forms):
         for way in (
             *tried,
             *(f"{before}|{after}" for before in ("", "train/", "images/") for after in ("", *SUFFIXES)),

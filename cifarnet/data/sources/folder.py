@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.found import Found
@@ -44,11 +45,14 @@ def load_folder(request: Request) -> Dataset:
         raise Refused("data_dir", "an image folder needs it", "name the folder that holds train/ and test/")
     root, trained, tested = find_parts(request.data_dir)
     classes = list_classes(trained)
-    if tested and (theirs := set(list_classes(tested))) != set(classes):
-        raise refuse_unlike(root, {trained.name: set(classes) - theirs, tested.name: theirs - set(classes)})
+    parts = [(trained, classes)]
+    if tested:
+        parts.append((tested, theirs := list_classes(tested)))
+        if theirs.keys() != classes.keys():
+            alone = {trained.name: classes.keys() - theirs.keys(), tested.name: theirs.keys() - classes.keys()}
+            raise refuse_unlike(root, alone)
     left = LeftOut()
-    parts = [trained, tested] if tested else [trained]
-    files, keys, labels, starts = list_files(root, [(part, classes) for part in parts], left)
+    files, keys, labels, starts = list_files(root, parts, left)
     what = printable(root)
     left.say(what)
     if tested:
@@ -130,10 +134,15 @@ class Files:
         return hash_arrays(self.folder_of, self.names, self.sizes)
 
 
-def list_classes(folder: Path) -> list[str]:
-    """Names of the class folders, sorted; hidden ones are left out."""
+Classes = dict[str, list[str]]  # of each class, in the order of their names, its folders
+
+
+def list_classes(folder: Path) -> Classes:
+    """The class folders by their names in one Unicode form; of a class whose name is there in two, both. Hidden ones are left out."""
+    found: Classes = {}
     try:
-        found = list(look(folder).folders)
+        for name in sorted(look(folder).folders, key=composed):
+            found.setdefault(composed(name), []).append(name)
     except OSError as error:
         raise refuse_shape(folder, error) from error
     if len(found) < 2:
@@ -142,7 +151,7 @@ def list_classes(folder: Path) -> list[str]:
 
 
 def list_files(
-    root: Path, parts: list[tuple[Path, list[str]]], left: LeftOut
+    root: Path, parts: list[tuple[Path, Classes]], left: LeftOut
 ) -> tuple[Files, np.ndarray, np.ndarray, list[int]]:
     """The image files of each part, class by class.
 
@@ -161,9 +170,9 @@ def list_files(
     for part, classes in parts:
         starts.append(total)
         empty, before = [], left.total()
-        for label, name in enumerate(classes):
+        for label, (name, called) in enumerate(classes.items()):
             count = 0
-            for folder, found in sorted(list_below(root, part / name, left)):
+            for folder, found in sorted(one for place in called for one in list_below(root, part / place, left)):
                 folders.append(folder)
                 inside.append(np.array([file for file, _, _ in found], dtype=bytes))
                 keys.append(b"".join(key for _, key, _ in found))
@@ -214,5 +223,8 @@ def key_of(place: bytes, name: bytes, stamp: bytes) -> bytes:
 
 def relative_names(files: Files, part: Path) -> Iterator[bytes]:
     """`cat/1.png` of each file below `part`: the same wherever the folder is."""
-    places = [os.fsencode(os.path.relpath(folder, part)) for folder in files.folders]
-    return (places[folder] + b"/" + name for folder, name in zip(files.folder_of, files.names.tolist(), strict=True))
+    places = [os.path.relpath(folder, part) for folder in files.folders]
+    return (
+        os.fsencode(composed(f"{places[folder]}/{os.fsdecode(name)}"))
+        for folder, name in zip(files.folder_of, files.names.tolist(), strict=True)
+    )

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cifarnet.core.class_names import composed
 from cifarnet.core.errors import printable
 
 
 def encode_labels(labels: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """The classes, sorted (as numbers where all of them are), and int64 [N], the place of each label among them."""
+    labels = [composed(label) for label in labels]
     called = sorted(set(labels), key=order_of(labels))
     place = {label: number for number, label in enumerate(called)}
     return tuple(map(printable, called)), np.array([place[label] for label in labels], dtype=np.int64)

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, printable
 from cifarnet.core.plain_file import open_plain
 from cifarnet.data.images.index import names
@@ -245,4 +246,4 @@ def class_names(schema: Any, label: str) -> list[str] | None:
     except (KeyError, ValueError, TypeError, RecursionError):
         return None
     good = isinstance(found, list) and len(found) > 1 and all(isinstance(name, str) and name for name in found)
-    return found if good and len(set(found)) == len(found) else None
+    return list(map(composed, found)) if good and len(set(found)) == len(found) else None

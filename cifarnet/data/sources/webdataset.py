@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.plain_file import read_text
 from cifarnet.data.dataset import Dataset
@@ -147,7 +148,7 @@ def read_classes(folder: Path) -> tuple[str, ...] | None:
         return None
     except OSError as error:
         raise Refused(printable(path), f"cannot be read ({error.strerror})", "it holds a class name a line") from error
-    classes = tuple(printable(line.strip()) for line in lines)
+    classes = tuple(printable(composed(line.strip())) for line in lines)
     if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
         why = "does not hold two or more class names, all different"
         raise Refused(printable(path), why, "it holds a class name a line, the first for label 0")
@@ -176,13 +177,13 @@ def label_by_name(
         raise Refused(
             text, f"has a class name as its label, and {number} a number", "give all images the one or the other"
         )
-    called = classes or tuple(sorted({word for shard in members.shards for word in shard.words}))
+    called = classes or tuple(sorted({composed(word) for shard in members.shards for word in shard.words}))
     place = {word: number for number, word in enumerate(called)}
     parts, start = [], 0
     for shard in members.shards:
         own = labels[start : start + len(shard.labels)]
         start += len(own)
-        known = np.array([place.get(word, -1) for word in shard.words], dtype=np.int64)
+        known = np.array([place.get(composed(word), -1) for word in shard.words], dtype=np.int64)
         if (known < 0).any():
             word = printable(shard.words[int((known < 0).argmax())])
             raise Refused(printable(shard.path), f"has the label {word}, which is not in {CLASSES}", "add it there")
