@@ -239,7 +239,7 @@ def test_other_suffixes_and_none(tmp_path):
         for label in ("a", "b"):
             for part in ("train", "test"):
                 (root / part / label).mkdir(parents=True, exist_ok=True)
-                picture = Image.new("RGB", (16, 16), (number * 30, 100, 200))
+                picture = Image.new("RGB", (16, 16), (number * 30, 100 + 9 * ord(label) % 50, 150 + 9 * len(part)))
                 picture.save(root / part / label / f"image{number}{suffix}", kind)
     data, said = quiet("folder", root)
     assert said == [] and len(data.train) == 16
@@ -425,6 +425,35 @@ def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
             add(archive, f"{number}.png", data)
             add(archive, f"{number}.cls", ((one, other)[number % 2] if label else "dog").encode())
     assert quiet("webdataset", tmp_path / "a.tar")[0].classes == (one, "dog")
+
+
+@pytest.mark.parametrize("ceiling", [index.MEMORY, 1000])
+def test_images_that_are_there_twice_are_said_in_one_line(tmp_path, monkeypatch, ceiling):
+    """By their pixels where these are in memory, by their files in a CSV of any size; nothing is decoded for it."""
+    monkeypatch.setattr(index, "MEMORY", ceiling)
+    root = write_folder(tmp_path / "photos")
+    assert quiet("folder", root)[1] == []
+    end = "; remove or correct them, else the accuracy says little"
+    for number in ("00", "03", "06"):
+        shutil.copy(root / "train" / "cat" / f"{number}.png", root / "test" / "cat" / f"x{number}.png")
+    expected = [f"{root}: 3 test images are training images too ({root}/test/cat/x00.png){end}"]
+    assert quiet("folder", root)[1] == (expected if ceiling > 1000 else [])
+    shutil.copy(root / "train" / "cat" / "09.png", root / "train" / "dog" / "x.bmp")
+    two = f"too ({root}/test/cat/x00.png), 1 image has two labels or more ({root}/train/dog/x.bmp){end}"
+    assert quiet("folder", root)[1] == (
+        [expected[0].replace(f"too ({root}/test/cat/x00.png){end}", two)] if ceiling > 1000 else []
+    )
+
+    lines = [(f"train/{CLASSES[n % 3]}/{n:02}.png", CLASSES[n % 3], "train") for n in range(48)]
+    lines += [(f"test/{CLASSES[n % 3]}/{n:02}.png", CLASSES[n % 3], "test") for n in range(12)]
+    lines += [("train/cat/00.png", "cat", "test"), ("train/../train/cat/03.png", "dog", "train"), lines[4]]
+    table = root / "list.csv"
+    table.write_text("path,label,split\n" + "".join(f"{a},{b},{c}\n" for a, b, c in lines))
+    said = quiet("csv", table)[1]
+    assert said[1:] == [
+        f"{table}: 1 test image is a training image too ({root}/train/cat/00.png), "
+        f"1 image has two labels or more ({root}/train/../train/cat/03.png), 3 lines name a file that another line names{end}"
+    ]
 
 
 def test_parquet_streamed_gives_what_it_gives_in_memory(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from cifarnet.data.hashing import LENGTH
 from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arrays
 from cifarnet.data.images.decode import printable
 from cifarnet.data.images.first_reading import Remarks, decode_all
+from cifarnet.data.images.repeats import say_repeats
 from cifarnet.data.images.streamed import StreamedSplit, Unreadable
 from cifarnet.data.request import ProgressCallback
 
@@ -74,7 +75,7 @@ class Listing:
 def indexed_dataset(listing: Listing, progress: ProgressCallback | None = None) -> Dataset:
     """A data set of images on the disk: in memory where they fit, else streamed.
 
-    Images that the index does not know yet are decoded once. Of several processes that start together one does that.
+    Images that the index does not know yet are decoded once; then it is said which are there twice. Of several processes that start together one does that.
 
     Args:
         progress: told how many of the unknown images are decoded.
@@ -86,6 +87,9 @@ def indexed_dataset(listing: Listing, progress: ProgressCallback | None = None) 
     in_memory = len(whole) * 3 * size**2 <= MEMORY
     path = arrays_path(f"{STAMP}/{size}/{listing.subject}")
     index = look_through(whole, torch.from_numpy(listing.keys), path, in_memory, progress)
+    known = index.hashes.numpy().view(np.int64)[:, 0] if in_memory else listing.keys
+    what = str(listing.found.path) if listing.found else listing.name
+    say_repeats(what, whole, listing.keys, known, listing.train, listing.test)
     mean, std = statistics(index.sums[listing.train], size)
     images: AnySplit = Split(index.pixels, whole.labels, index.hashes) if in_memory else replace(whole, sums=index.sums)
     train, test = part_of(images, listing.train), part_of(images, listing.test)

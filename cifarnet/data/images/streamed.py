@@ -37,6 +37,10 @@ class Source(Protocol):
         """Image `index`, its hash too where `hashed`; raises ImageError."""
         ...
 
+    def name(self, index: int) -> str:
+        """What image `index` is called in a message, fit for a terminal."""
+        ...
+
     def take(self, indices: np.ndarray) -> "Source":
         """The images at `indices` (int64 [n]), in this order."""
         ...

@@ -139,9 +139,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.images)
 
+    def name(self, index: int) -> str:
+        return f"row {index} of {self.path}"
+
     def read(self, index: int, size: int, hashed: bool = False) -> Square:
         """The image of a row. Raises ImageError: it is no PNG of 32x32 pixels, or damaged."""
-        name, row = f"row {index} of {self.path}", self.images[index].as_py()
+        name, row = self.name(index), self.images[index].as_py()
         width, height = (int.from_bytes(row[at : at + 4], "big") for at in (16, 20))
         if not row.startswith(PNG) or (width, height) != (SIDE, SIDE):
             raise ImageError(name, f"is no PNG of {SIDE}x{SIDE} pixels")

@@ -121,6 +121,10 @@ class Files:
         """The file of image `index`."""
         return os.path.join(self.folders[self.folder_of[index]], os.fsdecode(self.names[index]))
 
+    def name(self, index: int) -> str:
+        """The same, fit for a terminal."""
+        return printable(self.path(index))
+
     def read(self, index: int, size: int, hashed: bool = False) -> Square:
         """Image `index`, its hash too where `hashed`; raises ImageError."""
         return read_square(self.path(index), size, hashed=hashed)
