@@ -28,7 +28,7 @@ def print_summary(console: Terminal, summary: dict[str, Any]) -> None:
         words = f"not calibrated: {summary['not_calibrated']}"
     else:
         words = f"temperature {calibration['temperature']:.3g}, of {plural(calibration['images'], 'held-out image')}"
-    rows = [*score_rows(summary["test"]), ("probabilities", words)]
+    rows = [*score_rows(summary["test"], calibrated=calibration is not None), ("probabilities", words)]
     rows += [("measured on", SIX_VIEWS)] if summary.get("tta") else []
     rows += [("run", summary["run"]), ("checkpoint", summary["checkpoint"])]
     console.print(Facts(rows))
@@ -47,8 +47,8 @@ def runs_table(runs: "Sequence[RunFacts]") -> Table:
     return Table(columns, rows)
 
 
-def score_rows(scores: dict[str, Any]) -> list[tuple[str, Cell]]:
-    """Name and value of each score of a split."""
+def score_rows(scores: dict[str, Any], calibrated: bool = False) -> list[tuple[str, Cell]]:
+    """Name and value of each score of a split; of a `calibrated` model which of them are without its temperature."""
     rows: list[tuple[str, Cell]] = []
     rows.append(("accuracy", (f"{percent(scores['accuracy'])} of {plural(scores['images'], 'image')}", "bold")))
     if "confusion" not in scores:  # of many classes little is measured
@@ -58,11 +58,13 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, Cell]]:
     macro = " / ".join(percent(scores[f"macro_{name}"]) for name in ("precision", "recall", "f1"))
     micro = " / ".join(percent(scores[f"micro_{name}"]) for name in ("precision", "recall", "f1"))
     rows += [("macro precision / recall / F1", macro), ("micro precision / recall / F1", micro)]
-    rows += [
-        ("AUROC (one-vs-rest, macro)", percent(scores["auroc"])),
-        ("AUPRC (one-vs-rest, macro)", percent(scores["auprc"])),
-    ]
     found = scores.get("calibration", {})
+    plain = (
+        " (no temperature)" if calibrated or found.get("fitted") else ""
+    )  # an image's place among others depends on it
+    for name in ("auroc", "auprc"):
+        value = scores[name]
+        rows.append((f"{name.upper()} (one-vs-rest, macro)", percent(value) + (plain if value is not None else "")))
     if "before" not in found:
         error = f"{percent(scores['ece'])} (15 bins of equal width, no temperature)"
         return [*rows, ("expected calibration error", error), ("loss", f"{scores['loss']:.4f}")]

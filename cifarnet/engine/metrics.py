@@ -32,6 +32,7 @@ class ClassScores:
 class Scores:
     """Scores of a model on a split, all in [0, 1] but `loss` (nats); None where it is not defined.
 
+    All are of the logits as the model gives them, without a temperature: one-vs-rest AUROC and AUPRC depend on it too.
     macro is the mean over the classes that the split holds or the model names, where 0 of 0 counts as 0, as in
     scikit-learn; micro counts every image alike; auroc and auprc are one-vs-rest and macro over the classes that the split
     holds, None where that is one class only; ece has 15 equal bins of confidence; confusion[i][j] counts images of class i

@@ -13,9 +13,11 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from cifarnet import load
+from cifarnet.cli.tables import score_rows
 from cifarnet.core.errors import Refused
 from cifarnet.data import load as load_data
 from cifarnet.engine.calibrate import calibration_scores, equal_mass_bins, fit_calibration
+from cifarnet.engine.metrics import score as scores_of
 from cifarnet.models.calibration import Calibration, energy_scores, probabilities
 from cifarnet.models.checkpoint import read_info, save_model
 from cifarnet.models.model_info import parse_info
@@ -63,6 +65,22 @@ def test_scores_are_those_of_scikit_learn():
     np.testing.assert_allclose(ours[1], fraction, rtol=1e-9)
     assert ours[2].sum() == 3000 and set(ours[2]) == {200}
     assert found.ece == pytest.approx(np.abs(fraction - mean).mean(), rel=1e-9)  # bins of equal mass
+
+
+def test_auroc_depends_on_the_temperature_and_is_said_to_be_without_it():
+    """Against scikit-learn. Only `eval` of a model with a temperature says so: without one there is nothing to mistake."""
+    logits, labels = made(2.0, images=500)
+    one, other = (
+        metrics.roc_auc_score(labels, softmax(logits.numpy() / t, axis=1), multi_class="ovr", average="macro")
+        for t in (1.0, 2.0)
+    )
+    assert scores_of(logits, labels, "abcdefg").auroc == pytest.approx(one, abs=1e-6) and abs(one - other) > 1e-5
+    rows = dict(score_rows(scores_of(logits, labels, "abcdefg").to_dict(), calibrated=True))
+    assert rows["AUROC (one-vs-rest, macro)"] == f"{100 * one:.2f}% (no temperature)"
+    assert (
+        "temperature"
+        not in dict(score_rows(scores_of(logits, labels, "abcdefg").to_dict()))["AUPRC (one-vs-rest, macro)"]
+    )
 
 
 def test_equal_confidences_stay_in_one_bin_and_few_images_are_enough():

@@ -60,7 +60,7 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
 
 SCORES_NOTE = (
     "Precision, recall and F1 are means over the classes; AUROC and AUPRC are one-vs-rest means; ECE is the expected "
-    "calibration error in 15 bins of equal width, without a temperature. Where a row stands for several seeds: mean ± sample "
+    "calibration error in 15 bins of equal width; these three are without a temperature. Where a row stands for several seeds: mean ± sample "
     "standard deviation."
 )
 VIEWS_NOTE = (
