@@ -18,6 +18,7 @@ from cifarnet.core import devices
 from cifarnet.data.dataset import Split, make_dataset
 from cifarnet.data.images.decode import ImageError
 from cifarnet.data.sources.synthetic import Identities, make_identities
+from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead
 
 ROOT = Path(__file__).parents[1]
 
@@ -216,6 +217,36 @@ def test_predict_names_one_class_or_more(model, photo, top):
     with pytest.raises(cifarnet.Refused, match=r"top: .* is no whole number of 1 or more; give 1 or more, or None"):
         model.predict(photo, top=top)
     assert len(model.predict(photo, top=np.int64(2)).classes) == 2
+
+
+def test_one_rate_and_floats_that_numpy_lacks_will_do():
+    """Of bfloat16 the numbers are those of the same values in float32; what is printed holds no array."""
+    embeddings = torch.randn(40, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    labels = torch.arange(40) % 10
+    one, other = (cifarnet.verification(values, labels, far=0.1) for values in (embeddings, embeddings.float()))
+    listed = cifarnet.verification(embeddings, labels, far=[0.1])
+    assert one.to_dict() == other.to_dict() == listed.to_dict() and len(one.points) == 1
+    half, strangers = labels < 5, labels.numpy()
+    first, second = (
+        cifarnet.identification(values[half][::2], labels[half][::2], values[1:], strangers[1:], fpir=0.1)
+        for values in (embeddings, embeddings.float())
+    )
+    assert first.to_dict() == second.to_dict() and len(first.points) == 1
+    assert "array" not in repr(one) + repr(first) and len(repr(one)) < 600 and len(repr(first)) < 400
+
+
+def test_heads_and_counts_of_what_is_not_there_are_refused():
+    parts = {"class_parallel": ClassParallelOptions()}
+    for head, more in ((cifarnet.MarginHead, {}), (ShardedMarginHead, parts)):
+        with pytest.raises(cifarnet.Refused, match="backend: 'gpu' is not known; choose from auto, torch, cpu, cuda"):
+            head(8, 5, backend="gpu", **more)
+        for size in (0, -1, 2.5):
+            with pytest.raises(cifarnet.Refused, match=r"in_features: .* is no whole number of 1 or more"):
+                head(size, 5, **more)
+    with pytest.raises(cifarnet.Refused, match="num_classes: 0 is no whole number of 1 or more"):
+        cifarnet.complexity(cifarnet.TrainConfig(), 0)
+    with pytest.raises(cifarnet.Refused, match="batch: 0 is no whole number of 1 or more"):
+        cifarnet.complexity(cifarnet.TrainConfig(), 10, batch=0)
 
 
 def test_a_run_is_resumed_under_its_own_configuration(tmp_path, monkeypatch):

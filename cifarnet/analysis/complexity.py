@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from cifarnet.analysis.receptive_field import LAYER_OF, window
 from cifarnet.core.config import TrainConfig
+from cifarnet.core.fields import check_count
 from cifarnet.models import find_arch
 from cifarnet.models.classifier import Classifier, build_model
 
@@ -110,8 +111,10 @@ def measure(config: TrainConfig, num_classes: int, batch: int = 1) -> Complexity
         batch: images in the pass, at least 1.
 
     Raises:
-        Refused: an architecture, loss or image size that cannot be.
+        Refused: an architecture, loss or image size that cannot be; no class, or no image.
     """
+    check_count("num_classes", num_classes)
+    check_count("batch", batch)
     with FakeTensorMode():
         model = build_model(config, num_classes).eval()
         images = torch.empty(batch, 3, config.image_size, config.image_size)

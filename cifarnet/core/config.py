@@ -11,6 +11,7 @@ from typing import Any
 
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_bounds, check_type, option
+from cifarnet.core.known import nearest
 from cifarnet.core.option_values import merged as merged
 from cifarnet.core.option_values import with_loss_options, without_unset
 
@@ -245,6 +246,8 @@ class TrainConfig:
         values = without_unset(with_loss_options(values))
         for name, value in values.items():
             if name not in known:
-                raise Refused(source, f"unknown option '{name}'", f"known: {', '.join(known)}")
+                meant = nearest(str(name), known)
+                hint = f"did you mean {meant}? " if meant else ""
+                raise Refused(source, f"unknown option '{name}'", f"{hint}known: {', '.join(known)}")
             check_type(known[name], value, source)
         return cls(**values).check()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cifarnet.core.distributed import Ranks
 from cifarnet.core.errors import Refused
+from cifarnet.core.fields import check_count
 from cifarnet.losses import kernels
 from cifarnet.losses.angles import normalize
 from cifarnet.losses.auto_scale import fitting_margin, fitting_scale
@@ -57,6 +58,9 @@ class MarginHead(StatefulHead):
         **constants: float | bool | None,
     ) -> None:
         options = margin_options(loss, **constants)
+        check_count("in_features", in_features)
+        if backend != "auto":  # which the environment decides, at each call
+            kernels.asked(backend)
         super().__init__(options, check_classes(num_classes), in_features)
         self.backend = backend
         self.weight = nn.Parameter(torch.empty(self.objective.shape(num_classes, in_features, options)))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.errors import Failed, Refused, printable
 from cifarnet.core.plain_file import read_bytes, read_text
 
 
@@ -15,10 +15,19 @@ def read_json(path: Path, fix: str, within: Path | None = None) -> Any:
         within: the run folder that the file belongs to: no link leads out of it.
 
     Raises:
-        Refused: it cannot be read or is not JSON; `fix` says what to do.
+        Refused: it cannot be read or is not JSON, and `fix` says what to do; or a key stands there twice.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The table of these keys and values: of a key that stands there twice json would drop the first."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
+            raise Refused(str(path), f"has '{printable(twice)}' twice", "leave one of them out")
+        return found
+
     try:
-        return json.loads(read_text(path, within=within))
+        return json.loads(read_text(path, within=within), object_pairs_hook=once)
     except FileNotFoundError as error:
         raise Refused(str(path), "there is no such file", fix) from error
     except OSError as error:

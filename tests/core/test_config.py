@@ -7,6 +7,7 @@ import pytest
 import typer
 
 from cifarnet.cli import app
+from cifarnet.cli.train_options import file_values
 from cifarnet.core.config import TrainConfig, merged
 from cifarnet.core.errors import Refused
 from cifarnet.data import DATASETS
@@ -106,7 +107,9 @@ def test_what_does_not_go_together(values):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"lrr": 1}, "unknown option 'lrr'"),
+        ({"lrr": 1}, "unknown option 'lrr'; did you mean lr\\? known: arch"),
+        ({"batch-size": 1}, "did you mean batch_size"),
+        ({"zzz": 1}, "unknown option 'zzz'; known: arch"),
         ({"lr": "fast"}, "lr cannot be 'fast'"),
         ({"epochs": 1.5}, "epochs cannot be"),
         ({"epochs": True}, "epochs cannot be"),
@@ -117,6 +120,13 @@ def test_what_does_not_go_together(values):
 def test_plain_values_are_checked(values, words):
     with pytest.raises(Refused, match=words):
         TrainConfig.from_dict(values, "file")
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    """json.loads takes the last one in silence."""
+    (tmp_path / "my.json").write_text('{"lr": 0.1, "loss_options": {"scale": 1, "scale": 2}}')
+    with pytest.raises(Refused, match=r"my\.json: has 'scale' twice; leave one of them out"):
+        file_values(tmp_path / "my.json")
 
 
 def test_round_trip():

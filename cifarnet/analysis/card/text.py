@@ -15,7 +15,11 @@ from cifarnet.data.shape_options import shaping_words
 from cifarnet.models.registry import find_arch
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}  # of data sets that the hub has
-WORDS = {"accuracy": "accuracy", "macro_f1": "F1, mean of the classes", "auroc": "AUROC, one against the rest, without the temperature"}
+WORDS = {
+    "accuracy": "accuracy",
+    "macro_f1": "F1, mean of the classes",
+    "auroc": "AUROC, one against the rest, without the temperature",
+}
 WORDS |= {"ece": "calibration error without the temperature (15 bins of equal width)"}
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
 SIX_VIEWS = ", the logits of six views of each image averaged (--tta)"

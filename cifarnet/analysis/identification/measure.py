@@ -1,7 +1,7 @@
 """Anyone's embeddings, enrolled and searched: `cifarnet.identification`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from cifarnet.analysis.identification.protocol import divide
 from cifarnet.analysis.identification.rates import FPIR, OpenSet, Point, cmc, open_set, supports
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
 from cifarnet.analysis.identification.templates import Templates, make_templates
+from cifarnet.core.arrays import as_array
 from cifarnet.core.errors import Refused
 
 
@@ -25,11 +26,11 @@ class Identification:
         cmc: float64 [k], the part of the mated searches with their mate at rank 1 … k.
     """
 
-    templates: Templates
-    searches: Searches
-    open_set: OpenSet
+    templates: Templates = field(repr=False)
+    searches: Searches = field(repr=False)
+    open_set: OpenSet = field(repr=False)
     points: tuple[Point, ...]
-    cmc: np.ndarray
+    cmc: np.ndarray = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The rates as plain JSON values."""
@@ -51,7 +52,7 @@ def identification(
     probe_labels: Any,
     *,
     template: str = "mean",
-    fpir: Sequence[float] = FPIR,
+    fpir: Sequence[float] | float = FPIR,
     top: int = 5,
 ) -> Identification:
     """1:N identification, open set: enrols a gallery, searches probes in it, and measures DIR at FPIR, and the CMC.
@@ -61,7 +62,7 @@ def identification(
         gallery_labels, probe_labels: identities [n] and [N], numbers or text. A probe whose identity is in the gallery is
             mated, any other is not.
         template: mean or max, see `make_templates`.
-        fpir: false-positive identification rates at which DIR is given; () for a closed set, without non-mated probes.
+        fpir: false-positive identification rates at which DIR is given, or one; () for a closed set, without non-mated probes.
         top: candidates of a probe.
 
     Raises:
@@ -79,13 +80,8 @@ def identification(
     mates = np.where(enrolled[places] == wanted, places, NOT_ENROLLED)
     found = search(probes, templates, mates, top)
     rates = open_set(found)
-    points = tuple(rates.at(rate) for rate in fpir)
+    points = tuple(rates.at(rate) for rate in as_array(fpir).ravel().tolist())
     return Identification(templates, found, rates, points, cmc(found.ranks, len(templates)))
-
-
-def as_array(values: Any) -> np.ndarray:
-    """Values as numpy's; a tensor's too, wherever it is."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def identify_split(

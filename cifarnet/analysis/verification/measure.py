@@ -1,7 +1,7 @@
 """Embeddings or scored pairs -> everything that `cifarnet verify` prints, as one result."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from cifarnet.analysis.verification.folds import FoldAccuracy, fold_accuracy
 from cifarnet.analysis.verification.pairs import AnyPairs, ListedPairs, all_pairs, check_pairs
 from cifarnet.analysis.verification.rates import OperatingPoint, area, at_far, check_far, d_prime, equal_error
 from cifarnet.analysis.verification.weights import FEWEST, draw
+from cifarnet.core.arrays import as_array
 from cifarnet.core.errors import Refused, plural
 
 USUAL_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -49,8 +50,8 @@ class Verification:
     eer_threshold: float
     auc: float
     d_prime: float | None
-    genuine: np.ndarray
-    impostor: np.ndarray
+    genuine: np.ndarray = field(repr=False)
+    impostor: np.ndarray = field(repr=False)
     intervals: Intervals | None = None
     folds: FoldAccuracy | None = None
 
@@ -81,14 +82,14 @@ class Verification:
 
 
 def verification(
-    embeddings: Any, labels: Any, far: Sequence[float] = (1e-2, 1e-3), bootstrap: int = 0, seed: int = 0
+    embeddings: Any, labels: Any, far: Sequence[float] | float = (1e-2, 1e-3), bootstrap: int = 0, seed: int = 0
 ) -> Verification:
     """1:1 verification of all pairs of embeddings, scored by their cosine.
 
     Args:
         embeddings: [N, D], a tensor or anything numpy takes; rows need not have length one.
         labels: [N], the identity of each row: numbers or names.
-        far: the false accept rates at which TAR is measured.
+        far: the false accept rates at which TAR is measured, or one.
         bootstrap: resamples behind the 95% intervals of TAR and EER; 0: none.
         seed: of the resamples.
 
@@ -99,14 +100,12 @@ def verification(
         Refused: rows that are not finite or all zero (named), no genuine or no impostor pair, a FAR below one pair.
     """
     units, identities = checked(embeddings, labels)
-    return measured(all_pairs(units, identities), far, bootstrap, seed)
+    return measured(all_pairs(units, identities), as_array(far).ravel().tolist(), bootstrap, seed)
 
 
 def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Unit rows [N, D] float64, and identities counted from 0, int64 [N]. Raises Refused."""
-    vectors, names = (
-        np.asarray(values.detach().cpu() if hasattr(values, "detach") else values) for values in (embeddings, labels)
-    )
+    vectors, names = map(as_array, (embeddings, labels))
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise Refused("embeddings", f"an array {list(vectors.shape)} of {vectors.dtype}", "give numbers [N, D]")
     if names.shape != (len(vectors),):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused, plural
+from cifarnet.core.fields import check_count
 from cifarnet.losses import kernels
 from cifarnet.losses.angles import COSINE_LIMIT, normalize
 from cifarnet.losses.base import StatefulHead
@@ -80,6 +81,9 @@ class ShardedMarginHead(StatefulHead):
         **constants: float | bool | None,
     ) -> None:
         options = margin_options(loss, **constants)
+        check_count("in_features", in_features)
+        if backend != "auto":  # which the environment decides, at each call
+            kernels.asked(backend)
         if not LOSSES[loss].spreads:
             raise Refused("head_parallel", f"{loss}'s classes cannot be spread", "leave it out, or use another loss")
         ranks, sample = class_parallel.ranks, class_parallel.sample
