@@ -10,6 +10,7 @@ import typer
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.options import spoken_error
 from cifarnet.cli.series_tables import series_table
+from cifarnet.cli.tables import SIX_VIEWS
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Interrupted, Refused
 from cifarnet.core.signals import Stopped
@@ -111,6 +112,8 @@ def say_series(runs: Sequence["SeedRun"], base: Path, as_json: bool) -> None:
         return
     console = results()
     console.print(series_table(runs))
+    if any((one.summary or {}).get("tta") for one in done):
+        console.say(f"measured on {SIX_VIEWS}")
     if interval:
         ends = f"{100 * interval.low:.2f}% to {100 * interval.high:.2f}%"
         console.say(f"accuracy: 95% interval of the mean {ends} (Student's t, n = {interval.n})")

@@ -86,3 +86,10 @@ def test_the_interval_of_the_mean_accuracy_ends_at_0_and_100_percent(capfd):
         say_series(runs, Path("x"), True)
         found = json.loads(capfd.readouterr().out)["accuracy"]
         assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-6)
+
+
+@pytest.mark.parametrize("tta", [True, False, None])
+def test_a_series_of_six_views_says_so(capfd, tta):
+    summary = {"test": {"accuracy": 0.5}} | ({} if tta is None else {"tta": tta})
+    say_series([SeedRun(seed, Path(f"x-seed{seed}"), summary) for seed in (0, 1)], Path("x"), False)
+    assert ("six views of each image (--tta)" in capfd.readouterr().out) is bool(tta)
