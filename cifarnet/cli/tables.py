@@ -59,9 +59,8 @@ def score_rows(scores: dict[str, Any], calibrated: bool = False) -> list[tuple[s
     micro = " / ".join(percent(scores[f"micro_{name}"]) for name in ("precision", "recall", "f1"))
     rows += [("macro precision / recall / F1", macro), ("micro precision / recall / F1", micro)]
     found = scores.get("calibration", {})
-    plain = (
-        " (no temperature)" if calibrated or found.get("fitted") else ""
-    )  # an image's place among others depends on it
+    # One class against the rest: an image's place among the others depends on the temperature.
+    plain = " (no temperature)" if calibrated or found.get("fitted") else ""
     for name in ("auroc", "auprc"):
         value = scores[name]
         rows.append((f"{name.upper()} (one-vs-rest, macro)", percent(value) + (plain if value is not None else "")))

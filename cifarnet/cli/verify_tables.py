@@ -47,7 +47,8 @@ def report(
     document |= {"measured_on": measured.measured_on, "flip": asked.flip} | measured.found.to_dict()
     kept = out or (path.parent / NAME if (path.parent / "config.json").is_file() else None)
     if not measured.found.points:
-        kept = out = None
+        kept = out  # thresholds that are there stay
+        messages().say(no_points(len(measured.found.impostor)))
     if kept and out is None and not overwrite and (other := other_set(kept, document)):
         fix = "--overwrite replaces them, --out keeps these elsewhere"
         messages().say(f"note: {kept} keeps the thresholds of {other}; {fix}")
@@ -59,8 +60,6 @@ def report(
         write_thresholds(kept, document)
     elif measured.found.points:
         messages().say("note: the thresholds are not kept; --out verification.json keeps them for two images")
-    else:
-        messages().say(no_points(len(measured.found.impostor)))
     if csv:
         write_rows(csv, *csv_rows(document))
     if figure:

@@ -130,7 +130,7 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     top5 = None
     if count > 5:
         top5 = float((logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1).double().mean())
-    auroc, auprc = ranking_scores(log_odds(logits.double()).numpy(), labels.numpy())
+    auroc, auprc = ranking_scores(log_odds(logits.double(), probabilities).numpy(), labels.numpy())
     return Scores(
         images=len(labels),
         loss=float(F.cross_entropy(logits.double(), labels)),  # of large logits, float32 would overflow
@@ -159,14 +159,15 @@ def score(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
     )
 
 
-def log_odds(logits: Tensor) -> Tensor:
-    """ln p / (1 - p) of each class [N, C], from float64 logits [N, C]: ranks images as p does, and still where p is 1 to all digits.
+def log_odds(logits: Tensor, probabilities: Tensor) -> Tensor:
+    """ln p / (1 - p) of each class [N, C], from logits and their probabilities p, float64 [N, C].
 
-    Beyond a distance of 37 between two logits, usual at s = 64, a float64 probability is 1 and such images would tie.
+    It ranks images as p does, and goes on where p is 1 to all digits: beyond a distance of 37 between two logits, usual at
+    s = 64, such images would tie.
     """
     best = logits.argmax(dim=1, keepdim=True)
     others = logits.scatter(1, best, -torch.inf).logsumexp(dim=1, keepdim=True)  # of all but the largest [N, 1]
-    rest = torch.log1p(-logits.softmax(dim=1)) + logits.logsumexp(dim=1, keepdim=True)  # exact enough where p <= 1/2
+    rest = torch.log1p(-probabilities) + logits.logsumexp(dim=1, keepdim=True)  # exact enough where p <= 1/2
     return logits - rest.scatter(1, best, others)
 
 

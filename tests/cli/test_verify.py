@@ -147,6 +147,12 @@ def test_an_image_is_one_however_its_path_is_spelt(cli, home):
         code == 0 and "pairs.csv lists 1 pair again; each line counts" in err and "no threshold: 1 impostor pair" in err
     )
     assert "FAR asked" not in out and "EER" in out and "fewer than 30 genuine pairs" in out
+    two = (home / "images/d6/d6_0001.png", home / "images/d6/d6_0002.png", "--run", home / "run")
+    pairs = ("--pairs", "pairs.csv", "--folder", home / "images", "--out", "kept.json")
+    code, out, err = cli("verify", "--run", home / "run", *pairs)
+    assert code == 0 and "kept.json" in out and json.loads(Path("kept.json").read_text())["operating_points"] == []
+    code, out, err = cli("verify", *two, "--thresholds", "kept.json")
+    assert (code, out) == (2, "") and "kept.json: holds no threshold" in err
     Path("pairs.csv").write_text("a,b,same\nx/y.png,./x/../x/y.png,1\n")
     with pytest.raises(Refused, match="line 2: both images are the same"):
         read_pairs(Path("pairs.csv"))

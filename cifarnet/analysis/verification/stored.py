@@ -72,7 +72,7 @@ def read_threshold(path: Path, digest: str, far: float | None = None, within: Pa
             raise broken
         points[float(row["far"])] = float(threshold), float(row["fmr"])
     if not points:
-        raise broken
+        raise Refused(printable(path), "holds no threshold: it is of too few pairs for any FAR", MEASURE)
     chosen = far if far is not None else USUAL if USUAL in points else next(iter(points))
     if chosen not in points:
         known = ", ".join(f"{one:g}" for one in points)
