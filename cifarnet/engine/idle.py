@@ -18,7 +18,10 @@ IDLE: dict[str, tuple[Callable[[TrainConfig], Any], str]] = {
 
 
 def idle_options(config: TrainConfig, given: Collection[str]) -> list[str]:
-    """A line for each of the `given` options, not left at its default, that `config` makes no use of; names that are not known are refused elsewhere."""
+    """A line for each of the `given` options, not left at its default, that `config` makes no use of.
+
+    Names of no architecture or loss are refused elsewhere.
+    """
     return [
         f"`{name}`: {why.format_map(vars(config))}"
         for name, (holds, why) in IDLE.items()

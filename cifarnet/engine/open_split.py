@@ -82,7 +82,8 @@ def open_split(
         load: reads a data set, as `cifarnet.data.load` does.
 
     Raises:
-        Refused: an unknown split or precision, a batch of no image, data that is missing, classes that are not the model's, a run that held nothing out.
+        Refused: an unknown split or precision, a batch of no image, data that is missing, classes that are not
+            the model's, a run that held nothing out.
     """
     config, name = info.config, dataset or info.config.dataset
     check_count("batch_size", batch_size)

@@ -75,7 +75,8 @@ class Listing:
 def indexed_dataset(listing: Listing, progress: ProgressCallback | None = None) -> Dataset:
     """A data set of images on the disk: in memory where they fit, else streamed.
 
-    Images that the index does not know yet are decoded once; then it is said which are there twice. Of several processes that start together one does that.
+    Images that the index does not know yet are decoded once; then it is said which are there twice. Of several processes
+    that start together one does that.
 
     Args:
         progress: told how many of the unknown images are decoded.

@@ -1,4 +1,4 @@
-"""The image files in a folder and below it, told by their suffix or, without one, by their content; what else lies there is counted."""
+"""The image files in a folder and below it, by their suffix or, without one, their content; what else lies there is counted."""
 
 import os
 from collections.abc import Iterator

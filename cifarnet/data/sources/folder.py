@@ -142,7 +142,7 @@ Classes = dict[str, list[str]]  # of each class, in the order of their names, it
 
 
 def list_classes(folder: Path) -> Classes:
-    """The class folders by their names in one Unicode form; of a class whose name is there in two, both. Hidden ones are left out."""
+    """The class folders by their names in one Unicode form; of a class whose name is there in two, both. Without hidden ones."""
     found: Classes = {}
     try:
         for name in sorted(look(folder).folders, key=composed):

@@ -46,7 +46,8 @@ def roles_of(name: str) -> set[str]:
 
 
 def stratified(what: str, labels: np.ndarray, called: Iterable[bytes]) -> tuple[Tensor, Tensor]:
-    """Numbers of the training images and of the test images, int64 each, in order: a tenth of each class, at least one, is for testing.
+    """Numbers of the training images and of the test images, int64 each, in order: a tenth of each class is for testing,
+    and at least one.
 
     Which they are follows from their names alone: the same for every run and every copy, and nearly the same when images
     come or go.
