@@ -10,6 +10,7 @@ from cifarnet.cli.options import flag, how_to_go_on, spoken
 from cifarnet.cli.watcher import facts_of
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Diverged, Interrupted
+from cifarnet.engine.evaluate import only_coarse
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.train_state import TrainState
 from cifarnet.storage.output import write_output
@@ -83,6 +84,7 @@ class LiveWatcher(Watcher):
             facts=self.facts,
             options=list(options_of(run.config)),
             loss=run.config.loss if has_own_loss(run.config) else "",
+            tta=run.config.tta and not only_coarse(run.config, len(run.classes)),
             epochs=run.config.epochs,
             steps=run.steps,
             step=run.progress.step,

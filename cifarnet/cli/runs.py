@@ -21,7 +21,7 @@ def runs(
         cifarnet runs
         cifarnet runs --json
     """
-    from cifarnet.cli.tables import runs_table
+    from cifarnet.cli.tables import SIX_VIEWS, runs_table
     from cifarnet.storage.runs import RUNS, list_runs
 
     none_yet = folder == RUNS and not folder.exists()
@@ -32,5 +32,7 @@ def runs(
         print_json([asdict(facts) for facts in listed])
     elif listed:
         results().print(runs_table(listed))
+        if of_views := [facts.name for facts in listed if facts.tta and facts.accuracy is not None]:
+            results().say(f"{', '.join(of_views)}: measured on {SIX_VIEWS}")
     else:
         messages().say(f"no runs in {folder}: cifarnet train begins one")

@@ -122,7 +122,8 @@ def newer_without_checkpoint(path: Path) -> tuple[Path, str] | None:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run in a list. accuracy: on the test images, in [0, 1], None before the first evaluation.
+    """A run in a list. accuracy: on the test images, in [0, 1], None before the first evaluation; `tta`: it is of
+    six views of each image.
 
     state: finished, stopped, diverged or running. started: in UTC, ISO 8601.
     """
@@ -136,6 +137,7 @@ class RunFacts:
     data_digest: str | None
     seed: int
     accuracy: float | None
+    tta: bool
     epochs_done: int
     epochs_asked: int
     state: str
@@ -194,6 +196,7 @@ def _facts(folder: RunFolder) -> RunFacts:
         data_digest=digest if isinstance(digest, str) else None,
         seed=config.seed,
         accuracy=final if isinstance(final, float) else measured[-1] if measured else None,
+        tta=bool(summary.get("tta", config.tta)),
         epochs_done=done,
         epochs_asked=config.epochs,
         state=_state(folder, summary, done, config.epochs),

@@ -26,6 +26,7 @@ HERE = Watched(
     facts=[("data", text) for text in HOSTILE],
     options=[("--lr", HOSTILE[2])],
     loss="",
+    tta=False,
     epochs=4,
     steps=10,
     step=3,
@@ -103,5 +104,8 @@ def test_in_a_browser(tmp_path):
         tab.evaluate("ask()")
         tab.wait_for_function("() => document.querySelector('#state').textContent === '■ interrupted'")
         assert tab.inner_text("#why") == "stopped by <b>Ctrl-C</b>"
+        write(replace(HERE, written=time.time(), tta=True))
+        tab.reload()
+        assert "accuracy (val, test: six views of each image)" in tab.locator("figure h2").all_inner_texts()
         assert said == []
         browser.close()

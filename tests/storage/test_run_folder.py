@@ -194,6 +194,19 @@ def test_a_run_named_for_a_folder_of_runs_is_listed_itself(tmp_path):
     assert list_runs(tmp_path / "empty") == ([], [])
 
 
+def test_a_listed_accuracy_of_six_views_says_so(tmp_path):
+    """A finished run's summary knows; one that was stopped is measured as its options ask."""
+    for name, asked, summary in [("old", True, {}), ("many-classes", True, {"tta": False}), ("plain", False, {})]:
+        begun(tmp_path / name, {"epoch": 1, "test_accuracy": 0.5})
+        (tmp_path / name / "config.json").write_text(json.dumps(TrainConfig(tta=asked).to_dict()))
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+    assert {facts.name: facts.tta for facts in list_runs(tmp_path)[0]} == {
+        "old": True,
+        "many-classes": False,
+        "plain": False,
+    }
+
+
 @pytest.mark.parametrize("trouble", [OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError()])
 def test_tidying_up_hides_no_error(tmp_path, monkeypatch, trouble):
     """Out of memory, the folder cannot be listed either; the lock is given back all the same."""

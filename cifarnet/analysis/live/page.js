@@ -33,7 +33,8 @@ function charts() {
   const found = seen.loss
     ? [{ title: `training loss (${seen.loss})`, lines: of("loss", ["train"]), ...loss }, { title: "loss (cross-entropy)", lines: others, ...loss }]
     : [{ title: "loss", lines: of("loss", splits), ...loss }];
-  found.push({ title: "accuracy", lines: of("accuracy", splits), format: percent, limits: [0, 1] });
+  const views = seen.tta ? " (val, test: six views of each image)" : "";
+  found.push({ title: `accuracy${views}`, lines: of("accuracy", splits), format: percent, limits: [0, 1] });
   found.push({ title: "learning rate", lines: [{ name: "", key: "lr", look: "train" }], format: real, limits: [0, Infinity] });
   const gradients = [["first layer", "grad_norm_first", "train"], ["last layer", "grad_norm_last", "test"]].map(([name, key, look]) => ({ name, key, look }));
   if (seen.records.some((record) => "grad_norm_first" in record)) found.push({ title: "gradient norm", lines: gradients, format: real, log });

@@ -22,6 +22,7 @@ class Watched:
         name: of the run; title: of its model, loss and data.
         facts: (name, text) of what runs where; options: (flag, value) of all of them.
         loss: its name, where the training loss is no cross-entropy as the others are; else "".
+        tta: the held-out and the test images are measured in six views each.
         epochs: asked for; steps: of an epoch; step: done in the unfinished one.
         records: the lines of metrics.jsonl.
         state: running, finished, interrupted, diverged or failed; why: a sentence about it.
@@ -35,6 +36,7 @@ class Watched:
     facts: Sequence[tuple[str, str]]
     options: Sequence[tuple[str, str]]
     loss: str
+    tta: bool
     epochs: int
     steps: int
     step: int
