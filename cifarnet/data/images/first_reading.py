@@ -25,7 +25,7 @@ class Decoded(NamedTuple):
         sums: int64 [k, 6], as in `Index`.
         errors: the n - k others.
         remarks: on images that can be read.
-        hashes: uint8 [k, 32], or [0, 32] where they are not kept.
+        hashes: uint8 [k, 32], of the images before they were resized.
     """
 
     pixels: np.ndarray
@@ -39,10 +39,10 @@ class Decoded(NamedTuple):
 def decode_all(
     whole: StreamedSplit, indices: Tensor, keep: bool, progress: ProgressCallback | None
 ) -> Iterator[tuple[Tensor, Decoded]]:
-    """The images at `indices`, a piece at a time: int64 [n], and these images; pixels and hashes only where they are to be kept."""
+    """The images at `indices`, a piece at a time: int64 [n], and these images; pixels only where they are to be kept."""
     pieces, done = indices.split(PIECE), 0
     workers = cores() if len(indices) > 8 * PIECE else 0
-    decoded = whole.decode(pieces, workers, functools.partial(sum_up, keep=keep), keep) if len(indices) else ()
+    decoded = whole.decode(pieces, workers, functools.partial(sum_up, keep=keep), hashed=True) if len(indices) else ()
     for index, found in zip(pieces, decoded, strict=False):
         done += len(index)
         if progress:
@@ -57,7 +57,7 @@ def sum_up(items: list[Readable | Unreadable], keep: bool) -> Decoded:
     second = np.square(images, dtype=np.uint32).sum((2, 3), dtype=np.int64)
     sums = np.concatenate([first, second], axis=1)
     remarks = [remark for item in items if isinstance(item, Readable) for remark in item.remarks]
-    hashes = bytearray().join(item.hash for item in items if isinstance(item, Readable)) if keep else bytearray()
+    hashes = bytearray().join(item.hash for item in items if isinstance(item, Readable))
     kept = images if keep else images[:0]
     return Decoded(kept, readable, sums, errors, remarks, np.frombuffer(hashes, np.uint8).reshape(-1, LENGTH))
 

@@ -36,7 +36,7 @@ class Index:
         keys: int64 [N].
         sums: int64 [N, 6]: of R, G, B the sum of the values (0 to 255), then of their squares.
         pixels: uint8 [N, 3, H, W], or [0, 3, H, W] where they are not kept.
-        hashes: uint8 [N, 32], of the images before they were resized; [0, 32] where they are not kept.
+        hashes: uint8 [N, 32], of the images before they were resized.
     """
 
     keys: Tensor
@@ -88,9 +88,8 @@ def indexed_dataset(listing: Listing, progress: ProgressCallback | None = None) 
     in_memory = len(whole) * 3 * size**2 <= MEMORY
     path = arrays_path(f"{STAMP}/{size}/{listing.subject}")
     index = look_through(whole, torch.from_numpy(listing.keys), path, in_memory, progress)
-    known = index.hashes.numpy().view(np.int64)[:, 0] if in_memory else listing.keys
     what = str(listing.found.path) if listing.found else listing.name
-    say_repeats(what, whole, listing.keys, known, listing.train, listing.test)
+    say_repeats(what, whole, listing.keys, index.hashes.numpy(), listing.train, listing.test)
     mean, std = statistics(index.sums[listing.train], size)
     images: AnySplit = Split(index.pixels, whole.labels, index.hashes) if in_memory else replace(whole, sums=index.sums)
     train, test = part_of(images, listing.train), part_of(images, listing.test)
@@ -148,7 +147,7 @@ def read_index(path: Path, size: int) -> Index | None:
         return None
     index = Index(**arrays)
     count, area = len(index.keys), size**2
-    if index.hashes.shape != (len(index.pixels), LENGTH):
+    if index.hashes.shape != (count, LENGTH):
         return None
     first, second = index.sums.split(3, dim=1) if index.sums.shape == (count, 6) else (None, None)
     if first is None or second is None or index.pixels.shape not in ((count, 3, size, size), (0, 3, size, size)):
@@ -165,17 +164,16 @@ def complete(
     size, count = whole.image_size, len(whole)
     sums = torch.zeros(count, 6, dtype=torch.int64)
     pixels = torch.empty(count if in_memory else 0, 3, size, size, dtype=torch.uint8)
-    hashes = torch.empty(len(pixels), LENGTH, dtype=torch.uint8)
+    hashes = torch.empty(count, LENGTH, dtype=torch.uint8)
     readable = torch.zeros(count, dtype=torch.bool)
     if known and len(known.keys) and (not in_memory or len(known.pixels)):
         order = known.keys.argsort()
         place = torch.searchsorted(known.keys[order], keys).clamp_(max=len(order) - 1)
         source = order[place]
         readable = known.keys[source] == keys
-        sums[readable] = known.sums[source[readable]]
+        sums[readable], hashes[readable] = known.sums[source[readable]], known.hashes[source[readable]]
         if in_memory:
             pixels[readable] = known.pixels[source[readable]]
-            hashes[readable] = known.hashes[source[readable]]
 
     errors: list[Unreadable] = []
     remarks = Remarks()
@@ -183,10 +181,9 @@ def complete(
     for index, found in decode_all(whole, missing, in_memory, progress):
         good = index[torch.from_numpy(found.readable)]
         readable[good] = True
-        sums[good] = torch.from_numpy(found.sums)
+        sums[good], hashes[good] = torch.from_numpy(found.sums), torch.from_numpy(found.hashes)
         if in_memory and len(good):
             pixels[good] = torch.from_numpy(found.pixels)
-            hashes[good] = torch.from_numpy(found.hashes)
         errors += found.errors
         remarks.pass_on(found.remarks)
     remarks.end()

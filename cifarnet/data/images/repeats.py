@@ -10,7 +10,7 @@ from cifarnet.data.images.streamed import StreamedSplit
 
 
 def say_repeats(
-    what: str, whole: StreamedSplit, keys: np.ndarray, known: np.ndarray, train: Tensor, test: Tensor
+    what: str, whole: StreamedSplit, keys: np.ndarray, hashes: np.ndarray, train: Tensor, test: Tensor
 ) -> None:
     """One line, as a warning, where there is anything of this kind. Where no image is there twice it costs a sort.
 
@@ -18,9 +18,10 @@ def say_repeats(
         what: the set, fit for a terminal.
         whole: the images of both splits.
         keys: int64 [N], what each file is known by.
-        known: int64 [N], equal for equal images: of their hashes, or else the keys.
+        hashes: uint8 [N, 32], of the images; 64 bits of them tell ten million apart.
         train, test: int64, which images belong to a split.
     """
+    known = hashes.view(np.int64)[:, 0]
     ordered = np.sort(np.concatenate([known[train], known[test]]))
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(repeated):

@@ -4,6 +4,7 @@ import csv
 import os
 import unicodedata
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def load_csv(request: Request) -> Dataset:
     warnings.warn(f"{what}: {said}", stacklevel=2)
     left.say(what)
     classes, labels = encode_labels(table.labels)
-    train, test = divide(path, table, labels, files)
+    train, test = divide(path, table, classes, labels, files)
     check_trained(what, classes, labels, train, "give each class at least one image for training")
     whole = StreamedSplit(files, torch.from_numpy(labels), request.image_size)
     found = Found("CSV", path, left_out=left.as_pairs())
@@ -197,7 +198,9 @@ def find_files(path: Path, values: list[str]) -> tuple[Files, np.ndarray]:
     return Files(tuple(folders), *arrays), np.frombuffer(keys, dtype=np.int64)
 
 
-def divide(path: Path, table: Listed, labels: np.ndarray, files: Files) -> tuple[Tensor, Tensor]:
+def divide(
+    path: Path, table: Listed, classes: Sequence[str], labels: np.ndarray, files: Files
+) -> tuple[Tensor, Tensor]:
     """The numbers of the training images and of the test images, int64 each, in order.
 
     Raises:
@@ -209,7 +212,7 @@ def divide(path: Path, table: Listed, labels: np.ndarray, files: Files) -> tuple
         if holds_images(unlabelled, 0) and not any(folder.startswith(str(unlabelled)) for folder in files.folders):
             text = "its images have no labels here, so they are no test set and are not used"
             warnings.warn(f"{printable(unlabelled)}: {text}", stacklevel=2)
-        return stratified(what, labels, (os.fsencode(value) for value in table.paths))
+        return stratified(what, classes, labels, (os.fsencode(value) for value in table.paths))
     if (parts == VAL).any() and (parts == TEST).any():
         warnings.warn(
             f"{what}: left out: {int((parts == VAL).sum()):,} images of val (test is the test set)", stacklevel=2
@@ -220,5 +223,5 @@ def divide(path: Path, table: Listed, labels: np.ndarray, files: Files) -> tuple
     if not test.any():
         index = torch.from_numpy(train.nonzero()[0])
         called = [os.fsencode(table.paths[n]) for n in index.tolist()]
-        return tuple(index[part] for part in stratified(what, labels[train], called))  # type: ignore[return-value]
+        return tuple(index[part] for part in stratified(what, classes, labels[train], called))  # type: ignore[return-value]
     return torch.from_numpy(train.nonzero()[0]), torch.from_numpy(test.nonzero()[0])

@@ -58,7 +58,7 @@ def load_folder(request: Request) -> Dataset:
     if tested:
         train, test = torch.arange(len(files)).tensor_split([starts[1]])
     else:
-        train, test = stratified(what, labels, relative_names(files, trained))
+        train, test = stratified(what, list(classes), labels, relative_names(files, trained))
     whole = StreamedSplit(files, torch.from_numpy(labels), request.image_size)
     found = Found("image folder", root, left_out=left.as_pairs())
     listing = Listing("folder", tuple(map(printable, classes)), whole, keys, train, test, os.path.realpath(root), found)

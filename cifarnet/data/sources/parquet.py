@@ -202,5 +202,5 @@ def divide(what: str, root: Path, paths: list[Path], copy: Copied) -> tuple[Tens
     chosen = np.isin(file_of, parts.train) if parts.train else np.ones(len(file_of), dtype=bool)
     index = torch.from_numpy(chosen.nonzero()[0])
     kept = [name for name, take in zip(names_of_rows, chosen, strict=True) if take]
-    train, test = stratified(what, copy.labels[chosen], kept)
+    train, test = stratified(what, copy.classes, copy.labels[chosen], kept)
     return index[train], index[test]

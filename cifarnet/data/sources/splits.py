@@ -45,7 +45,7 @@ def roles_of(name: str) -> set[str]:
     return {role for word in re.findall(r"[a-z]+", name.lower()) if (role := role_of(word))}
 
 
-def stratified(what: str, labels: np.ndarray, called: Iterable[bytes]) -> tuple[Tensor, Tensor]:
+def stratified(what: str, classes: Sequence[str], labels: np.ndarray, called: Iterable[bytes]) -> tuple[Tensor, Tensor]:
     """Numbers of the training images and of the test images, int64 each, in order: a tenth of each class is for testing,
     and at least one.
 
@@ -53,7 +53,7 @@ def stratified(what: str, labels: np.ndarray, called: Iterable[bytes]) -> tuple[
     come or go.
 
     Args:
-        what: the set, for the line that says so.
+        what: the set, for the line that says so; classes: their names.
         labels: int64 [N].
         called: the name of each image, unlike all others.
 
@@ -65,8 +65,9 @@ def stratified(what: str, labels: np.ndarray, called: Iterable[bytes]) -> tuple[
     )
     order = np.lexsort((draws, labels))  # by class, within it by the draw
     counts = np.bincount(labels)
-    if (counts == 1).any():
-        why = "has no test set, and a class of it has a single image, which cannot be in both"
+    if single := [classes[n] for n in (counts == 1).nonzero()[0]]:
+        has = "has a single image" if len(single) == 1 else "have a single image each"
+        why = f"has no test set, and {names(single)} {has}, which cannot be in both"
         raise Refused(what, why, "add an image to each such class, or a folder or file for testing")
     place = np.empty(len(labels), dtype=np.int64)
     place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
