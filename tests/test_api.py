@@ -93,7 +93,8 @@ def test_embeddings_logits_and_features(model, photo):
     assert embeddings.shape == (2, 64) and logits.shape == (2, 10)
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(2))
     assert {values.dtype for values in (embeddings, logits, *maps.values())} == {torch.float32}
-    probabilities = logits[0].double().softmax(0)
+    probabilities = model.logits([photo])[0].double().softmax(0)  # a batch of one, as predict's: others round otherwise
+    torch.testing.assert_close(logits[0].double().softmax(0), probabilities, atol=1e-5, rtol=0)
     assert model.predict(photo, top=1).probabilities[0] == pytest.approx(probabilities.max().item())
     assert maps["conv1"].shape == (32, 30, 30) and model.features(shown, ["conv1"])["conv1"].shape == (2, 32, 30, 30)
     with pytest.raises(cifarnet.Refused, match="there is no layer 'conv9'; choose from conv1, relu1"):
@@ -217,6 +218,23 @@ def test_predict_names_one_class_or_more(model, photo, top):
     with pytest.raises(cifarnet.Refused, match=r"top: .* is no whole number of 1 or more; give 1 or more, or None"):
         model.predict(photo, top=top)
     assert len(model.predict(photo, top=np.int64(2)).classes) == 2
+
+
+def test_another_default_dtype_of_torch_is_refused_or_changes_nothing(model, photo, tmp_path):
+    expected, said = (
+        model.predict(photo),
+        r"torch: its default dtype is float64, models are float32; call torch.set_default",
+    )
+    config = cifarnet.TrainConfig(dataset="digits", arch="baseline", epochs=1, device="cpu")
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert model.predict(photo) == expected
+        for begin in (lambda: cifarnet.load("packaged"), lambda: cifarnet.fit(config, out=tmp_path / "run")):
+            with pytest.raises(cifarnet.Refused, match=f"^{said}"):
+                begin()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_rate_and_floats_that_numpy_lacks_will_do():

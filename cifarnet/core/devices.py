@@ -111,6 +111,15 @@ def pick_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def check_default_dtype() -> None:
+    """Raises Refused where torch makes tensors of another type than float32 by default: the weights would be of it."""
+    if (found := torch.get_default_dtype()) != torch.float32:
+        name = str(found).removeprefix("torch.")
+        raise Refused(
+            "torch", f"its default dtype is {name}, models are float32", "call torch.set_default_dtype(torch.float32)"
+        )
+
+
 def check_compiler(device: torch.device) -> None:
     """Refuses torch.compile where it has no compiler to call: C++ on a CPU, C on a GPU, and Python's headers for both.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cifarnet.core.config import IDENTITY
+from cifarnet.core.devices import check_default_dtype
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.losses.base import LOSS_KEY
@@ -109,6 +110,7 @@ def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, Mo
 
 def laid_out(path: Path, info: ModelInfo) -> Classifier:
     """The model that a checkpoint describes, on the meta device: without memory. Raises Refused where there is no such model."""
+    check_default_dtype()
     try:
         with torch.device("meta"), WithoutDrawing():
             return build_model(info.config, len(info.classes))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cifarnet.core.config import TrainConfig
+from cifarnet.core.devices import check_default_dtype
 from cifarnet.core.distributed import Ranks
 from cifarnet.core.errors import plural
 from cifarnet.losses.base import Head
@@ -63,8 +64,9 @@ def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = Non
     With --head-parallel its classes lie on `ranks`; without these, as for every use but training, all of them are here.
 
     Raises:
-        Refused: an option of the architecture or the loss that cannot be.
+        Refused: an option of the architecture or the loss that cannot be; torch's default dtype is not float32.
     """
+    check_default_dtype()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.arch, config.stem, config.image_size, config.dim)
@@ -101,6 +103,7 @@ def configured_head(
 
 def check_model(config: TrainConfig) -> None:
     """Raises Refused as `build_model`, in a millisecond: the backbone is not built, and only a small head is."""
+    check_default_dtype()
     check_arch(config.arch, config.image_size)
     with torch.random.fork_rng(devices=[]):
         configured_head(config, in_features=512, num_classes=10)

@@ -15,5 +15,5 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     (The loader's batches come to the same numbers by one multiply-add, within its augmentation.)
     """
     pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    shift, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (mean, std))
+    shift, scale = (torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None] for v in (mean, std))
     return (pixels - shift) / scale
