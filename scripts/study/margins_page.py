@@ -48,7 +48,7 @@ python scripts/study/margins.py --page                       # this page and its
 
 - *Better by* is the mean over the {seeds} of this loss's score minus cross-entropy's, in percentage points; of the EER, of which less
   is better, the other way round. The interval is Student's, of 95%, of the paired differences, and is not corrected. *p* is that of the
-  paired t test; *Holm's p* is corrected for all losses of the regime, each measure by itself: the whole page has sixteen of these.
+  paired t test; *Holm's p* is corrected for all losses of the regime, each measure by itself: the whole page has fourteen of these.
 - A margin *pays* where it is better and Holm's p is below 0.05, and *perhaps* where the interval alone lies above 0. With so few seeds only large
   effects are found: "no" is no proof that there is none. A table of which runs are missing is provisional.
 - The intervals are of the seeds; the test images are the same 10,000 for all. Draws of unseen classes share classes and test images, so that their
