@@ -27,8 +27,8 @@ from cifarnet.storage.hub import SCHEME, fetch
 class Model:
     """A trained network with its classes and its normalisation; `cifarnet.load` returns it.
 
-    Images are paths, PIL images, uint8 arrays [H, W, 3], tensors [3, H, W] or [N, 3, H, W] (uint8, or float in [0, 1]),
-    a list of single ones, or a folder of image files. They are resized and normalised as `cifarnet predict` does.
+    Images are paths, PIL images, uint8 arrays [H, W, 3] or [N, H, W, 3], tensors [3, H, W] or [N, 3, H, W] (uint8, or float
+    in [0, 1]), a list of single ones, or a folder of image files. They are resized and normalised as `cifarnet predict` does.
 
     Attributes:
         classifier: the network, a `torch.nn.Module` that takes normalised images.
