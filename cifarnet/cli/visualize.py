@@ -38,7 +38,7 @@ def curves(
 ) -> None:
     """Accuracy, loss, learning rate and gradient norms over the epochs; several runs in one figure.
 
-    A training loss that holds a margin is no cross-entropy as the test loss is, and has a panel of its own.
+    A training loss with a margin in it is no cross-entropy, unlike the test loss: it has a panel of its own.
 
     Examples:
         cifarnet visualize curves

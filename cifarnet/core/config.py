@@ -93,10 +93,10 @@ class TrainConfig:
         group="Data", low=0, high=1024,
     )  # fmt: skip
     mixup: float = option(
-        0.0, "mixup: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
+        0.0, "mixup: alpha of its Beta distribution; 0: off (ce, focal, la and vs)", group="Data", low=0, high=100
     )
     cutmix: float = option(
-        0.0, "CutMix: alpha of its Beta distribution; 0: off (ce and focal)", group="Data", low=0, high=100
+        0.0, "CutMix: alpha of its Beta distribution; 0: off (ce, focal, la and vs)", group="Data", low=0, high=100
     )
     progressive: int = option(
         0, "side that training images start at, growing to `image_size` over the first two thirds; 0: off",
