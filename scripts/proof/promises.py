@@ -7,8 +7,8 @@ provokes the real fault: a real `kill -9`, a full file system, a power cut under
 files. {rows} faults, {tests} tests, {cases} cases. This page is written by `python scripts/proof/reliability.py`.
 
 An error is one line on stderr, `error: what: why; what to do`; a traceback comes only with `--debug`. The exit code is 2 where the request
-was refused before any work, 1 where the work failed, 130 after Ctrl-C, 143 after SIGTERM, 129 where the terminal was closed. What was on the disk before is never lost or half
-overwritten. Tests that need a GPU, or the right to mount a file system, are skipped with that reason where it is missing.
+was refused before any work, 1 where the work failed, 130 after Ctrl-C, 143 after SIGTERM, 129 where the terminal was closed, 141 where
+the reader of a pipe went away. What was on the disk before is never lost or half overwritten. Tests that need a GPU, or the right to mount a file system, are skipped with that reason where it is missing.
 """
 
 PROMISES = [
@@ -44,7 +44,7 @@ PROMISES = [
     ("data missing and no network: where it was looked for, how to get it; 2",
      "test_faults::test_without_a_network data/test_cifar::test_missing_names_the_folders_and_the_command data/test_download::test_no_network"),
     ("wrong file size: the expected and the actual; 2", "data/test_cifar::test_wrong_sizes_and_missing_files"),
-    ("wrong checksum of an archive: discarded; 2", "data/test_cifar::test_an_archive_that_is_not_the_published_one data/test_download::test_a_failed_download_leaves_a_part_at_most"),
+    ("wrong checksum of a downloaded archive: discarded; 2. A user's own archive stays, is used, and is said to differ", "data/test_cifar::test_an_archive_that_is_not_the_published_one data/test_download::test_a_failed_download_leaves_a_part_at_most"),
     ("label out of range: file and record, before a device sees it; 2", "data/test_cifar::test_label_out_of_range_by_file_and_record"),
     ("hostile archive: only the named members, at their sizes",
      "data/test_cifar::test_hostile_archives_even_with_the_right_checksum data/test_cifar::test_members_beside_the_named_ones_are_neither_written_nor_read data/test_cifar::test_a_huge_member_ends_the_search"),

@@ -60,7 +60,7 @@ def draw(records_by_name: Mapping[str, Records], path: Path, title: str = "", ow
         path: PNG, SVG or PDF.
         title: above the figure, for example model, loss and data set.
         own_loss: the runs whose training loss is not the cross-entropy that test images are measured by, but holds a
-            margin, say. It has an axis of its own.
+            margin, say. It has a panel of its own.
 
     Raises:
         Refused: no run has a finished epoch. Failed: the file cannot be written.
