@@ -22,7 +22,7 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:
-    """Refuses a resume under another configuration: only epochs (longer), paths, device and workers may change."""
+    """Refuses a resume under another configuration: only fields marked `resume` may change, such as more epochs or the device."""
     fixed = {item.name for item in fields(TrainConfig) if not item.metadata["resume"]} - {"loss_options"}
     was, now = ({name: getattr(config, name) for name in fixed} | config.loss_options for config in (saved, asked))
     differ = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
