@@ -67,13 +67,21 @@ def write_stamp(folder: Path, cuda: str) -> None:
     """The header that names what the extension is built for; kernels.py reads it before it loads the library."""
     import torch
 
-    archs = os.environ["TORCH_CUDA_ARCH_LIST"].replace(";", ",").replace(" ", ",") if cuda else ""
+    archs = built_archs() if cuda else ""
     stamp = f"torch={torch.__version__};cuda={cuda};archs={archs};sets={','.join(sets())}"
     text = f'#define MARGIN_BUILD_STAMP "{stamp}"\n'
     header = folder / "build_stamp.h"
     folder.mkdir(parents=True, exist_ok=True)
     if not header.exists() or header.read_text() != text:
         header.write_text(text)
+
+
+def built_archs() -> str:
+    """The GPU architectures that torch has nvcc compile for, "8.0,9.0,9.0+PTX": names such as Hopper are resolved."""
+    from torch.utils.cpp_extension import _get_cuda_arch_flags
+
+    found = re.findall(r"code=(sm|compute)_(\d+)(\d[af]?)", " ".join(_get_cuda_arch_flags()))
+    return ",".join(sorted(f"{major}.{minor}{'+PTX' if kind == 'compute' else ''}" for kind, major, minor in found))
 
 
 def sets() -> list[str]:
@@ -97,7 +105,7 @@ def extension(with_cuda: bool):
     if sys.platform == "linux":
         flags["cxx"].append("-fopenmp")  # not when linking: torch's own OpenMP serves, a second pool would fight it
     if with_cuda:
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+        os.environ["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST") or "8.0;9.0+PTX"
         sources.append("margin_head_cuda.cu")
         macros.append(("MARGIN_CUDA", None))
         flags["nvcc"] = ["-O3", "-std=c++20", "--threads=2", "-Xptxas=-v" if os.environ.get("VERBOSE") else "-w"]

@@ -14,6 +14,7 @@ from cifarnet.core.plain_file import read_bytes
 NAME = "_C"
 LARGEST = 1 << 30  # bytes of the library
 ELF = b"\x7fELF"
+ARCH = re.compile(r"(?P<major>\d+)\.(?P<minor>\d)(?P<kind>[af]?)(?P<ptx>\+PTX)?")
 
 
 def extension_path() -> str | None:
@@ -75,12 +76,13 @@ def ends(data: bytes) -> Iterator[int]:
 def runs_on(archs: str, major: int, minor: int) -> bool:
     """True where code built for `archs` ("8.0,9.0+PTX") runs on a GPU of compute capability major.minor.
 
-    Machine code runs on the same major version from its own minor on; PTX is compiled for anything newer.
+    Machine code runs on the same major version from its own minor on; PTX is compiled for anything newer. What is built for one
+    architecture alone ("9.0a") or for its family ("10.0f") runs on no other.
     """
-    for arch in filter(None, archs.split(",")):
-        built = tuple(int(part) for part in arch.removesuffix("+PTX").rstrip("af").split("."))
-        if built[0] == major and built[1] <= minor:
+    for found in filter(None, map(ARCH.fullmatch, archs.split(","))):
+        built, kind = (int(found["major"]), int(found["minor"])), found["kind"]
+        if built == (major, minor) or (kind != "a" and built[0] == major and built[1] <= minor):
             return True
-        if arch.endswith("+PTX") and built <= (major, minor):
+        if not kind and found["ptx"] and built <= (major, minor):
             return True
     return False

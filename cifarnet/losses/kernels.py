@@ -198,9 +198,10 @@ def _problem(device: str, loss: str | None = None) -> str | None:
     info = build_info()
     if not info["cuda"]:
         return "it is built without CUDA"
-    major, minor = torch.cuda.get_device_capability()
-    if not runs_on(info["archs"], major, minor):
-        return f"it is built for the GPU architectures {info['archs']} and this GPU is {major}.{minor}"
+    for number in range(torch.cuda.device_count()):  # any of them may be the one
+        major, minor = torch.cuda.get_device_capability(number)
+        if not runs_on(info["archs"], major, minor):
+            return f"it is built for the GPU architectures {info['archs']} and this GPU is {major}.{minor}"
     return None
 
 

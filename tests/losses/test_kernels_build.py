@@ -77,6 +77,11 @@ def test_a_library_that_is_not_ours_or_does_not_load(monkeypatch, tmp_path):
         ("8.0,9.0", (10, 0), False),
         ("8.6", (8, 0), False),
         ("9.0a", (9, 0), True),
+        ("9.0a+PTX", (10, 0), False),
+        ("10.0a", (10, 3), False),
+        ("10.0f", (10, 3), True),
+        ("8.0,9.0,9.0+PTX", (10, 3), True),
+        ("Hopper", (9, 0), False),
         ("", (9, 0), False),
     ],
 )
@@ -84,16 +89,35 @@ def test_which_gpus_a_build_runs_on(archs, capability, expected):
     assert kernels.runs_on(archs, *capability) is expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("Hopper", "9.0,9.0+PTX"),
+        ("8.0;9.0+PTX", "8.0,9.0,9.0+PTX"),
+        ("9.0a 10.0", "10.0,9.0a"),
+        ("Ampere", "8.0,8.6,8.6+PTX"),
+    ],
+)
+def test_the_stamp_names_what_torch_compiles_for(monkeypatch, asked, expected):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    monkeypatch.setenv("CIFARNET_BUILD", "none")
+    script = "import runpy, sys; sys.argv[1:] = ['--name']; print(runpy.run_path('setup.py')['built_archs']())"
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.split("\n")[-2] == expected
+
+
 def test_built_without_this_gpu_s_architecture(monkeypatch, tmp_path):
     stamp = f"cifarnet-build:torch={torch.__version__};cuda=13.0;archs=9.0;sets=plain:end"
     pretend(monkeypatch, tmp_path, stamp)
     monkeypatch.setattr(kernels, "_load", lambda path: None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    cards = [(9, 0), (8, 0)]  # the second may be the one that computes
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: cards[number])
     with pytest.warns(UserWarning, match=r"built for the GPU architectures 9\.0 and this GPU is 8\.0"):
         assert kernels.resolve("auto", "cuda") == "torch"
     with pytest.raises(Refused, match=r"this GPU is 8\.0"):
         kernels.resolve("cuda", "cuda")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    cards[1] = (9, 0)
     monkeypatch.setattr(kernels, "_resolved", {})
     assert kernels.resolve("auto", "cuda") == "cuda"
 
