@@ -25,9 +25,11 @@ struct CudaBatch : Batch {
 
   bool few_classes() const { return keep && classes <= kFewClasses && shared_bytes() + kFewStatic <= shared_limit(); }
   int64_t shared_bytes() const { return classes * size * int64_t(sizeof(float)); }
+  // Classes that go through at a time: of few samples their prototypes are what takes memory.
   int64_t chunk() const {
-    if (keep) return classes;
-    return std::min(classes, std::max<int64_t>(1024, kChunkCosines / samples / 128 * 128));
+    const int64_t of_prototypes = kChunkPrototypes / size;
+    const int64_t most = keep ? of_prototypes : std::min(of_prototypes, kChunkCosines / samples);
+    return std::min(classes, std::max<int64_t>(1024, most / 128 * 128));
   }
   at::ScalarType product_type() const { return features.scalar_type() == at::kFloat ? at::kFloat : at::kHalf; }
 };
@@ -69,6 +71,12 @@ T* data(const Tensor& tensor, const T*) {
   return const_cast<T*>(static_cast<const T*>(tensor.const_data_ptr()));
 }
 
+// The rows of a matrix whose rows may lie further apart than they are long.
+template <typename T>
+Rows<T> rows(const Tensor& matrix, T* type) {
+  return {data(matrix, type), matrix.stride(0)};
+}
+
 // unit [count, D] in the products' type and norm [count] of the rows [first, first + count) of the features or weight.
 void normalize(const CudaBatch& batch, const Tensor& in, int64_t first, int64_t count, const Tensor& unit, float* norm,
                int64_t stride = 1) {
@@ -78,17 +86,23 @@ void normalize(const CudaBatch& batch, const Tensor& in, int64_t first, int64_t 
   });
 }
 
-// The classes' chunks in turn: work(first class, unit prototypes, their norms, cosines [N, count]). `kept` [N, C], where
-// the cosines are kept, receives them (fill) or gives them.
+// [rows, columns] in a buffer, each row at a multiple of eight numbers: so loads of 16 bytes and cuBLAS's fast kernels ask.
+inline int64_t pitch_of(int64_t columns) { return (columns + kEight - 1) / kEight * kEight; }
+inline Tensor padded_rows(const Tensor& buffer, int64_t rows, int64_t columns) {
+  return buffer.narrow(0, 0, rows * pitch_of(columns)).view({rows, pitch_of(columns)}).narrow(1, 0, columns);
+}
+
+// The classes' chunks in turn: work(first class, unit prototypes, their norms, cosines [N, count], rows apart). `kept` [N, C],
+// where the cosines are kept, receives them (fill) or gives them.
 template <typename Work>
 void each_cosine_chunk(const CudaBatch& batch, const Tensor& unit, const Tensor& kept, bool fill, const Work& work) {
   const int64_t chunk = batch.chunk();
   const at::ScalarType type = batch.product_type();
   const Tensor prototypes = batch.scratch({chunk, batch.size}, type), norms = batch.scratch({chunk});
-  const Tensor buffer = batch.keep ? kept.view({-1}) : batch.scratch({batch.samples * chunk}, type);
+  const Tensor buffer = batch.scratch({batch.keep ? 0 : batch.samples * pitch_of(chunk)}, type);
   each_chunk(batch.classes, chunk, [&](int64_t first, int64_t count) {
     const Tensor part = prototypes.narrow(0, 0, count);
-    Tensor cosines = buffer.narrow(0, 0, batch.samples * count).view({batch.samples, count});
+    const Tensor cosines = batch.keep ? kept.narrow(1, first, count) : padded_rows(buffer, batch.samples, count);
     normalize(batch, batch.weight, first, count, part, norms.data_ptr<float>());
     if (fill || !batch.keep) product(cosines, unit, part.t());
     work(first, part, norms.data_ptr<float>(), cosines);

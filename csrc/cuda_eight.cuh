@@ -13,10 +13,19 @@ struct alignas(16) Eight {
   T value[kEight];
 };
 
-// Whether every row of so many columns begins at a multiple of 16 bytes and ends with a whole eight.
-inline bool whole_eights(int64_t columns) { return columns % kEight == 0; }
+// The rows of a matrix, `pitch` numbers apart.
+template <typename T>
+struct Rows {
+  T* first;
+  int64_t pitch;
 
-// The entries of a row from `column` on; past its end 0.
+  __device__ T* at(int64_t row) const { return first + row * pitch; }
+};
+
+// Rows so far apart begin at a multiple of 16 bytes, and hold whole eights, the last of them past the row's end maybe.
+inline bool whole_eights(int64_t pitch) { return pitch % kEight == 0; }
+
+// The entries of a row from `column` on; past its end 0, or of whole eights anything.
 template <bool kWhole, typename T>
 __device__ __forceinline__ Eight<T> load_eight(const T* row, int column, int columns) {
   if constexpr (kWhole) return *reinterpret_cast<const Eight<T>*>(row + column);
@@ -39,13 +48,12 @@ __device__ __forceinline__ void store_eight(T* row, int column, int columns, con
 
 // The columns of a row that are the other classes', where the row's chunk of classes is `columns` long and the label's column
 // is `own`, inside it or not.
-template <bool kWhole>
 struct OtherColumns {
   int own, columns;
 
   __device__ OtherColumns(int64_t label_column, int64_t columns)
       : own(label_column >= 0 && label_column < columns ? int(label_column) : -1), columns(int(columns)) {}
-  __device__ __forceinline__ bool operator()(int column) const { return column != own && (kWhole || column < columns); }
+  __device__ __forceinline__ bool operator()(int column) const { return column != own && column < columns; }
 };
 
 // Eight cosines from `column` on join the sum of exp(s (n - peak)); NaN shows in `rest`. Without kShapes the highest cosine is the peak.

@@ -2,8 +2,9 @@
 //
 // Where the features are 16-bit the products are fp16 with fp32 sums: cosines in fp16 lose 0.016 of a logit at s = 64,
 // bf16 would lose 0.125. Of the gradient the products take shares exp(s (n_j - peak)), the sample's largest being 1, or at most
-// 4 where a loss shapes the negatives; fp16 holds them times 2^13, down to 1e-11. The sample's own strength multiplies dz after the product, and unit(z) before that of
-// dW. The target's entry, which a margin can make a thousand times larger, stays out of the products and is added in fp32.
+// 4 where a loss shapes the negatives; fp16 holds them times 2^13, down to 1e-11. The sample's own strength multiplies dz after
+// the product, and unit(z) before that of dW, as a part of the largest one and times 2^6: a part of 10^-5 keeps its digits.
+// The target's entry, which a margin can make a thousand times larger, stays out of the products and is added in fp32.
 #pragma once
 
 #include "cuda_eight.cuh"
@@ -70,13 +71,13 @@ static __global__ void __launch_bounds__(kThreads) update_state(ManyForward in, 
 
 // A block a sample: the chunk's negatives join its sum.
 template <typename C, bool kShapesNegatives, bool kWhole>
-__global__ void __launch_bounds__(kThreads) accumulate(ManyForward in, const C* cosines, int64_t first, int64_t count) {
+__global__ void __launch_bounds__(kThreads) accumulate(ManyForward in, Rows<const C> cosines, int64_t first, int64_t count) {
   const int64_t row = blockIdx.x;
-  const OtherColumns<kWhole> is_other(in.labels[row] - first, count);
+  const OtherColumns is_other(in.labels[row] - first, count);
   const Target target = target_of(in.options, in.statistics[row].cosine, in.statistics[row].norm, in.used, in.own, row);
   Others before = first ? in.others[row] : no_others(), here = no_others();
   for (int c = threadIdx.x * kEight; c < is_other.columns; c += kThreads * kEight)
-    add_eight<kShapesNegatives>(here, target, load_eight<kWhole>(cosines + row * count, c, is_other.columns), c, is_other);
+    add_eight<kShapesNegatives>(here, target, load_eight<kWhole>(cosines.at(row), c, is_other.columns), c, is_other);
   const float peak = fmaxf(block_max(here.peak), before.peak);
   const float highest = kShapesNegatives ? fmaxf(block_max(here.highest), before.highest) : peak;
   raise_peak(here, target.scale, peak);
@@ -106,7 +107,7 @@ struct ManyBackward {
   const Statistics* statistics;
   const int64_t* labels;
   int64_t samples, size;
-  float boost;  // 2^13 where the shares are fp16, else 1
+  float boost, lift;  // of shares and of scaled unit(z), where they are fp16: 2^13 and, with mv-*'s relief still in range, 2^6; else 1
 
   __device__ float factor() const { return *grad / float(samples); }
   // What a sample's shares are divided by, and its strength multiplied: a negative of mv-* is 1 + t times as steep, with t up to 1000.
@@ -118,11 +119,11 @@ struct ManyBackward {
     return sample.strength * relief(sample) * (factor() / boost);
   }
   // Likewise of shares and scaled unit(z) in dW.
-  __device__ float unscale() const { return (most ? *most : 1.0f) * (factor() / boost); }
+  __device__ float unscale() const { return (most ? *most : 1.0f) * (factor() / (boost * lift)); }
   // What unit(z) is multiplied by before that product.
   __device__ float weight_of(const SampleGradient& sample) const {
     const float strength = sample.strength * relief(sample);
-    return !most ? strength : *most == 0.0f ? 0.0f : strength / *most;
+    return !most ? strength : *most == 0.0f ? 0.0f : lift * (strength / *most);
   }
 };
 
@@ -179,15 +180,15 @@ struct PrototypeChunk {
 // Cosines and shares may be the same memory: each thread reads eight entries before it writes them.
 template <typename C, typename Share, bool kWhole>
 __global__ void __launch_bounds__(kThreads)
-    gradient_shares(ManyBackward in, const C* cosines, int64_t first, int64_t count, Share* shares) {
+    gradient_shares(ManyBackward in, Rows<const C> cosines, int64_t first, int64_t count, Rows<Share> shares) {
   const int64_t i = blockIdx.x;
-  const OtherColumns<kWhole> is_other(in.labels[i] - first, count);
+  const OtherColumns is_other(in.labels[i] - first, count);
   const SampleGradient sample = in.statistics[i].gradient;
   const float boost = in.boost / in.relief(sample);
   const auto fill = [&](auto of_eight) {
     for (int c = threadIdx.x * kEight; c < is_other.columns; c += kThreads * kEight)
-      store_eight<kWhole>(shares + i * count, c, is_other.columns,
-                          of_eight(load_eight<kWhole>(cosines + i * count, c, is_other.columns), c));
+      store_eight<kWhole>(shares.at(i), c, is_other.columns,
+                          of_eight(load_eight<kWhole>(cosines.at(i), c, is_other.columns), c));
   };
   if (shapes(sample.shaping))
     fill([&](const Eight<C>& eight, int c) { return shares_of_eight<true, Share>(sample, boost, eight, c, is_other); });
@@ -218,28 +219,27 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// dW of a class by a warp, from the product of shares and scaled unit features, and from the samples of that class.
+// dW of a class by a warp, from the product of shares and scaled unit features, which it completes with the samples of that class.
 template <typename Unit, typename W>
 __global__ void __launch_bounds__(kThreads)
-    project_prototypes(ManyBackward in, PrototypeChunk<Unit> chunk, LabelOrder labels, const float* product, const Unit* unit,
-                       W* dw) {
+    project_prototypes(ManyBackward in, PrototypeChunk<Unit> chunk, LabelOrder labels, float* product, const Unit* unit, W* dw) {
   const int64_t c = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   if (c >= chunk.count) return;
   const int lane = threadIdx.x % kWarp;
   const auto [begin, end] = samples_of_class(labels, in.samples, chunk.first + c);
   const float unscale = in.unscale(), factor = in.factor();
-  const auto gradient = [&](int64_t d) {
+  float across = 0.0f;
+  for (int64_t d = lane; d < in.size; d += kWarp) {
     float sum = unscale * product[c * in.size + d];
     for (int64_t k = begin; k < end; ++k)
       sum += in.statistics[labels.order[k]].gradient.target * factor * load(unit, labels.order[k] * in.size + d);
-    return sum;
-  };
-  float across = 0.0f;
-  for (int64_t d = lane; d < in.size; d += kWarp) across += gradient(d) * load(chunk.unit, c * in.size + d);
+    product[c * in.size + d] = sum;
+    across += sum * load(chunk.unit, c * in.size + d);
+  }
   across = warp_sum(across);
   const float inverse = inverse_of(chunk.norm[c]);
   for (int64_t d = lane; d < in.size; d += kWarp)
-    store(dw, (chunk.first + c) * in.size + d, (gradient(d) - across * load(chunk.unit, c * in.size + d)) * inverse);
+    store(dw, (chunk.first + c) * in.size + d, (product[c * in.size + d] - across * load(chunk.unit, c * in.size + d)) * inverse);
 }
 
 }  // namespace margin

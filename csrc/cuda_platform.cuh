@@ -24,7 +24,8 @@ namespace margin {
 
 using DeviceGuard = c10::cuda::CUDAGuard;
 
-constexpr int64_t kChunkCosines = int64_t(1) << 23;  // 16 MB in fp16: a chunk stays in the L2 cache
+constexpr int64_t kChunkCosines = int64_t(1) << 23;     // 16 MB in fp16: a chunk stays in the L2 cache
+constexpr int64_t kChunkPrototypes = int64_t(1) << 25;  // numbers of its prototypes: 64 MB in fp16, their sums 128 MB
 
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, size_t shared, Arguments&&... arguments) {
@@ -46,11 +47,19 @@ void allow_shared(Kernel* kernel, int64_t bytes) {
   C10_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
 }
 
-// Within it no fp16 product is summed in fp16, which cuBLAS may do where it splits K.
+// Within it no fp16 product is summed in fp16, which cuBLAS may do where it splits K, and everywhere where the user allows it.
 class Fp32Sums {
  public:
-  Fp32Sums() : before_(at::globalContext().allowFP16ReductionCuBLAS()) { set(at::globalContext(), decltype(before_){}, false); }
-  ~Fp32Sums() { set(at::globalContext(), before_, true); }
+  Fp32Sums()
+      : before_(at::globalContext().allowFP16ReductionCuBLAS()),
+        accumulated_(at::globalContext().allowFP16AccumulationCuBLAS()) {
+    set(at::globalContext(), decltype(before_){}, false);
+    at::globalContext().setAllowFP16AccumulationCuBLAS(false);
+  }
+  ~Fp32Sums() {
+    set(at::globalContext(), before_, true);
+    at::globalContext().setAllowFP16AccumulationCuBLAS(accumulated_);
+  }
 
  private:
   // torch's setting is a bool, or since 2.9 an enum of which 0 allows and 1 forbids the sums, 2 the splitting as well.
@@ -62,16 +71,14 @@ class Fp32Sums {
       context.setAllowFP16ReductionCuBLAS(restore && int(before) == 0, !restore || int(before) != 2);
   }
   decltype(at::globalContext().allowFP16ReductionCuBLAS()) before_;
+  bool accumulated_;
 };
 
-// out = a b, summed in fp32; out may be fp32 where a and b are fp16.
+// out = a b, summed in fp32; out may be fp32 where a and b are fp16. Rows of any of them may lie further apart than they are long.
 inline void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b) {
-  if (out.scalar_type() != a.scalar_type()) {
-    at::mm_out(out, a, b, out.scalar_type());
-    return;
-  }
   const Fp32Sums sums;
-  at::mm_out(out, a, b);
+  if (out.scalar_type() != a.scalar_type()) at::mm_out(out, a, b, out.scalar_type());
+  else at::mm_out(out, a, b);
 }
 
 }  // namespace margin

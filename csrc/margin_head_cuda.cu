@@ -61,10 +61,10 @@ void accumulate_chunks(const CudaBatch& batch, const ManyForward& in, const Tens
   each_cosine_chunk(batch, unit, kept, fill, [&](int64_t first, const Tensor&, const float*, const Tensor& cosines) {
     const auto run = [&](auto type) {
       using C = std::decay_t<decltype(*type)>;
-      const bool whole = whole_eights(cosines.size(1));
+      const bool whole = whole_eights(cosines.stride(0));
       const auto kernel = shapes_negatives ? (whole ? accumulate<C, true, true> : accumulate<C, true, false>)
                                            : (whole ? accumulate<C, false, true> : accumulate<C, false, false>);
-      launch(kernel, unsigned(batch.samples), kThreads, 0, in, data(cosines, type), first, cosines.size(1));
+      launch(kernel, unsigned(batch.samples), kThreads, 0, in, rows(cosines, type), first, cosines.size(1));
     };
     cosines.scalar_type() == at::kFloat ? run((const float*)nullptr) : run((const c10::Half*)nullptr);
   });
@@ -166,12 +166,12 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
   const Tensor unit = batch.scratch({samples, batch.size}, batch.product_type()), norms = batch.scratch({samples});
   const Tensor h = batch.scratch({want_z ? samples : 0, batch.size}), part = batch.scratch(h.sizes());
   const Tensor sums = batch.scratch({want_w ? chunk : 0, batch.size});
-  const Tensor shares_of_kept = batch.scratch({batch.keep ? samples * chunk : 0}, batch.product_type());
+  const Tensor shares_of_kept = batch.scratch({batch.keep ? samples * pitch_of(chunk) : 0}, batch.product_type());
   normalize(batch, batch.features, 0, samples, unit, norms.data_ptr<float>());
   const Tensor most =
       half && want_w ? at::amax(statistics.select(1, offsetof(Statistics, gradient.strength) / sizeof(float))) : Tensor();
   const ManyBackward in = {grad, most.defined() ? most.const_data_ptr<float>() : nullptr, samples_of(statistics),
-                           batch.label, samples, batch.size, half ? 8192.0f : 1.0f};
+                           batch.label, samples, batch.size, half ? 8192.0f : 1.0f, half ? 64.0f : 1.0f};
   Tensor sorted, order, scaled;
   if (want_w) {
     std::tie(sorted, order) = ordered_labels(batch);
@@ -181,12 +181,13 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
   each_cosine_chunk(batch, unit, kept, false,
              [&](int64_t first, const Tensor& prototypes, const float* prototype_norms, const Tensor& cosines) {
     const int64_t count = cosines.size(1);
-    const Tensor shares = batch.keep ? shares_of_kept.view({samples, count}) : cosines;  // in place where they are ours
+    const Tensor shares = batch.keep ? padded_rows(shares_of_kept, samples, count) : cosines;  // in place where they are ours
     const auto gradient = [&](auto from, auto to) {
       using C = std::decay_t<decltype(*from)>;
       using Share = std::decay_t<decltype(*to)>;
-      const auto kernel = whole_eights(count) ? gradient_shares<C, Share, true> : gradient_shares<C, Share, false>;
-      launch(kernel, unsigned(samples), kThreads, 0, in, data(cosines, from), first, count, data(shares, to));
+      const bool whole = whole_eights(cosines.stride(0));  // the shares' rows are
+      const auto kernel = whole ? gradient_shares<C, Share, true> : gradient_shares<C, Share, false>;
+      launch(kernel, unsigned(samples), kThreads, 0, in, rows(cosines, from), first, count, rows(shares, const_cast<Share*>(to)));
     };
     const float* f32 = nullptr;
     const c10::Half* f16 = nullptr;
@@ -204,7 +205,7 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
       const PrototypeChunk<Unit> of_chunk = {data(prototypes, kind), prototype_norms, first, count};
       const LabelOrder labels = {sorted.template const_data_ptr<int64_t>(), order.template const_data_ptr<int64_t>()};
       launch(project_prototypes<Unit, std::decay_t<decltype(*w)>>, blocks_of(count), kThreads, 0, in, of_chunk, labels,
-             sums.const_data_ptr<float>(), data(unit, kind), data(dw, w));
+             sums.data_ptr<float>(), data(unit, kind), data(dw, w));
     };
     with_type(batch.weight.scalar_type(), [&](auto w) { half ? project(f16, w) : project(f32, w); });
   });

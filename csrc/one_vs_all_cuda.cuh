@@ -54,19 +54,19 @@ __global__ void __launch_bounds__(kThreads) own_classes(YesNoBatch in, const T* 
   in.rows[row * kRowNumbers + 2] = kNoLogit;
 }
 
-// A block a row: the chunk's other classes join its sums; into `shares`, unless it is null, go sigma(f_j) g'(c_j) times the boost,
+// A block a row: the chunk's other classes join its sums; into `shares`, unless there are none, go sigma(f_j) g'(c_j) times the boost,
 // and zero for the label. Cosines and shares may be the same memory: each thread reads an entry before it writes it.
 template <typename C, typename Share>
 __global__ void __launch_bounds__(kThreads)
-    other_classes(YesNoBatch in, const C* cosines, int64_t first, int64_t count, Share* shares) {
+    other_classes(YesNoBatch in, Rows<const C> cosines, int64_t first, int64_t count, Rows<Share> shares) {
   const int64_t row = blockIdx.x, own = in.labels[row] - first;
   const float shift = shift_of(in.call, *in.bias);
   float loss = 0.0f, chance = 0.0f, most = kNoLogit;
   for (int64_t c = threadIdx.x; c < count; c += kThreads) {
-    const float cosine = clamp_cosine(load(cosines, row * count + c));
+    const float cosine = clamp_cosine(load(cosines.at(row), c));
     const Tau<float> tau = spread<Scalar>(cosine, in.call.spread);
     const Logistic<float> yes = logistic<Scalar>(in.call.scale * tau.value + shift);
-    if (shares) store_bounded(shares, row * count + c, c == own ? 0.0f : in.boost * yes.chance * tau.slope);
+    if (shares.first) store_bounded(shares.at(row), c, c == own ? 0.0f : in.boost * yes.chance * tau.slope);
     if (c == own) continue;
     loss += yes.loss;
     chance += yes.chance;

@@ -17,7 +17,7 @@ struct YesNoPass {
         dw(batch.scratch(want_w ? batch.weight.sizes() : at::IntArrayRef(0))),
         unit(batch.scratch({batch.samples, batch.size}, batch.product_type())), part(batch.scratch(dz.sizes())),
         // In place of cosines that are kept in fp32, where the products are fp16, there is no room for them.
-        shares(batch.scratch({batch.keep && half() ? batch.samples * batch.chunk() : 0}, batch.product_type())) {
+        shares(batch.scratch({batch.keep && half() ? batch.samples * pitch_of(batch.chunk()) : 0}, batch.product_type())) {
     if (want_w) std::tie(sorted, order) = ordered_labels(batch);
   }
 
@@ -27,10 +27,13 @@ struct YesNoPass {
 
   // The chunk's classes join the sums; what its products take of the gradient.
   Tensor take(int64_t first, const Tensor& cosines) const {
-    const Tensor out = shares.numel() ? shares.view({batch.samples, cosines.size(1)}) : cosines;
+    const Tensor out = shares.numel() ? padded_rows(shares, batch.samples, cosines.size(1)) : cosines;
     const auto run = [&](auto from, auto to) {
-      launch(other_classes<std::decay_t<decltype(*from)>, std::decay_t<decltype(*to)>>, unsigned(batch.samples), kThreads, 0, in,
-             data(cosines, from), first, cosines.size(1), want_z() || want_w() ? data(out, to) : nullptr);
+      using Share = std::decay_t<decltype(*to)>;
+      Rows<Share> filled = rows(out, const_cast<Share*>(to));
+      if (!want_z() && !want_w()) filled.first = nullptr;
+      launch(other_classes<std::decay_t<decltype(*from)>, Share>, unsigned(batch.samples), kThreads, 0, in,
+             rows(cosines, from), first, cosines.size(1), filled);
     };
     const float* f32 = nullptr;
     const c10::Half* f16 = nullptr;

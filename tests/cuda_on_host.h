@@ -133,7 +133,7 @@ struct DeviceGuard {
   explicit DeviceGuard(at::Device) {}
 };
 
-constexpr int64_t kChunkCosines = 1 << 12;  // so that few classes are several chunks
+constexpr int64_t kChunkCosines = 1 << 12, kChunkPrototypes = 1 << 14;  // so that few classes are several chunks
 
 inline int64_t shared_limit() { return host::limit; }
 

@@ -4,6 +4,7 @@ the CPU a thread after the other, gives the float64 reference's numbers."""
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,14 @@ def run(on_host, loss, features, weight, labels, state, training=True, **constan
     return value, new, *on_host.margin_loss_backward(grad, features, weight, labels, rows, cosines, True, True)
 
 
-# N, D, C, the most cosines that are kept: few classes (more rows than a chunk of them), products, two chunks of classes
+# N, D, C, the most cosines that are kept: few classes (more rows than a chunk of them), products, two chunks of classes (the
+# second no multiple of eight), and two of which the cosines are kept all the same
 REGIMES = {
     "few": (150, 40, 10, 1 << 23),
     "tiled": (9, 33, 21, 1 << 23),
     "products": (9, 20, 70, 1 << 23),
     "chunks": (5, 12, 1500, 0),
+    "kept chunks": (5, 12, 1504, 1 << 23),
 }
 
 
@@ -182,6 +185,24 @@ def test_several_blocks_sum_the_loss_and_the_state(on_host, loss, classes):
     for actual, wanted in zip(got, truth, strict=True):
         assert error(actual, wanted) <= 1e-5
     assert all(torch.equal(a, b) for a, b in zip(got, run(on_host, loss, *batch), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_flat_samples_beside_a_steep_one_keep_their_digits(on_host, dtype):
+    """One sample lies on another class's prototype; the others are right, their gradients 10^5 times smaller. They alone
+    move the prototypes that are nobody's label."""
+    on_host.keep_cosines(1 << 23)
+    g = torch.Generator().manual_seed(0)
+    w = torch.randn(96, 64, generator=g)
+    y = torch.arange(24)
+    z = w[y] + 0.3 * torch.randn(24, 64, generator=g)
+    z[0] = 3 * w[1]
+    batch = z.to(dtype), w, y, torch.empty(0)
+    dw, truth = (
+        make("cosface", *batch, scale=20.0, margin=0.0)[3][24:].double() for make in (partial(run, on_host), expected)
+    )
+    rows = (dw - truth).norm(dim=1) / truth.norm(dim=1)
+    assert rows.median() < 2e-3 and rows.max() < 1e-2
 
 
 def test_the_losses_are_the_same_on_both_devices(on_host):
