@@ -38,8 +38,8 @@ python=${PYTHON:-python3} device=cuda
 mkdir -p "$out" && out=$(realpath "$out") || exit 2
 [ -z "${AIRBENCH:-}" ] || AIRBENCH=$(realpath "$AIRBENCH")
 cd "$(dirname "$0")/.."
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+work=$(mktemp -d) shm=/dev/shm/cifarnet.$$
+trap 'rm -rf "$work" "$shm"' EXIT
 mkdir "$work/logs"
 export PYTHON="$python" PYTHONPATH="$PWD" PYTHONUNBUFFERED=1
 failed=0 data_dir="" ends=${ends:-$((call == 3 ? 530 : 470))} # the call's, less what ending takes
@@ -106,22 +106,23 @@ bench() { # NAME SECONDS OPTIONS...: its JSON in OUT
 
 kernels() {
   local tests="cuda or gpu" all=() profiled=1024,512,100000 middle=(--shapes 1024,512,100000 --seconds 2)
-  local peers=(--shapes 512,512,1000 512,512,10 --seconds 2) sanitizer tool
+  local peers=(--shapes 512,512,1000 512,512,10 --seconds 2) sanitizer tool ours=()
   if [ -n "$rehearse" ]; then
     tests="cpu and few and arcface and value" profiled=16,8,300
     all=(--shapes 16,8,300 16,8,10 --seconds 0) middle=(--shapes 16,8,300 --seconds 0)
     peers=(--shapes 16,8,10 --seconds 0 --compiler aot_eager)
   fi
-  step tests 120 "$python" -m pytest -x -q -rs -p no:cacheprovider --hypothesis-profile=no-shrinking -k "$tests" \
+  step tests 120 "$python" -m pytest --maxfail=10 -q -rs -p no:cacheprovider --hypothesis-profile=no-shrinking -k "$tests" \
     $(ls tests/losses/test_kernels*.py | grep -v -e _build.py -e _cuda.py) tests/losses/test_more_kernels.py tests/losses/test_head_truth.py # those two need no GPU
   sanitizer=$(fact sanitizer "")
+  [ -z "$sanitizer" ] || ! "$sanitizer" --help 2>&1 | grep -q -e '--kernel-name ' || ours=(--kernel-name kns=margin)
   for tool in memcheck racecheck; do
     if [ -n "$rehearse" ]; then
       step $tool 50 "$python" scripts/bench/head_step.py 33,70,10 50,40,300
     elif [ -z "$sanitizer" ]; then
       skip $tool "no compute-sanitizer is here"
     else # 9: it found something; another code: it could not run
-      PYTORCH_NO_CUDA_MEMORY_CACHING=1 step $tool 50 "$sanitizer" --tool $tool --error-exitcode 9 \
+      PYTORCH_NO_CUDA_MEMORY_CACHING=1 step $tool 50 "$sanitizer" --tool $tool "${ours[@]}" --error-exitcode 9 \
         "$python" scripts/bench/head_step.py --device cuda 33,70,10 50,40,300
     fi
   done
@@ -142,7 +143,7 @@ training() {
   step speed 160 "$python" scripts/study/time_to_accuracy.py "${from[@]}" --only speed --seeds $seeds --json "$out/speed.json"
   step resnet18 100 "$python" scripts/study/time_to_accuracy.py "${from[@]}" --only resnet18 --seeds 1 \
     --json "$out/resnet18.json"
-  step graphs 90 "$python" scripts/study/time_to_accuracy.py "${from[@]}" --only speed-graph resnet18-graph --seeds 1 \
+  step graphs 90 "$python" scripts/study/time_to_accuracy.py "${from[@]}" --only resnet18-graph speed-graph --seeds 1 \
     --json "$out/graphs.json"
   if [ -z "${AIRBENCH:-}" ]; then
     skip airbench "AIRBENCH names no file"
@@ -157,15 +158,16 @@ training() {
 }
 
 reproduction() {
-  local limit=$((ends - SECONDS)) options=(--seeds 3 --data-dir "$data_dir")
+  local limit=$((ends - SECONDS)) options=(--seeds 3 --data-dir "$data_dir") runs=$work
   if [ -z "$rehearse$data_dir" ]; then
     skip reproduce "no data"
     return
   fi
   [ -z "$rehearse" ] || options=(--seeds 1 --rehearse)
-  step reproduce $limit "$python" scripts/study/reproduce.py --cells quick "${options[@]}" --out "$work/reproduce" \
+  [ ! -w /dev/shm ] || runs=$shm && mkdir -p "$runs" # each epoch writes its state: in memory that takes no time
+  step reproduce $limit "$python" scripts/study/reproduce.py --cells quick "${options[@]}" --out "$runs/reproduce" \
     --keep "$out/reproduce.json" --budget "$((limit > 30 ? (limit - 30) / 6 : 0))e-1"
-  say "$(cat "$work/reproduce/tables.md" 2>/dev/null)"
+  say "$(cat "$runs/reproduce/tables.md" 2>/dev/null)"
   say "runs that are done: $(grep -c '"cell"' "$out/reproduce.json" 2>/dev/null)"
 }
 

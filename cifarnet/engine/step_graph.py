@@ -5,6 +5,7 @@ the learning rate is a number on the device, and weights, optimizer, sums and th
 that the host decides may change from one replay to the next.
 """
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -39,6 +40,7 @@ def record(work: Callable[[], None], stream: torch.cuda.Stream) -> Callable[[], 
     """`work` as a CUDA graph, which owns the memory that `work` takes; it is not run yet."""
     here = torch.cuda.current_stream(stream.device)
     graph = torch.cuda.CUDAGraph()
+    gc.collect()  # else an earlier run's graph may be freed while this one is recorded, which breaks the recording
     try:
         with torch.cuda.device(stream.device), torch.cuda.graph(graph, stream=stream):
             work()

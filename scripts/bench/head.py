@@ -90,6 +90,8 @@ def prepare(case: Case, competitor: Competitor, device: str, rounds: int) -> tup
     """A competitor's run, warmed up, with its memory and its error."""
     torch.backends.cuda.matmul.allow_tf32 = competitor.tf32
     run = case.run(competitor)
+    if competitor.group == "compile":
+        run.call()  # compiling takes memory of its own
     facts = {"memory_mb": None if competitor.graph else peak(run.call, device)}
     warm_up(run, device, rounds)
     found = run.call()

@@ -95,9 +95,12 @@ def captured(call: Callable[[], Gradients]) -> Callable[[], Gradients]:
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = call()
+    graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            results = call()
+    finally:
+        torch.cuda.set_stream(here)  # a recording that breaks leaves its own
 
     def replay() -> Gradients:
         graph.replay()

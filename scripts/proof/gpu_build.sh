@@ -27,6 +27,7 @@ mkdir -p "$work/source/cifarnet"
 cp -r setup.py csrc "$work/source"
 cp cifarnet/__init__.py "$work/source/cifarnet"
 export TORCH_CUDA_ARCH_LIST="$arch" CIFARNET_BUILD=cuda
+export MAX_JOBS=${MAX_JOBS:-$(nproc)} # setup.py goes by the memory, of which such a machine may show little at first
 
 if [ -n "$rehearse" ]; then
   mkdir -p "$work/fake/bin"

@@ -12,7 +12,18 @@ from pathlib import Path
 import torch
 from torch.utils.cpp_extension import CUDA_HOME
 
-PACKAGES = ("setuptools", "torchvision", "triton", "pytest", "hypothesis", "ninja", "scikit-learn", "typer", "numpy")
+PACKAGES = (
+    "setuptools",
+    "torchvision",
+    "triton",
+    "pytest",
+    "hypothesis",
+    "ninja",
+    "scikit-learn",
+    "typer",
+    "numpy",
+    "filelock",
+)
 
 
 def installed(name: str) -> str:

@@ -29,7 +29,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
-from cifarnet.core.errors import CifarnetError, Interrupted
+from cifarnet.core.errors import CifarnetError, Failed, Interrupted
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset, load, pixels_of
 from cifarnet.engine.loop import Watcher, run_epoch, train
@@ -60,17 +60,21 @@ def main() -> None:
     if options.seeds < 1:
         parser.error(f"--seeds: {options.seeds} is too few; at least 1")
     data = random_images(32, 16) if options.rehearse else load(options.dataset, options.data_dir)
-    small, results = (
-        {"epochs": 1, "batch_size": 16, "compile": False, "cuda_graph": False} if options.rehearse else {},
-        [],
-    )
+    small = {"epochs": 1, "batch_size": 16, "compile": False, "cuda_graph": False} if options.rehearse else {}
+    results: list[dict[str, Any]] = []
+    failed: list[str] = []
     with StopRequest() as stop:
         for name in options.only:
             config = TrainConfig.from_dict(RUNS[name] | {"dataset": options.dataset} | small)
             config = dataclasses.replace(config, eval_every=config.epochs)
-            results.append(measure(name, config, data, options.seeds, stop))
+            try:
+                results.append(measure(name, config, data, options.seeds, stop))
+            except Failed as error:  # one that cannot be recorded, say: the others go on
+                print(f"{name}: {error}", file=sys.stderr)
+                failed.append(name)
             if options.json:  # what is measured is kept, whatever becomes of the next
                 options.json.write_text(json.dumps(results, indent=2) + "\n")
+    sys.exit(bool(failed))
 
 
 def measure(name: str, config: TrainConfig, data: Dataset, seeds: int, stop: StopRequest) -> dict[str, Any]:
@@ -107,7 +111,7 @@ def train_once(config: TrainConfig, data: Dataset, stop: StopRequest) -> dict[st
     return {
         "seed": config.seed,
         "warm_up": warm_up,
-        "seconds": summary["seconds"],
+        "seconds": sum(record["seconds"] for record in run.progress.history),  # the summary's are rounded to a tenth
         "accuracy": summary["test"]["accuracy"],
         "loss": summary["test"]["loss"],
         "epochs": config.epochs,
