@@ -15,7 +15,7 @@ from cifarnet.data.images.decode import ImageError, find_images, read_image
 from cifarnet.data.images.normalize import normalize
 from cifarnet.data.images.square import square_of
 
-KINDS = "a path, a PIL image, a uint8 array [H, W, 3], a tensor [3, H, W] or [N, 3, H, W], or a list of these"
+KINDS = "a path, a PIL image, a uint8 array [H, W, 3] or [N, H, W, 3], a tensor [3, H, W] or [N, 3, H, W], or a list of these"
 
 
 def is_batch(images: Any) -> bool:
