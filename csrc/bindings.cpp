@@ -99,6 +99,7 @@ TORCH_LIBRARY_IMPL(cifarnet, Autograd, library) { library.impl("margin_loss", &m
 
 #ifdef MARGIN_CUDA
 int64_t cuda_calls();
+void set_chunk_cosines(int64_t most);
 #else
 static int64_t cuda_calls() { return 0; }
 #endif
@@ -118,6 +119,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.def("statistics", [] { return margin::kStatistics; });
   module.def("kept_cosines", [] { return margin::kept_cosines.load(); });
   module.def("keep_cosines", [](int64_t most) { margin::kept_cosines = most; });
+#ifdef MARGIN_CUDA
+  module.def("chunk_cosines", &margin::set_chunk_cosines);
+#endif
   module.def("calls", [] { return std::pair(margin::cpu_calls.load(), margin::cuda_calls()); });
   module.def("instruction_set", [] { return std::string(margin::chosen_loops().name); });
   module.def("instruction_sets", &margin::instruction_sets);

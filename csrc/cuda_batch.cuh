@@ -4,6 +4,7 @@
 #include "cuda_platform.cuh"
 
 #include <algorithm>
+#include <atomic>
 #include <type_traits>
 
 #include "cuda_few.cuh"
@@ -13,6 +14,9 @@ namespace margin {
 namespace {
 
 using at::Tensor;
+
+// Cosines of a chunk. A setting, so that the benchmark tries others.
+std::atomic<int64_t> chunk_cosines{kChunkCosines};
 
 unsigned blocks_of(int64_t rows) { return unsigned((rows + kWarps - 1) / kWarps); }           // a warp a row
 unsigned blocks_of_threads(int64_t rows) { return unsigned((rows + kThreads - 1) / kThreads); }  // a thread a row
@@ -28,7 +32,7 @@ struct CudaBatch : Batch {
   // Classes that go through at a time: of few samples their prototypes are what takes memory.
   int64_t chunk() const {
     const int64_t of_prototypes = kChunkPrototypes / size;
-    const int64_t most = keep ? of_prototypes : std::min(of_prototypes, kChunkCosines / samples);
+    const int64_t most = keep ? of_prototypes : std::min(of_prototypes, chunk_cosines / samples);
     return std::min(classes, std::max<int64_t>(1024, most / 128 * 128));
   }
   at::ScalarType product_type() const { return features.scalar_type() == at::kFloat ? at::kFloat : at::kHalf; }

@@ -23,6 +23,7 @@ from scripts.bench.head_timing import MARGIN, SCALE
 OPTIONS = margin_options("arcface", scale=SCALE, margin=MARGIN)
 CALL = Kernel("arcface", SCALE, MARGIN, [0.0])
 KEPT = 1 << 27  # cosines, 512 MB in fp32
+CHUNK = 1 << 23  # cosines of a chunk of classes on CUDA, as csrc/cuda_platform.cuh has it
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -50,6 +51,16 @@ def ours_kept(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
         return ours(z, w, y)
     finally:
         extension.keep_cosines(most)
+
+
+def in_chunks(cosines: int) -> Loss:
+    """The same on CUDA with so many cosines to a chunk of classes, in forward and in backward."""
+
+    def loss(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
+        importlib.import_module("cifarnet._C").chunk_cosines(cosines)
+        return ours(z, w, y)
+
+    return loss
 
 
 def textbook(z: Tensor, w: Tensor, y: Tensor) -> Tensor:
@@ -176,13 +187,19 @@ def in_triton(weight: nn.Parameter) -> dict[str, Competitor]:
 def competitors(weight: nn.Parameter, dtype: torch.dtype, compiler: str = "inductor") -> dict[str, Competitor]:
     """By name; those that cannot run with so many classes are left out."""
     device, classes = weight.device.type, len(weight)
-    mine = Peer(ours, weight)
+    many = device == "cuda" and classes > 10_000
+    mine = Peer(in_chunks(CHUNK) if many else ours, weight)
     found = {"cifarnet": Competitor("ours", mine)}
     if device == "cuda":
         if classes <= 1_000_000:  # the graph keeps gradients of its own
             found["cifarnet, CUDA graph"] = Competitor("ours", mine, graph=True)
-        if 10_000 < classes <= KEPT // 1024:
+        if many and classes <= KEPT // 1024:
             found["cifarnet, cosines kept"] = Competitor("ours", Peer(ours_kept, weight))
+        if many and dtype != torch.float32:
+            found |= {
+                f"cifarnet, chunks of {times} times": Competitor("ours", Peer(in_chunks(times * CHUNK), weight))
+                for times in (2, 4, 8)
+            }
         if dtype == torch.float32:
             found["cifarnet, TF32"] = Competitor("ours", mine, tf32=True)
         else:
