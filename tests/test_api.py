@@ -223,7 +223,7 @@ def test_predict_names_one_class_or_more(model, photo, top):
 def test_another_default_dtype_of_torch_is_refused_or_changes_nothing(model, photo, tmp_path):
     expected, said = (
         model.predict(photo),
-        r"torch: its default dtype is float64, models are float32; call torch.set_default",
+        r"torch's default dtype: is float64, and models are float32; call torch.set_default",
     )
     config = cifarnet.TrainConfig(dataset="digits", arch="baseline", epochs=1, device="cpu")
     torch.set_default_dtype(torch.float64)

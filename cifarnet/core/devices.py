@@ -115,9 +115,8 @@ def check_default_dtype() -> None:
     """Raises Refused where torch makes tensors of another type than float32 by default: the weights would be of it."""
     if (found := torch.get_default_dtype()) != torch.float32:
         name = str(found).removeprefix("torch.")
-        raise Refused(
-            "torch", f"its default dtype is {name}, models are float32", "call torch.set_default_dtype(torch.float32)"
-        )
+        fix = "call torch.set_default_dtype(torch.float32)"
+        raise Refused("torch's default dtype", f"is {name}, and models are float32", fix)
 
 
 def check_compiler(device: torch.device) -> None:
