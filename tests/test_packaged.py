@@ -6,7 +6,7 @@ import cifarnet
 
 
 @pytest.mark.parametrize(
-    ("name", "arch", "least"), [("packaged", "speednet", 0.93), ("packaged:baseline", "baseline", 0.85)]
+    ("name", "arch", "least"), [("packaged", "speednet", 0.935), ("packaged:baseline", "baseline", 0.85)]
 )
 def test_a_packaged_model_is_as_good_as_it_says(name, arch, least, cifar_data):
     """Measured on the test images: another processor may take one image in a thousand otherwise."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes weights that ship in the package out of a run: filters in fp16, no local paths, measured as they are shipped.
 
-cifarnet train --recipe speed --epochs 34 --progressive 24 --cutout 12 --val-fraction 0.04 --eval-every 10 --data-dir DIR --out RUN
+cifarnet train --recipe speed --epochs 60 --cutout 12 --val-fraction 0.04 --eval-every 20 --data-dir DIR --out RUN
 python scripts/study/package_weights.py RUN cifarnet/weights/speednet.safetensors --data-dir DIR --json docs/results/packaged_speednet.json
 cifarnet train --recipe baseline-plus --epochs 80 --data-dir DIR --out RUN2
 python scripts/study/package_weights.py RUN2 cifarnet/weights/baseline-plus.safetensors --data-dir DIR
