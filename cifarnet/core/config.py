@@ -124,12 +124,9 @@ class TrainConfig:
         0.0, "part of the training images whose label becomes another, at random", group="Data", low=0, high=1
     )
     val_fraction: float = option(
-        0.0,
-        "part of the training set held out to choose `best` and to calibrate the model; 0: neither",
-        group="Data",
-        low=0,
-        high=0.9,
-    )
+        0.0, "part of the training set held out to choose `best` and to calibrate the model; 0: neither", group="Data",
+        low=0, high=0.9,
+    )  # fmt: skip
 
     epochs: int = option(250, "passes over the training set", group="Optimisation", low=1, high=1_000_000, resume=True)
     batch_size: int = option(256, "images a step", group="Optimisation", low=1, high=1_000_000)
