@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from cifarnet.data.hashing import LENGTH
+from cifarnet.data.hashing import LENGTH, hash_picture
 from cifarnet.data.images.streamed import Readable, StreamedSplit, Unreadable, cores, stack
 from cifarnet.data.request import ProgressCallback
 
@@ -25,7 +25,7 @@ class Decoded(NamedTuple):
         sums: int64 [k, 6], as in `Index`.
         errors: the n - k others.
         remarks: on images that can be read.
-        hashes: uint8 [k, 32], of the images before they were resized.
+        hashes: uint8 [k, 32], as in `Index`.
     """
 
     pixels: np.ndarray
@@ -42,7 +42,7 @@ def decode_all(
     """The images at `indices`, a piece at a time: int64 [n], and these images; pixels only where they are to be kept."""
     pieces, done = indices.split(PIECE), 0
     workers = cores() if len(indices) > 8 * PIECE else 0
-    decoded = whole.decode(pieces, workers, functools.partial(sum_up, keep=keep), hashed=True) if len(indices) else ()
+    decoded = whole.decode(pieces, workers, functools.partial(sum_up, keep=keep), hashed=keep) if len(indices) else ()
     for index, found in zip(pieces, decoded, strict=False):
         done += len(index)
         if progress:
@@ -57,7 +57,8 @@ def sum_up(items: list[Readable | Unreadable], keep: bool) -> Decoded:
     second = np.square(images, dtype=np.uint32).sum((2, 3), dtype=np.int64)
     sums = np.concatenate([first, second], axis=1)
     remarks = [remark for item in items if isinstance(item, Readable) for remark in item.remarks]
-    hashes = bytearray().join(item.hash for item in items if isinstance(item, Readable))
+    found = [item for item in items if isinstance(item, Readable)]
+    hashes = bytearray().join(item.hash if keep else hash_picture(item.pixels) for item in found)
     kept = images if keep else images[:0]
     return Decoded(kept, readable, sums, errors, remarks, np.frombuffer(hashes, np.uint8).reshape(-1, LENGTH))
 

@@ -36,7 +36,8 @@ class Index:
         keys: int64 [N].
         sums: int64 [N, 6]: of R, G, B the sum of the values (0 to 255), then of their squares.
         pixels: uint8 [N, 3, H, W], or [0, 3, H, W] where they are not kept.
-        hashes: uint8 [N, 32], of the images before they were resized.
+        hashes: uint8 [N, 32], of the images before they were resized; where pixels are not kept after it, since a hash of large images
+            takes half as long again as decoding them.
     """
 
     keys: Tensor
@@ -166,7 +167,7 @@ def complete(
     pixels = torch.empty(count if in_memory else 0, 3, size, size, dtype=torch.uint8)
     hashes = torch.empty(count, LENGTH, dtype=torch.uint8)
     readable = torch.zeros(count, dtype=torch.bool)
-    if known and len(known.keys) and (not in_memory or len(known.pixels)):
+    if known and len(known.keys) and in_memory == (len(known.pixels) > 0):  # the others' hashes are of another kind
         order = known.keys.argsort()
         place = torch.searchsorted(known.keys[order], keys).clamp_(max=len(order) - 1)
         source = order[place]
