@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.losses.contract import NO_LABEL
+from cifarnet.losses.contract import checked_labels
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.options import MarginOptions
 from cifarnet.losses.registry import LOSSES
@@ -89,8 +89,9 @@ class Head(nn.Module):
 
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy [N] over the logits of inference, and [N] whether each sample is taken for its own class."""
+        labels = checked_labels(features, labels, self.in_features, self.num_classes)
         logits = self.logits(features)
-        losses = F.cross_entropy(logits, labels, ignore_index=NO_LABEL, reduction="none")
+        losses = F.cross_entropy(logits, labels, reduction="none")
         return losses, logits.argmax(dim=1) == labels
 
     def prototypes(self) -> Tensor:
@@ -114,7 +115,7 @@ class Head(nn.Module):
 class StatefulHead(Head):
     """A margin head with the buffer `state`, which its loss remembers between steps; always fp32.
 
-    Where the loss has a state or tables, the state dict holds the loss's name beside it, as ASCII codes, uint8. Loading the state of
+    Where the loss has a state, tables or a learned bias, the state dict holds the loss's name too, as ASCII codes, uint8. Loading the state of
     another loss is an error; a state dict without a name is taken as it is.
     """
 
@@ -204,7 +205,7 @@ class StatefulHead(Head):
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):  # type: ignore[no-untyped-def, override]
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if len(self.state) or self.tables:
+        if len(self.state) or self.tables or self.undecayed:
             destination[prefix + LOSS_KEY] = torch.tensor(list(self.options.loss.encode()), dtype=torch.uint8)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):  # type: ignore[no-untyped-def, override]

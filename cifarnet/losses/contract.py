@@ -49,6 +49,19 @@ def check_range(labels: Tensor, num_classes: int) -> None:
         raise IndexError(f"label {label} of sample {sample} is out of range: there are {num_classes} classes")
 
 
+def checked_labels(features: Tensor, labels: Tensor, size: int, num_classes: int) -> Tensor:
+    """The labels [N] as int64, of features [N, size], N >= 0, where each is in [0, C).
+
+    Raises:
+        As `check_batch` and `check_range`; a GPU reports a label out of range at its next synchronisation.
+    """
+    labels = check_batch(features, labels, size, least=0)
+    check_range(labels, num_classes)
+    if labels.is_cuda:
+        torch._assert_async(((labels >= 0) & (labels < num_classes)).all(), "a label is out of range")
+    return labels
+
+
 def full_precision(device: torch.device) -> AbstractContextManager:
     """The context in which autocast leaves the head alone; the meta device has no autocast."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

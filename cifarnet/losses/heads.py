@@ -15,7 +15,7 @@ from cifarnet.losses.angles import normalize
 from cifarnet.losses.auto_scale import fitting_margin, fitting_scale
 from cifarnet.losses.base import Head, StatefulHead
 from cifarnet.losses.compiled import compiled_loss
-from cifarnet.losses.contract import check_batch, check_classes, check_range
+from cifarnet.losses.contract import check_batch, check_classes, check_range, checked_labels, full_precision
 from cifarnet.losses.linear import AdjustedHead, LinearHead
 from cifarnet.losses.margin_loss import correct, inference_logits, margin_loss
 from cifarnet.losses.options import margin_options
@@ -104,7 +104,9 @@ class MarginHead(StatefulHead):
         """As `Head.measure`; no N x C numbers are held, but where a class has several prototypes."""
         if self.objective.centres:
             return super().measure(features, labels)
-        return measure(features, labels, self.weight, self.options, self.memory, self.classes)
+        labels = checked_labels(features, labels, self.in_features, self.num_classes)
+        with full_precision(features.device):
+            return measure(features, labels, self.weight, self.options, self.memory, self.classes)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits [N, C] without margin or label: s cos(theta_j), for sphereface |z| cos(theta_j); their softmax is p.

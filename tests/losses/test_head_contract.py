@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from cifarnet.losses import LOSSES, LinearHead, MarginHead, build_head, kernels
@@ -43,6 +44,42 @@ def test_labels_of_any_integer_type(batch, dtype):
     z, y = batch
     for name, head in heads().items():
         assert torch.equal(head(z, y.to(dtype)), head(z, y)), name
+
+
+def test_measuring_demands_of_labels_what_training_does(batch):
+    """Any integer type; of one out of range its cross-entropy would be that of no class, and no error."""
+    z, y = batch
+    made = heads() | {"subcenter": MarginHead(D, C, "subcenter-arcface"), "focal": LinearHead(D, C, gamma=2.0)}
+    for name, head in made.items():
+        wanted = F.cross_entropy(head.logits(z), y, reduction="none")
+        for dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
+            losses, hit = head.measure(z, y.to(dtype))
+            torch.testing.assert_close(losses, wanted, rtol=1e-5, atol=1e-5)
+            assert torch.equal(hit, head.logits(z).argmax(dim=1) == y), name
+        for label in (C, -1, -100, -(2**63)):
+            with pytest.raises(IndexError, match=f"label {label} of sample 7 is out of range"):
+                head.measure(z, y.index_fill(0, torch.tensor(7), label))
+        with pytest.raises(TypeError, match="labels must be integers"):
+            head.measure(z, y.float())
+
+
+@pytest.mark.parametrize("loss", ["arcface", "sphereface2", "uniface", "subcenter-arcface"])
+def test_autocast_leaves_what_is_measured_alone(batch, loss):
+    z, y = batch
+    for head in (MarginHead(D, C, loss), LinearHead(D, C) if "sub" in loss else ShardedMarginHead(D, C, loss)):
+        wanted = head.measure(z, y)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(head.measure(z, y)[0], wanted[0])
+
+
+def test_a_learned_bias_is_not_taken_for_another_loss():
+    """That of uniface is subtracted, that of sphereface2 added. A state dict without a name, as of version 0.1, is taken."""
+    of = {loss: MarginHead(D, C, loss) for loss in ("sphereface2", "uniface")}
+    with pytest.raises(RuntimeError, match="state is that of sphereface2, and this head's loss is uniface"):
+        of["uniface"].load_state_dict(of["sphereface2"].state_dict())
+    saved = of["uniface"].state_dict()
+    of["uniface"].load_state_dict({name: value for name, value in saved.items() if name in ("weight", "state", "bias")})
+    of["uniface"].load_state_dict(saved)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool])

@@ -82,6 +82,24 @@ def test_a_training_step_compiles_without_graph_breaks(loss, monkeypatch, tmp_pa
     torch.testing.assert_close(head.weight.grad, eager_head.weight.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["sphereface", "curricularface", "adaface", "adacos"])
+def test_a_state_that_moves_gives_the_compiled_gradient_of_its_own_step(loss, monkeypatch, tmp_path):
+    """In pure torch the step moves the state before its backward pass reads it: SphereFace's lambda would be the next one's."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.manual_seed(0)
+    eager, head = (MarginHead(6, 5, loss, backend="torch") for _ in range(2))
+    head.load_state_dict(eager.state_dict())
+    features, labels = 5 * torch.randn(64, 6), torch.arange(64) % 5
+    step = torch.compile(head, fullgraph=True)
+    for _ in range(2):
+        for one in (eager, head):
+            one.zero_grad()
+        eager(features, labels).backward()
+        step(features, labels).backward()
+        torch.testing.assert_close(head.state, eager.state, rtol=1e-6, atol=1e-6)
+        assert (head.weight.grad - eager.weight.grad).abs().max() < 1e-5 * eager.weight.grad.abs().max()
+
+
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
 def test_the_backend_asked_for_is_the_one_that_runs(backend):
     head = MarginHead(8, 5, backend=backend)

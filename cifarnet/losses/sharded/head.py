@@ -19,7 +19,7 @@ from cifarnet.core.fields import check_count
 from cifarnet.losses import kernels
 from cifarnet.losses.angles import COSINE_LIMIT, normalize
 from cifarnet.losses.base import StatefulHead
-from cifarnet.losses.contract import check_batch, check_classes, check_range, full_precision, working_type
+from cifarnet.losses.contract import check_classes, checked_labels, full_precision, working_type
 from cifarnet.losses.margin_loss import in_type, inference_logits
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.objectives.base import Softmax, softplus
@@ -136,7 +136,7 @@ class ShardedMarginHead(StatefulHead):
 
     def loss_and_correct(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
-        labels = self._check(features, labels)
+        labels = checked_labels(features, labels, self.in_features, self.num_classes)  # none: other ranks may have some
         self.check_order()
         where = resolve_shards(self.backend, features.device.type, features.dtype, self.options.loss)
         if where == "torch":
@@ -160,8 +160,9 @@ class ShardedMarginHead(StatefulHead):
     @torch.no_grad()
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy [n] of this rank's samples over the logits of inference (no margin), and whether each is nearest to its own class [n]."""
-        labels = self._check(features, labels)
-        return measure(features, labels, self.weight, self.options, self.memory, self.classes, self.ranks)
+        labels = checked_labels(features, labels, self.in_features, self.num_classes)
+        with full_precision(features.device):
+            return measure(features, labels, self.weight, self.options, self.memory, self.classes, self.ranks)
 
     def logits(self, features: Tensor) -> Tensor:
         """As `MarginHead.logits`, [n, C], for heads whose whole W may lie on each rank for the moment."""
@@ -179,13 +180,6 @@ class ShardedMarginHead(StatefulHead):
     def extra_repr(self) -> str:
         """The options, for printing the module."""
         return f"num_classes={self.num_classes}, classes={self.classes}, sample={self.sample}, {self.options}"
-
-    def _check(self, features: Tensor, labels: Tensor) -> Tensor:
-        labels = check_batch(features, labels, self.weight.shape[1], least=0)  # another rank may have them
-        check_range(labels, self.num_classes)
-        if labels.is_cuda:  # of a label out of range no rank would know the class; reported at the next synchronisation
-            torch._assert_async(((labels >= 0) & (labels < self.num_classes)).all(), "a label is out of range")
-        return labels
 
 
 @torch.no_grad()
