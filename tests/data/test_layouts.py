@@ -614,3 +614,48 @@ def test_runs_beside_the_images_are_no_classes(tmp_path):
     after, said = quiet("folder", tmp_path)
     assert after.classes == before.classes == CLASSES and len(after.train) == len(before.train)
     assert len(said) == 1 and "no test set" in said[0]
+
+
+def plain_table(values, labels: dict[str, list], names=None) -> pa.Table:
+    """Pictures of one grey value each, as BMP (all of one size), and columns of labels; `names` as Hugging Face writes them."""
+    pictures = []
+    for value in values:
+        buffer = io.BytesIO()
+        Image.new("L", (32, 32), value).save(buffer, "BMP")
+        pictures.append(buffer.getvalue())
+    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    meta = {"huggingface": json.dumps({"info": {"features": features}})} if names else None
+    columns = {"image": pa.array(pictures, pa.binary())} | {k: pa.array(v, pa.int64()) for k, v in labels.items()}
+    return pa.table(columns).replace_schema_metadata(meta)
+
+
+def test_parquet_a_column_without_some_labels_leads_to_its_own_pixels(tmp_path):
+    """Its rows lie elsewhere in the copy than those of the column that was asked for before."""
+    for name, count, first in (("train", 8, 0), ("test", 4, 100)):
+        every = [n % 2 for n in range(count)]
+        some = [None if n == 1 else label for n, label in enumerate(every)]
+        table = plain_table([first + 10 * n for n in range(count)], {"all": every, "some": some})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    for column in ("all", "some", "all", "some"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = load("parquet", tmp_path, label_column=column)
+        gone = [] if column == "all" else [10]
+        assert found.train.images[:, 0, 0, 0].tolist() == [grey for grey in range(0, 80, 10) if grey not in gone]
+        assert len(found.test) == (4 if column == "all" else 3) and found.test.images[:, 0, 0, 0].min() == 100
+
+
+def test_parquet_files_that_number_their_classes_otherwise_agree_by_name(tmp_path):
+    for name, names in (("train", ["cat", "dog", "fox"]), ("test", ["fox", "cat", "dog"])):
+        animals = ["cat", "dog", "fox", "dog"]
+        greys = [{"cat": 10, "dog": 100, "fox": 200}[animal] for animal in animals]
+        labels = {"label": [names.index(animal) for animal in animals]}
+        pq.write_table(plain_table(greys, labels, names), tmp_path / f"{name}.parquet")
+    found, _ = quiet("parquet", tmp_path)
+    assert found.classes == ("cat", "dog", "fox")
+    for part in (found.train, found.test):
+        assert part.labels.tolist() == [0, 1, 2, 1] and part.images[:, 0, 0, 0].tolist() == [10, 100, 200, 100]
+    wrong = plain_table([1, 2], {"label": [0, 2]}, ["fox", "cat"])
+    pq.write_table(wrong, tmp_path / "test.parquet")
+    with pytest.raises(Refused, match="has the label 2, and names of 2 classes"):
+        quiet("parquet", tmp_path)

@@ -80,11 +80,12 @@ def load_parquet(request: Request) -> Dataset:
     base = np.frombuffer(
         hashlib.blake2b(stamp_of(paths).encode("utf-8", "surrogateescape"), digest_size=8).digest(), dtype=np.int64
     )
-    keys = base ^ (copy.offsets * np.int64(0x9E3779B97F4A7C1))
+    # Of file and row: where an image lies in the copy depends on which rows have a label, in the column that is asked for.
+    keys = base ^ ((file_of << 40 | row_of) * np.int64(0x9E3779B97F4A7C1))
     whole = StreamedSplit(members, torch.from_numpy(copy.labels), request.image_size)
     found = Found("parquet", root, left_out=copy.left.as_pairs())
     classes = tuple(map(printable, copy.classes))
-    subject = f"parquet/{os.path.realpath(root)}/{copy.image}"
+    subject = f"parquet rows/{os.path.realpath(root)}/{copy.image}"
     return indexed_dataset(Listing("parquet", classes, whole, keys, train, test, subject, found), request.progress)
 
 
@@ -133,7 +134,7 @@ def open_copy(root: Path, paths: list[Path], request: Request) -> Copied:
 
 def read_copy(place: Path, stamp: str, files: int) -> Copied | None:
     """The copy that `make_copy` left, if it is whole and could be true."""
-    known = read_arrays(place, f"parquet {stamp}", SHAPES)
+    known = read_arrays(place, f"parquet, classes by name {stamp}", SHAPES)
     if known is None:
         return None
     try:
@@ -177,7 +178,7 @@ def make_copy(place: Path, stamp: str, paths: list[Path], request: Request) -> C
         why = f"a copy of the images cannot be written ({error.strerror or error})"
         raise Failed(printable(place.parent), why, "set XDG_CACHE_HOME to a folder that can be written") from error
     copied = copied.at(target, copied_stamp)
-    write_arrays(place, f"parquet {stamp}", copied.to_arrays())
+    write_arrays(place, f"parquet, classes by name {stamp}", copied.to_arrays())
     return copied
 
 

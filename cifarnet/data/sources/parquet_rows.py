@@ -108,13 +108,18 @@ def copy_rows(
     for number, path in enumerate(paths):
         with OpenTable(path) as table:
             image, label = find_columns(path, table.schema, options)
-            known = class_names(table.schema, label) or known
+            names = class_names(table.schema, label)
+            known = known or names
+            place = None if names is None or known is None or names == known else in_common(names, known)
             for row, data, value in table.rows(image, label):
                 if data is None or value is None or value == -1:
                     left["rows without an image" if data is None else "rows without a label", ""] += 1
                     continue
                 if len(data) > MAX_IMAGE:
                     raise Refused(f"{printable(path)}, row {row}", f"has {len(data):,} bytes", "make it smaller")
+                if place is not None and isinstance(value, int):
+                    check_named(path, value, len(place))
+                    value = place[value]
                 out.write(data)
                 places.append((written, len(data), number, row))
                 labels.append(value)
@@ -137,10 +142,22 @@ def as_classes(path: Path, labels: list[Any], known: list[str] | None) -> tuple[
     """The classes, and int64 [N], the labels as their numbers. Raises Refused where a label is no known class."""
     if known is None or not all(isinstance(label, int) for label in labels):
         return encode_labels(list(map(str, labels)))
-    if wrong := [label for label in labels if not 0 <= label < len(known)]:
-        why = f"has the label {wrong[0]}, and names of {len(known):,} classes"
-        raise Refused(printable(path), why, "write the labels again, counted from 0")
+    for label in labels:
+        check_named(path, label, len(known))
     return tuple(known), np.array(labels, dtype=np.int64)
+
+
+def check_named(path: Path, label: int, classes: int) -> None:
+    """Refuses a label that is no number of a class that is named."""
+    if not 0 <= label < classes:
+        why = f"has the label {label}, and names of {classes:,} classes"
+        raise Refused(printable(path), why, "write the labels again, counted from 0")
+
+
+def in_common(names: Sequence[str], known: list[str]) -> list[int]:
+    """The number in `known` of each class of a file that names its classes otherwise; names that are new are added to it."""
+    known += [name for name in dict.fromkeys(names) if name not in known]
+    return [known.index(name) for name in names]
 
 
 class OpenTable:
