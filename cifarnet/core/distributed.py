@@ -4,6 +4,7 @@ The launcher is torchrun, the collectives are torch.distributed's. Everything he
 torch is imported inside, since the command line asks for the rank before it needs torch.
 """
 
+import itertools
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ T = TypeVar("T")
 # How long a rank waits for the others: longer than the slowest may need to read its data. A rank that dies closes its
 # connections, which ends the others at once; this is for one that hangs.
 TIMEOUT = timedelta(minutes=30)
+connections = itertools.count()  # of this process, one after the other; on every rank as many
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,9 @@ def connect(device: str) -> Iterator[Ranks]:
     gpus = device != "cpu" and torch.cuda.is_available()
     try:
         store, rank, world = next(distributed.rendezvous("env://", timeout=TIMEOUT))
-        # torchrun keeps this store over a restart, and with it the addresses of the processes that died.
-        store = distributed.PrefixStore(f"{restarts()}/{world}", store)
+        # torchrun keeps this store over a restart, and with it the addresses of the processes that died; and of a process
+        # that connects again, as one that trains twice, those of the group before.
+        store = distributed.PrefixStore(f"{restarts()}/{next(connections)}/{world}", store)
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         yield ranks
