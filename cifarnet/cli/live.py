@@ -84,7 +84,7 @@ class LiveWatcher(Watcher):
             facts=self.facts,
             options=list(options_of(run.config)),
             loss=run.config.loss if has_own_loss(run.config) else "",
-            tta=run.config.tta and not only_coarse(run.config, len(run.classes)),
+            tta=run.config.tta and not only_coarse(len(run.classes)),
             epochs=run.config.epochs,
             steps=run.steps,
             step=run.progress.step,

@@ -5,6 +5,7 @@ arXiv 1803.05407): the plain mean over the last part of the training, under a co
 taken after every step (the paper's cycle length c = 1), since short trainings have few epochs to average over.
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim.swa_utils import update_bn
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import autocast
+from cifarnet.core.errors import Refused
 from cifarnet.engine.optim import swa_start
 from cifarnet.models.classifier import Classifier
 
@@ -27,6 +29,20 @@ def average_share(config: TrainConfig, step: int, total: int) -> float:
         return 1 - min(config.ema, (1 + step) / (10 + step))
     count = step - swa_start(config.swa, total) + 1
     return 1 / count if config.swa and count > 0 else 0.0
+
+
+def check_longer(config: TrainConfig, epochs: int, steps: int, done: int) -> None:
+    """Refuses more epochs than the `epochs` that a run with --swa was begun for, where its average cannot begin anew.
+
+    Args:
+        steps: of an epoch; done: of the run.
+    """
+    start = swa_start(config.swa, config.epochs * steps)
+    if not config.swa or config.epochs == epochs or done <= start:
+        return
+    enough = math.ceil(done / ((1 - config.swa) * steps) - 1e-9)
+    why = f"of {config.epochs} the average would begin after step {start:,}, and the run is at step {done:,}"
+    raise Refused("epochs", why, f"ask for {enough:,} or more, or start a new run: the weights since then are not kept")
 
 
 class Averaging:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from cifarnet.core.config import SYNTHETIC, TrainConfig
+from cifarnet.core.config import SYNTHETIC
 from cifarnet.core.devices import autocast
 from cifarnet.core.errors import Refused
 from cifarnet.data.shape_options import shaping_options
@@ -20,7 +20,7 @@ from cifarnet.models.checkpoint import load_model
 from cifarnet.models.classifier import Classifier
 from cifarnet.storage.find_checkpoint import find_checkpoint
 
-MANY_CLASSES = 1000  # of more, `only_coarse` may say that only loss and accuracy are measured
+MANY_CLASSES = 1000  # of more, logits [N, C] and a confusion matrix [C, C] would fill memory and summary.json
 
 T = TypeVar("T")
 
@@ -85,9 +85,9 @@ def measure_batches(
     return torch.cat(losses), torch.cat(correct)
 
 
-def only_coarse(config: TrainConfig, classes: int) -> bool:
-    """Are only loss and accuracy measured? Of many classes that are a margin head's trial or lie on several ranks."""
-    return classes > MANY_CLASSES and (config.dataset == SYNTHETIC or config.head_parallel)
+def only_coarse(classes: int) -> bool:
+    """Are only loss and accuracy measured? Of so many classes, whatever the data and the head."""
+    return classes > MANY_CLASSES
 
 
 def open_for_evaluation(
@@ -110,7 +110,7 @@ def open_for_evaluation(
     model, info = load_model(path, of_features=True)
     if tta and info.config.dataset == SYNTHETIC:
         raise Refused("tta", f"{SYNTHETIC} has no images to move", "leave it out")
-    if only_coarse(info.config, len(info.classes)) and (details or tta):
+    if only_coarse(len(info.classes)) and (details or tta):
         fix = "leave `csv`, `predictions`, `figure` and `tta` out"
         raise Refused("eval", f"of {len(info.classes):,} classes only loss and accuracy are measured", fix)
     return open_split(path, model, info, **options)
@@ -136,7 +136,7 @@ def measure(opened: Opened, tta: bool = False) -> Evaluation:
     data = opened.identity
     document |= {"data_digest": data and data.digest, "source_digest": data and data.source}
     document |= {"shaping": shaping_options(info.config), "precision": precision, "tta": tta}
-    if only_coarse(info.config, len(info.classes)):
+    if only_coarse(len(info.classes)):
         scores = coarse_score(*measure_batches(model, opened.loader.epoch(0), device, precision))
         return Evaluation(document | scores.to_dict())
     logits, labels = collect_logits(model, opened.loader.epoch(0), device, precision, tta)

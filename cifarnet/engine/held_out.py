@@ -34,7 +34,7 @@ def open_held_out(path: Path, dataset: str | None = None, **options: Any) -> Ope
             those of its training or test.
     """
     model, info = load_model(path, of_features=True)
-    if info.config.arch == IDENTITY or only_coarse(info.config, len(info.classes)):
+    if info.config.arch == IDENTITY or only_coarse(len(info.classes)):
         raise Refused("calibrate", "of this model no logits are kept", "take a run of an image classifier")
     if dataset is None:
         if info.config.val_fraction == 0:

@@ -124,6 +124,8 @@ def begin(run: TrainState, folder: RunFolder, resume: bool, about: Mapping[str, 
         about: kept in config.json beside the options; of a run that goes on, what was kept at its start.
     """
     if resume:
+        if run.progress.epoch < run.config.epochs:  # its scores are of fewer epochs: the run is not finished
+            folder.summary.unlink(missing_ok=True)
         folder.rewrite_metrics(run.progress.history)
         folder.diverged.unlink(missing_ok=True)
         about = folder.read_about() if folder.config.exists() else about

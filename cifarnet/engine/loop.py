@@ -76,11 +76,10 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
             save_state(run, folder)
         else:
             make_up_for_lost(run, folder)
-        scores = None
+        scores, heed = None, partial(heeding, run=run, folder=folder, stop=stop)
         while progress.epoch < config.epochs:
             run_epoch(run, folder, watcher, stop)
             save_state(run, folder)  # with all steps of the epoch done: a resume from here goes on with its evaluation
-            heed = partial(heeding, run=run, folder=folder, stop=stop)
             if config.swa and progress.epoch + 1 == config.epochs:
                 finish_average(run, heed)
             record = measure_training(run)
@@ -94,7 +93,7 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
             keep_epoch(run, folder, watcher, record, best)
             if progress.epoch == config.epochs:
                 save_state(run, folder)
-        return summarise(run, folder, scores)
+        return summarise(run, folder, scores, heed)
 
 
 @contextmanager
@@ -116,9 +115,11 @@ def save_state(run: TrainState, folder: RunFolder) -> None:
 
 def heeding(batches: Iterable[T], run: TrainState, folder: RunFolder, stop: StopRequest) -> Iterator[T]:
     """The batches of an evaluation, until a signal comes. Raises Interrupted; the state was saved before."""
+    progress = run.progress
     for number, batch in enumerate(batches):
         if stopped := agreed_stop(run, stop, number):
-            raise Interrupted(stopped, folder.path, run.progress.epoch + 1, run.progress.step)
+            at = (progress.epoch + 1, progress.step) if progress.step else (progress.epoch, run.steps)
+            raise Interrupted(stopped, folder.path, *at)
         yield batch
 
 

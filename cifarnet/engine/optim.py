@@ -73,7 +73,7 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
 
 def swa_start(swa: float, total: int) -> int:
     """The first step (from 0) of the part that is averaged, of `total` steps; at least the last is."""
-    return min(math.floor((1 - swa) * total), total - 1)
+    return min(math.floor(total - swa * total + 1e-9), total - 1)  # (1 - 0.9) * 10 is a hair below 1
 
 
 def _cosine(start: float, end: float, part: float) -> float:

@@ -14,8 +14,9 @@ from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader
 from cifarnet.data.identity import DataIdentity
-from cifarnet.engine.ema import Averaging
+from cifarnet.engine.ema import Averaging, check_longer
 from cifarnet.engine.resume import RunProgress, load_state, save_state
+from cifarnet.engine.same_run import load_config
 from cifarnet.engine.step_graph import StepGraph
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo, current_versions
@@ -155,6 +156,7 @@ class TrainState:
                 str(path), f"stands at step {progress.step} of {self.steps}", "is this the data it began with?"
             )
         self.progress = progress
+        check_longer(self.config, load_config(path).epochs, self.steps, self.step)
         self.model.head.seek(self.step)
         if self.graph is not None:
             self.graph.forget()

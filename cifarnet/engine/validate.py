@@ -40,7 +40,7 @@ def evaluate_on(run: TrainState, name: str, heed: Heed = iter) -> Scores | Coars
     loader, ranks = getattr(run, name), run.ranks
     ranks.copy_from_first(run.result.buffers())
     count = len(loader.split)  # what comes after are repetitions
-    if only_coarse(run.config, len(run.classes)):
+    if only_coarse(len(run.classes)):
         losses, correct = measure_batches(run.result, heed(loader.epoch(0)), run.device, run.precision)
         return coarse_score(ranks.concatenated(losses)[:count], ranks.concatenated(correct)[:count])
     logits, labels = collect_logits(run.result, heed(loader.epoch(0)), run.device, run.precision, run.config.tta)
@@ -58,7 +58,9 @@ def is_best(run: TrainState, record: dict[str, Any]) -> bool:
     return True
 
 
-def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores | None) -> dict[str, Any]:
+def summarise(
+    run: TrainState, folder: RunFolder, scores: Scores | CoarseScores | None, heed: Heed = iter
+) -> dict[str, Any]:
     """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch.
 
     The validation images also calibrate `best`. Of a trial: the scores of the last epoch on the validation split, under that name.
@@ -78,10 +80,10 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
                 best, _ = load_model(folder.best, of_features=True)
                 run.result.load_state_dict(best.state_dict())
             ranks.copy_from_first(run.result.state_dict().values())
-        calibration, reason = calibrate_best(run, chosen)
+        calibration, reason = calibrate_best(run, chosen, heed)
         scores = None
     if scores is None:
-        scores = evaluate_on(run, split)
+        scores = evaluate_on(run, split, heed)
     summary = {
         "run": str(folder.path),
         "checkpoint": str(chosen),
@@ -101,7 +103,7 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
         "backend": run.backend,
         "calibration": {**vars(calibration)} if calibration else None,
         "not_calibrated": reason,
-        "tta": run.config.tta and not only_coarse(run.config, len(run.classes)),
+        "tta": run.config.tta and not only_coarse(len(run.classes)),
         split: scores.to_dict(),
     }
     if ranks.first:
@@ -109,15 +111,16 @@ def summarise(run: TrainState, folder: RunFolder, scores: Scores | CoarseScores 
     return summary
 
 
-def calibrate_best(run: TrainState, path: Path) -> tuple[Calibration | None, str]:
+def calibrate_best(run: TrainState, path: Path, heed: Heed = iter) -> tuple[Calibration | None, str]:
     """Fits a calibration of `best` at `path`, whose weights the model has, on the validation images, and writes it there.
 
     Returns it with ""; or None with the reason.
     """
-    if only_coarse(run.config, len(run.classes)) or run.validation is None:
+    if only_coarse(len(run.classes)) or run.validation is None:
         return None, "of so many classes no logits are kept"
     ranks, count = run.ranks, len(run.validation.split)
-    logits, labels = collect_logits(run.result, run.validation.epoch(0), run.device, "fp32")  # as predict and export
+    batches = heed(run.validation.epoch(0))
+    logits, labels = collect_logits(run.result, batches, run.device, "fp32")  # as predict and export
     logits, labels = ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count]
     try:
         found = fit_calibration(logits, labels, "validation images of the training")

@@ -1,6 +1,7 @@
 """A signal during an evaluation is heeded within a batch; the state was saved before; a resume ends bit for bit as if nothing had been."""
 
 import dataclasses
+import json
 import signal
 
 import pytest
@@ -116,3 +117,30 @@ def test_a_resume_on_other_data_names_the_difference(tmp_path, change, said):
     assert raised.value.exit_code == 2 and (tmp_path / "run" / "state.safetensors").read_bytes() == before
     same = build_run(dataclasses.replace(BASE, epochs=2), load("digits"))
     same.load(tmp_path / "run" / "state.safetensors")
+
+
+@pytest.mark.parametrize("at", ["calibrate_best", "evaluate_on"])
+def test_a_signal_in_the_last_evaluation_of_the_best_model(tmp_path, monkeypatch, at):
+    """After the last epoch, when the best weights are calibrated and measured; the summary is written by the resume."""
+    config = dataclasses.replace(BASE, val_fraction=0.2)
+    start(tmp_path / "whole", config)
+    measure, summing = getattr(validate, at), []
+
+    def signalled(*arguments):
+        if summing:
+            signal.raise_signal(signal.SIGTERM)
+        return measure(*arguments)
+
+    class AtTheEnd(Watcher):
+        def epoch(self, run, record):
+            summing.extend([True] * (record["epoch"] == config.epochs))
+
+    monkeypatch.setattr(validate, at, signalled)
+    with pytest.raises(Interrupted, match=f"in epoch {config.epochs}, ") as raised:
+        start(tmp_path / "run", config, AtTheEnd())
+    assert raised.value.exit_code == 143 and not (tmp_path / "run" / "summary.json").exists()
+    monkeypatch.undo()
+    start(tmp_path / "run", config, resume=True)
+    ended, whole = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "whole"))
+    for name in ("test", "calibration", "epochs"):
+        assert ended[name] == whole[name]

@@ -22,6 +22,7 @@ from cifarnet.data import load
 from cifarnet.data.augment.batch import generator_for
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.loop import Watcher, train
+from cifarnet.engine.optim import swa_start
 from cifarnet.engine.same_run import check_same_run
 from cifarnet.engine.setup import build_run
 from cifarnet.engine.validate import is_best
@@ -312,6 +313,18 @@ def test_init_from_takes_no_state_of_another_loss(tmp_path):
     assert torch.equal(again.state, load_file(path)["head.state"])
 
 
+@pytest.mark.parametrize("loss", ["sphereface", "uniface", "sphereface2", "adacos", "ldam"])
+def test_init_from_takes_no_state_of_other_classes(tmp_path, loss):
+    """SphereFace's annealing would be over before it began, UniFace's bias and AdaCos's scale those of another C."""
+    config = dataclasses.replace(BASE, loss=loss, loss_options={}, epochs=1)
+    start(tmp_path / "run", config)
+    few = dataclasses.replace(config, hold_out_classes="seven,eight,nine")
+    head = build_run(few, DIGITS, tmp_path / "run" / "last.safetensors").model.head
+    fresh = build_run(few, DIGITS).model.head
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(head.state_dict()[name], value), name
+
+
 def test_the_average_is_the_running_average(tmp_path):
     """The saved weights against the recursion in float64 over the weights of each step."""
     config = dataclasses.replace(BASE, epochs=1, ema=0.8)
@@ -368,6 +381,35 @@ def test_the_lists_of_the_average_are_made_once_and_stay_right(tmp_path, monkeyp
         assert mine - {0} == held
     after = [tensor.data_ptr() for pair in (session.averaging.numbers, session.averaging.counts) for tensor in pair[0]]
     assert before == after
+
+
+def test_swa_with_more_epochs_begins_anew_or_is_refused(tmp_path):
+    """Two of four epochs are in the average. Of eight it begins after the fourth; of six it would begin among those two."""
+    digits = dataclasses.replace(DIGITS, train=DIGITS.train.subset(torch.arange(400)))  # 2 batches
+    config = dataclasses.replace(BASE, swa=0.5, epochs=4, batch_size=200, augment="none")
+    seen = []
+
+    class Snapshots(Watcher):
+        def step(self, run):
+            seen.append(run.model.head.weight.detach().double().clone())
+
+    def trained(epochs, resume=True):
+        session = build_run(dataclasses.replace(config, epochs=epochs), digits)
+        if resume:
+            session.load(tmp_path / "run" / "state.safetensors")
+        with open_run(tmp_path / "run", resume=resume, overwrite=False) as run, StopRequest() as stop:
+            train(session, run, Snapshots(), stop)
+        return session.average.head.weight.detach().double()
+
+    trained(4, resume=False)
+    with pytest.raises(
+        Refused, match="of 6 the average would begin after step 6, and the run is at step 8; ask for 8 or more"
+    ):
+        trained(6)
+    average = trained(8)
+    assert len(seen) == 16
+    torch.testing.assert_close(average, torch.stack(seen[8:]).mean(0), rtol=1e-5, atol=1e-6)
+    assert [swa_start(share, 10) for share in (0.9, 0.8, 0.5, 0.3)] == [1, 2, 5, 7]
 
 
 def test_swa_is_the_mean_of_the_last_weights_with_statistics_of_their_own(tmp_path):

@@ -1,5 +1,7 @@
 """Every score against scikit-learn."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,10 @@ from sklearn.calibration import calibration_curve
 from sklearn.exceptions import UndefinedMetricWarning
 from torchvision.transforms import functional as tvf
 
-from cifarnet.core.errors import Failed
-from cifarnet.engine.evaluate import collect_logits
+from cifarnet.core.config import TrainConfig
+from cifarnet.core.errors import Failed, Refused
+from cifarnet.engine.evaluate import collect_logits, evaluate, open_for_evaluation
+from cifarnet.engine.fit import fit
 from cifarnet.engine.metrics import coarse_score, score
 from cifarnet.losses import LinearHead
 from cifarnet.models.classifier import Classifier
@@ -149,3 +153,23 @@ def test_six_views_are_averaged():
     expected = (logits[0] + (logits[1] + logits[2]) / 2) / 2
     torch.testing.assert_close(found, torch.cat([expected, expected[:2]]).detach())
     assert len(same) == 8
+
+
+@pytest.mark.parametrize("loss", ["ce", "arcface", "subcenter-arcface"])
+def test_of_many_classes_loss_and_accuracy_alone_are_measured(tmp_path, monkeypatch, loss):
+    """Whatever the head: of 10,000 people, the logits of as many images would take gigabytes, the matrix a summary of them."""
+    config = TrainConfig(dataset="digits", arch="baseline", loss=loss, epochs=1, subset=400, val_fraction=0.2)
+    fit(config, tmp_path / "few")
+    few = evaluate(tmp_path / "few")
+    monkeypatch.setattr("cifarnet.engine.evaluate.MANY_CLASSES", 9)
+    monkeypatch.setattr("cifarnet.engine.evaluate.collect_logits", None)
+    monkeypatch.setattr("cifarnet.engine.validate.collect_logits", None)
+    fit(config, tmp_path / "many")
+    summary = json.loads((tmp_path / "many/summary.json").read_text())
+    many = evaluate(tmp_path / "many")
+    for scores in (summary["test"], {name: many[name] for name in summary["test"]}):
+        assert scores.keys() == {"images", "loss", "accuracy"}
+        assert scores == pytest.approx({name: few[name] for name in scores}, abs=1e-5)
+    assert "confusion" not in many and summary["calibration"] is None and "so many classes" in summary["not_calibrated"]
+    with pytest.raises(Refused, match="of 10 classes only loss and accuracy are measured"):
+        open_for_evaluation(tmp_path / "many", details=True)

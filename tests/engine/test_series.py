@@ -13,7 +13,7 @@ from cifarnet.core.errors import Diverged, Interrupted, Refused
 from cifarnet.engine.fit import fit
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.series import fit_seeds
-from cifarnet.storage.runs import newest_series, next_name
+from cifarnet.storage.runs import newest_series, next_name, read_facts
 
 CONFIG = TrainConfig(
     arch="baseline", dataset="digits", epochs=1, subset=200, batch_size=50, device="cpu", precision="fp32"
@@ -96,3 +96,28 @@ def test_what_is_no_series_is_refused_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(Refused, match="one run after the other in one process"):
         fit_seeds(CONFIG, [0, 1], "x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_longer_run_that_dies_before_its_summary_is_not_finished(tmp_path, monkeypatch):
+    """The summary that is there is of the shorter run: neither the list nor the series takes its score for the longer one's."""
+    monkeypatch.chdir(tmp_path)
+    (short,) = fit_seeds(CONFIG, [0], "runs/x")
+    longer = replace(CONFIG, epochs=2)
+
+    class Killed(BaseException):
+        pass
+
+    class Dies(Watcher):
+        def epoch(self, run, record):
+            if record["epoch"] == 2:
+                raise Killed
+
+    with pytest.raises(Killed):
+        fit_seeds(longer, [0], "runs/x", resume=True, watcher_of=lambda seed: Dies())
+    facts = read_facts(short.path)
+    assert (facts.state, facts.epochs_done) == ("stopped", 2)
+    (ended,) = fit_seeds(longer, [0], "runs/x", resume=True)
+    fit_seeds(CONFIG, [0], "runs/unbroken")
+    (unbroken,) = fit_seeds(longer, [0], "runs/unbroken", resume=True)
+    assert not ended.before and ended.summary["epochs"] == 2 and ended.summary["test"] == unbroken.summary["test"]
+    assert read_facts(short.path).state == "finished"
