@@ -10,7 +10,7 @@ resnet50: the figures that the report's Table 3.9 prints as "TMACs" (0.0091, 0.2
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -187,10 +187,8 @@ def count_layers(model: Classifier, images: Tensor) -> tuple[list[Layer], Counte
             return hook
 
         hooks = []
-        for name, module in model.named_modules():
-            leaf = not any(module.children()) and not name.startswith("head") and not isinstance(module, nn.Identity)
-            if leaf:
-                hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after(name))]
+        for name, module in [*single_layers(model.backbone, "backbone"), *single_layers(model.neck, "neck")]:
+            hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after(name))]
         features = model.features(images)
         body = flops.get_total_flops()
         logits = model.head.logits(features)
@@ -198,6 +196,17 @@ def count_layers(model: Classifier, images: Tensor) -> tuple[list[Layer], Counte
         for hook in hooks:
             hook.remove()
     return layers, uncounted.calls
+
+
+def single_layers(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """The modules, by name, that have no others in them, and those that have parameters beside the others'."""
+    if isinstance(module, nn.Identity):
+        return
+    if not any(module.children()) or len([*module.parameters(recurse=False)]):
+        yield name, module
+        return
+    for child, inner in module.named_children():
+        yield from single_layers(inner, f"{name}.{child}")
 
 
 def layer_row(name: str, module: nn.Module, output: Tensor, flops: int) -> Layer:

@@ -43,7 +43,9 @@ def verify(
         str | None, typer.Option(help="False accept rates, as 1e-1,1e-2 (default: 0.1 to 0.0001).", show_default=False)
     ] = None,
     folds: Annotated[bool, typer.Option("--folds", help="Of --pairs: accuracy by folds, as LFW.")] = False,
-    bootstrap: Annotated[int, typer.Option(min=0, max=100_000, help="Resamples behind the intervals.")] = 1000,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Resamples behind the intervals, 100 or more; 0: none.")
+    ] = 1000,
     flip: Annotated[bool, typer.Option("--flip", help="Add the mirrored image's features.")] = False,
     data_dir: Annotated[
         str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")

@@ -101,8 +101,8 @@ def trial(
             values = pair_bootstrap(pairs, 200, generator)
         else:
             images = way == "identities and images"
-            draws = draw(pairs.labels, RESAMPLES, number, identities=True, images=images)
-            values = resampled(pairs, genuine, impostor, [FAR], draws)
+            groups = draw(pairs.labels, RESAMPLES, number, identities=True, images=images)
+            values = np.concatenate([resampled(pairs, genuine, impostor, [FAR], draws) for draws in groups])
         found[way] = [list(interval(column, 0 if way == "pairs" else identities) or ()) for column in values.T]
     return found
 

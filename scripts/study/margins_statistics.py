@@ -84,7 +84,7 @@ def paired_p(values: Sequence[float]) -> float:
 
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's step-down corrected p values (Holm 1979), in the order given. Where those below 0.05 are taken for real, one of these
-    is found by chance in at most 5% of cases: one of a measure of a regime here, and there are sixteen of these.
+    is found by chance in at most 5% of cases: one of a measure of a regime here, and there are fourteen of these.
 
     The k-th smallest of n is multiplied by n - k + 1, is at least the one before it, and at most 1.
     """

@@ -32,6 +32,13 @@ def test_table_3_9(arch):
     assert cost.flops == 2 * cost.macs
 
 
+@pytest.mark.parametrize("arch", ["speednet", "resnet50", "plainnet34", "baseline"])
+@pytest.mark.parametrize("neck", ["none", "bn"])
+def test_the_layers_have_all_parameters(arch, neck):
+    cost = measure(TrainConfig(arch=arch, loss="arcface", neck=neck, embed_dim=8 if neck == "bn" else 0), 10)
+    assert sum(layer.parameters for layer in cost.layers) == cost.parameters
+
+
 def test_ratios_of_table_3_9():
     baseline = measure(TrainConfig(arch="baseline"), 10)
     ratios = [measure(TrainConfig(arch=arch), 10).to_dict(baseline)["parameters_ratio"] for arch in COUNTED]

@@ -19,7 +19,7 @@ from cifarnet.analysis.quality.degraded import measure_degraded
 from cifarnet.analysis.quality.discard import best_area, best_at, discard_curve, share_of_best
 from cifarnet.analysis.quality.measure import class_cosines, measure_quality, pictures
 from cifarnet.analysis.quality.scores import SCORES, correlations, quality_scores
-from cifarnet.analysis.quality.utility import error_versus_discard
+from cifarnet.analysis.quality.utility import error_versus_discard, reach_of_chance
 from cifarnet.analysis.quality.verdict import judge
 from cifarnet.analysis.unit_embeddings import embed_classes, open_classes
 from cifarnet.analysis.verification.measure import verification
@@ -110,6 +110,17 @@ def test_perfect_constant_and_random_qualities_have_the_known_curves():
     assert share_of_best(0.0, 0.0, 1.0) is None and share_of_best(1.0, 1.0, 1.0) is None
 
 
+def test_what_is_discarded_is_counted_not_rounded():
+    """1 - 0.7 is above 0.3 in floating point: at 30% the three worst of ten would still be there."""
+    for count in (10, 100, 1000):
+        curve = discard_curve(np.arange(count), np.arange(count) < count // 2)
+        for percent in range(100):
+            gone = percent * count // 100
+            assert curve.at(percent / 100) == max(count // 2 - gone, 0) / (count - gone)
+    infinite = discard_curve(np.array([-np.inf, -np.inf, 1, np.inf, np.inf]), np.array([1, 0, 0, 0, 0]))
+    assert infinite.discarded.tolist() == [0, 0.4, 0.6]
+
+
 def test_chance_is_what_random_orders_do():
     """Of images whose noise is known: it is found better than chance, its reverse worse, and 40 random scores seldom either."""
     rng = np.random.default_rng(2)
@@ -121,6 +132,10 @@ def test_chance_is_what_random_orders_do():
     found = error_versus_discard(unit, labels, scores, 0.01)
     verdicts = [found.verdict(name) for name in scores]
     assert verdicts[:2] == ["better", "worse"] and verdicts[2:].count("as chance") >= 34
+    for draws in (20, 100):  # of draws of a normal distribution the next one lies within in 95% of cases
+        made = rng.normal(size=(20_000, draws + 1))
+        reach = reach_of_chance(draws) * made[:, :-1].std(axis=1, ddof=1)
+        assert abs((abs(made[:, -1] - made[:, :-1].mean(axis=1)) < reach).mean() - 0.95) < 0.005
     document = found.to_dict()
     assert document["random"]["1"]["low"] < document["fnmr"] < document["random"]["1"]["high"]
 

@@ -14,6 +14,7 @@ from cifarnet.analysis.plots import style
 from cifarnet.analysis.plots.text import shorten
 from cifarnet.analysis.plots.verification import draw_det, in_key
 from cifarnet.analysis.verification import bootstrap, folds, measure, pairs, rates, weights
+from cifarnet.analysis.verification.rates import check_far, hardly_known
 from cifarnet.core.errors import Refused
 
 
@@ -121,7 +122,7 @@ def test_a_resample_by_weights_is_the_resample_written_out(monkeypatch):
         genuine, impostor = np.sort(found.genuine), np.sort(found.impostor)
         fars = [far for far in (0.5, 0.1, 0.02) if far * len(impostor) >= 1]
         kind = {"identities": number % 3 != 1, "images": number % 3 != 0}
-        draws = weights.draw(found.labels, 4, number, **kind)
+        draws = next(weights.draw(found.labels, 4, number, **kind))
         for small, slack in (
             (10**6, (0, 0)),
             (0, (0, 0)),
@@ -146,7 +147,7 @@ def test_of_many_pairs_each_resample_finds_its_threshold_among_a_few(monkeypatch
     vectors = 0.4 * generator.normal(size=(30, 16))[labels] + generator.normal(size=(600, 16))
     found, _ = scored(vectors, labels)
     genuine, impostor, fars = np.sort(found.genuine), np.sort(found.impostor), [0.1, 0.01, 0.001]
-    draws = weights.draw(found.labels, 40, 0, identities=True, images=True)
+    draws = next(weights.draw(found.labels, 40, 0, identities=True, images=True))
     everything = bootstrap.resampled(found, genuine, impostor, fars, draws)
     sizes, cut = [], bootstrap.stretch
 
@@ -163,17 +164,35 @@ def test_of_many_pairs_each_resample_finds_its_threshold_among_a_few(monkeypatch
 
 def test_draws_are_with_replacement_within_their_identity():
     labels = np.array([0, 1, 1, 1, 2, 2])
-    draws = weights.draw(labels, 50, 0, identities=True, images=True)
+    draws = next(weights.draw(labels, 50, 0, identities=True, images=True))
     assert (draws.identities.sum(axis=1) == 3).all()
     for label in range(3):
         assert (draws.images[:, labels == label].sum(axis=1) == (labels == label).sum()).all()
     assert draws.identities.std() > 0 < draws.images.std()
-    few = cifarnet.verification(np.eye(6) + 0.1, labels, far=[0.5], bootstrap=20)
+    few = cifarnet.verification(np.eye(6) + 0.1, labels, far=[0.5], bootstrap=100)
     assert few.to_dict()["bootstrap"]["of"] == "images"
-    many = cifarnet.verification(np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) // 2, [0.5], bootstrap=20)
+    many = cifarnet.verification(
+        np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) // 2, [0.5], bootstrap=100
+    )
     assert many.to_dict()["bootstrap"]["of"] == "identities"
     low, high = many.to_dict()["eer_interval"]
     assert low < many.eer < high
+
+
+def test_resamples_in_groups_are_those_drawn_at_once(monkeypatch):
+    rng = np.random.default_rng(5)
+    vectors, labels = rng.normal(size=(90, 8)), np.repeat(np.arange(30), 3)
+    at_once = cifarnet.verification(vectors, labels, [0.1], bootstrap=130).to_dict()
+    monkeypatch.setattr(weights, "GROUP", 50)
+    assert [len(group) for group in weights.draw(labels, 130, 0, identities=True, images=False)] == [50, 50, 30]
+    assert cifarnet.verification(vectors, labels, [0.1], bootstrap=130).to_dict() == at_once
+
+
+def test_an_interval_needs_resamples_beyond_its_ends():
+    """The 2.5% point of fewer than 39 numbers is the least of them, and the expanded one of 20 identities needs 62."""
+    for count in (1, 99, 100_001):
+        with pytest.raises(Refused, match="give 0, or 100 to 100,000"):
+            cifarnet.verification(np.eye(6) + 0.1, np.arange(6) // 2, [0.5], bootstrap=count)
 
 
 def test_the_interval_of_n_identities_is_students():
@@ -283,6 +302,16 @@ def test_an_interval_is_not_of_the_few_resamples_that_have_pairs():
         about = found.to_dict()["bootstrap"]
         assert about["resamples"] == 400 and (about["used"] > 380) == known
         assert (found.intervals.eer is not None) == known == (found.intervals.tar[0] is not None)
+
+
+def test_a_far_of_one_pair_is_supported_by_every_number_of_pairs():
+    """1/49 * 49 is below 1 in floating point; 0.0096 * 3,125, thirty pairs, below 30."""
+    for count in range(2, 3000):
+        check_far(1 / count, count)
+        if count > 2:
+            with pytest.raises(Refused):
+                check_far(1 / count, count - 1)
+    assert not hardly_known(0.0096, 3_125) and hardly_known(0.0096, 3_124)
 
 
 def test_a_threshold_accepts_the_pair_that_it_was_observed_of():

@@ -42,7 +42,7 @@ def home(tmp_path_factory):
 
 
 def test_a_run_is_measured_on_the_classes_it_never_saw(cli, home):
-    code, out, _ = cli("verify", home / "run", "--json", "--bootstrap", "20", "--csv", "o.csv", "--figure", "o.png")
+    code, out, _ = cli("verify", home / "run", "--json", "--bootstrap", "100", "--csv", "o.csv", "--figure", "o.png")
     document = json.loads(out)
     data = load("digits").test
     chosen = torch.isin(data.labels, torch.tensor(HELD_OUT))
@@ -58,7 +58,7 @@ def test_a_run_is_measured_on_the_classes_it_never_saw(cli, home):
     assert json.loads((home / "run" / "verification.json").read_text()) == document
     assert Path("o.csv").read_text().splitlines()[1].startswith(f"0.1,{document['operating_points'][0]['threshold']}")
     assert Image.open("o.png").size[0] > 1000
-    code, out, _ = cli("verify", home / "run", "--bootstrap", "20")
+    code, out, _ = cli("verify", home / "run", "--bootstrap", "100")
     assert code == 0 and "4 unseen classes" in out and "too few to be drawn" in out and "0.1%*" in out
 
 
@@ -117,7 +117,7 @@ def test_lists_and_folders_of_images(cli, home):
     rows += ["d8/d8_0001.png,d8/d8_0002.png,true,y", "d9/d9_0002.png,d9/d9_0003.png,same,y"]
     rows += ["d6/d6_0003.png,d9/d9_0002.png,different,y", "d8/d8_0003.png,d7/d7_0001.png,no,y"]
     Path("pairs.csv").write_text("\n".join(rows))
-    shared = ("--run", home / "run", "--folder", home / "images", "--far", "0.5", "--json", "--bootstrap", "5")
+    shared = ("--run", home / "run", "--folder", home / "images", "--far", "0.5", "--json", "--bootstrap", "100")
     documents = [
         json.loads(cli("verify", "--pairs", name, "--folds", *shared)[1]) for name in ("pairs.txt", "pairs.csv")
     ]
@@ -133,6 +133,16 @@ def test_lists_and_folders_of_images(cli, home):
         (home / "images/empty").rmdir()
     assert code == 1 and json.loads(out)["genuine_pairs"] == 4 * 3
     assert "broken.png" in err and "empty" in err and "2 files could not be used" in err
+
+
+def test_a_line_without_a_fold_among_lines_with_one_is_refused(home):
+    """It would be a fold of its own, and weigh as much as a whole one."""
+    rows = ["a,b,same,fold", "1.png,2.png,1,x", "1.png,3.png,0, ", "4.png,5.png,1,y"]
+    Path("pairs.csv").write_text("\n".join(rows))
+    with pytest.raises(Refused, match="line 3: names no fold, as other lines do"):
+        read_pairs(Path("pairs.csv"), home / "images")
+    Path("pairs.csv").write_text("\n".join(rows).replace("x", "").replace("y", ""))
+    assert read_pairs(Path("pairs.csv"), home / "images").folds is None
 
 
 def test_an_image_is_one_however_its_path_is_spelt(cli, home):

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from cifarnet.analysis.identification.protocol import divide
-from cifarnet.analysis.identification.rates import FPIR, OpenSet, Point, cmc, open_set, supports
+from cifarnet.analysis.identification.rates import FPIR, OpenSet, Point, cmc, open_set
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
 from cifarnet.analysis.identification.templates import Templates, make_templates
+from cifarnet.analysis.verification.rates import supports
 from cifarnet.core.arrays import as_array
 from cifarnet.core.errors import Refused
 

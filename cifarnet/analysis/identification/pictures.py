@@ -11,12 +11,12 @@ import torch
 
 from cifarnet.analysis.identification.folders import Pictures
 from cifarnet.analysis.identification.gallery_file import Gallery, check_model
-from cifarnet.analysis.identification.rates import OpenSet, Point, cmc, open_set, supports
+from cifarnet.analysis.identification.rates import OpenSet, Point, cmc, open_set
 from cifarnet.analysis.identification.request import Request, chosen_threshold
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
 from cifarnet.analysis.identification.templates import make_templates
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_files, model_digest
-from cifarnet.analysis.verification.rates import NOISE
+from cifarnet.analysis.verification.rates import NOISE, supports
 from cifarnet.core.errors import Failed, plural, printable
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches
+from cifarnet.analysis.verification.rates import hardly_known, supports
 from cifarnet.core.errors import Refused, plural
 
 FPIR = (0.01, 0.1)  # what is given where none is asked for
 RANKS = 20  # of the CMC
-RULE_OF_30 = 30  # of fewer errors a rate is hardly known (ISO/IEC 19795-1, "rule of 30")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class OpenSet:
         # FPIR falls from left to right: what meets it is a tail.
         place = int(np.count_nonzero(self.fpir(observed) > asked))
         threshold = float(observed[place]) if place < len(observed) else float("inf")
-        few = asked * len(self.non_mated) < RULE_OF_30
+        few = hardly_known(asked, len(self.non_mated))
         found = float(self.dir(threshold)) if len(self.mated) else float("nan")
         return Point(asked, threshold, float(self.fpir(threshold)), found, few)
 
@@ -114,11 +114,6 @@ class OpenSet:
             if not len(getattr(self, kind)):
                 name, which = words[kind]
                 raise Refused("probes", f"there is no {name} search", f"give some images {which}")
-
-
-def supports(asked: float, non_mated: int) -> bool:
-    """Can so many non-mated searches tell an FPIR of `asked` from none?"""
-    return non_mated > 0 and 1 / non_mated <= asked
 
 
 def check_fpir(asked: float, non_mated: int) -> None:

@@ -54,12 +54,13 @@ def discard_curve(quality: np.ndarray, errors: np.ndarray, pairs: np.ndarray | N
     if np.isnan(quality).any():
         raise Refused("quality", f"{int(np.isnan(quality).sum()):,} of {len(quality):,} are NaN", "leave them out")
     order = np.argsort(quality, kind="stable")
-    first = np.flatnonzero(np.diff(quality[order], prepend=np.nan) != 0)  # of those of one quality
+    first = np.unique(quality[order], return_index=True)[1]  # of those of one quality, infinities too
     kept = np.cumsum(np.add.reduceat(pairs[order], first)[::-1])[::-1]
     wrong = np.cumsum(np.add.reduceat(errors[order], first)[::-1])[::-1]
     # Images that are the lesser one of no pair move nothing: the steps without pairs fall together.
     there = np.flatnonzero(np.diff(kept, append=0))
-    return DiscardCurve(1 - kept[there] / pairs.sum(), wrong[there] / kept[there])
+    total = pairs.sum()
+    return DiscardCurve((total - kept[there]) / total, wrong[there] / kept[there])  # not 1 - 0.7, which is above 0.3
 
 
 def best_at(start: float, fraction: np.ndarray | float) -> np.ndarray:

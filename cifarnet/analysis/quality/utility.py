@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from cifarnet.analysis.quality.discard import DiscardCurve, best_area, best_at, discard_curve, share_of_best
 from cifarnet.analysis.quality.pairs import check_labels, failures_by_image, identities
@@ -17,7 +18,11 @@ LIMITS = (0.2, 1.0)  # of pAUC
 GRID = np.arange(100) / 100  # fractions at which a curve is written down
 DRAWS, FEW_DRAWS = 100, 20  # random orders of the images; few where there are many pairs
 MANY = 5e7  # pairs of one class, in both directions
-CHANCE = 1.96  # standard deviations of random discard: within these is what chance does in 95 of 100 cases
+
+
+def reach_of_chance(draws: int) -> float:
+    """Within so many standard deviations of the mean of some random orders the next one lies in 95 of 100 cases (Student)."""
+    return float(stdtrit(draws - 1, 0.975)) * (1 + 1 / draws) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Utility:
     def chance(self, limit: float) -> tuple[float, float]:
         """The range of pAUC up to `limit` within which random orders lie in 95 of 100 cases."""
         areas = [curve.area(limit) for curve in self.draws]
-        middle, spread = float(np.mean(areas)), CHANCE * float(np.std(areas, ddof=1))
+        middle, spread = float(np.mean(areas)), reach_of_chance(len(areas)) * float(np.std(areas, ddof=1))
         return middle - spread, middle + spread
 
     def verdict(self, name: str, limit: float = LIMITS[0]) -> str:
@@ -55,7 +60,7 @@ class Utility:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: threshold, curves at whole percents, areas."""
         start, draws = self.fnmr, np.stack([curve.at(GRID) for curve in self.draws])
-        spread = CHANCE * draws.std(axis=0, ddof=1)
+        spread = reach_of_chance(len(draws)) * draws.std(axis=0, ddof=1)
         band = np.clip(draws.mean(axis=0) + np.array([[-1], [1]]) * spread, 0, 1)
         chance = {f"{limit:g}": self.chance(limit) for limit in LIMITS}
         return {

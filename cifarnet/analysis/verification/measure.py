@@ -9,13 +9,24 @@ import numpy as np
 from cifarnet.analysis.verification.bootstrap import interval, resampled
 from cifarnet.analysis.verification.folds import FoldAccuracy, fold_accuracy
 from cifarnet.analysis.verification.pairs import AnyPairs, ListedPairs, all_pairs, check_pairs
-from cifarnet.analysis.verification.rates import OperatingPoint, area, at_far, check_far, d_prime, equal_error
+from cifarnet.analysis.verification.rates import (
+    OperatingPoint,
+    area,
+    at_far,
+    check_far,
+    d_prime,
+    equal_error,
+    supports,
+)
 from cifarnet.analysis.verification.weights import FEWEST, draw
 from cifarnet.core.arrays import as_array
 from cifarnet.core.errors import Refused, plural
 
 USUAL_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
-MOST_RESAMPLES = 100_000
+FEWEST_RESAMPLES, MOST_RESAMPLES = (
+    100,
+    100_000,
+)  # of fewer the ends of an interval are the least and the largest of them
 NAMED = 3  # rows named in a message
 
 Interval = tuple[float, float] | None
@@ -138,11 +149,12 @@ def measured(
         folds: int64, of the genuine, then of the impostor pairs of a list.
     """
     labels = pairs.labels
-    if not 0 <= bootstrap <= MOST_RESAMPLES:
-        raise Refused("bootstrap", f"{bootstrap:,} is out of range", f"give 0 to {MOST_RESAMPLES:,} resamples")
+    if bootstrap and not FEWEST_RESAMPLES <= bootstrap <= MOST_RESAMPLES:
+        fix = f"give 0, or {FEWEST_RESAMPLES} to {MOST_RESAMPLES:,} resamples"
+        raise Refused("bootstrap", f"{bootstrap:,} is out of range", fix)
     identities = len(np.unique(labels))
     check_pairs(len(pairs.genuine), len(pairs.impostor), identities)
-    usual = [one for one in USUAL_FARS if one * len(pairs.impostor) >= 1]
+    usual = [one for one in USUAL_FARS if supports(one, len(pairs.impostor))]
     fars = tuple(dict.fromkeys(usual if far is None else far))
     for one in fars:
         check_far(one, len(pairs.impostor))
@@ -159,7 +171,7 @@ def measured(
     if bootstrap:
         many = identities >= FEWEST
         draws = draw(labels, bootstrap, seed, identities=many, images=not many)
-        values = resampled(pairs, genuine, impostor, fars, draws)
+        values = np.concatenate([resampled(pairs, genuine, impostor, fars, group) for group in draws])
         found = [interval(column, identities if many else 0) for column in values.T]
         used, unit = int(np.isfinite(values[:, -1]).sum()), "identities" if many else "images"
         boot = Intervals(tuple(found[:-1]), found[-1], bootstrap, used, seed, unit)

@@ -160,6 +160,8 @@ def numbered(path: Path, rows: Sequence[Line], root: Path, by_folder: bool) -> P
             path, line, f"{printable(a)} and {printable(b)} differ here, and are of one identity by other lines"
         )
     folds = {name: number for number, name in enumerate(sorted({row[3] for row in rows}))}
+    if len(folds) > 1 and "" in folds:
+        raise wrong(path, next(line for *_, fold, line in rows if not fold), "names no fold, as other lines do")
     of_rows = np.array([folds[row[3]] for row in rows], np.int64) if len(folds) > 1 else None
     return PairList(tuple(root / name for name in known), labels, places, same, of_rows)
 

@@ -74,11 +74,21 @@ def most_accepted(far: float, total: int) -> int:
     return count
 
 
+def supports(rate: float, trials: int) -> bool:
+    """Can so many trials tell a rate of errors from none? 1 / trials is the least; as a quotient, which 1/49 * 49 < 1 is not."""
+    return trials > 0 and 1 / trials <= rate
+
+
+def hardly_known(rate: float, trials: int) -> bool:
+    """Are there fewer errors than the rule of 30 asks for? Rounded, since 0.0096 * 3,125 is a hair below 30."""
+    return round(rate * trials, 6) < RULE_OF_30
+
+
 def check_far(far: float, impostors: int) -> None:
     """Refuses a FAR that is none, or that so many impostor pairs cannot show."""
     if not 0 < far < 1:
         raise Refused("far", f"{far:g} is not between 0 and 1", "give for example 0.01")
-    if far * impostors < 1:
+    if not supports(far, impostors):
         why = f"{far:g} is less than one of {plural(impostors, 'impostor pair')}"
         fix = f"give at least {least_far(impostors):.2g}, or more images" if impostors > 1 else "give more images"
         raise Refused("far", why, fix)
@@ -88,7 +98,7 @@ def least_far(impostors: int) -> float:
     """The least FAR that so many impostor pairs can show, rounded up to two digits."""
     least = 1 / impostors
     rounded = float(f"{least:.1e}")
-    return rounded if rounded * impostors >= 1 else float(f"{least * 1.05:.1e}")
+    return rounded if supports(rounded, impostors) else float(f"{least * 1.05:.1e}")
 
 
 def at_far(genuine: np.ndarray, impostor: np.ndarray, far: float) -> OperatingPoint:
@@ -99,7 +109,7 @@ def at_far(genuine: np.ndarray, impostor: np.ndarray, far: float) -> OperatingPo
     """
     total = len(impostor)
     check_far(far, total)
-    few = far * total < RULE_OF_30
+    few = hardly_known(far, total)
     refused = impostor[total - 1 - most_accepted(far, total)]  # the highest impostor score that must not be accepted
     threshold = next_above(genuine, impostor, refused)
     if threshold is None:

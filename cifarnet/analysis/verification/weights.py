@@ -1,9 +1,11 @@
 """The draws of a bootstrap: how often each identity, and each image within its identity, is drawn."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+GROUP = 1_000  # resamples that are weighed together: 80 MB of float32 weights for 10,000 images
 FEWEST = 20  # identities; of fewer the images within them are drawn, and the identities stay
 
 
@@ -35,14 +37,22 @@ class Draws:
         return self.identities[resample].astype(np.int64)[self.labels] * self.images[resample]
 
 
-def draw(labels: np.ndarray, resamples: int, seed: int, *, identities: bool, images: bool) -> Draws:
-    """Draws with replacement: as many identities as there are, and of each as many images as it has.
+def draw(labels: np.ndarray, resamples: int, seed: int, *, identities: bool, images: bool) -> Iterator[Draws]:
+    """Draws with replacement, in groups: as many identities as there are, and of each as many images as it has.
 
     Args:
         labels: int64 [N], 0 to C - 1.
         identities, images: draw these; else each stands once.
     """
     generator = np.random.default_rng(seed)
+    for first in range(0, resamples, GROUP):
+        yield draw_group(labels, min(GROUP, resamples - first), generator, identities=identities, images=images)
+
+
+def draw_group(
+    labels: np.ndarray, resamples: int, generator: np.random.Generator, *, identities: bool, images: bool
+) -> Draws:
+    """The next resamples of a generator; see `draw`."""
     count, size = int(labels.max()) + 1, len(labels)
     drawn_identities = np.ones((resamples, count), np.int16)
     drawn_images = np.ones((resamples, size), np.int16)
