@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -321,3 +322,18 @@ def test_the_notebook_runs(tmp_path):
     assert len(pictures) == 2 and not [output for output in shown if output["output_type"] == "error"]
     accuracy = next(o["data"]["text/plain"] for o in shown if "accuracy" in o.get("data", {}).get("text/plain", ""))
     assert ast.literal_eval(accuracy)["accuracy"] > 0.7
+
+
+def test_an_empty_path_is_no_folder(model):
+    """As a blank cell of a table is: Path("") is the current folder."""
+    for method in (model.predict, model.embed, model.logits, model.features):
+        with pytest.raises(cifarnet.Refused, match="images: the path is empty"):
+            method("")
+
+
+def test_a_predictions_file_is_called_as_the_file_is(model, tmp_path):
+    """Escaped for a screen, two files would have one name."""
+    names = [tmp_path / name for name in ("new\nline.png", "new\\nline.png", os.fsdecode(b"bad\xff.png"))]
+    for name in names:
+        Image.new("RGB", (32, 32)).save(name)
+    assert [found.file for found in model.predict(names)] == [str(name) for name in names]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.config import IDENTITY, TrainConfig
-from cifarnet.core.errors import Failed, Refused, plural
+from cifarnet.core.errors import Failed, Refused, plural, printable
 from cifarnet.core.known import unknown
 from cifarnet.data import AnySplit, Loader
 from cifarnet.data.selection import held_out_classes
@@ -176,7 +176,7 @@ def embed_files(
                     kept.append(int(labels[place]))
                     names.append(one.file)
                 else:
-                    errors.append(f"{one.file}: {without_direction()}")
+                    errors.append(f"{printable(one.file)}: {without_direction()}")
                 row += 1
             place += 1
     vectors = np.stack(rows) if rows else np.empty((0, model.head.in_features), np.float32)

@@ -78,7 +78,7 @@ def evaluate(
         found = measure(opened, tta)
     document, drawn = found.document, None
     if found.logits is not None and found.labels is not None:
-        name = "confusion" if split == "test" else f"confusion-{split}"
+        name = "-".join(["confusion", *([split] if split != "test" else []), *(["tta"] if tta else [])])
         drawn = asked or destination(None, opened.path, name, overwrite)
         title = title_of(replace(opened.info.config, dataset=opened.dataset), split)
         if not draw_confusion(document, drawn, title, asked=figure is not None):

@@ -79,7 +79,8 @@ def calibration_rows(found: dict[str, Any]) -> list[tuple[str, Cell]]:
     rows: list[tuple[str, Cell]] = [("calibration", words)]
     for name, key in (("  expected calibration error", "ece"), ("  Brier score", "brier"), ("  loss (nats)", "nll")):
         values = [row[key] for row in (before, after) if row]
-        rows.append((name, " → ".join(percent(value) if key == "ece" else f"{value:.4f}" for value in values)))
+        bins = " (15 bins of equal numbers of images)" if key == "ece" else ""  # of equal width it is another number
+        rows.append((name, " → ".join(percent(value) if key == "ece" else f"{value:.4f}" for value in values) + bins))
     return rows
 
 

@@ -91,7 +91,7 @@ def prepare(
         assert_equal_across_ranks(ranks.gather(lambda: rank_fingerprint(config, dataset)))
     with ranks.together():
         run = build_run(config, dataset, source, ranks)
-        warnings = run.load(state) if state is not None else []
+        warnings = run.load(state) + edited(RunFolder(state.parent)) if state is not None else []
     place = f"at epoch {run.progress.epoch}, step {run.progress.step}"
     mine = {"training state": place, "precision": run.precision, "head backend": run.backend}
     assert_equal_across_ranks(ranks.gather(lambda: mine))
@@ -115,6 +115,18 @@ def check_best(folder: RunFolder) -> None:
             f"{last}remove it and `resume`, at the end of the run with more `epochs`: the best one is then one to come"
         )
         raise Refused(error.what, error.why, fix) from error
+
+
+def edited(folder: RunFolder) -> list[str]:
+    """A warning where config.json says other values than the training state: they would be changed back without a word."""
+    if not folder.config.exists():
+        return []
+    noted, saved = folder.read_config().to_dict(), load_config(folder.state).to_dict()
+    differ = ", ".join(
+        f"`{name}` {value} (the training state {saved[name]})" for name, value in noted.items() if value != saved[name]
+    )
+    words = "the training state's values are taken; more epochs are an option of `resume`"
+    return [f"{folder.config} says {differ}: {words}"] if differ else []
 
 
 def begin(run: TrainState, folder: RunFolder, resume: bool, about: Mapping[str, str]) -> None:

@@ -26,7 +26,9 @@ def is_batch(images: Any) -> bool:
 
 
 def one_by_one(images: Any) -> Iterator[Any]:
-    """Each image by itself; of a folder its image files, in the order of their names."""
+    """Each image by itself; of a folder its image files, in the order of their names. Raises Refused for an empty path."""
+    if isinstance(images, (str, bytes)) and not images:
+        raise Refused("images", "the path is empty", "name a file or a folder; Path('.') is this one")
     if isinstance(images, (str, os.PathLike)) and Path(images).is_dir():
         yield from find_images([images], recursive=True)
     elif is_batch(images):

@@ -1,5 +1,6 @@
 """Images -> classes and probabilities. A file that cannot be used is reported; the others are still done."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -8,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifarnet.core.errors import printable
 from cifarnet.data.images.decode import ImageError
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.metrics import check_finite
@@ -24,7 +24,7 @@ BATCH = 128  # images in memory at a time
 class Prediction:
     """The classes of one image, most probable first, with their probabilities; or the error that kept the image out.
 
-    file: where the image came from, "" where it is no file; warnings: remarks on the file, fit for the user.
+    file: where the image came from, as the file is called (bytes that no text has as lone surrogates), "" where it is no file; warnings: remarks on the file, fit for the user.
     unknown: is it none of the classes? Its score is below that which 99% of the model's held-out images reach (see
     `Calibration`). Both None where the model has no calibration.
     """
@@ -86,7 +86,7 @@ def read_batches(
     while chunk := list(islice(pending, BATCH)):
         usable, predictions = [], []
         for image in chunk:
-            name = printable(image) if isinstance(image, (str, bytes)) or hasattr(image, "__fspath__") else ""
+            name = os.fsdecode(image) if isinstance(image, (str, bytes)) or hasattr(image, "__fspath__") else ""
             try:
                 pixels, warnings = read_pixels(image, size, crop)
             except ImageError as error:

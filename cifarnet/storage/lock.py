@@ -3,7 +3,7 @@
 import errno
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from cifarnet.storage.atomic import refuse_second_name, refuse_special
 
@@ -23,3 +23,18 @@ def file_lock(path: Path) -> FileLock:
     refuse_second_name(path)
     # The fallback is a file whose mere presence is the lock: it would outlive a killed process.
     return FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
+def is_held(path: Path) -> bool:
+    """Does a process hold the lock on `path` at this moment? False where that cannot be told."""
+    if not path.exists():
+        return False
+    try:
+        held = file_lock(path)
+        held.acquire(timeout=0)
+        held.release()
+    except Timeout:
+        return True
+    except OSError:
+        pass
+    return False

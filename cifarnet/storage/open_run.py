@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from cifarnet.core.errors import Refused
-from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.lock import is_held
+from cifarnet.storage.run_folder import LOCK, RunFolder
 from cifarnet.storage.sharded_file import existing
 
 
@@ -20,6 +21,8 @@ def open_run(out: Path, *, resume: bool, overwrite: bool) -> RunFolder:
         fix = f"to start from its weights use `init_from={out}`" if resume else "choose another `out`"
         raise Refused(str(out), "is a file, not a run folder", fix)
     if resume and not existing(folder.state):
+        if is_held(folder.path / LOCK):  # it has not come as far as its first checkpoint
+            raise Refused(str(out), "another process is training there", "wait for it, or choose another folder")
         if existing(folder.last):
             fix = f"to start from its weights use `init_from={existing(folder.last)}`"
             raise Refused(str(out), "has weights but no training state to resume", fix)

@@ -21,7 +21,8 @@ from cifarnet.storage.run_files import read_json
 from cifarnet.storage.safetensors_header import CHECKPOINT
 from cifarnet.storage.sharded_file import existing, files_of, metadata_of
 
-DOTS = (".lock", ".job")  # of a folder that is held; no run yet
+LOCK = ".lock"
+DOTS = (LOCK, ".job")  # of a folder that is held; no run yet
 ABOUT = "run"  # the key in config.json of what is no option: recipe, command, start, data
 
 
@@ -100,7 +101,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = file_lock(self.path / ".lock")
+            self._lock = file_lock(self.path / LOCK)
             self._lock.acquire(timeout=0)
             sweep_temporaries(self.path)
             tempfile.TemporaryFile(dir=self.path).close()  # an old lock may be writable in a folder that is not
@@ -125,7 +126,7 @@ class RunFolder:
             with contextlib.suppress(OSError, MemoryError):
                 if error is not None and not self.own_files():  # refused before any work: leave no empty folder behind
                     self._job.unlink(missing_ok=True)
-                    (self.path / ".lock").unlink()
+                    (self.path / LOCK).unlink()
                     self.path.rmdir()
         finally:
             self._lock.release()
@@ -146,7 +147,7 @@ class RunFolder:
 
     def _lock_inode(self) -> tuple[int, int] | None:
         try:
-            status = (self.path / ".lock").stat(follow_symlinks=False)
+            status = (self.path / LOCK).stat(follow_symlinks=False)
         except OSError:
             return None
         return status.st_dev, status.st_ino

@@ -9,14 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.storage.atomic import point_link
-from cifarnet.storage.lock import file_lock
+from cifarnet.storage.lock import is_held
 from cifarnet.storage.run_files import read_json, read_metrics
-from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.run_folder import LOCK, RunFolder
 
 RUNS = Path("runs")
 LATEST = RUNS / "latest"  # a link to the newest run that has a checkpoint
@@ -212,16 +210,8 @@ def _summary(folder: RunFolder) -> dict[str, Any]:
 
 
 def _state(folder: RunFolder, summary: dict[str, Any], done: int, asked: int) -> str:
-    lock = folder.path / ".lock"
-    if lock.exists():
-        try:
-            held = file_lock(lock)
-            held.acquire(timeout=0)
-            held.release()
-        except Timeout:
-            return "running"
-        except OSError:
-            pass
+    if is_held(folder.path / LOCK):
+        return "running"
     if folder.diverged.exists():
         return "diverged"
     return "finished" if summary and done >= asked else "stopped"

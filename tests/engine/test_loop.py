@@ -5,10 +5,12 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 from cifarnet.data.augment.batch import generator_for
 from cifarnet.engine.conflicts import check_options
+from cifarnet.engine.fit import fit
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.optim import swa_start
 from cifarnet.engine.same_run import check_same_run
@@ -282,6 +285,25 @@ def test_what_may_change_on_resume():
     assert caught.value.exit_code == 2
     with pytest.raises(Refused, match="1 is fewer"):
         check_same_run(BASE, dataclasses.replace(BASE, epochs=1))
+
+
+def test_a_config_that_was_edited_is_said_before_it_is_written_back(tmp_path):
+    fit(BASE, tmp_path / "run", dataset=DIGITS)
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"epochs": 60, "arch": "resnet18"}))
+
+    class Warned(Watcher):
+        words: ClassVar[list[str]] = []
+
+        def warn(self, text):
+            self.words.append(text)
+
+    fit(BASE, tmp_path / "run", resume=True, dataset=DIGITS, watcher=Warned())
+    assert len(Warned.words) == 1 and re.search(
+        r"config.json says `arch` resnet18 \(the training state baseline\), `epochs` 60 \(the training state 2\)",
+        Warned.words[0],
+    )
+    assert json.loads(path.read_text())["arch"] == "baseline"
 
 
 def test_init_from_keeps_a_head_of_another_shape(tmp_path):

@@ -56,6 +56,8 @@ def free(path) -> bool:
 
 def test_a_second_process_is_refused_and_changes_nothing(holder, tmp_path):
     assert "another process is training there" in refused(tmp_path / "run")
+    with pytest.raises(Refused, match="another process is training there"):  # not "there is no run to resume"
+        open_run(tmp_path / "run", resume=True, overwrite=False)
     assert RunFolder(tmp_path / "run").is_of("theirs")
 
 
