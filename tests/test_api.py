@@ -337,3 +337,11 @@ def test_a_predictions_file_is_called_as_the_file_is(model, tmp_path):
     for name in names:
         Image.new("RGB", (32, 32)).save(name)
     assert [found.file for found in model.predict(names)] == [str(name) for name in names]
+
+
+def test_a_warning_points_at_the_users_line(model, tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "notes.py").write_text("")
+    with pytest.warns(UserWarning, match=r"left out: 1 \.py") as caught:
+        model.predict(tmp_path)
+    assert caught[0].filename == __file__

@@ -1,7 +1,6 @@
 """The training loop: epochs of steps. It stops in good order and loses nothing."""
 
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +13,7 @@ from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.devices import determinism
 from cifarnet.core.errors import Diverged, Interrupted, Refused, printable
 from cifarnet.core.signals import StopRequest
+from cifarnet.core.warn import warn
 from cifarnet.data import Dataset, load, load_options
 from cifarnet.engine.ema import measure_batch_norm
 from cifarnet.engine.optim import learning_rate
@@ -55,7 +55,7 @@ class Watcher:
 
     def warn(self, message: str) -> None:
         """Something that the user should know; training goes on."""
-        warnings.warn(message, stacklevel=2)
+        warn(message)
 
     def finish(self, run: TrainState, folder: RunFolder, summary: dict[str, Any]) -> None:
         """Training is done, and its summary written."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from cifarnet.analysis.plots.mpl import Figure, FontProperties, Text, findfont, get_font, text_to_path
 from cifarnet.core.errors import printable
+from cifarnet.core.warn import warn
 
 FONT = "DejaVu Sans"  # comes with matplotlib
 LETTER = 0.634  # the width of its n, in units of the font's size
@@ -86,4 +87,4 @@ def warn_of_missing_glyphs(figure: Figure) -> None:
 def warn_once(missing: str) -> None:
     """A training draws many figures of the same classes."""
     shown = cut(missing, 30, 1)
-    warnings.warn(f"figures: their font has no {shown}, boxes stand for that; an .svg keeps the text", stacklevel=2)
+    warn(f"figures: their font has no {shown}, boxes stand for that; an .svg keeps the text")

@@ -1,7 +1,6 @@
 """Results -> the blocks of a report: scores, published numbers, paired tests, costs, settings, figures."""
 
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from cifarnet.analysis.report.seeds import (
 from cifarnet.analysis.significance import Interval, Paired
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError
+from cifarnet.core.warn import warn
 
 HEADS = ("accuracy", "precision", "recall", "F1", "AUROC", "AUPRC", "ECE")
 DIGEST = re.compile(r"^([0-9a-f]{8})[0-9a-f]{8,}$")  # of the data: its beginning tells enough apart
@@ -196,5 +196,5 @@ def picture(draw: Callable[[Path], Path], path: Path, caption: str) -> Block:
         return Picture(draw(path), caption)
     except Exception as error:
         why = f"{path.name} is not drawn: {error if isinstance(error, CifarnetError) else repr(error)[:300]}"
-        warnings.warn(why, stacklevel=2)
+        warn(why)
         return Paragraph(f"{caption}: {why}")

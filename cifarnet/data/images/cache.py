@@ -7,7 +7,6 @@ version or locked away counts as absent, and the work is done again.
 import contextlib
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.plain_file import open_plain
+from cifarnet.core.warn import warn
 from cifarnet.data.request import ProgressCallback, cache_folder
 from cifarnet.storage.atomic import sweep_temporaries, write_file
 from cifarnet.storage.lock import file_lock
@@ -83,7 +83,7 @@ def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
     except (OSError, Failed) as error:
         why = error.__cause__ or error
         reason = getattr(why, "strerror", None) or why
-        warnings.warn(f"{path.parent}: cannot be written ({reason}); the next start will read all again", stacklevel=2)
+        warn(f"{path.parent}: cannot be written ({reason}); the next start will read all again")
 
 
 @contextlib.contextmanager

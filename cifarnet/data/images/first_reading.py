@@ -1,13 +1,13 @@
 """The first reading of images on the disk: each is decoded once, by all cores, in small pieces."""
 
 import functools
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from cifarnet.core.warn import warn
 from cifarnet.data.hashing import LENGTH, hash_picture
 from cifarnet.data.images.streamed import Readable, StreamedSplit, Unreadable, cores, stack
 from cifarnet.data.request import ProgressCallback
@@ -71,12 +71,9 @@ class Remarks:
 
     def pass_on(self, remarks: list[str]) -> None:
         for remark in remarks[: max(SAID - self.count, 0)]:
-            warnings.warn(remark, stacklevel=2)
+            warn(remark)
         self.count += len(remarks)
 
     def end(self) -> None:
         if self.count > SAID:
-            warnings.warn(
-                f"images: {self.count - SAID:,} more such remarks; `cifarnet predict --recursive` says them all",
-                stacklevel=2,
-            )
+            warn(f"images: {self.count - SAID:,} more such remarks; `cifarnet predict --recursive` says them all")

@@ -1,11 +1,10 @@
 """What an index of images tells of them at no cost: test images that are trained on, images with two labels, files listed twice."""
 
-import warnings
-
 import numpy as np
 from torch import Tensor
 
 from cifarnet.core.errors import plural, printable
+from cifarnet.core.warn import warn
 from cifarnet.data.images.streamed import StreamedSplit
 
 
@@ -44,4 +43,4 @@ def say_repeats(
         said.append(f"{plural(again, 'line')} {'names' if again == 1 else 'name'} a file that another line names")
     if said:
         fix = "remove or correct them, else the accuracy says little"
-        warnings.warn(f"{printable(what)}: {', '.join(said)}; {fix}", stacklevel=3)
+        warn(f"{printable(what)}: {', '.join(said)}; {fix}")

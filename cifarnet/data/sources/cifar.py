@@ -1,13 +1,13 @@
 """CIFAR-10 and CIFAR-100: found in the layouts that people have them in, checked, and read. Nothing in a file is ever run."""
 
 import os
-import warnings
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.warn import warn
 from cifarnet.data.dataset import Dataset, Split, make_dataset, resize_all
 from cifarnet.data.found import DIFFERS, EXACT, UNVERIFIED, Found, patched
 from cifarnet.data.request import Request, cache_folder
@@ -45,7 +45,7 @@ def load(name: str, request: Request) -> Dataset:
         except Refused as error:
             if not source.owner:
                 raise
-            warnings.warn(f"{error}; left alone, as it is {source.owner}'s", stacklevel=2)
+            warn(f"{error}; left alone, as it is {source.owner}'s")
             continue
         say_where(cifar, source, request)
         return data
@@ -57,9 +57,9 @@ def say_where(cifar: Cifar, source: Source, request: Request) -> None:
     where = str(source.path) + (f", in the cache of {source.owner}" if source.owner else "")
     if request.data_dir is not None and not source.path.is_relative_to(os.path.abspath(request.data_dir)):
         if os.path.isdir(request.data_dir):  # else it is a file, and its folder is read
-            warnings.warn(f"{cifar.title} is not in {request.data_dir}: it is read from {where}", stacklevel=2)
+            warn(f"{cifar.title} is not in {request.data_dir}: it is read from {where}")
     elif source.owner:
-        warnings.warn(f"{cifar.title} is read from {where}", stacklevel=2)
+        warn(f"{cifar.title} is read from {where}")
 
 
 def find(cifar: Cifar, request: Request) -> Source:
@@ -106,9 +106,9 @@ def say_doubt(cifar: Cifar, source: Source, status: str) -> None:
     """A warning where the files have the names of published ones and are not those."""
     if status == DIFFERS:
         why = f"has the name and size of what was published as {cifar.title}, but not its checksum; it is used as it is"
-        warnings.warn(f"{source.path}: {why}", stacklevel=2)
+        warn(f"{source.path}: {why}")
     elif source.layout == PYTHON and status == UNVERIFIED:
-        warnings.warn(f"{source.path}: Python layout, not the published files of {cifar.title}", stacklevel=2)
+        warn(f"{source.path}: Python layout, not the published files of {cifar.title}")
 
 
 def names_of(cifar: Cifar, split: str) -> dict[str, int]:

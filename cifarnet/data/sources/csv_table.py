@@ -3,7 +3,6 @@
 import csv
 import os
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.core.plain_file import read_text
+from cifarnet.core.warn import warn
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.found import Found
 from cifarnet.data.images.formats import SUFFIXES
@@ -65,7 +65,7 @@ def load_csv(request: Request) -> Dataset:
         said += f", parts from {columns.said(columns.part)}"
     elif unused := [n for n in places(columns.headings, PARTS) if n not in (columns.image, columns.label)]:
         said += f"; {columns.said(unused[0])} names no train, test or val, and is not used"
-    warnings.warn(f"{what}: {said}", stacklevel=2)
+    warn(f"{what}: {said}")
     left.say(what)
     classes, labels = encode_labels(table.labels)
     train, test = divide(path, table, classes, labels, files)
@@ -93,7 +93,7 @@ def find_table(given: Path | None) -> Path:
         why = f"{len(tables)} CSV files in it: {names(tables)}" if tables else "no CSV in it"
         raise Refused(printable(given), why, "name the CSV file")
     if others := sorted(set(tables) - {*chosen}):
-        warnings.warn(f"{printable(given)}: {printable(chosen[0])} is read; left out: {names(others)}", stacklevel=2)
+        warn(f"{printable(given)}: {printable(chosen[0])} is read; left out: {names(others)}")
     return root / chosen[0]
 
 
@@ -211,12 +211,10 @@ def divide(
         unlabelled = path.parent / TEST
         if holds_images(unlabelled, 0) and not any(folder.startswith(str(unlabelled)) for folder in files.folders):
             text = "its images have no labels here, so they are no test set and are not used"
-            warnings.warn(f"{printable(unlabelled)}: {text}", stacklevel=2)
+            warn(f"{printable(unlabelled)}: {text}")
         return stratified(what, classes, labels, (os.fsencode(value) for value in table.paths))
     if (parts == VAL).any() and (parts == TEST).any():
-        warnings.warn(
-            f"{what}: left out: {int((parts == VAL).sum()):,} images of val (test is the test set)", stacklevel=2
-        )
+        warn(f"{what}: left out: {int((parts == VAL).sum()):,} images of val (test is the test set)")
     train, test = parts == TRAIN, parts == (TEST if (parts == TEST).any() else VAL)
     if not train.any():
         raise Refused(what, "names no training images", "write train in their column of parts")

@@ -4,12 +4,12 @@ import contextlib
 import http.client
 import os
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from io import BufferedRandom
 from typing import IO, NoReturn
 
 from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.warn import warn
 from cifarnet.data.request import ProgressCallback
 from cifarnet.data.sources.server import NotFrom, Offer, connect, read_block
 from cifarnet.storage.atomic import FULL, partial_of, resuming, sweep_temporaries
@@ -148,7 +148,7 @@ class Attempt:
         others = [f"{other.host} ({error.why})" for other, error in self.failures.items() if other not in self.told]
         self.told |= self.failures.keys()
         if others:
-            warnings.warn(f"not from {', '.join(others)}: downloading from {offer.host}", stacklevel=2)
+            warn(f"not from {', '.join(others)}: downloading from {offer.host}")
 
     def give_up(self) -> NoReturn:
         """Raises what the user is told when no server did."""
@@ -168,7 +168,7 @@ def tell_slow(offer: Offer, rate: float, missing: int) -> None:
     """Says how long a slow server will take, where no faster one is left."""
     left = f"about {max(missing / rate / 60, 1):.0f} min left"
     text = f"{offer.host} gives {in_words(rate)}: {left}; after Ctrl-C the next start goes on from there"
-    warnings.warn(text, stacklevel=2)
+    warn(text)
 
 
 def in_words(rate: float) -> str:

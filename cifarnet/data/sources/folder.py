@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused
+from cifarnet.core.warn import warn
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.found import Found
 from cifarnet.data.images.decode import Square, printable, read_square
@@ -77,9 +77,7 @@ def find_parts(given: Path) -> tuple[Path, Path, Path | None]:
     except OSError as error:
         raise refuse_shape(given, error) from error
     if root != given:
-        warnings.warn(
-            f"{printable(given)}: the images are taken from {printable(root.relative_to(given))}/ in it", stacklevel=2
-        )
+        warn(f"{printable(given)}: the images are taken from {printable(root.relative_to(given))}/ in it")
     for found in parts.values():
         if len(found) > 1:
             raise Refused(printable(root), f"the folders {names(found)} have the same meaning", "leave one of them")
@@ -94,7 +92,7 @@ def find_parts(given: Path) -> tuple[Path, Path, Path | None]:
     beside = sorted(name for name in set(look(root).folders) - {trained, tested} if holds_images(root / name))
     if beside:
         used = f"{trained} and {tested}" if tested else trained
-        warnings.warn(f"{printable(root)}: left out: {names(beside)} (the set is {used})", stacklevel=2)
+        warn(f"{printable(root)}: left out: {names(beside)} (the set is {used})")
     return root, root / trained, root / tested if tested else None
 
 

@@ -1,10 +1,10 @@
 """Files that are no part of a set, counted by suffix and reason and said in one line."""
 
 import os
-import warnings
 from collections import Counter
 
 from cifarnet.core.errors import printable
+from cifarnet.core.warn import warn
 from cifarnet.data.images.formats import UNREAD
 
 NO_IMAGE, UNREADABLE = "no images", "no format that is read here"
@@ -40,7 +40,7 @@ class LeftOut(Counter[tuple[str, str]]):
     def say(self, what: str) -> None:
         """The one line, as a warning, where anything was left out."""
         if self:
-            warnings.warn(f"{what}: left out: {self.in_words()}", stacklevel=2)
+            warn(f"{what}: left out: {self.in_words()}")
 
     def as_pairs(self) -> tuple[tuple[str, int], ...]:
         """For `Found`: (".txt: no images", 12)."""

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.errors import Failed, Refused, plural, printable
+from cifarnet.core.warn import warn
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.found import Found
 from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arrays
@@ -60,10 +60,7 @@ def load_parquet(request: Request) -> Dataset:
     root, paths = find_files(request.data_dir)
     copy = open_copy(root, paths, request)
     what = printable(root)
-    warnings.warn(
-        f"{what}: images from the column {printable(copy.image)}, labels from the column {printable(copy.label)}",
-        stacklevel=2,
-    )
+    warn(f"{what}: images from the column {printable(copy.image)}, labels from the column {printable(copy.label)}")
     copy.left.say(what)
     train, test = divide(what, root, paths, copy)
     check_trained(what, copy.classes, copy.labels, train, "give each class at least one image for training")
@@ -167,9 +164,7 @@ def make_copy(place: Path, stamp: str, paths: list[Path], request: Request) -> C
             why = f"there is no room for a copy of its images ({size:,} bytes)"
             raise Refused(printable(place.parent), why, "free some space, or set XDG_CACHE_HOME to another disk")
         if size >= SAID:
-            warnings.warn(
-                f"parquet: {size >> 20:,} MB of images are copied once to {printable(place.parent)}", stacklevel=2
-            )
+            warn(f"parquet: {size >> 20:,} MB of images are copied once to {printable(place.parent)}")
         with replacing(target) as out:
             copied = copy_rows(paths, request.options, out, request.progress)
         file, copied_stamp = open_shard(target)
@@ -191,7 +186,7 @@ def divide(what: str, root: Path, paths: list[Path], copy: Copied) -> tuple[Tens
     called = [str(path.relative_to(root)) if path != root else path.stem for path in paths]
     parts, file_of = parts_by_name([name.removesuffix(Path(name).suffix) for name in called]), copy.rows[:, 0]
     if parts.left:
-        warnings.warn(f"{what}: left out: {names([called[n] for n in parts.left])}", stacklevel=2)
+        warn(f"{what}: left out: {names([called[n] for n in parts.left])}")
     if parts.test and parts.train:
         train, test = (torch.from_numpy(np.isin(file_of, part).nonzero()[0]) for part in (parts.train, parts.test))
         if len(train) and len(test):

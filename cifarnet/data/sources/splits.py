@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.warn import warn
 from cifarnet.data.images.index import names
 from cifarnet.data.sources.layouts import TEST, TRAIN, VAL, role_of
 
@@ -72,10 +72,9 @@ def stratified(what: str, classes: Sequence[str], labels: np.ndarray, called: It
     place = np.empty(len(labels), dtype=np.int64)
     place[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     test = place < np.maximum(1, (counts + EACH // 2) // EACH)[labels]
-    warnings.warn(
+    warn(
         f"{what}: no test set, so one image of {EACH} of each class, and at least one, is taken for it "
-        f"({int(test.sum()):,} of {len(labels):,}), the same ones in every run",
-        stacklevel=2,
+        f"({int(test.sum()):,} of {len(labels):,}), the same ones in every run"
     )
     return torch.from_numpy((~test).nonzero()[0]), torch.from_numpy(test.nonzero()[0])
 

@@ -6,7 +6,6 @@ epoch and sharing among ranks are exact, as for any other set; the package's own
 
 import os
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.plain_file import read_text
+from cifarnet.core.warn import warn
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.found import Found
 from cifarnet.data.images.cache import arrays_path, held
@@ -123,11 +123,11 @@ def divide(paths: list[Path], shard_of: np.ndarray, labels: np.ndarray) -> tuple
     """
     parts = parts_by_name([path.stem for path in paths])
     if parts.left:
-        warnings.warn(f"shards that are not used: {names([paths[n].name for n in parts.left])}", stacklevel=2)
+        warn(f"shards that are not used: {names([paths[n].name for n in parts.left])}")
     if parts.test:
         train, test = np.isin(shard_of, parts.train), np.isin(shard_of, parts.test)
     else:
-        warnings.warn(f"no test shards: every {TEST_EACH}th image of each class is a test image", stacklevel=2)
+        warn(f"no test shards: every {TEST_EACH}th image of each class is a test image")
         order = np.argsort(labels, kind="stable")
         starts = np.searchsorted(labels[order], labels[order])
         test = np.empty(len(labels), dtype=bool)
