@@ -103,14 +103,14 @@ def copy_rows(
     """
     left, places, labels = LeftOut(), [], []
     image = label = ""
-    known: list[str] | None = None
+    named = [names_in(path, options) for path in paths]
+    known = in_common(named)
     written = 0
     for number, path in enumerate(paths):
         with OpenTable(path) as table:
             image, label = find_columns(path, table.schema, options)
-            names = class_names(table.schema, label)
-            known = known or names
-            place = None if names is None or known is None or names == known else in_common(names, known)
+            names = named[number]
+            place = [known.index(name) for name in names] if names and known and names != known else None
             for row, data, value in table.rows(image, label):
                 if data is None or value is None or value == -1:
                     left["rows without an image" if data is None else "rows without a label", ""] += 1
@@ -154,10 +154,16 @@ def check_named(path: Path, label: int, classes: int) -> None:
         raise Refused(printable(path), why, "write the labels again, counted from 0")
 
 
-def in_common(names: Sequence[str], known: list[str]) -> list[int]:
-    """The number in `known` of each class of a file that names its classes otherwise; names that are new are added to it."""
-    known += [name for name in dict.fromkeys(names) if name not in known]
-    return [known.index(name) for name in names]
+def names_in(path: Path, options: Mapping[str, Any]) -> list[str] | None:
+    """The names that a file gives its classes, if it does. Raises Refused as `copy_rows`."""
+    with OpenTable(path) as table:
+        return class_names(table.schema, find_columns(path, table.schema, options)[1])
+
+
+def in_common(named: Sequence[list[str] | None]) -> list[str] | None:
+    """The names of all files' classes, in the order of the last file that has some; None where none has."""
+    given = [names for names in reversed(named) if names]
+    return list(dict.fromkeys(name for names in given for name in names)) or None
 
 
 class OpenTable:
