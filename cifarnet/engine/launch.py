@@ -136,7 +136,8 @@ def begin(run: TrainState, folder: RunFolder, resume: bool, about: Mapping[str, 
         about: kept in config.json beside the options; of a run that goes on, what was kept at its start.
     """
     if resume:
-        if run.progress.epoch < run.config.epochs:  # its scores are of fewer epochs: the run is not finished
+        # Its scores are of fewer epochs: the run is not finished. Of a trial they stand for the rung that is behind it.
+        if run.progress.epoch < run.config.epochs and not run.trial:
             folder.summary.unlink(missing_ok=True)
         folder.rewrite_metrics(run.progress.history)
         folder.diverged.unlink(missing_ok=True)
