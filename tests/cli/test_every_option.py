@@ -25,7 +25,7 @@ BASES = {
     "predict": "predict a.png --run run --device cpu",
     "calibrate": "calibrate run --device cpu",
     "identify": "identify --gallery run/known --probes run/known --run run --device cpu",
-    "verify": "verify run --device cpu --bootstrap 2",
+    "verify": "verify run --device cpu --bootstrap 100",
     "complexity": "complexity --arch baseline",
     "featuremaps": "featuremaps a.png --run run --channels 1 --layer conv1",
     "report": "report run --no-test",
