@@ -12,7 +12,7 @@ from cifarnet.cli.headline import say_opened
 from cifarnet.cli.progress import load_shown
 from cifarnet.core.errors import Refused, plural
 from cifarnet.data import Loader
-from cifarnet.engine.evaluate import collect_logits
+from cifarnet.engine.evaluate import collect_logits, measure_batches, only_coarse
 from cifarnet.engine.metrics import check_finite
 from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.models.checkpoint import load_model
@@ -63,7 +63,12 @@ def embed_images(opened: Opened) -> Embeddings:
 
 
 def classify_images(opened: Opened, tta: bool) -> "Tensor":
-    """Which images the model gets right, bool [N] on the CPU; `tta`: the logits of six views of each image are averaged."""
+    """Which images the model gets right, bool [N] on the CPU; `tta`: the logits of six views of each image are averaged, but of
+    so many classes that no logits are kept.
+    """
+    if only_coarse(len(opened.info.classes)):
+        with passing(opened):
+            return measure_batches(opened.model, opened.loader.epoch(0), opened.device, opened.precision)[1].cpu()
     with passing(opened):
         logits, labels = collect_logits(opened.model, opened.loader.epoch(0), opened.device, opened.precision, tta)
     check_finite(logits)

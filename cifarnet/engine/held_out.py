@@ -34,8 +34,11 @@ def open_held_out(path: Path, dataset: str | None = None, **options: Any) -> Ope
             those of its training or test.
     """
     model, info = load_model(path, of_features=True)
-    if info.config.arch == IDENTITY or only_coarse(len(info.classes)):
-        raise Refused("calibrate", "of this model no logits are kept", "take a run of an image classifier")
+    if only_coarse(len(info.classes)):
+        why = f"of {len(info.classes):,} classes only loss and accuracy are measured"
+        raise Refused("calibrate", why, "take a run of fewer classes")
+    if info.config.arch == IDENTITY:
+        raise Refused("calibrate", "this model has no images", "take a run of an image classifier")
     if dataset is None:
         if info.config.val_fraction == 0:
             raise Refused("calibrate", "the run held no images out", NEW)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from cifarnet.core.launcher import job, may_restart, restarts
 from cifarnet.data import Dataset
 from cifarnet.data.identity import identify
 from cifarnet.engine.ddp import wrap_ddp
+from cifarnet.engine.evaluate import only_coarse
 from cifarnet.engine.same_run import check_same_run, load_config
 from cifarnet.engine.setup import build_run, resolve_execution
 from cifarnet.engine.train_state import TrainState
@@ -91,7 +92,10 @@ def prepare(
         assert_equal_across_ranks(ranks.gather(lambda: rank_fingerprint(config, dataset)))
     with ranks.together():
         run = build_run(config, dataset, source, ranks)
-        warnings = run.load(state) + edited(RunFolder(state.parent)) if state is not None else []
+        warnings = run.load(state) + edited(RunFolder(state.parent), config) if state is not None else []
+        if config.tta and only_coarse(len(run.classes)):
+            why = f"of {len(run.classes):,} classes only loss and accuracy are measured, of one view of each image"
+            warnings.append(f"`tta` has no effect: {why}")
     place = f"at epoch {run.progress.epoch}, step {run.progress.step}"
     mine = {"training state": place, "precision": run.precision, "head backend": run.backend}
     assert_equal_across_ranks(ranks.gather(lambda: mine))
@@ -117,15 +121,24 @@ def check_best(folder: RunFolder) -> None:
         raise Refused(error.what, error.why, fix) from error
 
 
-def edited(folder: RunFolder) -> list[str]:
-    """A warning where config.json says other values than the training state: they would be changed back without a word."""
+def edited(folder: RunFolder, config: TrainConfig) -> list[str]:
+    """A warning where config.json says other values than the run goes on with: they would be changed back without a word.
+
+    Of what a resume may change epochs alone count: workers, device and the like are the command's each time.
+    """
     if not folder.config.exists():
         return []
-    noted, saved = folder.read_config().to_dict(), load_config(folder.state).to_dict()
+    try:
+        noted, saved = folder.read_config().to_dict(), load_config(folder.state).to_dict()
+    except Refused as error:
+        return [f"{error}; it is written again from the training state"]
+    now, words = config.to_dict(), "the training state's values are taken; more epochs are an option of `resume`"
+    lasting = [item.name for item in fields(TrainConfig) if not item.metadata["resume"]] + ["epochs"]
     differ = ", ".join(
-        f"`{name}` {value} (the training state {saved[name]})" for name, value in noted.items() if value != saved[name]
+        f"`{name}` {noted[name]} (the training state {saved[name]})"
+        for name in lasting
+        if noted[name] not in (saved[name], now[name])
     )
-    words = "the training state's values are taken; more epochs are an option of `resume`"
     return [f"{folder.config} says {differ}: {words}"] if differ else []
 
 

@@ -304,6 +304,14 @@ def test_a_config_that_was_edited_is_said_before_it_is_written_back(tmp_path):
         Warned.words[0],
     )
     assert json.loads(path.read_text())["arch"] == "baseline"
+    for _ in range(2):  # what a resume may change is the command's, each time
+        fit(dataclasses.replace(BASE, workers=1), tmp_path / "run", resume=True, dataset=DIGITS, watcher=Warned())
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"epochs": 3}))  # as one that died after --epochs 3
+    fit(dataclasses.replace(BASE, epochs=3), tmp_path / "run", resume=True, dataset=DIGITS, watcher=Warned())
+    assert len(Warned.words) == 1
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"of_a_later_version": 1}))
+    fit(dataclasses.replace(BASE, epochs=3), tmp_path / "run", resume=True, dataset=DIGITS, watcher=Warned())
+    assert len(Warned.words) == 2 and "of_a_later_version" in Warned.words[1]
 
 
 def test_init_from_keeps_a_head_of_another_shape(tmp_path):

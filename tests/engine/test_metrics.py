@@ -1,6 +1,8 @@
 """Every score against scikit-learn."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,13 +13,18 @@ from sklearn.calibration import calibration_curve
 from sklearn.exceptions import UndefinedMetricWarning
 from torchvision.transforms import functional as tvf
 
+from cifarnet.analysis.card.facts import facts_of
+from cifarnet.cli.inputs import classify_images
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.engine.evaluate import collect_logits, evaluate, open_for_evaluation
 from cifarnet.engine.fit import fit
+from cifarnet.engine.held_out import open_held_out
 from cifarnet.engine.metrics import coarse_score, score
 from cifarnet.losses import LinearHead
+from cifarnet.models.checkpoint import read_info
 from cifarnet.models.classifier import Classifier
+from cifarnet.storage.find_checkpoint import find_checkpoint
 
 
 def draw(images=500, classes=7, seed=0, missing=None):
@@ -171,5 +178,12 @@ def test_of_many_classes_loss_and_accuracy_alone_are_measured(tmp_path, monkeypa
         assert scores.keys() == {"images", "loss", "accuracy"}
         assert scores == pytest.approx({name: few[name] for name in scores}, abs=1e-5)
     assert "confusion" not in many and summary["calibration"] is None and "so many classes" in summary["not_calibrated"]
-    with pytest.raises(Refused, match="of 10 classes only loss and accuracy are measured"):
-        open_for_evaluation(tmp_path / "many", details=True)
+    for refused in (partial(open_for_evaluation, details=True), partial(open_held_out, dataset=None)):
+        with pytest.raises(Refused, match="of 10 classes only loss and accuracy are measured"):
+            refused(find_checkpoint(tmp_path / "many"))
+    with pytest.warns(UserWarning, match="`tta` has no effect: of 10 classes"):
+        fit(replace(config, tta=True), tmp_path / "views")
+    path = find_checkpoint(tmp_path / "views")
+    assert not facts_of(path, read_info(path)).tta
+    seen = classify_images(open_for_evaluation(tmp_path / "many"), tta=False)
+    assert float(seen.double().mean()) == pytest.approx(many["accuracy"])

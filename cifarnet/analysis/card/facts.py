@@ -8,6 +8,7 @@ from typing import Any
 from cifarnet.analysis.report.results import Result, read_result
 from cifarnet.core.errors import Refused
 from cifarnet.data.identity import DataIdentity, parse_identity
+from cifarnet.engine.evaluate import only_coarse
 from cifarnet.engine.resume import is_number
 from cifarnet.models.checkpoint import laid_out
 from cifarnet.models.model_info import ModelInfo
@@ -59,7 +60,7 @@ def facts_of(path: Path, info: ModelInfo) -> Facts:
     data, folder = parse_identity(info.data), RunFolder(path.parent)
     name = path.resolve().parent.name if folder.config.is_file() else path.stem
     about = folder.read_about() if folder.config.is_file() else {}
-    found, tta = own_scores(info), info.config.tta
+    found, tta = own_scores(info), info.config.tta and not only_coarse(len(info.classes))
     images = data.test.images if data else None
     confusion: list[list[int]] = []
     if folder.config.is_file() and folder.summary.is_file():

@@ -86,9 +86,9 @@ class SphereFace(Original, name="sphereface"):
         return norm.clamp_max(MAX_SCALE)
 
     def next(self, batch: Batch, options: MarginOptions) -> dict[str, Tensor]:
-        # cumsum, which of one number is that number, is what torch.compile keeps for the backward pass. Of the sum alone it keeps
-        # the state and adds 1 once more, after the state has moved: the gradient of the next step's lambda.
-        return {"state": (batch.state + 1).cumsum(0)}
+        # Sorted, which one number is already, it is what torch.compile keeps for the backward pass. Of the sum alone it keeps the
+        # state and adds 1 once more, after the state has moved: the gradient of the next step's lambda.
+        return {"state": (batch.state + 1).sort().values}
 
 
 class AdaFace(Original, name="adaface"):
