@@ -345,3 +345,7 @@ def test_a_warning_points_at_the_users_line(model, tmp_path):
     with pytest.warns(UserWarning, match=r"left out: 1 \.py") as caught:
         model.predict(tmp_path)
     assert caught[0].filename == __file__
+    theirs = str(Path(cifarnet.__file__).parent) + "_study.py"  # a neighbour whose name begins as the package's
+    with pytest.warns(UserWarning, match="left out") as caught:
+        exec(compile("model.predict(folder)", theirs, "exec"), {"model": model, "folder": tmp_path})
+    assert caught[0].filename == theirs

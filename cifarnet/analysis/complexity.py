@@ -202,7 +202,7 @@ def single_layers(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module
     """The modules, by name, that have no others in them, and those that have parameters beside the others'."""
     if isinstance(module, nn.Identity):
         return
-    if not any(module.children()) or len([*module.parameters(recurse=False)]):
+    if not list(module.children()) or list(module.parameters(recurse=False)):
         yield name, module
         return
     for child, inner in module.named_children():

@@ -10,7 +10,7 @@ import torch
 
 from cifarnet.analysis.identification.folders import find_pictures
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_classes, embed_files
-from cifarnet.analysis.verification.measure import Verification, measured
+from cifarnet.analysis.verification.measure import Verification, check_resamples, measured
 from cifarnet.analysis.verification.pair_files import PairList, identity_folders
 from cifarnet.analysis.verification.pairs import all_pairs, cosines_of
 from cifarnet.core.class_names import composed
@@ -22,12 +22,19 @@ from cifarnet.models.model_info import ModelInfo
 
 @dataclass(frozen=True)
 class Asked:
-    """What is measured: TAR at these FARs (None: the usual ones), resamples of the intervals, folds, mirrored images too."""
+    """What is measured: TAR at these FARs (None: the usual ones), resamples of the intervals, folds, mirrored images too.
+
+    Raises:
+        Refused: a number of resamples that gives no interval; at once, and not when all images have been embedded.
+    """
 
     far: Sequence[float] | None = None
     bootstrap: int = 0
     folds: bool = False
     flip: bool = False
+
+    def __post_init__(self) -> None:
+        check_resamples(self.bootstrap)
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,9 @@ def evaluate(
         found = measure(opened, tta)
     document, drawn = found.document, None
     if found.logits is not None and found.labels is not None:
-        name = "-".join(["confusion", *([split] if split != "test" else []), *(["tta"] if tta else [])])
+        name = "confusion" + (f"-{split}" if split != "test" else "") + ("-tta" if tta else "")
         drawn = asked or destination(None, opened.path, name, overwrite)
-        title = title_of(replace(opened.info.config, dataset=opened.dataset), split)
+        title = title_of(replace(opened.info.config, dataset=opened.dataset), split) + (" · six views" if tta else "")
         if not draw_confusion(document, drawn, title, asked=figure is not None):
             drawn = None
         if csv is not None:

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from types import FrameType
 
-PACKAGE = str(Path(__file__).parents[1])
+PACKAGE = str(Path(__file__).parents[1] / "_")[:-1]  # with the separator: a user's cifarnet_study is not ours
 
 
 def warn(text: str) -> None:

@@ -24,7 +24,8 @@ BATCH = 128  # images in memory at a time
 class Prediction:
     """The classes of one image, most probable first, with their probabilities; or the error that kept the image out.
 
-    file: where the image came from, as the file is called (bytes that no text has as lone surrogates), "" where it is no file; warnings: remarks on the file, fit for the user.
+    file: where the image came from, by the file's own name and not one for a screen (see `printable`), "" where it is no file;
+    warnings: remarks on the file, fit for the user.
     unknown: is it none of the classes? Its score is below that which 99% of the model's held-out images reach (see
     `Calibration`). Both None where the model has no calibration.
     """

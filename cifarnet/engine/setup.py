@@ -197,9 +197,8 @@ def copy_weights(model: Classifier, config: TrainConfig, path: Path) -> None:
     theirs, mine = source.state_dict(), model.state_dict()
     head = {name.removeprefix("head."): theirs.pop(name) for name in list(theirs) if name.startswith("head.")}
     theirs |= {f"head.{name}": value for name, value in model.head.taken_from(head, info.config.loss).items()}
-    if (
-        theirs["head.weight"].shape != mine["head.weight"].shape
-    ):  # its state, and a bias it learned, are of its own classes
+    if theirs["head.weight"].shape != mine["head.weight"].shape:
+        # Its state, and a bias that it learned, are of its own classes.
         theirs = {name: value for name, value in theirs.items() if not name.startswith("head.")}
     fitting = {name: value for name, value in theirs.items() if name in mine and mine[name].shape == value.shape}
     body = [name for name in mine if not name.startswith("head.")]

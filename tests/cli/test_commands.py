@@ -239,6 +239,10 @@ def test_eval_agrees_with_scikit_learn(cli, trained, tmp_path):
 
 def test_tta_is_said_and_changes_the_scores(cli, trained):
     plain, averaged = (json.loads(cli("eval", trained / "run", "--json", *more)[1]) for more in ([], ["--tta"]))
+    drawn = [(trained / "run" / name).read_bytes() for name in ("confusion.png", "confusion-tta.png")]
+    assert drawn[0] != drawn[1]
+    cli("eval", trained / "run", "--json", "--tta")
+    assert (trained / "run" / "confusion.png").read_bytes() == drawn[0]  # the plain one stays
     assert (plain["tta"], averaged["tta"]) == (False, True)
     assert plain["loss"] != averaged["loss"]
 

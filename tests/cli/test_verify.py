@@ -135,6 +135,12 @@ def test_lists_and_folders_of_images(cli, home):
     assert "broken.png" in err and "empty" in err and "2 files could not be used" in err
 
 
+def test_too_few_resamples_are_refused_before_an_image_is_read(cli, home, monkeypatch):
+    monkeypatch.setattr("cifarnet.analysis.verify_images.embed_classes", None)
+    code, _, err = cli("verify", home / "run", "--bootstrap", "50")
+    assert code == 2 and "--bootstrap: 50 is out of range; give 0, or 100 to 100,000 resamples" in err
+
+
 def test_a_line_without_a_fold_among_lines_with_one_is_refused(home):
     """It would be a fold of its own, and weigh as much as a whole one."""
     rows = ["a,b,same,fold", "1.png,2.png,1,x", "1.png,3.png,0, ", "4.png,5.png,1,y"]

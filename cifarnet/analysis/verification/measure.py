@@ -23,10 +23,7 @@ from cifarnet.core.arrays import as_array
 from cifarnet.core.errors import Refused, plural
 
 USUAL_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
-FEWEST_RESAMPLES, MOST_RESAMPLES = (
-    100,
-    100_000,
-)  # of fewer the ends of an interval are the least and the largest of them
+FEWEST_RESAMPLES, MOST_RESAMPLES = 100, 100_000  # of a few dozen the ends of an interval are the least and the largest
 NAMED = 3  # rows named in a message
 
 Interval = tuple[float, float] | None
@@ -114,6 +111,13 @@ def verification(
     return measured(all_pairs(units, identities), as_array(far).ravel().tolist(), bootstrap, seed)
 
 
+def check_resamples(bootstrap: int) -> None:
+    """Refuses a number of resamples that gives no interval, or is too large; 0, none, is taken."""
+    if bootstrap and not FEWEST_RESAMPLES <= bootstrap <= MOST_RESAMPLES:
+        fix = f"give 0, or {FEWEST_RESAMPLES} to {MOST_RESAMPLES:,} resamples"
+        raise Refused("bootstrap", f"{bootstrap:,} is out of range", fix)
+
+
 def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Unit rows [N, D] float64, and identities counted from 0, int64 [N]. Raises Refused."""
     vectors, names = map(as_array, (embeddings, labels))
@@ -149,9 +153,7 @@ def measured(
         folds: int64, of the genuine, then of the impostor pairs of a list.
     """
     labels = pairs.labels
-    if bootstrap and not FEWEST_RESAMPLES <= bootstrap <= MOST_RESAMPLES:
-        fix = f"give 0, or {FEWEST_RESAMPLES} to {MOST_RESAMPLES:,} resamples"
-        raise Refused("bootstrap", f"{bootstrap:,} is out of range", fix)
+    check_resamples(bootstrap)
     identities = len(np.unique(labels))
     check_pairs(len(pairs.genuine), len(pairs.impostor), identities)
     usual = [one for one in USUAL_FARS if supports(one, len(pairs.impostor))]

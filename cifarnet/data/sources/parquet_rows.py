@@ -110,16 +110,16 @@ def copy_rows(
         with OpenTable(path) as table:
             image, label = find_columns(path, table.schema, options)
             names = named[number]
-            place = [known.index(name) for name in names] if names and known and names != known else None
+            numbers = [known.index(name) for name in names] if names and known and names != known else None
             for row, data, value in table.rows(image, label):
                 if data is None or value is None or value == -1:
                     left["rows without an image" if data is None else "rows without a label", ""] += 1
                     continue
                 if len(data) > MAX_IMAGE:
                     raise Refused(f"{printable(path)}, row {row}", f"has {len(data):,} bytes", "make it smaller")
-                if place is not None and isinstance(value, int):
-                    check_named(path, value, len(place))
-                    value = place[value]
+                if numbers is not None and isinstance(value, int):
+                    check_named(path, value, len(numbers))
+                    value = numbers[value]
                 out.write(data)
                 places.append((written, len(data), number, row))
                 labels.append(value)
@@ -132,17 +132,17 @@ def copy_rows(
             "no row has an image and a label",
             "name the columns with `image_column` and `label_column`",
         )
-    classes, numbers = as_classes(paths[0], labels, known)
+    classes, of_rows = as_classes(paths[0], labels, known)
     offsets, sizes, files, rows = np.array(places, dtype=np.int64).T
     rows = np.stack([files, rows], axis=1)
-    return Copied(Path(), "", offsets.copy(), sizes.copy(), numbers, rows, classes, image, label, left)
+    return Copied(Path(), "", offsets.copy(), sizes.copy(), of_rows, rows, classes, image, label, left)
 
 
 def as_classes(path: Path, labels: list[Any], known: list[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
     """The classes, and int64 [N], the labels as their numbers. Raises Refused where a label is no known class."""
     if known is None or not all(isinstance(label, int) for label in labels):
         return encode_labels(list(map(str, labels)))
-    for label in labels:
+    for label in (min(labels), max(labels)):
         check_named(path, label, len(known))
     return tuple(known), np.array(labels, dtype=np.int64)
 
