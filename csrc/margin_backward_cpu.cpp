@@ -153,7 +153,10 @@ Backward backward_cpu(const at::Tensor& grad, const at::Tensor& features, const 
                       const at::Tensor& labels, const at::Tensor& statistics, const at::Tensor& kept, bool want_z,
                       bool want_w) {
   const at::Tensor prototypes = prototypes_of(weight);
+  check_batch(features, prototypes, labels);
+  check_kept(statistics, kept, features.size(0), prototypes.size(0));
   CpuBatch batch(features, prototypes, labels, kept.size(0) > 0);
+  check_labels(batch);
   batch.centres = centres_of(weight);
   const at::Tensor dz = gradient_like(features, want_z), dw = gradient_like(prototypes, want_w);
   const Gradients out = {samples_of(statistics), *grad.const_data_ptr<float>() / float(batch.samples), true, dz, dw};

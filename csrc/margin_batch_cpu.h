@@ -92,10 +92,13 @@ inline void check_centres(const at::Tensor& weight, const Options& options) {
 }
 
 // `least` is -1 where other shards have classes too.
+inline void check_labels(const int64_t* label, int64_t samples, int64_t classes, int64_t least = 0) {
+  for (int64_t i = 0; i < samples; ++i)
+    TORCH_CHECK_INDEX(label[i] >= least && label[i] < classes, "label ", label[i], " of sample ", i,
+                      " is out of range: there are ", classes, " classes");
+}
 inline void check_labels(const Batch& batch, int64_t least = 0) {
-  for (int64_t i = 0; i < batch.samples; ++i)
-    TORCH_CHECK_INDEX(batch.label[i] >= least && batch.label[i] < batch.classes, "label ", batch.label[i], " of sample ", i,
-                      " is out of range: there are ", batch.classes, " classes");
+  check_labels(batch.label, batch.samples, batch.classes, least);
 }
 
 // Calls work(i) for each of `count` rows, in parallel; `cost` is what one takes, in elements.

@@ -151,6 +151,17 @@ inline void check_batch(const at::Tensor& features, const at::Tensor& weight, co
                     "features, weight and labels must be on one device");
 }
 
+// What forward gave out for backward.
+inline void check_kept(const at::Tensor& statistics, const at::Tensor& kept, int64_t samples, int64_t classes) {
+  const auto is = [](const at::Tensor& rows, int64_t count, int64_t size) {
+    return rows.scalar_type() == at::kFloat && rows.dim() == 2 && rows.size(0) == count && rows.size(1) == size &&
+           rows.is_contiguous();
+  };
+  TORCH_CHECK_VALUE(is(statistics, samples, kStatistics) && (is(kept, samples, classes) || is(kept, 0, classes)),
+                    "expected forward's statistics and cosines of ", samples, " samples and ", classes, " classes, not ",
+                    statistics.sizes(), " and ", kept.sizes());
+}
+
 inline void check_state(const at::Tensor& state, const Options& options) {
   int64_t held = 0;
   with_loss(options.loss, Losses(), [&](auto loss) { held = loss.kState; });

@@ -218,6 +218,8 @@ void run_many_backward(const CudaBatch& batch, const Tensor& statistics, const f
 
 Backward backward_cuda(const Tensor& grad, const Tensor& features, const Tensor& weight, const Tensor& labels,
                        const Tensor& statistics, const Tensor& kept, bool want_z, bool want_w) {
+  check_batch(features, weight, labels);
+  check_kept(statistics, kept, features.size(0), weight.size(0));
   const DeviceGuard guard(features.device());
   const CudaBatch batch(features, weight, labels, kept.size(0) > 0);
   const Tensor dz = batch.scratch(want_z ? batch.features.sizes() : at::IntArrayRef(0), batch.features.scalar_type());

@@ -18,14 +18,16 @@ at::Tensor normal_draws_cpu(const at::Tensor& state, int64_t ahead, int64_t coun
   return drawn;
 }
 
-// sums[label] += features / norm and a 1 behind them, sample by sample, if the loss is finite; sums [C, D + 1], norm [N]. The labels
-// have been checked: margin_loss has run on them.
+// sums[label] += features / norm and a 1 behind them, sample by sample, if the loss is finite; sums [C, D + 1], norm [N].
 void add_unit_cpu(at::Tensor& sums, const at::Tensor& features, const at::Tensor& labels, const at::Tensor& norm,
                   const at::Tensor& loss) {
   const at::Tensor z = features.contiguous(), y = labels.contiguous(), lengths = norm.contiguous();
   const int64_t size = z.size(1);
   TORCH_CHECK_VALUE(sums.is_contiguous() && sums.scalar_type() == at::kFloat && sums.size(1) == size + 1,
                     "sums must be float32 [C, ", size + 1, "], not ", sums.scalar_type(), " ", sums.sizes());
+  TORCH_CHECK_VALUE(y.dim() == 1 && y.size(0) == z.size(0) && lengths.sizes() == y.sizes(), "labels and norms must be [", z.size(0),
+                    "], not ", y.sizes(), " and ", lengths.sizes());
+  check_labels(y.const_data_ptr<int64_t>(), z.size(0), sums.size(0));
   if (!std::isfinite(*loss.const_data_ptr<float>())) return;
   const RowLoops& loops = chosen_loops();
   for (int64_t i = 0; i < z.size(0); ++i) {
@@ -55,9 +57,7 @@ at::Tensor nearest_centres_cpu(const at::Tensor& features, const at::Tensor& wei
   check_batch(features, prototypes, labels);
   const CpuBatch batch(features, prototypes, labels, false);
   const int64_t centres = centres_of(weight), classes = weight.size(0), size = batch.size;
-  for (int64_t i = 0; i < batch.samples; ++i)
-    TORCH_CHECK_INDEX(batch.label[i] >= 0 && batch.label[i] < classes, "label ", batch.label[i], " of sample ", i,
-                      " is out of range: there are ", classes, " classes");
+  check_labels(batch.label, batch.samples, classes);
 
   const bool all = classes <= batch.samples;  // each prototype once, else those of each sample
   const int64_t count = all ? batch.classes : 0;

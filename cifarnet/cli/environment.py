@@ -97,7 +97,7 @@ def backend() -> dict[str, Any]:
     asked, built = os.environ.get("CIFARNET_BACKEND") or "auto", kernels.build_info()
     if asked != "auto":
         try:
-            chosen = kernels._resolve("auto", device, torch.float32)  # resolve() remembers an earlier environment
+            chosen = kernels.resolve("auto", device)
         except CifarnetError as error:
             return {"auto": None, "why": str(error), "build": built}
         return {"auto": chosen, "why": f"the environment variable CIFARNET_BACKEND says {asked}", "build": built}

@@ -1,15 +1,19 @@
 """The demands of every head on its input, on every backend and device."""
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cifarnet.core.errors import Refused
 
-NO_LABEL = -(
-    2**63
-)  # the `ignore_index` of every cross-entropy: torch's own, -100, would leave such a sample out without a word
+# The `ignore_index` of every cross-entropy: torch's own, -100, would leave such a sample out without a word. Eagerly this one is refused
+# as any label out of range; under torch.compile it leaves its sample out.
+NO_LABEL = -(2**63)
 
 
 def check_classes(num_classes: int) -> int:
@@ -23,13 +27,15 @@ def check_batch(features: Tensor, labels: Tensor, size: int, least: int = 1) -> 
     """The labels [N] as int64, of features [N, size], N >= least; labels of any integer type.
 
     Raises:
-        ValueError: other shapes. TypeError: labels that are not integers.
+        ValueError: other shapes. TypeError: labels that are not integers, features that are not floating-point numbers.
     """
     shape = features.shape
     if len(shape) != 2 or shape[1] != size or shape[0] < least:
         raise ValueError(f"features must be [N, {size}] with N >= {least}, not {list(shape)}")
     if labels.shape != shape[:1]:
         raise ValueError(f"labels must be [{shape[0]}], not {list(labels.shape)}")
+    if not features.is_floating_point():
+        raise TypeError(f"features must be floating-point numbers, not {features.dtype}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels must be integers, not {labels.dtype}")
     return labels.long()
@@ -49,13 +55,13 @@ def check_range(labels: Tensor, num_classes: int) -> None:
         raise IndexError(f"label {label} of sample {sample} is out of range: there are {num_classes} classes")
 
 
-def checked_labels(features: Tensor, labels: Tensor, size: int, num_classes: int) -> Tensor:
-    """The labels [N] as int64, of features [N, size], N >= 0, where each is in [0, C).
+def checked_labels(features: Tensor, labels: Tensor, size: int, num_classes: int, least: int = 0) -> Tensor:
+    """The labels [N] as int64, of features [N, size], N >= least, where each is in [0, C).
 
     Raises:
         As `check_batch` and `check_range`; a GPU reports a label out of range at its next synchronisation.
     """
-    labels = check_batch(features, labels, size, least=0)
+    labels = check_batch(features, labels, size, least)
     check_range(labels, num_classes)
     if labels.is_cuda:
         torch._assert_async(((labels >= 0) & (labels < num_classes)).all(), "a label is out of range")
@@ -70,6 +76,23 @@ def full_precision(device: torch.device) -> AbstractContextManager:
 def working_type(features: Tensor) -> torch.dtype:
     """The type that a head computes in: float64 of float64 features, else float32."""
     return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """The backward of an autograd function that raises NotImplementedError for a second derivative.
+
+    `once_differentiable` alone lets it pass where the upstream gradient is a constant: part of it would be missing without a word.
+    """
+    once = once_differentiable(backward)
+
+    @functools.wraps(backward)
+    def run(ctx: Any, *grads: Tensor | None) -> Any:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # that is `create_graph=True`
+            why = "a head of which each rank holds a part has no second derivative"
+            raise NotImplementedError(f"{why}; use MarginHead with backend='torch' for it")
+        return once(ctx, *grads)
+
+    return run
 
 
 def refuse_transforms() -> None:

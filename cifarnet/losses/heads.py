@@ -59,7 +59,7 @@ class MarginHead(StatefulHead):
     ) -> None:
         options = margin_options(loss, **constants)
         check_count("in_features", in_features)
-        if backend != "auto":  # which the environment decides, at each call
+        if backend != "auto":  # of which the environment decides, at each call
             kernels.asked(backend)
         super().__init__(options, check_classes(num_classes), in_features)
         self.backend = backend
@@ -90,7 +90,8 @@ class MarginHead(StatefulHead):
     def _loss_and_rows(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels = check_batch(features, labels, self.shape[1])
         self.check_order()
-        where = kernels.resolve(self.backend, features.device.type, features.dtype, self.options.loss)
+        widest = torch.promote_types(features.dtype, self.weight.dtype)
+        where = kernels.resolve(self.backend, features.device.type, widest, self.options.loss)
         if where == "torch":
             kernels.count_torch_call()
             check_range(labels, len(self.weight))

@@ -36,19 +36,19 @@ _torch_calls = 0
 _extension: Any = None
 _why_not: str | None = None  # why the extension is not used, once that was found out
 _loss_numbers: dict[str, int] = {}  # as the extension says
-_resolved: dict[tuple[str, str, torch.dtype, str | None], str] = {}
+_resolved: dict[tuple[str, str, str, torch.dtype, str | None], str] = {}
 
 
 def resolve(backend: str, device: str, dtype: torch.dtype = torch.float32, loss: str | None = None) -> str:
     """The backend ("torch", "cpu" or "cuda") that runs `loss` for features on `device` ("cpu", "cuda", "mps").
 
     Without `loss`, any loss that the extension has. The environment variable CIFARNET_BACKEND, where it is set and not
-    empty, stands in for "auto". float64 features run in pure torch: the kernels compute in float32.
+    empty, stands in for "auto". float64 features or weights run in pure torch: the kernels compute in float32.
 
     Raises:
         Refused: a backend was asked for by name and cannot run here.
     """
-    key = (backend, device, dtype, loss)
+    key = (*asked(backend), device, dtype, loss)
     if key not in _resolved:
         _resolved[key] = _resolve(*key)
     return _resolved[key]
@@ -58,8 +58,7 @@ def resolve(backend: str, device: str, dtype: torch.dtype = torch.float32, loss:
 resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = None) -> str:
-    backend, what = asked(backend)
+def _resolve(backend: str, what: str, device: str, dtype: torch.dtype, loss: str | None = None) -> str:
     written = _written(loss)
     if backend == "torch" or (backend == "auto" and not written):
         return "torch"
@@ -75,7 +74,9 @@ def _resolve(backend: str, device: str, dtype: torch.dtype, loss: str | None = N
     if backend != device:
         raise Refused(what, f"the {backend} kernels cannot run on the device '{device}'", "use `backend=auto`")
     if dtype == torch.float64:
-        raise Refused(what, "the kernels compute in float32, the features are float64", "use `backend=torch`")
+        raise Refused(
+            what, "the kernels compute in float32, the features or weights are float64", "use `backend=torch`"
+        )
     if problem := obstacle(device, loss):
         if problem == NOT_BUILT:
             raise Refused(what, f"the {backend} extension is not built", f"use `backend=torch`, or build it: {BUILD}")

@@ -103,9 +103,18 @@ def load_model(path: Path, *, of_features: bool = False) -> tuple[Classifier, Mo
     model = laid_out(path, info)
     tensors = {name: opened.read(name) for name in opened.tensors} if opened else read_tensors(path)
     compare(path, tensors, model.state_dict(), halved=True)
-    whole = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
-    model.load_state_dict(whole, assign=True)
+    model.load_state_dict({name: as_built(tensor) for name, tensor in tensors.items()}, assign=True)
     return model.eval(), info
+
+
+def as_built(tensor: Tensor) -> Tensor:
+    """A file's tensor as a network has it: fp16 widened, and an empty one with memory of its own.
+
+    An empty one of a file points behind the file's end, which `torch.export.save` takes for an address.
+    """
+    if tensor.dtype == torch.float16:
+        return tensor.float()
+    return tensor if tensor.numel() else torch.empty_like(tensor)
 
 
 def laid_out(path: Path, info: ModelInfo) -> Classifier:

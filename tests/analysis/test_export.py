@@ -1,5 +1,6 @@
 """`cifarnet export`: what onnxruntime and torch.export compute of the file is what the model computes; and the card beside it."""
 
+import io
 import json
 import logging
 import re
@@ -36,6 +37,7 @@ from cifarnet.models.checkpoint import load_model, save_model
 from cifarnet.models.classifier import Classifier, build_model, build_neck
 from cifarnet.models.model_info import ModelInfo
 from cifarnet.models.resnet import ResNet
+from cifarnet.storage.find_checkpoint import PACKAGED_MODELS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CALIBRATION = Calibration(1.7, -3.0, 100, "validation images")
@@ -195,6 +197,19 @@ def test_the_command(cli, checkpoint, remembered, capfd):
     assert json.loads(extra[formats.EXTRA_FILE]) == json.loads(out)["metadata"]
     assert program.module()(torch.zeros(7, 32, 32, 3, dtype=torch.uint8))[1].shape == (7, 10)
     assert str(Path(write.__file__).parents[3]).encode() not in Path("m.pt2").read_bytes()
+
+
+@pytest.mark.parametrize("name", PACKAGED_MODELS)
+def test_a_packaged_model_becomes_a_pt2_file(name):
+    """Its tensors come from a file, and an empty one points behind that file's end."""
+    model, info = load_model(PACKAGED_MODELS[name])
+    data = formats.to_pt2(formats.traced(Deployed(model, info), 32), {"a": "b"})
+    program, images = (
+        torch.export.load(io.BytesIO(data)).module(),
+        torch.randint(256, (5, 32, 32, 3), dtype=torch.uint8),
+    )
+    for ours, theirs in zip(program(images), Deployed(model, info)(images), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_the_examples_are_predict_and_verify(cli, checkpoint, exported, monkeypatch, capfd):

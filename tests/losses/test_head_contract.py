@@ -228,6 +228,64 @@ def test_what_the_kernels_cannot_is_refused_with_the_way_out(batch):
         torch.autograd.grad(head(z.requires_grad_(), y), z, create_graph=True)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss", ["arcface", "sphereface2"])
+def test_a_spread_head_has_no_second_derivative(batch, loss, backend):
+    """A gradient penalty is where one is missed without a word: its upstream gradient is a constant."""
+    z, y = batch
+    head = ShardedMarginHead(D, C, loss, backend=backend)
+    with pytest.raises(NotImplementedError, match="use MarginHead with backend='torch'"):
+        torch.autograd.grad(head(z.requires_grad_(), y), z, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.autograd.functional.hvp(lambda z: head(z, y), z.detach(), torch.ones_like(z))
+    (found,) = torch.autograd.grad(head(z, y), z)  # the first is there
+    assert found.isfinite().all() and found.any()
+
+
+@pytest.mark.parametrize("kind", ["whole", "spread"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("loss", ["curricularface", "adacos", "sphereface2", "uniface"])
+def test_gradients_are_those_of_the_memory_that_forward_saw(batch, loss, backend, kind):
+    """The state, and the bias, may move on before backward; torch may refuse that, but not take the new ones."""
+    z, y = batch
+    torch.manual_seed(0)
+    head = {"whole": MarginHead, "spread": ShardedMarginHead}[kind](D, C, loss, backend=backend).eval()
+
+    def gradients(moved=None):
+        features = (2 * z).requires_grad_()
+        lost = head(features, y)
+        if moved is not None:
+            with torch.no_grad():
+                for value in [head.state, *(getattr(head, name) for name in head.undecayed)]:
+                    value += moved
+        return torch.autograd.grad(lost, [features, head.weight])
+
+    truth = gradients()
+    try:
+        found = gradients(0.5)
+    except RuntimeError as refused:
+        assert "modified by an inplace operation" in str(refused)
+        return
+    for ours, theirs in zip(found, truth, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["whole", "spread"])
+@pytest.mark.parametrize("loss", ["arcface", "sphereface2", "subcenter-arcface"])
+def test_float64_prototypes_are_as_good_as_float64_features(batch, loss, kind):
+    """Whether the extension is built decides about speed, not about what is taken."""
+    z, y = batch
+    head = {"whole": MarginHead, "spread": ShardedMarginHead}[kind]
+    if kind == "spread" and not LOSSES[loss].spreads:
+        pytest.skip("its classes cannot be spread")
+    torch.manual_seed(0)
+    head = head(D, C, loss).double()
+    lost = head(z, y)
+    torch.testing.assert_close(lost, head(z.double(), y), check_dtype=False, atol=1e-5, rtol=1e-5)
+    with pytest.raises(TypeError, match="features must be floating-point numbers, not torch.int64"):
+        head(torch.ones(N, D, dtype=torch.int64), y)
+
+
 def forward_derivative(head, z, y):
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(z, torch.ones_like(z))
@@ -235,10 +293,18 @@ def forward_derivative(head, z, y):
 
 
 @pytest.mark.skipif(not COMPILED, reason="the extension is not built")
-@pytest.mark.parametrize("classes", [10, 200])
-def test_compiled_autograd_gives_the_same_gradients(classes):
+@pytest.mark.parametrize(
+    "kind, loss, classes",
+    [
+        (MarginHead, "adaface", 10),
+        (MarginHead, "adaface", 200),
+        (ShardedMarginHead, "adaface", 10),
+        (ShardedMarginHead, "sphereface2", 10),
+    ],
+)
+def test_compiled_autograd_gives_the_same_gradients(kind, loss, classes):
     torch.manual_seed(0)
-    head = MarginHead(D, classes, "adaface", backend="cpu").eval()
+    head = kind(D, classes, loss, backend="cpu").eval()
     z, y = torch.randn(N, D, requires_grad=True), torch.randint(classes, (N,))
     truth = torch.autograd.grad(head(z, y), (z, head.weight))
     with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):

@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cifarnet.core.distributed import Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.losses import kernels
 from cifarnet.losses.angles import COSINE_LIMIT
+from cifarnet.losses.contract import first_derivative_only
 from cifarnet.losses.margin_loss import in_type
 from cifarnet.losses.objectives.base import Batch, Kernel, OneVsAll, Softmax
 from cifarnet.losses.sharded import collectives
@@ -62,7 +62,7 @@ class CompiledShardedLoss(torch.autograd.Function):
         return loss, correct, moved
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad, *_):  # type: ignore[no-untyped-def, override]
         ranks, draw, (sizes, mine) = ctx.ranks, ctx.draw, ctx.batch
         features, gradient, by_norm, learned = ctx.gradients(ctx, grad)
@@ -71,7 +71,8 @@ class CompiledShardedLoss(torch.autograd.Function):
         norms = None
         if features is not None:
             features = sum_of_own(ranks, features, sizes) * ranks.world
-            norms = None if by_norm is None else by_norm[mine] * ranks.world
+            # Zeros, not None: compiled autograd would add the None to what reaches the features through the unit vectors.
+            norms = features.new_zeros(len(features)) if by_norm is None else by_norm[mine] * ranks.world
         return features, norms, gradient, None, None, None, None, *learned
 
 

@@ -82,7 +82,7 @@ class ShardedMarginHead(StatefulHead):
     ) -> None:
         options = margin_options(loss, **constants)
         check_count("in_features", in_features)
-        if backend != "auto":  # which the environment decides, at each call
+        if backend != "auto":  # of which the environment decides, at each call
             kernels.asked(backend)
         if not LOSSES[loss].spreads:
             raise Refused("head_parallel", f"{loss}'s classes cannot be spread", "leave it out, or use another loss")
@@ -136,9 +136,11 @@ class ShardedMarginHead(StatefulHead):
 
     def loss_and_correct(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
-        labels = checked_labels(features, labels, self.in_features, self.num_classes)  # none: other ranks may have some
+        least = 1 if self.ranks.world == 1 else 0  # other ranks may have some
+        labels = checked_labels(features, labels, self.in_features, self.num_classes, least)
         self.check_order()
-        where = resolve_shards(self.backend, features.device.type, features.dtype, self.options.loss)
+        widest = torch.promote_types(features.dtype, self.weight.dtype)
+        where = resolve_shards(self.backend, features.device.type, widest, self.options.loss)
         if where == "torch":
             kernels.count_torch_call()
         run = ShardedLoss if where == "torch" else CompiledShardedLoss

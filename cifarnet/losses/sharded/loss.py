@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cifarnet.core.distributed import Ranks
 from cifarnet.losses.angles import COSINE_LIMIT, clamp_cosine
+from cifarnet.losses.contract import first_derivative_only
 from cifarnet.losses.margin_loss import in_type
 from cifarnet.losses.objectives.base import Batch, Objective, OneVsAll, Softmax, softplus
 from cifarnet.losses.objectives.originals import MAX_SCALE
@@ -126,7 +126,11 @@ class ShardedLoss(torch.autograd.Function):
         draw: Draw | None = draws(found.own) if draws is not None else None
         rows, own, offset = (weight, found.own, None) if draw is None else (weight[draw.index], draw.own, draw.offset)
         still = batch.detached()
-        still.memory = {name: value.detach() for name, value in batch.memory.items()}
+        # Backward reads them again, when the head's own may have moved on.
+        still.memory = {
+            name: value.detach() if name in head.tables else value.detach().clone()
+            for name, value in batch.memory.items()
+        }
         negatives = Negatives(objective, still, options, offset, head.undecayed)
         others = negatives.sum(found.unit, rows, own, ranks)
         with torch.enable_grad():
@@ -148,7 +152,7 @@ class ShardedLoss(torch.autograd.Function):
         return loss, correct, moved
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad, *_):  # type: ignore[no-untyped-def, override]
         unit, weight, own, peak, rest, *slopes = ctx.saved_tensors
         negatives, ranks, draw, (sizes, mine) = ctx.negatives, ctx.ranks, ctx.draw, ctx.batch
