@@ -52,7 +52,13 @@ _HOME = {
 }
 
 
+# Rooms that docs/api.md names: found without an import of their own.
+_ROOMS = ("analysis", "data", "losses", "models")
+
+
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return importlib.import_module(f"cifarnet.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'cifarnet' has no attribute {name!r}; it has {', '.join(__all__)}")
     module, _, there = _HOME[name].partition(":")

@@ -20,7 +20,7 @@ PIXELS_AT_ONCE = 1 << 16  # of a batch of images, for the sake of memory
 
 @dataclass(frozen=True)
 class Deletion:
-    """The probability of a class over the fraction of pixels removed (Petsiuk et al., RISE, arXiv 1806.07421, section 4.2).
+    """The probability of a class over the fraction of pixels removed (Petsiuk et al., RISE, arXiv 1806.07421).
 
     removed: from 0 to 1 [S + 1]; probabilities: the most marked pixels first [S + 1]. To compare with: random: pixels in
     random orders [R, S + 1]; random_maps: by maps of random numbers, as coarse as the layer's [R, S + 1]. Single pixels

@@ -94,17 +94,17 @@ def diagram(config: TrainConfig, classes: int) -> Diagram:
     Raises:
         Refused: an architecture, loss or image size that cannot be.
     """
-    from torchvision.models.feature_extraction import NodePathTracer
+    from cifarnet.analysis.tracing import trace
 
     with FakeTensorMode():
         model = build_model(config, classes).eval()
         images = torch.empty(1, 3, config.image_size, config.image_size)
-        tracer = NodePathTracer()
-        run = Interpreter(model.backbone, garbage_collect_values=False, graph=tracer.trace(model.backbone))
+        graph, paths = trace(model.backbone)
+        run = Interpreter(model.backbone, garbage_collect_values=False, graph=graph)
         features = model.neck(run.run(images))
         logits = model.head.logits(features)
     moving = from_images(run)
-    traced = (step_of(run, node, path, moving) for node, path in tracer.node_to_qualname.items())
+    traced = (step_of(run, node, path, moving) for node, path in paths.items())
     steps = [step for step in traced if step is not None]
     modules = dict(model.backbone.named_modules())
     stages: list[Stage] = []

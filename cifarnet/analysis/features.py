@@ -38,15 +38,15 @@ def record(model: Classifier, images: Tensor) -> tuple[dict[str, FeatureMap], Te
     a function that the backbone itself calls is named with its count (relu1, max_pool1).
     """
     # Here, since it imports all of torchvision's networks, which takes more than a second.
-    from torchvision.models.feature_extraction import NodePathTracer
+    from cifarnet.analysis.tracing import trace
 
     backbone = model.backbone
-    tracer = NodePathTracer()  # what torchvision's create_feature_extractor names layers by
-    run = Interpreter(backbone, garbage_collect_values=False, graph=tracer.trace(backbone))
+    graph, paths = trace(backbone)
+    run = Interpreter(backbone, garbage_collect_values=False, graph=graph)
     features = model.neck(run.run(images))
     fields, modules = receptive_fields(run), dict(backbone.named_modules())
     maps = {}
-    for name, node in layer_nodes(modules, tracer.node_to_qualname).items():
+    for name, node in layer_nodes(modules, paths).items():
         values = run.env[node]
         if isinstance(values, Tensor) and values.dim() == 4:
             kind = modules[name]._get_name() if name in modules else name.rstrip("0123456789")

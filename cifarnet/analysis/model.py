@@ -80,7 +80,7 @@ class Model:
         """Embeddings on the unit sphere, [N, E], float32 on the CPU (N = 1 for one image). Raises as `predict`."""
         return F.normalize(self._features(images).float(), dim=1).cpu()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, images: Any) -> Tensor:
         """Logits without margin [N, C], float32 on the CPU (N = 1 for one image). Raises as `predict`."""
         return self.classifier.head.logits(self._features(images)).float().cpu()
@@ -95,6 +95,8 @@ class Model:
         Raises:
             Refused: an unknown layer; the message lists those that are there. Else as `predict`.
         """
+        if isinstance(layers, str) or (layers is not None and not layers):
+            raise Refused("layers", f"{layers!r} names none", "give a list of names, or None for all")
         batches = [batch for batch, _ in self._batches(images)]
         if not batches:
             raise Refused("images", "there are none", f"give {KINDS}")
@@ -138,6 +140,8 @@ def load(run: str | Path | None = None, *, device: str = "auto") -> Model:
         Refused: no such run, a broken checkpoint, a model of features, a device that is not there, another file than
             safetensors. Failed: the hub does not give it.
     """
+    if run is not None and not str(run):
+        raise Refused("run", "is empty", "name a run folder or a checkpoint, or leave it out")
     if isinstance(run, str) and run.startswith(SCHEME):
         run = fetch(run)
     path = default_checkpoint(run)

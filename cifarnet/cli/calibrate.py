@@ -41,7 +41,7 @@ def calibrate(
 
     path = find_checkpoint(run)
     if path is None:
-        raise Refused("calibrate", "there is no run yet (no runs/latest)", "train one, or name a run folder")
+        raise Refused("runs", "there is no run yet (no runs/latest)", "train one, or name a run folder")
     if is_packaged(path):
         raise Refused("calibrate", "the model in the package stays as it is", "copy its file and name the copy")
     with ExitStack() as held:

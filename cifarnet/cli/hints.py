@@ -67,6 +67,7 @@ COMMAND_HINTS = {other: ours for others, ours in OTHER_COMMANDS.items() for othe
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 PATTERN = re.compile(r"[{*?\[]")  # of tar shards: it is no path itself
 TRUTH = {word: True for word in ("true", "yes", "on", "1")} | {word: False for word in ("false", "no", "off", "0")}
+MOST_OWNERS = 4  # commands that a line names
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, on all file systems that are in use
 
 
@@ -108,6 +109,8 @@ def unknown_option(name: str, context: Any, typed: Sequence[str]) -> Refused:
         if below:
             first = f"name the command first: cifarnet {below[0]} {name}"
             fix = first if hasattr(context.command, "commands") else see(context)
+            if len(below) > MOST_OWNERS:
+                return Refused(name, f"is no option of {context.command_path}", fix)
             return Refused(name, f"is an option of {listed(below)}, not of {context.command_path}", fix)
     meant = meant or nearest(name, here)
     return Refused(name, "there is no such option", f"did you mean {meant}?" if meant else see(context))

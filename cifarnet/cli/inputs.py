@@ -30,9 +30,7 @@ def need_checkpoint(run: Path | None) -> Path:
     """
     path = find_checkpoint(run)
     if path is None:
-        raise Refused(
-            "visualize", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint"
-        )
+        raise Refused("runs", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
     return path
 
 

@@ -148,7 +148,7 @@ def measure(
     path = find_checkpoint(run)
     if path is None:
         why = "there is no run yet (no runs/latest)"
-        raise Refused("quality", why, "train one, or name a run folder or checkpoint")
+        raise Refused("runs", why, "train one, or name a run folder or checkpoint")
     model, info = load_model(path)
     checked_classes(info.config, split, classes)
     load = partial(load_shown, messages())

@@ -51,7 +51,7 @@ def curves(
 
     newest = latest()
     if not runs and newest is None:
-        raise Refused("visualize", "there is no run yet (no runs/latest)", "train one, or name a run folder")
+        raise Refused("runs", "there is no run yet (no runs/latest)", "train one, or name a run folder")
     chosen = runs or ([newest] if newest else [])
     folders = [path.parent if path.is_file() else path for path in chosen]
     target = figures.destination(out, folders[0] / "x" if len(folders) == 1 else Path("x"), "curves", overwrite)

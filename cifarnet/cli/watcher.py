@@ -19,7 +19,6 @@ from cifarnet.data import Dataset, Split
 from cifarnet.data.shape_options import shaping_words
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.train_state import TrainState
-from cifarnet.losses.auto_scale import misfits
 from cifarnet.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -213,8 +212,6 @@ def facts_of(run: TrainState, folder: RunFolder) -> list[tuple[str, str]]:
     facts.append(("run", str(folder.path)))
     if config.workers and isinstance(run.train.split, Split):
         facts.append(("note", "--workers: the images are in memory, where none is decoded"))
-    if head.options is not None:
-        facts += [("note", note) for note in misfits(head.options, len(run.classes), head.in_features)]
     return facts
 
 

@@ -33,7 +33,7 @@ def pick_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     Raises:
         Refused: a device that is not there; the message lists those that are.
     """
-    present = available_devices()
+    name, present = str(name), available_devices()  # a caller may have a torch.device
     if ranks.world > 1:
         return _pick_for_rank(name, ranks, present)
     if name == "auto":

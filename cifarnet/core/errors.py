@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 # Letters to Python and nothing to the eye: they hide in a name, or make two names look alike.
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]")
@@ -23,6 +24,16 @@ class CifarnetError(Exception):
     def __init__(self, what: str, why: str, fix: str = "") -> None:
         self.what, self.why, self.fix = what, why, fix
         super().__init__(f"{what}: {why}; {fix}" if fix else f"{what}: {why}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pool of processes sends errors back pickled; by default Python would make one anew of its text alone, and hang there.
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[CifarnetError], args: tuple[str, ...], facts: dict[str, Any]) -> CifarnetError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class Failed(CifarnetError):

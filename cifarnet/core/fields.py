@@ -85,7 +85,7 @@ def check_number(name: str, value: Any, *, flag: bool, auto: bool) -> None:
     if flag and not isinstance(value, bool):
         raise Refused(name, f"'{value}' is not true or false", "give true or false")
     if not flag and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise Refused(name, f"'{value}' is not a number", "give a number, or auto" if auto else "give a number")
+        raise Refused(name, f"{value!r} is not a number", "give a number, or auto" if auto else "give a number")
 
 
 def check_count(name: str, value: Any, fix: str = "give 1 or more") -> None:

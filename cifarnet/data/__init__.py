@@ -7,7 +7,7 @@ from cifarnet.core.caches import cache_folder
 from cifarnet.data.registry import DATASETS, load, load_options
 
 if TYPE_CHECKING:
-    from cifarnet.data.dataset import AnySplit, Dataset, Split, hold_out
+    from cifarnet.data.dataset import AnySplit, Dataset, Split, hold_out, make_dataset
     from cifarnet.data.images.streamed import StreamedSplit
     from cifarnet.data.loader import Loader
     from cifarnet.data.sources.origin import pixels_of
@@ -26,10 +26,11 @@ __all__ = [
     "hold_out",
     "load",
     "load_options",
+    "make_dataset",
     "pixels_of",
 ]
 
-_HOME = dict.fromkeys(("AnySplit", "Dataset", "Split", "hold_out"), "cifarnet.data.dataset")
+_HOME = dict.fromkeys(("AnySplit", "Dataset", "Split", "hold_out", "make_dataset"), "cifarnet.data.dataset")
 _HOME |= {"StreamedSplit": "cifarnet.data.images.streamed", "Loader": "cifarnet.data.loader"}
 _HOME |= dict.fromkeys(("FeatureSplit", "Identities"), "cifarnet.data.sources.synthetic")
 _HOME |= {"pixels_of": "cifarnet.data.sources.origin"}

@@ -1,6 +1,8 @@
 """A data set that a caller made: is it what training takes? Found out before anything is begun."""
 
-import math
+from collections.abc import Iterable
+from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 from cifarnet.core.config import SYNTHETIC, TrainConfig
@@ -10,29 +12,58 @@ from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.data.sources.synthetic import FeatureSplit
 
 
-def check_dataset(dataset: Any, config: TrainConfig) -> None:
-    """Refuses what cannot be trained on under `config`; no image is opened.
+def checked_dataset(dataset: Any, config: TrainConfig) -> Dataset:
+    """The data set with its names as text and its statistics as plain numbers, as a checkpoint keeps them; no image is opened.
 
     Raises:
-        Refused: no `Dataset`, an empty split, a label that names no class, images of another side than `image_size`,
-            features in place of images or the reverse, statistics that no pixel can be normalised by.
+        Refused: what cannot be trained on under `config`: no `Dataset`, class names that are none, an empty split, a label that
+            names no class, images of another side than `image_size`, features in place of images or the reverse,
+            statistics that no pixel can be normalised by.
     """
     if not isinstance(dataset, Dataset):
         why = f"is of type {type(dataset).__name__}"
-        raise Refused("dataset", why, "give a cifarnet.data.Dataset, as cifarnet.data.load and make_dataset return it")
-    numbers = [*dataset.mean, *dataset.std]
-    if len(numbers) != 6 or not all(map(math.isfinite, numbers)) or min(dataset.std) <= 0:
-        why = f"its mean {dataset.mean} and std {dataset.std} normalise no image"
-        raise Refused("dataset", why, "give three finite numbers each, those of std above 0")
+        fix = "give a cifarnet.data.Dataset, as cifarnet.data.load and cifarnet.data.make_dataset return it"
+        raise Refused("dataset", why, fix)
+    if config.dataset != SYNTHETIC:
+        dataset = replace(dataset, classes=class_names(dataset.classes))
+    mean, std = channels_of("mean", dataset.mean), channels_of("std", dataset.std)
+    if min(std) <= 0:
+        raise Refused("dataset", f"its std {std} normalises no image", "give three numbers above 0")
     for name, split in (("train", dataset.train), ("test", dataset.test)):
         if not isinstance(split, (Split, StreamedSplit, FeatureSplit)):
             why = f"its {name} split is of type {type(split).__name__}"
             raise Refused("dataset", why, "give a cifarnet.data.Split of images and labels")
         check_split(name, split, len(dataset.classes), config)
+    return replace(dataset, mean=mean, std=std)
+
+
+def class_names(classes: Any) -> tuple[str, ...]:
+    """The names as text, of text or of whole numbers. Raises Refused for fewer than two, one twice, or what no checkpoint keeps."""
+    given = [] if isinstance(classes, str) or not isinstance(classes, Iterable) else list(classes)
+    names = tuple(str(name) for name in given if isinstance(name, (str, Integral)))
+    if len(names) != len(given) or len(names) < 2 or not all(name.isprintable() and name for name in names):
+        why = "its classes are not two names or more, each text without control characters"
+        raise Refused("dataset", why, "give a tuple of names, in the order of the labels")
+    if len(set(names)) < len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise Refused("dataset", f"two of its classes are called {twice}", "give each class a name of its own")
+    return names
+
+
+def channels_of(what: str, values: Any) -> tuple[float, float, float]:
+    """Three numbers in [0, 1]. Raises Refused where they are none."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not all(0 <= number <= 1 for number in numbers):  # NaN is not
+        why = f"its {what} {values!r} is not of pixels in [0, 1]"
+        raise Refused("dataset", why, "give three numbers from 0 to 1, as make_dataset measures them")
+    return numbers  # type: ignore[return-value]
 
 
 def check_split(name: str, split: AnySplit, classes: int, config: TrainConfig) -> None:
-    """Refuses a split as `check_dataset` says."""
+    """Refuses a split as `checked_dataset` says."""
     if not len(split):
         raise Refused("dataset", f"its {name} split is empty", "give it an image or more")
     features = isinstance(split, FeatureSplit)

@@ -12,9 +12,12 @@ from cifarnet.core.caches import cache_folder
 from cifarnet.core.errors import Failed
 from cifarnet.storage.atomic import write_file
 
+_of_this_process: set[Path] = set()  # where the cache cannot be written
+
 
 def remember_folder(data_dir: str | Path) -> None:
-    """Notes that data was read here at the user's word; where the cache cannot be written nothing is noted."""
+    """Notes that data was read here at the user's word; where the cache cannot be written, for this process alone."""
+    _of_this_process.add(_note(data_dir))
     with contextlib.suppress(OSError, Failed):
         note = _note(data_dir)
         if not note.exists():
@@ -24,7 +27,8 @@ def remember_folder(data_dir: str | Path) -> None:
 
 def is_known(data_dir: str | Path) -> bool:
     """True where a command of this user has named the folder before."""
-    return _note(data_dir).exists()
+    note = _note(data_dir)
+    return note in _of_this_process or note.exists()
 
 
 def _note(data_dir: str | Path) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 from cifarnet.core.config import SYNTHETIC
 from cifarnet.core.devices import autocast
 from cifarnet.core.errors import Refused
+from cifarnet.data.dataset import Dataset
 from cifarnet.data.shape_options import shaping_options
 from cifarnet.engine.calibrate import calibration_document
 from cifarnet.engine.metrics import coarse_score, score
@@ -106,7 +107,7 @@ def open_for_evaluation(
     """
     path = find_checkpoint(run)
     if path is None:
-        raise Refused("eval", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
+        raise Refused("runs", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
     model, info = load_model(path, of_features=True)
     if tta and info.config.dataset == SYNTHETIC:
         raise Refused("tta", f"{SYNTHETIC} has no images to move", "leave it out")
@@ -148,7 +149,7 @@ def measure(opened: Opened, tta: bool = False) -> Evaluation:
 def evaluate(
     run: str | Path | None = None,
     *,
-    dataset: str | None = None,
+    dataset: str | Dataset | None = None,
     data_dir: str | Path | None = None,
     split: str = "test",
     tta: bool = False,

@@ -11,12 +11,13 @@ from cifarnet.core.distributed import connect
 from cifarnet.core.errors import Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
-from cifarnet.data.given import check_dataset
+from cifarnet.data.given import checked_dataset
 from cifarnet.data.known_folders import remember_folder
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.launch import begin, prepare, take_folder
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.norm_check import norm_warning
+from cifarnet.losses.auto_scale import misfits
 from cifarnet.storage.run_folder import RunFolder
 
 
@@ -43,7 +44,7 @@ def fit(
         resume: go on with the run in `out`, under the configuration that it was begun with (epochs may be more).
         overwrite: start again in a folder that holds a run.
         init_from: a checkpoint or run whose weights to start from.
-        dataset: the data, already loaded, checked by `check_dataset`; None loads what `config` names.
+        dataset: the data, already loaded, checked by `checked_dataset`; None loads what `config` names.
         about: kept in config.json beside the options, for the list of runs: `recipe`, `command`.
         watcher: is told how training goes.
         stop: ends training in good order once its `number` is set; None: SIGTERM and Ctrl-C do.
@@ -64,7 +65,7 @@ def fit(
         raise Refused("out", "is empty", "name the run's folder, or leave it out")
     check_options(config)
     if dataset is not None:
-        check_dataset(dataset, config)
+        dataset = checked_dataset(dataset, config)
     if trial and not config.val_fraction:
         raise Refused("val_fraction", "is 0, and a trial is measured on held-out images", "hold out a part, as in 0.1")
     watcher = watcher or Watcher()
@@ -87,6 +88,9 @@ def fit(
             init_from=source,
         )
         run.trial = trial
+        head = run.model.head
+        if head.options is not None and not trial:
+            warnings += misfits(head.options, len(run.classes), head.in_features)
         if config.data_dir is not None:  # kept as a whole path: found again from another folder
             run.config = replace(run.config, data_dir=os.path.abspath(config.data_dir))
             remember_folder(config.data_dir)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import pick_device, pick_precision, precision_here
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, printable
 from cifarnet.core.fields import check_count, check_path
 from cifarnet.core.known import unknown
 from cifarnet.data import DATASETS, AnySplit, Dataset, Loader, load, load_options
+from cifarnet.data.given import checked_dataset
 from cifarnet.data.identity import DataIdentity, identify_split, parse_identity
 from cifarnet.data.known_folders import is_known, remember_folder
 from cifarnet.data.shaping import shape
@@ -65,7 +66,7 @@ def open_split(
     info: ModelInfo,
     split: str = "test",
     *,
-    dataset: str | None = None,
+    dataset: str | Dataset | None = None,
     data_dir: str | Path | None = None,
     batch_size: int = 500,
     device: str = "auto",
@@ -77,7 +78,7 @@ def open_split(
     Args:
         path, model, info: the checkpoint, and what `load_model` makes of it.
         split: test, train, or val (what the run held out).
-        dataset, data_dir: None takes the run's.
+        dataset, data_dir: None takes the run's; a `Dataset` is one that is loaded already, of the run's own name.
         precision: None takes the run's, or auto where bf16 would be the slower here.
         load: reads a data set, as `cifarnet.data.load` does.
 
@@ -85,7 +86,8 @@ def open_split(
         Refused: an unknown split or precision, a batch of no image, data that is missing, classes that are not
             the model's, a run that held nothing out.
     """
-    config, name = info.config, dataset or info.config.dataset
+    config = info.config
+    name = config.dataset if isinstance(dataset, Dataset) else dataset or config.dataset
     check_count("batch_size", batch_size)
     check_path("data_dir", data_dir)
     if split not in SPLITS:
@@ -94,7 +96,17 @@ def open_split(
         raise Refused("split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)
     chosen = pick_precision(precision, target) if precision is not None else precision_here(config.precision, target)
-    data = load(name, folder_of(config, name, data_dir), **load_options(config, name))
+    if name not in DATASETS and name == config.dataset and not isinstance(dataset, Dataset):
+        why = f"the run was trained on a data set that Python code made, '{printable(name)}'"
+        raise Refused(
+            "dataset",
+            why,
+            "give that to cifarnet.evaluate, or name files of the same classes by `dataset` and `data_dir`",
+        )
+    if isinstance(dataset, Dataset):
+        data = replace(checked_dataset(dataset, config), name=name)
+    else:
+        data = load(name, folder_of(config, name, data_dir), **load_options(config, name))
     if data_dir is not None:
         remember_folder(data_dir)
     asked = shape_of(config, data, info.classes)

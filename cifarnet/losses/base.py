@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.losses.contract import checked_labels
+from cifarnet.losses.contract import check_range, checked_labels
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.options import MarginOptions
 from cifarnet.losses.registry import LOSSES
@@ -69,6 +69,7 @@ class Head(nn.Module):
         """Counts the classes of all training labels [M], for a loss that treats classes by their size."""
         counts = getattr(self, "counts", None)
         if isinstance(counts, Tensor):
+            check_range(labels, len(counts))
             counts.copy_(torch.bincount(labels.to(counts.device).long(), minlength=len(counts)))
 
     def reset_parameters(self) -> None:
@@ -210,8 +211,14 @@ class StatefulHead(Head):
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):  # type: ignore[no-untyped-def, override]
         codes = state_dict.pop(prefix + LOSS_KEY, None)
-        name = self.options.loss if codes is None else bytes(codes.tolist()).decode("ascii", "replace")
+        name = self.options.loss if codes is None else _name_of(codes)
         if name != self.options.loss:
             errors.append(f"{prefix}state is that of {name}, and this head's loss is {self.options.loss}")
             return
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+
+
+def _name_of(codes: Tensor) -> str:
+    """The loss's name of its ASCII codes; a state dict that was cast, or the mean of several, has them as floating-point numbers."""
+    whole = codes.double().round().nan_to_num().clamp(0, 255)
+    return bytes(int(code) for code in whole.tolist()).decode("ascii", "replace")

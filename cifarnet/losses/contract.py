@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cifarnet.core.errors import Refused
+from cifarnet.core.fields import check_count
 
 # The `ignore_index` of every cross-entropy: torch's own, -100, would leave such a sample out without a word. Eagerly this one is refused
 # as any label out of range; under torch.compile it leaves its sample out.
@@ -17,9 +18,10 @@ NO_LABEL = -(2**63)
 
 
 def check_classes(num_classes: int) -> int:
-    """The number of classes of a margin head. Raises Refused for fewer than two."""
-    if num_classes < 2:
+    """The number of classes of a margin head. Raises Refused for fewer than two, and for what is no whole number."""
+    if num_classes in (0, 1):
         raise Refused("num_classes", f"a margin needs at least 2 classes, not {num_classes}")
+    check_count("num_classes", num_classes, "give 2 or more")
     return num_classes
 
 

@@ -155,6 +155,8 @@ def build_head(
         Refused: an unknown loss, a constant that it does not have or that is out of range.
     """
     row, chosen = loss_row(loss), loss_constants(loss, constants or {})
+    if row.angular:
+        check_classes(num_classes)
     if chosen.get("scale") == "auto":
         chosen["scale"] = fitting_scale(num_classes)
     if chosen.get("margin") == "auto":

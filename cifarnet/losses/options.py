@@ -49,7 +49,7 @@ def margin_options(loss: str, **given: Any) -> MarginOptions:
     """
     constants = loss_constants(loss, given)
     if not LOSSES[loss].angular:
-        raise Refused("loss", f"{loss} has no margin head", "use LinearHead")
+        raise Refused("loss", f"{loss} has no margin head", "build_head makes its head")
     for name, value in constants.items():
         if value == "auto":
             raise Refused(name, "auto needs the number of classes", "give a number, or use build_head")

@@ -1,6 +1,7 @@
 """The losses: one row a loss, with its constants. The table is read without torch."""
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from cifarnet.core.errors import Refused
@@ -97,6 +98,8 @@ def _checked(name: str, value: Any, constant: Constant) -> Any:
         if found is None:
             raise unknown(name, value, choices)
         return found
+    if isinstance(value, Real) and not isinstance(value, (bool, int, float)):
+        value = int(value) if isinstance(value, Integral) else float(value)  # a number out of an array: JSON takes none
     check_number(name, value, flag=isinstance(constant.default, bool), auto=constant.auto)
     check_bounds(name, value, constant.bounds)
     return value

@@ -22,7 +22,10 @@ LATEST = RUNS / "latest"  # a link to the newest run that has a checkpoint
 
 def next_name(config: TrainConfig, after: int = 0) -> Path:
     """runs/<arch>-<loss>-<dataset>-<n> with the next n that is free, and larger than `after`; a series has one n."""
-    stem = f"{config.arch}-{config.loss}-{config.dataset}-"
+    named = (
+        re.sub(r"[^\w.+-]+|^\.+", "-", config.dataset).strip("-") or "data"
+    )  # of a caller's data set it may be any text
+    stem = f"{config.arch}-{config.loss}-{named}-"
     numbered = re.compile(rf"{re.escape(stem)}(\d{{1,9}})(-seed\d+)?")
     taken = [int(found[1]) for path in RUNS.glob(f"{stem}*") if (found := numbered.fullmatch(path.name))]
     return RUNS / f"{stem}{max(*taken, after) + 1 if taken else after + 1}"

@@ -53,7 +53,7 @@ python scripts/study/margins.py --page                       # this page and its
   effects are found: "no" is no proof that there is none. A table of which runs are missing is provisional.
 - The intervals are of the seeds; the test images are the same 10,000 for all. Draws of unseen classes share classes and test images, so that their
   intervals may be too short; their constants were chosen on the first draw's six classes, of which other draws hold some out.
-- In the figures a dot is a {unit}, a bar the interval, blue a loss with a margin; a bar that runs out of its panel is longer than that.
+- In the figures a dot is a {unit}, a bar the interval, blue a loss with a margin, grey one without, the black line its mean; a bar that runs out of its panel is longer than that.
 - The tries are made with the first seed (draw). They are compared by accuracy on held-out training images: of unseen classes that is not what is measured, and of a long tail the
   held-out images, about 1,240, have the tail too: a point there says little. Wrong labels stay wrong in them.
 - The recipe's learning rates were chosen with cross-entropy, before this study; each loss has three tries of its own constants, none of the rate.
@@ -121,7 +121,7 @@ def protocol(regimes: Sequence[Regime]) -> str:
     rows = [
         ("networks, optimizers", "; ".join(f"`--recipe {one.recipe}`: {one.words}" for one in networks)),
         ("a loss's constants", f"three tries, half as long, on {1 - VAL_FRACTION:.0%} of the training images; the best on the others"),
-        ("tries", f"{tries}; `ce-simplex` takes those of `ce`, `la` has none (τ = 1)"),
+        ("tries: (s, m), of ce label smoothing", f"{tries}; `ce-simplex` takes those of `ce`, `la` has none (τ = 1)"),
         ("TAR, EER, DIR", f"all pairs of their test images; TAR at FAR {FAR:g}; DIR at FPIR {FPIR:g} is the mean over {GALLERIES} "
          "draws of two classes that are enrolled with five images each (of four classes there are six such choices)"),
     ]  # fmt: skip

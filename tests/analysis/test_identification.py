@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics.pairwise import cosine_similarity
 
 import cifarnet
 from cifarnet.analysis.identification import search as blocks
@@ -204,6 +205,16 @@ def test_identification_of_anyones_embeddings():
     assert again.to_dict() == found.to_dict()
     with pytest.raises(Refused, match="labels of one kind"):
         cifarnet.identification(rows[gallery], texts[gallery], rows[probes], labels[probes])
+
+
+@pytest.mark.parametrize("top", [1, 3, 7])
+def test_a_probe_has_as_many_candidates_as_are_asked_for(top):
+    random = np.random.default_rng(4)
+    gallery, probes = random.standard_normal((9, 16)), random.standard_normal((20, 16))
+    found = cifarnet.identification(gallery, np.arange(9), probes, np.arange(20) % 12, fpir=(), top=top).searches
+    cosines = cosine_similarity(probes, gallery)
+    np.testing.assert_array_equal(found.candidates, np.argsort(-cosines, axis=1)[:, :top])
+    np.testing.assert_allclose(found.scores, -np.sort(-cosines, axis=1)[:, :top], atol=1e-6)
 
 
 def test_the_page_shows_what_its_code_prints(capsys):

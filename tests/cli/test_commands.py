@@ -9,19 +9,24 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
+from scipy.special import softmax
 from sklearn.datasets import load_digits
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, f1_score
 
+import cifarnet
 from cifarnet.cli import run, watcher
 from cifarnet.core.config import TrainConfig
 from cifarnet.data import load
-from cifarnet.models.checkpoint import load_model
+from cifarnet.models.calibration import Calibration
+from cifarnet.models.checkpoint import load_model, save_model
 from cifarnet.storage.runs import next_folder
 
 QUICK = [
@@ -237,6 +242,24 @@ def test_eval_agrees_with_scikit_learn(cli, trained, tmp_path):
     assert f"{100 * before:.2f}% of 355" in out
 
 
+def test_predictions_of_a_calibrated_model_are_calibrated(cli, trained, tmp_path):
+    model, info = load_model(trained / "run" / "last.safetensors")
+    save_model(tmp_path / "m.safetensors", model, replace(info, calibration=Calibration(2.5, 0.0, 100, "made")))
+    assert cli("eval", "m.safetensors", "--predictions", "all.csv")[0] == 0
+    with (tmp_path / "all.csv").open() as file:
+        rows = [[float(row[name]) for name in info.classes] for row in csv.DictReader(file)]
+    logits = cifarnet.load(trained / "run", device="cpu").logits(load("digits").test.images).double().numpy()
+    np.testing.assert_allclose(rows, softmax(logits / 2.5, axis=1), atol=1e-5)
+
+
+def test_eval_of_the_training_split(cli, trained):
+    code, out, _ = cli("eval", trained / "run", "--split", "train", "--json")
+    document, data = json.loads(out), load("digits").train
+    predicted = cifarnet.load(trained / "run", device="cpu").logits(data.images).argmax(dim=1)
+    assert code == 0 and document["images"] == len(data.labels)
+    assert document["accuracy"] == pytest.approx(accuracy_score(data.labels, predicted), abs=1e-3)
+
+
 def test_tta_is_said_and_changes_the_scores(cli, trained):
     plain, averaged = (json.loads(cli("eval", trained / "run", "--json", *more)[1]) for more in ([], ["--tta"]))
     drawn = [(trained / "run" / name).read_bytes() for name in ("confusion.png", "confusion-tta.png")]
@@ -280,6 +303,19 @@ def test_predict_is_a_forward_pass(cli, trained):
     found = json.loads(out)["predictions"][0]
     by_name = dict(zip(found["classes"], found["probabilities"], strict=True))
     assert [by_name[name] for name in info.classes] == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-7)
+
+
+def test_predict_can_cut_out_the_middle(cli, trained):
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 60, 3)).astype(np.uint8))
+    wide.save("wide.png")
+    model, found = cifarnet.load(trained / "run", device="cpu"), []
+    for crop in (["--crop"], []):
+        out = cli("predict", "wide.png", "--run", trained / "run", "--top", 10, "--json", *crop)[1]
+        [one] = json.loads(out)["predictions"]
+        found.append(dict(zip(one["classes"], one["probabilities"], strict=True)))
+    middle = model.predict(ImageOps.fit(wide, (20, 20)))
+    assert found[0] == pytest.approx(dict(zip(middle.classes, middle.probabilities, strict=True)), abs=1e-5)
+    assert max(abs(found[0][name] - found[1][name]) for name in found[0]) > 1e-3
 
 
 def test_predict_uses_the_latest_run_and_else_the_packaged_weights(cli, trained, tmp_path):

@@ -1,14 +1,20 @@
 """The commands that draw, run as a user runs them, on real images; and what they say of bad input."""
 
+import base64
 import json
+import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
 
+import cifarnet
 from cifarnet.analysis.embedding import project
 from cifarnet.analysis.report import read_results
 from cifarnet.analysis.significance import mcnemar
@@ -114,12 +120,45 @@ def test_projections(cli, runs, tmp_path):
 
 
 def test_umap_is_seeded(cli, runs, tmp_path):
-    code, _, err = cli("visualize", "umap", runs / "arc", "--samples", 40, "--seed", 3, "--data-out", "u.npz")
+    options = ["--samples", 40, "--seed", 3, "--device", "cpu", "--data-out", "u.npz"]
+    code, _, err = cli("visualize", "umap", runs / "arc", *options)
     assert code == 0 and "umap of 40 points, cosine" in err
-    assert np.load(tmp_path / "u.npz")["points"].shape == (40, 2)
     features = embed_images(open_samples(runs / "arc", None, "test", 40, 3, "cpu")).features
-    first, again = (project(features, "umap", metric="cosine", seed=3) for _ in range(2))
+    first, again, other = (project(features, "umap", metric="cosine", seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(np.load(tmp_path / "u.npz")["points"], first)
+    assert first.shape == (40, 2) and not np.allclose(first, other)
+
+
+def test_what_is_asked_of_umap_reaches_it(cli, runs, monkeypatch):
+    asked = {}
+
+    class Fake:
+        def __init__(self, **options):
+            asked.update(options)
+
+        def fit_transform(self, points):
+            return points[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=Fake))
+    options = ["--neighbors", 9, "--seed", 3, "--metric", "euclidean"]
+    assert cli("visualize", "umap", runs / "arc", "--samples", 50, *options)[0] == 0
+    assert (asked["n_neighbors"], asked["random_state"], asked["metric"]) == (9, 3, "euclidean")
+
+
+def test_a_map_in_the_metric_that_is_named_against_scikit_learn(cli, runs, tmp_path):
+    """The loss compares angles: unless a metric is named, the features are brought to length 1 first."""
+    test = load("digits").test
+    model, info = load_model(runs / "arc" / "last.safetensors")
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (info.mean, info.std))
+    with torch.no_grad():
+        features = model.features((test.images.float() / 255 - mean) / std).double().numpy()
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    for metric, points in (("euclidean", features), ("cosine", unit), ("auto", unit)):
+        options = ["--method", "pca", "--metric", metric, "--samples", 0, "--data-out", f"{metric}.npz"]
+        assert cli("visualize", "umap", runs / "arc", *options)[0] == 0
+        expected = PCA(2, svd_solver="full").fit_transform(points)
+        np.testing.assert_allclose(np.load(tmp_path / f"{metric}.npz")["points"], expected, atol=1e-3)
 
 
 def test_sphere_of_any_model_by_projection(cli, runs):
@@ -131,6 +170,18 @@ def test_sphere_of_any_model_by_projection(cli, runs):
     assert code == 0 and "leaves out" in err and "accuracy on these images" in err
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_projected_sphere_has_as_many_dimensions_as_asked(cli, runs, tmp_path, dims):
+    """By Eckart and Young it leaves out the smaller singular values of the weights."""
+    options = ["--project", "--dims", dims, "--samples", 50, "--data-out", "s.npz"]
+    assert cli("visualize", "sphere", runs / "ce", *options)[0] == 0
+    found = np.load(tmp_path / "s.npz")
+    assert (found["features"].shape, found["prototypes"].shape) == ((50, dims), (10, dims))
+    weight = load_model(runs / "ce" / "last.safetensors")[0].head.weight.detach().double().numpy()
+    energy = np.linalg.svd(weight, compute_uv=False) ** 2
+    assert float(found["lost"]) == pytest.approx(energy[dims:].sum() / energy.sum())
+
+
 def test_samples(cli, tmp_path):
     assert cli("visualize", "samples", "--dataset", "digits", "--each", 3, "--data-out", "s.json")[:2] == (
         0,
@@ -139,6 +190,38 @@ def test_samples(cli, tmp_path):
     indices = json.loads((tmp_path / "s.json").read_text())["indices"]
     labels = load("digits").train.labels
     assert [[int(labels[i]) for i in row] for row in indices] == [[c] * 3 for c in range(10)]
+
+
+def test_samples_of_a_split_of_a_data_set(cli, tmp_path):
+    options = ["--dataset", "digits", "--each", 3, "--split", "test", "--data-out", "s.json"]
+    assert cli("visualize", "samples", *options)[0] == 0
+    indices = json.loads((tmp_path / "s.json").read_text())["indices"]
+    labels = load("digits").test.labels
+    assert [[int(labels[i]) for i in row] for row in indices] == [[c] * 3 for c in range(10)]
+
+
+@pytest.mark.parametrize("figure", ["umap --method pca", "sphere --project", "angles"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_figure_is_of_the_split_that_is_named(cli, runs, tmp_path, figure, split):
+    options = ["--split", split, "--samples", 0, "--data-out", "f.json"]
+    assert cli("visualize", *figure.split(), runs / "ce", *options)[0] == 0
+    labels = json.loads((tmp_path / "f.json").read_text())["labels"]
+    assert labels == getattr(load("digits"), split).labels.tolist()
+
+
+def test_confusions_of_the_training_images(cli, runs, tmp_path):
+    assert cli("visualize", "confusion", runs / "ce", "--split", "train", "--data-out", "c.json")[0] == 0
+    counts = np.array(json.loads((tmp_path / "c.json").read_text())["counts"])
+    assert counts.sum(axis=1).tolist() == np.bincount(load("digits").train.labels).tolist()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_explorer_shows_the_split_and_numbers_its_images(cli, runs, split):
+    options = ["--maps", "pca", "--samples", 40, "--split", split, "--out", "page.html"]
+    assert cli("explore", runs / "ce", *options)[0] == 0
+    page = json.loads(re.search(r'id="numbers">(.*?)</script>', Path("page.html").read_text())[1])
+    labels, indices = (np.frombuffer(base64.b64decode(page[name]), "<i4") for name in ("labels", "indices"))
+    assert labels.tolist() == getattr(load("digits"), split).labels[indices].tolist() and len(set(indices)) == 40
 
 
 def test_several_runs_in_panels(cli, runs, tmp_path):
@@ -181,8 +264,8 @@ def test_samples_of_a_run(cli, runs, tmp_path):
         (["grid", "RUN", "--data-out", "x.csv"], "--data-out: '.csv' is no format for numbers"),
         (["grid", "RUN", "--split", "val"], "--split: the run held no validation images out"),
         (["grid", "nope"], "nope: there is no such run or checkpoint"),
-        (["grid"], "visualize: there is no run yet"),
-        (["curves"], "visualize: there is no run yet"),
+        (["grid"], "runs: there is no run yet"),
+        (["curves"], "runs: there is no run yet"),
         (["curves", "nope"], "nope: there is no such run"),
         (["samples", "--dataset", "mnist"], "--dataset: "),
     ],
@@ -233,6 +316,17 @@ def test_featuremaps_of_a_layer_and_class(cli, runs, picture):
         assert found["probabilities"][0] == pytest.approx(found["probability"], abs=1e-6)  # nothing removed
         assert found["area"] == pytest.approx(np.trapezoid(found["probabilities"], found["removed"]))
         assert found["random_area"] == pytest.approx(np.mean(found["random_areas"]))
+
+
+def test_the_map_of_a_class_is_of_that_class(cli, runs, picture):
+    """Not of the likeliest: its probability is that of `predict`, and removing nothing leaves it."""
+    answer = cifarnet.load(runs / "ce").predict(picture)
+    options = ["--layer", "conv2", "--channels", 1, "--grad-cam", "--deletion", "--class", answer.classes[1]]
+    code, out, _ = cli("featuremaps", picture, "--checkpoint", runs / "ce", *options, "--json")
+    [found] = json.loads(out)["images"][0]["deletion"]
+    assert code == 0 and found["class"] == answer.classes[1]
+    assert found["probability"] == pytest.approx(answer.probabilities[1], rel=1e-3) != answer.probabilities[0]
+    assert found["probabilities"][0] == pytest.approx(answer.probabilities[1], rel=1e-3)
 
 
 def test_bad_images_are_named_and_the_good_ones_done(cli, runs, picture, tmp_path):

@@ -133,6 +133,31 @@ def test_pictures_that_cannot_be_used_are_named_and_the_others_done(cli, folders
     assert err.splitlines()[-1] == "error: --gallery: none of its images can be used; see the lines above"
 
 
+def test_names_stay_with_their_pictures_where_one_before_them_cannot_be_used(cli, folders):
+    (folders / "known" / "aaa").mkdir()
+    (folders / "known" / "aaa" / "x.png").write_bytes(b"no picture")
+    (folders / "seen" / "ada" / "0.png").write_bytes((folders / "alone" / "ada.png").read_bytes()[:50])
+    code, out, _ = cli("identify", "--gallery", "known", "--probes", "seen", "--json")
+    model, probes = cifarnet.load("packaged", device="cpu"), json.loads(out)["probes"]
+    unit = {name: model.embed(f"known/{name}").double().mean(dim=0) for name in NAMES}
+    assert code == 1 and len(probes) == 19
+    for probe in probes:
+        assert probe["identity"] == probe["file"].split("/")[1]
+        embedded = model.embed(probe["file"])[0].double()
+        wanted = {name: float(torch.cosine_similarity(embedded, mean, dim=0)) for name, mean in unit.items()}
+        assert {one["name"]: one["score"] for one in probe["candidates"]} == pytest.approx(wanted, abs=1e-5)
+
+
+def test_probes_that_are_files_of_the_gallery_are_warned_of(cli, folders):
+    told = "what scores and rates come out of that says nothing"
+    code, _, err = cli("identify", "--gallery", "known", "--probes", "known")
+    assert code == 0 and f"warning: 6 probes are files of the gallery too: {told}\n" in err
+    assert told not in cli("identify", "--gallery", "known", "--probes", "seen")[2]
+    (folders / "seen" / "bob" / "9.png").symlink_to(folders / "known" / "bob" / "1.png")
+    code, _, err = cli("identify", "--gallery", "known", "--probes", "seen")
+    assert code == 0 and f"warning: 1 probe is a file of the gallery too: {told}\n" in err
+
+
 def test_identities_may_be_links_and_are_those_of_verify(cli, folders):
     """Pictures without a suffix count; what is left out is said once; verify names the same identities."""
     (folders / "linked").mkdir()

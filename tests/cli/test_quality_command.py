@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from cifarnet.cli import run
+from cifarnet.data import load
 
 TRAIN = "train --dataset digits --arch baseline --epochs 1 --loss ce --device cpu --precision fp32 -q --out"
 
@@ -43,6 +44,14 @@ def test_tables_files_and_one_json_document(made, cli):
     assert drawn["scores"]["norm"] == document["curve"]["scores"]["norm"] and len(drawn["best"]) == 100
 
 
+def test_the_training_split_is_measured_where_it_is_asked_for(made, cli):
+    line = ["--split", "train", "--scores", "norm", "--degrade", "none", "--far", "0.01", "--device", "cpu", "--json"]
+    code, out, _ = cli("quality", made, *line)
+    document = json.loads(out)
+    assert code == 0 and document["images"] == len(load("digits").train.labels)
+    assert document["measured_on"] == "digits train, 10 seen classes"
+
+
 def test_wrong_input_is_one_line(made, cli):
     for words, message in (
         ("--scores brightness", "--scores: 'brightness' is not known; choose from norm, max-cosine"),
@@ -61,4 +70,4 @@ def test_wrong_input_is_one_line(made, cli):
             errors = [line for line in err.splitlines() if line.startswith("error: ")]
             assert code == 2 and out == "" and len(errors) == 1 and message in errors[0], (command, err)
     code, _, err = cli("quality")
-    assert code == 2 and err.startswith("error: quality: there is no run yet")
+    assert code == 2 and err.startswith("error: runs: there is no run yet")

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 
 import pytest
+from PIL import Image
 from report_runs import write_run
 
 from cifarnet.analysis.report.results import read_results
@@ -81,3 +83,18 @@ def test_scores_of_six_views_are_said_to_be_and_paired_as_they_are(cli, tmp_path
     (tmp_path / "a" / "summary.json").write_text(json.dumps(summaries[0] | {"tta": False}))
     assert cli("card", "a", "--out", "card.md", "--overwrite")[0] == 0
     assert "six views" not in (tmp_path / "card.md").read_text()
+
+
+def test_data_that_has_moved_is_read_where_data_dir_says(cli, tmp_path):
+    """A run and its copy are right on the same images."""
+    for number in range(40):
+        folder = tmp_path / "own" / ("train", "test")[number % 2] / ("dark", "light")[number // 20]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (6 * number, 6 * number, 6 * number)).save(folder / f"{number}.png")
+    line = "train --dataset folder --data-dir own --workers 0 --arch baseline --epochs 1 --batch-size 10 --device cpu"
+    assert cli(*line.split(), "--precision", "fp32", "-q", "--out", "a")[0] == 0
+    shutil.copytree("a", "b")
+    (tmp_path / "own").rename(tmp_path / "moved")
+    code, _, err = cli("report", "a", "b", "--data-dir", "moved", "--device", "cpu", "--out", "r.md")
+    print((tmp_path / "r.md").read_text())
+    assert code == 0 and "warning" not in err

@@ -1,6 +1,8 @@
 """`cifarnet verify` as it is used: a run, a list of pairs, folders of identities, two images; and what cannot be measured."""
 
 import json
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
+from sklearn.metrics.pairwise import cosine_similarity
 
 import cifarnet
 from cifarnet.analysis.unit_embeddings import embed_classes, embed_files, model_digest
@@ -106,6 +109,15 @@ def test_two_images_are_decided_by_the_stored_threshold(cli, home):
         assert (code, out, err.count("error: ")) == (2, "", 1), broken
     code, out, err = cli("verify", first, second)  # the packaged model, of which nothing is stored
     assert code == 0 and "decision" not in out and "no threshold was measured" in err
+
+
+def test_two_images_are_decided_at_one_percent_where_no_far_is_asked_for(cli, home):
+    first, second = home / "images/d6/d6_0001.png", home / "images/d7/d7_0001.png"
+    assert cli("verify", home / "run", "--bootstrap", "0", "--far", "0.1,0.01,0.001", "--out", "own.json")[0] == 0
+    points = {point["far"]: point for point in json.loads(Path("own.json").read_text())["operating_points"]}
+    document = json.loads(cli("verify", first, second, "--run", home / "run", "--thresholds", "own.json", "--json")[1])
+    assert list(points) == [0.1, 0.01, 0.001] and document["far"] == 0.01
+    assert document["threshold"] == points[0.01]["threshold"]
 
 
 def test_lists_and_folders_of_images(cli, home):
@@ -257,6 +269,56 @@ def test_classes_and_mirror_images(home):
     np.testing.assert_allclose(flipped.vectors, wanted.numpy(), atol=1e-5)
     np.testing.assert_array_equal(flipped.labels, labels.numpy())
     assert model_digest(opened.model) == model_digest(open_for_evaluation(home / "run" / "last.safetensors").model)
+
+
+@pytest.mark.parametrize("of", ["a split", "a folder", "listed pairs", "a curve"])
+def test_flip_adds_the_features_of_the_mirrored_image(cli, home, of):
+    data, model = load("digits").test, cifarnet.load(home / "run", device="cpu")
+    chosen = torch.isin(data.labels, torch.tensor(HELD_OUT)).nonzero().flatten()
+    files = [(f"d{label}/d{label}_{n:04d}.png", label) for label in HELD_OUT for n in (1, 2, 3)]
+    if of in ("a folder", "listed pairs"):
+        chosen = torch.cat([(data.labels == label).nonzero().flatten()[:3] for label in HELD_OUT])
+        lines = [f"{a},{b},{int(x == y)}" for (a, x), (b, y) in combinations(files, 2)]
+        Path("pairs.csv").write_text("\n".join(["a,b,same", *lines]))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.info.mean, model.info.std))
+    pixels = (data.images[chosen] / 255 - mean) / std
+    with torch.no_grad():
+        plain, mirrored = (model.classifier.features(view).double().numpy() for view in (pixels, pixels.flip(3)))
+    upper = np.triu_indices(len(chosen), 1)
+    same = (data.labels[chosen][:, None] == data.labels[chosen]).numpy()[upper]
+    without, cosines = (cosine_similarity(rows)[upper] for rows in (plain, plain + mirrored))
+    if of == "a curve":
+        assert cli("visualize", "det", home / "run", "--flip", "--data-out", "d.json")[0] == 0
+        [curve] = json.loads(Path("d.json").read_text()).values()
+        inside = np.array(curve["threshold"])[:, None] - 1e-6
+        np.testing.assert_allclose(curve["fmr"], (cosines[~same] >= inside).mean(axis=1), atol=1e-3)
+        np.testing.assert_allclose(curve["fnmr"], (cosines[same] < inside).mean(axis=1), atol=1e-3)
+        return
+    pairs, folder = ("--pairs", "pairs.csv"), ("--folder", home / "images", "--run", home / "run")
+    asked = {"a split": [home / "run"], "a folder": folder, "listed pairs": [*pairs, *folder]}[of]
+    code, out, _ = cli("verify", *asked, "--flip", "--far", "0.5", "--bootstrap", "0", "--out", "o.json", "--json")
+    assert code == 0 and json.loads(out)["auc"] == pytest.approx(roc_auc_score(same, cosines), abs=1e-6)
+    assert abs(roc_auc_score(same, cosines) - roc_auc_score(same, without)) > 1e-4
+
+
+def test_the_unseen_classes_of_the_training_split_are_its_own(cli, home):
+    code, out, _ = cli("verify", home / "run", "--split", "train", "--bootstrap", "0", "--out", "o.json", "--json")
+    document, labels = json.loads(out), load("digits").train.labels.tolist()
+    counts = [labels.count(label) for label in HELD_OUT]
+    assert code == 0 and document["images"] == sum(counts)
+    assert document["genuine_pairs"] == sum(count * (count - 1) // 2 for count in counts)
+
+
+def test_in_canonical_order_unseen_images_come_as_they_do_from_a_shuffled_set(home):
+    opened = open_for_evaluation(home / "run")
+    test = opened.data.test
+    shuffled = test.subset(torch.from_numpy(np.random.default_rng(0).permutation(len(test))))
+    config, found = replace(opened.shaping, canonical_order=True), []
+    for one in (test, shuffled):
+        other = replace(opened, shaping=config, data=replace(opened.data, test=one))
+        found.append(embed_classes(other, "unseen"))
+    np.testing.assert_array_equal(found[0].labels, found[1].labels)
+    np.testing.assert_allclose(found[0].vectors, found[1].vectors, atol=1e-5)
 
 
 def test_curves_of_unlike_images_say_so(cli, home, monkeypatch):

@@ -14,7 +14,7 @@ from cifarnet.core.errors import Failed, Interrupted, Refused
 from cifarnet.data import load
 from cifarnet.engine import validate
 from cifarnet.engine.fit import fit
-from cifarnet.engine.halving import Outcome, all_epochs, halve, rungs_of, winner
+from cifarnet.engine.halving import Outcome, Trial, all_epochs, halve, rungs_of, winner
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.search import check_place, goes_on, plan_search
 from cifarnet.engine.trials import run_search
@@ -66,6 +66,16 @@ def test_the_best_go_on_equal_ones_in_order_and_a_diverged_one_never():
     assert len(heard) == len(trials) and winner(trials).outcome.accuracy == 0.79
     lost = halve(rungs_of(2, 2, 2, False), lambda setting, rung: Outcome(None, 0, "diverged"), heard.append)
     assert winner(lost) is None and len(lost) == 2  # none is promoted
+
+
+def test_the_last_rung_decides_between_the_losses_however_good_an_early_one_was():
+    search = plan({"margin": [0.1, 0.4]}, ("arcface", "cosface"))
+    early = [Trial(0, 0, Outcome(0.95, 100), True), Trial(1, 0, Outcome(None, 0, "diverged"))]
+    search.trials["cosface"] = [*early, Trial(0, 1, Outcome(None, 0, "diverged"))]
+    search.trials["arcface"] = [Trial(0, 0, Outcome(0.70, 100)), Trial(1, 0, Outcome(0.75, 100), True)]
+    assert search.best() == ("cosface", early[0])  # no loss has ended the last rung
+    search.trials["arcface"].append(Trial(1, 1, Outcome(0.80, 100)))
+    assert search.best() == ("arcface", search.trials["arcface"][-1])
 
 
 def test_wilsons_interval_by_its_formula():

@@ -282,7 +282,7 @@ def test_float64_prototypes_are_as_good_as_float64_features(batch, loss, kind):
     head = head(D, C, loss).double()
     lost = head(z, y)
     torch.testing.assert_close(lost, head(z.double(), y), check_dtype=False, atol=1e-5, rtol=1e-5)
-    with pytest.raises(TypeError, match="features must be floating-point numbers, not torch.int64"):
+    with pytest.raises(TypeError, match=r"features must be floating-point numbers, not torch\.int64"):
         head(torch.ones(N, D, dtype=torch.int64), y)
 
 

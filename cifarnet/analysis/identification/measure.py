@@ -11,8 +11,9 @@ from cifarnet.analysis.identification.rates import FPIR, OpenSet, Point, cmc, op
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
 from cifarnet.analysis.identification.templates import Templates, make_templates
 from cifarnet.analysis.verification.rates import supports
-from cifarnet.core.arrays import as_array
+from cifarnet.core.arrays import as_array, as_labels, as_rates
 from cifarnet.core.errors import Refused
+from cifarnet.core.fields import check_count
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +71,25 @@ def identification(
         Refused: embeddings without a direction, labels that do not fit, no mated probe, or fewer non-mated ones than an
             FPIR needs.
     """
-    gallery, gallery_labels, probes, probe_labels = map(as_array, (gallery, gallery_labels, probes, probe_labels))
+    check_count("top", top)
+    gallery, gallery_labels = as_array(gallery), as_labels(gallery_labels, "the labels of the gallery")
+    probes, wanted = as_array(probes), as_labels(probe_labels, "the labels of the probes")
     enrolled, numbers = np.unique(gallery_labels, return_inverse=True)
     templates = make_templates(gallery, numbers, [str(name) for name in enrolled.tolist()], template)
-    wanted = probe_labels
-    if wanted.ndim != 1 or wanted.dtype.kind != enrolled.dtype.kind:
+    if wanted.ndim != 1 or is_of_numbers(wanted) != is_of_numbers(enrolled):
         why = f"they are {wanted.dtype} {list(wanted.shape)}, those of the gallery {enrolled.dtype}"
         raise Refused("the labels of the probes", why, "give labels of one kind, one for each embedding")
     places = np.searchsorted(enrolled, wanted).clip(max=len(enrolled) - 1)
     mates = np.where(enrolled[places] == wanted, places, NOT_ENROLLED)
     found = search(probes, templates, mates, top)
     rates = open_set(found)
-    points = tuple(rates.at(rate) for rate in as_array(fpir).ravel().tolist())
+    points = tuple(rates.at(rate) for rate in as_rates(fpir, "fpir"))
     return Identification(templates, found, rates, points, cmc(found.ranks, len(templates)))
+
+
+def is_of_numbers(labels: np.ndarray) -> bool:
+    """Numbers, not text? Numbers of different types are compared."""
+    return labels.dtype.kind in "biuf"
 
 
 def identify_split(

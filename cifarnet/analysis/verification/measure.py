@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from cifarnet.analysis.verification.rates import (
     supports,
 )
 from cifarnet.analysis.verification.weights import FEWEST, draw
-from cifarnet.core.arrays import as_array
+from cifarnet.core.arrays import as_array, as_labels, as_rates
 from cifarnet.core.errors import Refused, plural
 
 USUAL_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -108,11 +109,13 @@ def verification(
         Refused: rows that are not finite or all zero (named), no genuine or no impostor pair, a FAR below one pair.
     """
     units, identities = checked(embeddings, labels)
-    return measured(all_pairs(units, identities), as_array(far).ravel().tolist(), bootstrap, seed)
+    return measured(all_pairs(units, identities), as_rates(far, "far"), bootstrap, seed)
 
 
 def check_resamples(bootstrap: int) -> None:
     """Refuses a number of resamples that gives no interval, or is too large; 0, none, is taken."""
+    if isinstance(bootstrap, bool) or not isinstance(bootstrap, Integral):
+        raise Refused("bootstrap", f"{bootstrap!r} is no whole number", "give 0 for none, or for example 1000")
     if bootstrap and not FEWEST_RESAMPLES <= bootstrap <= MOST_RESAMPLES:
         fix = f"give 0, or {FEWEST_RESAMPLES} to {MOST_RESAMPLES:,} resamples"
         raise Refused("bootstrap", f"{bootstrap:,} is out of range", fix)
@@ -120,19 +123,20 @@ def check_resamples(bootstrap: int) -> None:
 
 def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """Unit rows [N, D] float64, and identities counted from 0, int64 [N]. Raises Refused."""
-    vectors, names = map(as_array, (embeddings, labels))
+    vectors, names = as_array(embeddings), as_labels(labels, "labels")
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise Refused("embeddings", f"an array {list(vectors.shape)} of {vectors.dtype}", "give numbers [N, D]")
     if names.shape != (len(vectors),):
         why = f"{len(vectors):,} embeddings have labels of shape {list(names.shape)}"
         raise Refused("labels", why, "give one label for each")
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-    broken = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    largest = np.abs(vectors).max(axis=1, initial=0)
+    broken = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
     if len(broken):
         first = ", ".join(map(str, broken[:NAMED])) + (", …" if len(broken) > NAMED else "")
         why = f"{plural(len(broken), 'row')} not finite, or all zero: {first}"
         raise Refused("embeddings", why, "leave these out")
-    units = vectors / lengths[:, None]
+    units = vectors / largest[:, None].astype(np.float64)  # so that no square leaves a float's range
+    units /= np.sqrt(np.einsum("nd,nd->n", units, units))[:, None]
     try:
         return units, np.unique(names, return_inverse=True)[1].astype(np.int64)
     except TypeError as error:  # of objects that have no order

@@ -78,7 +78,9 @@ def refuse_other_images(cifar: Cifar, request: Request) -> None:
     """Raises Refused where the named place holds images of the user's: they would be passed over for those of another place."""
     from cifarnet.data.registry import DATASETS  # here: the table names this file
 
-    found = guess_dataset(request.data_dir) if request.data_dir is not None else None
+    if request.data_dir is None:
+        return
+    found = guess_dataset(request.data_dir)
     if found and DATASETS[found].from_files:
         title = DATASETS[found].title
         why = f"is no {cifar.title}: what lies there is taken for {'an' if title[0] in 'aeiou' else 'a'} {title}"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.class_names import Numbers
-from cifarnet.core.config import SYNTHETIC
+from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.request import Request
@@ -107,7 +107,8 @@ def load_identities(request: Request) -> Dataset:
     """
     if not request.options:
         raise Refused("dataset", f"{SYNTHETIC} has no images", "use it with train, and eval of such a run")
-    return make_identities(Identities(**request.options, seed=request.seed))
+    usual = {name: getattr(TrainConfig, name) for name in ("classes", "dim", "spread")}
+    return make_identities(Identities(**(usual | dict(request.options)), seed=request.seed))
 
 
 def normals(seed: int, purpose: int, index: Tensor, count: int) -> Tensor:
