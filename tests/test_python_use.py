@@ -1,0 +1,222 @@
+"""What a caller in Python meets beside the command line: own arrays, threads, pools of processes, tensors that were cast."""
+
+import dataclasses
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import cifarnet
+from cifarnet.core import errors
+from cifarnet.data import Split, known_folders, make_dataset
+from cifarnet.data.images.open import ImageError
+from cifarnet.losses import LOSSES
+from cifarnet.losses.heads import MarginHead, build_head
+from cifarnet.storage.runs import next_name
+
+PLAIN = {"arch": "baseline", "epochs": 1, "batch_size": 16, "device": "cpu", "augment": "none"}
+
+
+def of_noise(classes=("a", "b"), images=24):
+    """Noise of two classes, 32 x 32."""
+    pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = Split(pixels, torch.arange(images) % 2)
+    return make_dataset("noise", classes, split, split)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        cifarnet.Refused("a", "b", "c"),
+        cifarnet.Failed("a", "b"),
+        errors.Diverged("a", "b"),
+        errors.Interrupted(15, Path("runs/x"), 2, 3),
+        ImageError("a.png", "b"),
+    ],
+)
+def test_an_error_comes_back_from_another_process_as_it_was(error):
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is type(error) and (str(back), vars(back)) == (str(error), vars(error))
+    assert back.exit_code == error.exit_code
+
+
+def test_every_error_has_a_text_and_survives_pickling():
+    """Those with arguments of their own too; a pool of processes would hang on one that does not."""
+    kinds = [cifarnet.CifarnetError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        made = kind.__new__(kind)
+        made.args, made.what = ("text",), "thing"
+        back = pickle.loads(pickle.dumps(made))
+        assert type(back) is kind and (str(back), back.what) == ("text", "thing")
+
+
+def test_a_data_set_of_arrays_is_trained_on_measured_and_named_as_python_has_it():
+    """numpy's names and numbers too; the run can be loaded, and measured on the same data again."""
+    found = of_noise(np.array(["a", "b"]))
+    mean, std = np.float32(found.mean), torch.tensor(found.std)
+    run = cifarnet.fit(
+        cifarnet.TrainConfig(dataset="noise", **PLAIN),
+        out="run",
+        dataset=dataclasses.replace(found, mean=mean, std=std),
+    )
+    assert cifarnet.load(run, device="cpu").classes == ("a", "b")
+    scores = cifarnet.evaluate(run, dataset=found, device="cpu")
+    assert scores["as_in_training"] is True and scores["dataset"] == "noise"
+    with pytest.raises(cifarnet.Refused, match=r"trained on a data set that Python code made, 'noise'; give that to"):
+        cifarnet.evaluate(run)
+    numbers = cifarnet.fit(
+        cifarnet.TrainConfig(dataset="noise", **PLAIN), out="other", dataset=of_noise(np.array([3, 8]))
+    )
+    assert cifarnet.load(numbers, device="cpu").classes == ("3", "8")
+    with pytest.raises(cifarnet.Refused, match="class 0 is a here and 3 in the model"):
+        cifarnet.evaluate(numbers, dataset=found)
+    with pytest.raises(TypeError, match="images must be a tensor, not ndarray"):
+        Split(np.zeros((2, 3, 32, 32), np.uint8), torch.arange(2))
+
+
+def test_own_images_are_not_passed_over_for_cifar(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.png").touch()
+    config = cifarnet.TrainConfig(data_dir=str(tmp_path / "photos"), **PLAIN)
+    with pytest.raises(cifarnet.Refused, match="is no CIFAR-10: what lies there is taken for an image folder"):
+        cifarnet.fit(config, out="run")
+    assert not Path("run/config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"), [("uoft-cs/mine", "uoft-cs-mine"), ("../a b", "a-b"), ("", "data"), ("digits", "digits")]
+)
+def test_a_run_is_named_without_a_folder_in_its_name(dataset, name):
+    assert next_name(cifarnet.TrainConfig(dataset=dataset)).as_posix() == f"runs/resnet18-ce-{name}-1"
+
+
+def test_a_folder_read_by_this_process_is_known_where_nothing_can_be_noted(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(known_folders, "cache_folder", lambda: tmp_path / "file")
+    monkeypatch.setattr(known_folders, "_of_this_process", set())
+    assert not known_folders.is_known(tmp_path)
+    known_folders.remember_folder(tmp_path)
+    assert known_folders.is_known(tmp_path) and not known_folders.is_known(tmp_path / "file")
+
+
+def test_constants_that_cannot_be_met_are_warned_of():
+    config = cifarnet.TrainConfig(dataset="noise", loss="cosface", loss_options={"scale": 0.1}, **PLAIN)
+    with pytest.warns(UserWarning, match=r"s = 0\.1 is below \d\.\d, the least at which 2 classes"):
+        cifarnet.fit(config, out="run", dataset=of_noise())
+
+
+def test_layers_are_looked_at_beside_other_threads():
+    """torch.fx patches every module of the process while it traces."""
+    model, image = cifarnet.load("packaged:baseline", device="cpu"), np.zeros((32, 32, 3), np.uint8)
+    truth, over, failures, calls = model.features(image), threading.Event(), [], 0
+    other = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+
+    def meanwhile():
+        nonlocal calls
+        while not over.is_set():
+            try:
+                other(torch.zeros(3, 4))
+                calls += 1
+            except Exception as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=meanwhile)
+    thread.start()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: model.features(image), range(20)))
+    finally:
+        over.set()
+        thread.join()
+    assert not failures and calls and all(torch.equal(one[name], truth[name]) for one in found for name in truth)
+
+
+def test_logits_may_be_what_another_network_learns_from():
+    model = cifarnet.load("packaged:baseline", device=torch.device("cpu"))
+    weight = torch.zeros(2, 10, requires_grad=True)
+    (model.logits(np.zeros((2, 32, 32, 3), np.uint8)) * weight).sum().backward()
+    assert weight.grad.any()
+    for layers in ("conv1", []):
+        with pytest.raises(cifarnet.Refused, match=r"layers: .* names none; give a list of names"):
+            model.features(np.zeros((32, 32, 3), np.uint8), layers=layers)
+    with pytest.raises(cifarnet.Refused, match="run: is empty"):
+        cifarnet.load("")
+
+
+@pytest.mark.parametrize("loss", [name for name, row in LOSSES.items() if row.angular])
+def test_a_cast_or_averaged_state_dict_is_still_that_losss(loss):
+    head, same = MarginHead(8, 4, loss), MarginHead(8, 4, loss)
+    state = head.state_dict()
+    for changed in (
+        {name: value.half() for name, value in state.items()},
+        {name: 0.9 * value + 0.1 * value for name, value in state.items()},
+    ):
+        same.load_state_dict(changed)
+    other = MarginHead(8, 4, "adaface" if loss != "adaface" else "curricularface")
+    if "loss" in state and "loss" in other.state_dict():
+        with pytest.raises(RuntimeError, match=f"state is that of {loss}"):
+            other.load_state_dict({name: value.double() for name, value in state.items()})
+
+
+def test_numbers_out_of_arrays_are_constants_and_other_things_are_named():
+    head = MarginHead(8, 4, "cosface", scale=np.float32(3), margin=np.float64(0.25))
+    assert (head.options.scale, head.options.margin) == (3.0, 0.25) and type(head.options.scale) is float
+    for classes in (4.0, "4"):
+        with pytest.raises(cifarnet.Refused, match=r"num_classes: .* is no whole number"):
+            MarginHead(8, classes)
+    with pytest.raises(cifarnet.Refused, match="num_classes: a margin needs at least 2 classes, not 1"):
+        build_head(8, 1, "arcface", {"scale": "auto"})
+    with pytest.raises(cifarnet.Refused, match="la has no margin head; build_head makes its head"):
+        MarginHead(8, 4, "la")
+    with pytest.raises(IndexError, match="label 4 of sample 1 is out of range"):
+        MarginHead(8, 4, "ldam").count(torch.tensor([0, 4]))
+
+
+def test_labels_that_are_missing_are_no_identity():
+    """NaN of a table's empty cell would pair with every other one as the same person."""
+    generator = np.random.default_rng(0)
+    vectors, labels = generator.normal(size=(60, 8)), np.arange(60) % 6
+    gaps = np.where(np.arange(60) == 7, np.nan, labels)
+    for missing in (gaps, [None if np.isnan(one) else str(one) for one in gaps]):
+        with pytest.raises(cifarnet.Refused, match="labels: 1 label missing, the first in row 7"):
+            cifarnet.verification(vectors, missing)
+        with pytest.raises(cifarnet.Refused, match="the labels of the gallery: 1 label missing"):
+            cifarnet.identification(vectors, missing, vectors, missing)
+    found = cifarnet.verification(vectors, labels, far=0.1)
+    for factor in (1e300, 1e-300):  # whose squares leave a float's range
+        other = cifarnet.verification(vectors * factor, labels, far=0.1)
+        assert (other.auc, other.eer) == pytest.approx((found.auc, found.eer))
+    half = slice(None, None, 2)
+    one, two = (
+        cifarnet.identification(vectors[half], kind(labels[half]), vectors, labels, fpir=()).cmc
+        for kind in (lambda values: values, lambda values: values.astype(np.uint8))
+    )
+    assert (one == two).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"far": None}, "far: None is no rate"),
+        ({"far": "0.1"}, r"far: '0\.1' is no rate"),
+        ({"bootstrap": 100.0}, r"bootstrap: 100\.0 is no whole number"),
+        ({"bootstrap": True}, "bootstrap: True is no whole number"),
+    ],
+)
+def test_what_is_no_rate_or_number_is_named(options, words):
+    with pytest.raises(cifarnet.Refused, match=words):
+        cifarnet.verification(np.eye(6), [0, 0, 1, 1, 2, 2], **options)
+    with pytest.raises(cifarnet.Refused, match="top: 0 is no whole number"):
+        cifarnet.identification(np.eye(6), range(6), np.eye(6), range(6), top=0)
+
+
+def test_rooms_are_found_without_an_import_of_their_own():
+    assert cifarnet.losses.LOSSES is LOSSES and cifarnet.data.make_dataset is make_dataset
+    assert len(cifarnet.data.load("synthetic-identities", classes=20, dim=8).classes) == 20
