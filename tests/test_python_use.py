@@ -85,7 +85,9 @@ def test_own_images_are_not_passed_over_for_cifar(tmp_path):
         (tmp_path / "photos" / name).mkdir(parents=True)
         (tmp_path / "photos" / name / "1.png").touch()
     config = cifarnet.TrainConfig(data_dir=str(tmp_path / "photos"), **PLAIN)
-    with pytest.raises(cifarnet.Refused, match="is no CIFAR-10: what lies there is taken for an image folder"):
+    with pytest.raises(
+        cifarnet.Refused, match="photos: this is a folder of images, and no CIFAR-10; `dataset=folder` reads it"
+    ):
         cifarnet.fit(config, out="run")
     assert not Path("run/config.json").exists()
 

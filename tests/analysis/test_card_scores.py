@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from cifarnet.engine import validate
 
-TRAIN = "train --dataset digits --arch baseline --epochs 2 --lr 3e-3 --val-fraction 0.2 --device cpu --precision fp32 -q"
+TRAIN = "train --dataset digits --arch baseline --epochs 2 --lr 3e-3 --val-fraction 0.2 --device cpu --precision fp32"
 
 
 def test_best_and_last_have_their_own_accuracy(cli, monkeypatch):
@@ -21,7 +21,7 @@ def test_best_and_last_have_their_own_accuracy(cli, monkeypatch):
         return replace(scores, accuracy=next(held_out)) if name == "validation" else scores
 
     monkeypatch.setattr(validate, "evaluate_on", measured)
-    assert cli(*TRAIN.split(), "--out", "run")[0] == 0
+    assert cli(*TRAIN.split(), "-q", "--out", "run")[0] == 0
     found, expected = {}, {}
     for name in ("best", "last"):
         code, out, _ = cli("eval", f"run/{name}.safetensors", "--device", "cpu", "--json")

@@ -313,7 +313,7 @@ def test_predict_can_cut_out_the_middle(cli, trained):
         out = cli("predict", "wide.png", "--run", trained / "run", "--top", 10, "--json", *crop)[1]
         [one] = json.loads(out)["predictions"]
         found.append(dict(zip(one["classes"], one["probabilities"], strict=True)))
-    middle = model.predict(ImageOps.fit(wide, (20, 20)))
+    middle = model.predict(ImageOps.fit(wide, (32, 32), Image.Resampling.BILINEAR))
     assert found[0] == pytest.approx(dict(zip(middle.classes, middle.probabilities, strict=True)), abs=1e-5)
     assert max(abs(found[0][name] - found[1][name]) for name in found[0]) > 1e-3
 

@@ -96,5 +96,6 @@ def test_data_that_has_moved_is_read_where_data_dir_says(cli, tmp_path):
     shutil.copytree("a", "b")
     (tmp_path / "own").rename(tmp_path / "moved")
     code, _, err = cli("report", "a", "b", "--data-dir", "moved", "--device", "cpu", "--out", "r.md")
-    print((tmp_path / "r.md").read_text())
+    right = round(20 * json.loads((tmp_path / "a" / "summary.json").read_text())["test"]["accuracy"])
     assert code == 0 and "warning" not in err
+    assert f"| a / b | {right} | 0 | 0 | {20 - right} | 1 |" in (tmp_path / "r.md").read_text()

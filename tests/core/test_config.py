@@ -104,6 +104,58 @@ def test_what_does_not_go_together(values):
         check_options(TrainConfig(**values))
 
 
+SPREAD = {"loss": "arcface", "head_parallel": True}
+FEATURES = {"dataset": "synthetic-identities", "arch": "identity", "augment": "none"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "named"),
+    [
+        ({"ema": 0.9}, {"swa": 0.5}, "`ema` and `swa`"),
+        ({"mixup": 1.0}, {"loss": "arcface"}, "`mixup` and `cutmix`"),
+        ({"cutmix": 1.0}, {"loss": "arcface"}, "`mixup` and `cutmix`"),
+        ({"mixup": 1.0}, {"cuda_graph": True}, "cuda_graph"),
+        ({"cutmix": 1.0}, {"cuda_graph": True}, "cuda_graph"),
+        ({"progressive": 64, "image_size": 64}, {"image_size": 32}, "progressive"),
+        ({"progressive": 24}, {"arch": "baseline"}, "progressive"),
+        ({"optimizer": "muon"}, {"arch": "baseline"}, "optimizer"),
+        ({"prototypes": "simplex"}, {"frozen_head": True}, "prototypes"),
+        ({"data_dir": "here"}, {"dataset": "digits"}, "data_dir"),
+        ({"dataset": "cifar100", "coarse": True}, {"dataset": "digits"}, "coarse"),
+        ({"dataset": "csv", "image_column": "file"}, {"dataset": "folder"}, "image_column"),
+        ({"dataset": "parquet", "label_column": "answer"}, {"dataset": "folder"}, "label_column"),
+        (SPREAD | {"head_sample": 0.5}, {"head_parallel": False}, "head_sample"),
+        (SPREAD, {"loss": "ce"}, "head_parallel"),
+        (SPREAD, {"loss": "subcenter-arcface"}, "head_parallel"),
+        (SPREAD, {"prototypes": "simplex"}, "head_parallel"),
+        (SPREAD, {"init": "keras"}, "head_parallel"),
+        (SPREAD, {"backend": "cuda"}, "head_parallel"),
+        (SPREAD, {"compile": True}, "head_parallel"),
+        (SPREAD, {"cuda_graph": True}, "head_parallel"),
+        (SPREAD, {"log_grad": True}, "head_parallel"),
+        (FEATURES, {"arch": "resnet18"}, "arch"),
+        (FEATURES, {"dataset": "cifar10"}, "arch"),
+        (FEATURES, {"augment": "basic"}, "augment"),
+        (FEATURES, {"cutout": 8}, "cutout"),
+        (FEATURES, {"mixup": 1.0}, "mixup"),
+        (FEATURES, {"cutmix": 1.0}, "cutmix"),
+        (FEATURES, {"progressive": 24}, "progressive"),
+        (FEATURES, {"val_fraction": 0.1}, "val_fraction"),
+        (FEATURES, {"label_noise": 0.1}, "label_noise"),
+        (FEATURES, {"tta": True}, "tta"),
+        (FEATURES | {"classes": 5}, {"dataset": "cifar10", "arch": "resnet18"}, "classes"),
+        (FEATURES | {"dim": 5}, {"dataset": "cifar10", "arch": "resnet18"}, "dim"),
+        (FEATURES | {"spread": 5.0}, {"dataset": "cifar10", "arch": "resnet18"}, "spread"),
+    ],
+)
+def test_what_can_be_alone_cannot_be_together(one, other, named):
+    for values in (one, other):
+        check_options(TrainConfig(**values))
+    with pytest.raises(Refused) as caught:
+        check_options(TrainConfig(**(one | other)))
+    assert caught.value.what == named
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -318,11 +318,11 @@ def test_caches_of_other_tools_are_used_and_named(tmp_path, monkeypatch, home):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     for name, title in (
-        ("mine", "an image folder"),
-        ("table.csv", "a CSV of images"),
-        ("shards-00.tar", "a webdataset"),
+        ("mine", "a folder of images"),
+        ("table.csv", "a table of images"),
+        ("shards-00.tar", "a set of tar shards"),
     ):
-        with pytest.raises(Refused, match=f"is no CIFAR-10: what lies there is taken for {title}; set `dataset="):
+        with pytest.raises(Refused, match=f"this is {title}, and no CIFAR-10; `dataset=.*` reads it"):
             load("cifar10", tmp_path / name)
     (tmp_path / "empty").mkdir()
     with pytest.warns(

@@ -395,6 +395,18 @@ def test_a_csv_whose_column_of_parts_has_other_words(tmp_path):
     assert said[0].endswith("; the column fold names no train, test or val, and is not used") and len(data.train) == 54
 
 
+def test_the_test_lines_of_a_csv_are_the_test_set_beside_val_lines(tmp_path):
+    table = write_csv(tmp_path)
+    heading, *lines = table.read_text().splitlines()
+    lines[:12] = [line.removesuffix("train") + "val" for line in lines[:12]]
+    table.write_text("\n".join([heading, *lines]))
+    data, said = quiet("csv", table)
+    expected = arrays()
+    assert identify_split(data.test).content == identify_split(expected["test"]).content
+    assert identify_split(data.train).content == identify_split(expected["train"].subset(torch.arange(12, 48))).content
+    assert any("left out: 12 images of val (test is the test set)" in text for text in said)
+
+
 def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
     """As folders of macOS beside those of Linux: in train and test, in one part, in a CSV's labels and paths, in shards."""
     one, other = (unicodedata.normalize(form, "Am\u00e9lie") for form in ("NFC", "NFD"))

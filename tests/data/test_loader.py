@@ -88,6 +88,21 @@ def test_each_epoch_draws_anew():
     assert same.float().mean() < 0.1  # 1 in 162 has the same crop and flip again
 
 
+@pytest.mark.parametrize("options", [*({"augment": policy} for policy in POLICIES[1:]), {"cutout": 8}], ids=str)
+def test_another_seed_draws_other_pixels(options):
+    split = load("digits").test
+    loaders = [make(split, 100, shuffle=False, seed=seed, **options) for seed in (1, 1, 2)]
+    first, again, other = (next(loader.epoch(0))[0] for loader in loaders)
+    assert torch.equal(first, again)
+    assert (first == other).flatten(1).all(1).float().mean() < 0.1
+
+
+def test_another_seed_shows_features_in_another_order():
+    split = make_identities(Identities(10, 8, 20.0, 3)).train
+    one, other = (torch.cat([y for _, y in make(split, 30, seed=seed).epoch(0)]).tolist() for seed in (1, 2))
+    assert one != other and sorted(one) == sorted(other)
+
+
 def test_the_global_generator_is_left_alone():
     state = torch.get_rng_state()
     list(make(numbered(20), augment="report").epoch(0))

@@ -48,6 +48,12 @@ def test_the_share_follows_its_beta_distribution():
     assert draw_mix(1.0, 1.0, 32, 1, 7) == draw_mix(1.0, 1.0, 32, 1, 7)
 
 
+@pytest.mark.parametrize(("mixup", "cutmix"), [(1.0, 0.0), (0.0, 1.0)])
+def test_another_seed_mixes_in_another_way(mixup, cutmix):
+    one, other = ([draw_mix(mixup, cutmix, 32, seed, step).share for step in range(20)] for seed in (1, 2))
+    assert sum(a == b for a, b in zip(one, other, strict=True)) < 5
+
+
 def test_the_loss_is_that_of_soft_labels():
     """With the share s, the loss is cross-entropy against s onehot(y) + (1-s) onehot(neighbour's y)."""
     config = TrainConfig(arch="baseline", dataset="digits", mixup=1.0, precision="fp32", augment="none", batch_size=64)

@@ -14,12 +14,18 @@ from sklearn.calibration import calibration_curve
 
 from cifarnet import load
 from cifarnet.cli.tables import score_rows
+from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.data import Split
 from cifarnet.data import load as load_data
+from cifarnet.data.shaping import shape
 from cifarnet.engine.calibrate import calibration_scores, equal_mass_bins, fit_calibration
+from cifarnet.engine.fit import fit
+from cifarnet.engine.held_out import check_apart
 from cifarnet.engine.metrics import score as scores_of
+from cifarnet.engine.setup import build_run
 from cifarnet.models.calibration import Calibration, energy_scores, probabilities
-from cifarnet.models.checkpoint import read_info, save_model
+from cifarnet.models.checkpoint import load_model, read_info, save_model
 from cifarnet.models.model_info import parse_info
 
 TRAIN = "train --dataset digits --arch baseline --epochs 4 --lr 3e-3 --device cpu --precision fp32 -q"
@@ -137,6 +143,23 @@ def test_a_run_that_held_images_out_is_calibrated_and_predicts_so(cli, tmp_path)
     assert document["fitted"] == vars(between) and document["after"]["nll"] < document["before"]["nll"]
 
 
+def test_a_run_in_bf16_is_calibrated_on_fp32_logits(tmp_path):
+    config = TrainConfig(
+        arch="baseline", dataset="digits", epochs=3, batch_size=64, augment="none", lr=3e-3, val_fraction=0.2,
+        precision="bf16", device="cpu",
+    )  # fmt: skip
+    digits = load_data("digits")
+    few = replace(digits, train=digits.train.subset(torch.arange(400)), test=digits.test.subset(torch.arange(50)))
+    run = fit(config, tmp_path / "run", dataset=few)
+    model, info = load_model(run / "best.safetensors")
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (info.mean, info.std))
+    held_out = shape(few, config).validation
+    with torch.no_grad():
+        logits = model((held_out.images / 255 - mean) / std)
+    kept = json.loads((run / "summary.json").read_text())["calibration"]
+    assert kept["temperature"] == pytest.approx(fit_calibration(logits, held_out.labels, "").temperature, rel=1e-4)
+
+
 def test_a_head_that_is_spread_is_calibrated_like_a_whole_one(cli, tmp_path):
     line = [*TRAIN.split(), "--loss", "arcface", "--val-fraction", "0.2"]
     found = []
@@ -179,6 +202,24 @@ def test_calibrating_later_takes_no_image_that_the_run_has_seen(cli, tmp_path):
     (tmp_path / "new" / "train" / seen.parent.name / "seen.png").write_bytes(seen.read_bytes())
     code, _, err = cli(*line)
     assert code == 2 and "1 of 151 images are in the run's own training or test" in err
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_images_of_either_part_of_the_training_are_refused(part):
+    """By their pixels, image by image; as a whole set also where the run's data is gone."""
+    digits = load_data("digits")
+    own = getattr(digits, part)
+    info = build_run(TrainConfig(arch="baseline", dataset="digits", device="cpu"), digits).info({})
+    noise = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    check_apart(Split(noise, torch.arange(8)), info, load_data)
+    with pytest.raises(Refused, match="1 of 9 images are in the run's own training or test"):
+        check_apart(Split(torch.cat([noise, own.images[:1]]), torch.arange(9)), info, load_data)
+
+    def gone(*_, **__):
+        raise Refused("data_dir", "is not there", "look for it")
+
+    with pytest.raises(Refused, match="these are images of the run's own training or test"):
+        check_apart(own, info, gone)
 
 
 def test_what_was_held_out_is_held_out_no_more_in_other_data(cli, tmp_path):

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+import torchvision.transforms.functional as tvf
 from safetensors.torch import load_file, save_file
 
 import cifarnet.engine.step
@@ -114,6 +115,34 @@ def test_metrics_of_the_last_line_are_those_of_an_independent_pass(tmp_path):
     )
 
 
+def test_what_is_measured_is_not_augmented():
+    run = build_run(dataclasses.replace(BASE, augment="report", cutout=8, val_fraction=0.1), DIGITS)
+    for loader in (run.test, run.validation):
+        images = torch.cat([images for images, _ in loader.epoch(0)])
+        expected = tvf.normalize(loader.split.images / 255, run.mean, run.std)
+        torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+
+
+def test_logged_gradient_norms_are_those_of_the_first_and_the_last_layer(tmp_path):
+    """Against autograd, over steps that hardly move the weights."""
+    config = dataclasses.replace(FEWER, epochs=1, lr=1e-12, augment="none", log_grad=True)
+    session = build_run(config, FEW)
+    layers, norms = (session.model.backbone.conv1.weight, session.model.head.weight), []
+    for images, labels in session.train.epoch(0):
+        loss = torch.nn.functional.cross_entropy(session.model(images), labels)
+        norms.append([gradient.norm().item() for gradient in torch.autograd.grad(loss, layers)])
+    start(tmp_path / "run", config)
+    record = timeless(tmp_path / "run")[0]
+    found = [record["grad_norm_first"], record["grad_norm_last"]]
+    assert found == pytest.approx(torch.tensor(norms).mean(dim=0).tolist(), rel=1e-4)
+
+
+def test_every_second_epoch_and_the_last_one_are_measured(tmp_path):
+    start(tmp_path / "run", dataclasses.replace(FEWER, epochs=5, eval_every=2))
+    records = timeless(tmp_path / "run")
+    assert len(records) == 5 and [record["epoch"] for record in records if "test_loss" in record] == [2, 4, 5]
+
+
 @pytest.mark.parametrize("where", [1, 5, 12, 13, 20])
 @pytest.mark.parametrize("loss", ["ce", "adaface", "curricularface", "sphereface"])
 def test_resume_is_bitwise(tmp_path, loss, where):
@@ -133,6 +162,18 @@ def test_resume_is_bitwise(tmp_path, loss, where):
     assert same_files(whole / "last.safetensors", broken / "last.safetensors")
     assert same_files(whole / "state.safetensors", broken / "state.safetensors")
     assert timeless(whole) == timeless(broken)
+
+
+def test_the_seconds_before_a_stop_count(tmp_path):
+    with pytest.raises(Interrupted):
+        start(tmp_path / "run", FEWER, StopAt(5))
+    path = tmp_path / "run" / "state.safetensors"
+    metadata = read_metadata(path, FORMAT, "state")
+    progress = json.loads(metadata["progress"]) | {"seconds": 1000.0}
+    save_file(load_file(path), path, metadata | {"progress": json.dumps(progress)})
+    start(tmp_path / "run", FEWER, resume=True)
+    first, second = read_metrics(RunFolder(tmp_path / "run").metrics)[0]
+    assert first["seconds"] >= 1000 > second["seconds"]
 
 
 TRAIN = "train --dataset digits --arch baseline --loss adaface --epochs 3 --batch-size 64 --augment basic --checkpoint-every 3 -q"

@@ -1,5 +1,8 @@
 """Learning rates against torch's own schedulers, optimizers against what the configuration says."""
 
+import copy
+from functools import partial
+
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, SequentialLR
@@ -64,6 +67,26 @@ def test_one_step_is_the_textbooks(name):
     gradient = torch.tensor([1.0, -2.0, 3.0]).expand(2, 3)
     expected = before - (0.1 * 1.9 * gradient if name == "sgd" else 0.1 * gradient.sign())
     torch.testing.assert_close(model.weight.detach(), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("adamw", torch.optim.AdamW),
+        ("adam", torch.optim.Adam),
+        ("sgd", partial(torch.optim.SGD, momentum=0.9, nesterov=True)),
+    ],
+)
+def test_steps_with_weight_decay_are_torchs(name, theirs):
+    mine = torch.nn.Linear(3, 2)
+    other = copy.deepcopy(mine)
+    optimizer = build_optimizer(mine, TrainConfig(optimizer=name, lr=0.1, weight_decay=0.1))
+    for model, steps in ((mine, optimizer), (other, theirs(other.parameters(), lr=0.1, weight_decay=0.1))):
+        for _ in range(2):
+            steps.zero_grad()
+            model(torch.tensor([1.0, -2.0, 3.0])).square().sum().backward()
+            steps.step()
+    torch.testing.assert_close(mine.state_dict(), other.state_dict())
 
 
 def test_frozen_parameters_are_not_optimised():

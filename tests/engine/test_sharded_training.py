@@ -93,6 +93,15 @@ def on_three_ranks(ranks, folder):
     assert any("saved with 2 ranks and goes on with 3" in warning for warning in warnings)
 
 
+def test_drawn_classes_are_those_of_the_step_after_a_resume(tmp_path):
+    sampled = dataclasses.replace(SPREAD, head_sample=0.5, batch_size=8)  # 9 of 10 classes
+    run(sampled, tmp_path / "whole", ALONE)
+    run(dataclasses.replace(sampled, epochs=1), tmp_path / "parts", ALONE)
+    run(sampled, tmp_path / "parts", ALONE, resume=True)
+    whole, parts = (tensors(tmp_path / name, "last") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
 def test_training_with_a_spread_head(tmp_path):
     launch(on_two_ranks, 2, tmp_path)
     for name in ("three", "alone"):

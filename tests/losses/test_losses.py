@@ -144,6 +144,25 @@ def test_value_and_state_are_the_papers(loss, scale, seed):
     assert single(z.float(), y).item() == pytest.approx(expected, rel=2e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_spherefaces_annealing_ends_at_the_papers_lambda(dtype):
+    z, w, y = draw(0)
+    head = head_with("sphereface", w.to(dtype))
+    head.state.fill_(1e5)
+    expected = paper_sphereface(z.numpy(), w.numpy(), y.numpy(), 4, 1e5 + 1)
+    assert head(z.to(dtype), y).item() == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize("loss", ["adaface", "magface"])
+def test_norms_beyond_the_papers_range_count_as_its_end(loss):
+    z, w, y = draw(1, spread=20.0)
+    expected, state = paper(loss, z.numpy(), w.numpy(), y.numpy(), 64.0)
+    for dtype, error in ((torch.float64, 1e-7), (torch.float32, 2e-5)):
+        head = head_with(loss, w.to(dtype), scale=64.0)
+        assert head(z.to(dtype), y).item() == pytest.approx(expected, rel=error)
+        assert head.state.tolist() == pytest.approx(state, rel=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_easy_margin_and_focal(seed):
     z, w, y = draw(seed)

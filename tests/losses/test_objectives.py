@@ -326,6 +326,24 @@ def test_simplex_prototypes():
             build_head(size, classes, loss, simplex=True)
 
 
+@pytest.mark.parametrize("loss", ["ce", "focal", "la", "vs"])
+def test_a_linear_heads_simplex_has_no_bias(loss):
+    head, z = build_head(16, 5, loss, simplex=True), torch.randn(N, 16)
+    assert not head.bias.any() and not head.bias.requires_grad
+    torch.testing.assert_close(head.logits(z), z[:, :4] @ simplex(5).float().T)
+
+
+def test_ldams_weights_wait_for_four_fifths_of_the_epochs():
+    """The authors' 160 of 200."""
+    head, z, y = sample("ldam", {"drw": True})
+    w, rarity = head.weight.detach().numpy(), 1 / (1 - head.options["beta"] ** head.counts.double().numpy())
+    for epoch, expected in ((7, np.ones(C)), (8, rarity / rarity.mean())):
+        head.begin_epoch(epoch, 10)
+        np.testing.assert_allclose(head.weights / head.weights.mean(), expected, rtol=1e-5)
+        value = reference("ldam", head.options.constants, z.numpy(), w, y.numpy(), numbers(head))
+        assert head(z, y).item() == pytest.approx(value, rel=1e-10)
+
+
 def test_what_cannot_be_is_refused_by_name():
     for arguments, words in (
         ({"loss": "sphereface-r", "norm": "sofd"}, "^norm: 'sofd' is not known; did you mean soft"),

@@ -2,12 +2,11 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cifarnet.core.errors import Refused, printable
+from cifarnet.core.errors import Refused
 from cifarnet.core.warn import warn
 from cifarnet.data.dataset import Dataset, Split, make_dataset, resize_all
 from cifarnet.data.found import DIFFERS, EXACT, UNVERIFIED, Found, patched
@@ -17,7 +16,6 @@ from cifarnet.data.sources.cifar_layouts import AGAIN, PYTHON, Source, batch_nam
 from cifarnet.data.sources.cifar_places import look, searched, sources
 from cifarnet.data.sources.cifar_sets import OFFICIAL as OFFICIAL
 from cifarnet.data.sources.cifar_sets import SETS, Cifar
-from cifarnet.data.sources.layouts import guess_dataset
 from cifarnet.data.sources.origin import count_substituted, digest, known_exact, note_exact
 
 SIDE = 32  # pixels
@@ -41,11 +39,7 @@ def load(name: str, request: Request) -> Dataset:
         Failed: the download was cut short.
     """
     cifar = SETS[name]
-    if request.data_dir is not None and request.data_dir.is_file():
-        refuse_other_images(cifar, request)
     for source in sources(cifar, request):
-        if not lies_in(request.data_dir, source):
-            refuse_other_images(cifar, request)
         try:
             data = read(name, source, request)
         except Refused as error:
@@ -55,38 +49,17 @@ def load(name: str, request: Request) -> Dataset:
             continue
         say_where(cifar, source, request)
         return data
-    refuse_other_images(cifar, request)
     return read(name, obtain(cifar, request), request, fetched=True)
 
 
 def say_where(cifar: Cifar, source: Source, request: Request) -> None:
     """A warning where the files lie in another place than one would think."""
     where = str(source.path) + (f", in the cache of {source.owner}" if source.owner else "")
-    if request.data_dir is not None and not lies_in(request.data_dir, source):
+    if request.data_dir is not None and not source.path.is_relative_to(os.path.abspath(request.data_dir)):
         if os.path.isdir(request.data_dir):  # else it is a file, and its folder is read
             warn(f"{cifar.title} is not in {request.data_dir}: it is read from {where}")
     elif source.owner:
         warn(f"{cifar.title} is read from {where}")
-
-
-def lies_in(data_dir: Path | None, source: Source) -> bool:
-    """Was the set found in the folder that was named?"""
-    return data_dir is not None and source.path.is_relative_to(os.path.abspath(data_dir))
-
-
-def refuse_other_images(cifar: Cifar, request: Request) -> None:
-    """Raises Refused where the named place holds images of the user's: they would be passed over for those of another place."""
-    from cifarnet.data.registry import DATASETS  # here: the table names this file
-
-    if request.data_dir is None:
-        return
-    found = guess_dataset(request.data_dir)
-    if found and DATASETS[found].from_files:
-        title = DATASETS[found].title
-        why = f"is no {cifar.title}: what lies there is taken for {'an' if title[0] in 'aeiou' else 'a'} {title}"
-        raise Refused(
-            f"`data_dir={printable(request.data_dir)}`", why, f"set `dataset={found}`, or leave `data_dir` out"
-        )
 
 
 def find(cifar: Cifar, request: Request) -> Source:
