@@ -1,7 +1,11 @@
 """What the README shows is true."""
 
+import html
 import re
+import shlex
 from pathlib import Path
+
+import pytest
 
 import cifarnet
 from cifarnet.cli import app
@@ -50,3 +54,31 @@ def test_its_tables_are_tables():
 
 def test_no_placeholder_is_left():
     assert not re.search(r"@[A-Z]+@", README)
+
+
+@pytest.fixture
+def pictured(cli, tmp_path, monkeypatch):
+    """The words in docs/training.svg, and what its command prints today: one epoch, on digits."""
+    monkeypatch.chdir(tmp_path)
+    texts = re.findall(r"<text[^>]*>(.*?)</text>", (ROOT / "docs/training.svg").read_text())
+    shown = [html.unescape(text).replace("\xa0", " ").strip() for text in texts]
+    command = shlex.split(" ".join(shown[shown.index("$") + 1 : shown.index("recipe")]))
+    at = command.index("--data-dir")
+    command[at : at + 2] = ["--dataset", "digits"]
+    command[command.index("--epochs") + 1] = "1"
+    code, out, err = cli(*command[1:])
+    assert code == 0, err
+    return shown, (err + out).splitlines()
+
+
+def test_its_first_picture_is_what_the_command_prints(pictured):
+    """Each row that is printed today by its name, and how the options that were changed are written."""
+    shown, printed = pictured
+    names = [match[1] for line in printed if (match := re.match(r"(\S.*?)(?:  +\S|$)", line))]
+    names = [name for name in names if name != "epoch" and "·" not in name]  # the table's head, the run's own title
+    assert len(names) > 15 and [name for name in names if name not in shown] == []
+    (changed,) = (line.split()[1:] for line in printed if line.startswith("changed"))
+    there = shown[shown.index("changed") + 1].split()
+    assert [word for word in there if word.startswith("--")] == [
+        "--data-dir" if word == "--dataset" else word for word in changed if word.startswith("--")
+    ]
