@@ -14,6 +14,7 @@ from torch import nn
 import cifarnet
 from cifarnet.core import errors
 from cifarnet.data import Split, known_folders, make_dataset
+from cifarnet.data.given import check_place
 from cifarnet.data.images.open import ImageError
 from cifarnet.losses import LOSSES
 from cifarnet.losses.heads import MarginHead, build_head
@@ -68,7 +69,9 @@ def test_a_data_set_of_arrays_is_trained_on_measured_and_named_as_python_has_it(
     assert cifarnet.load(run, device="cpu").classes == ("a", "b")
     scores = cifarnet.evaluate(run, dataset=found, device="cpu")
     assert scores["as_in_training"] is True and scores["dataset"] == "noise"
-    with pytest.raises(cifarnet.Refused, match=r"trained on a data set that Python code made, 'noise'; give that to"):
+    with pytest.raises(
+        cifarnet.Refused, match=r"'noise' is none that cifarnet reads: Python code gave it to the training"
+    ):
         cifarnet.evaluate(run)
     numbers = cifarnet.fit(
         cifarnet.TrainConfig(dataset="noise", **PLAIN), out="other", dataset=of_noise(np.array([3, 8]))
@@ -76,20 +79,49 @@ def test_a_data_set_of_arrays_is_trained_on_measured_and_named_as_python_has_it(
     assert cifarnet.load(numbers, device="cpu").classes == ("3", "8")
     with pytest.raises(cifarnet.Refused, match="class 0 is a here and 3 in the model"):
         cifarnet.evaluate(numbers, dataset=found)
+    for wrong, words in (
+        ({"data_dir": "photos"}, "data_dir: stands beside a data set"),
+        ({"dataset": ["a"]}, "dataset: is of"),
+    ):
+        with pytest.raises(cifarnet.Refused, match=words):
+            cifarnet.evaluate(run, **{"dataset": found} | wrong)
+    other = dataclasses.replace(found, name="elsewhere", test=of_noise(images=20).test)
+    scores = cifarnet.evaluate(run, dataset=other, device="cpu")
+    assert scores["as_in_training"] is False and scores["dataset"] == "elsewhere"
     with pytest.raises(TypeError, match="images must be a tensor, not ndarray"):
         Split(np.zeros((2, 3, 32, 32), np.uint8), torch.arange(2))
 
 
-def test_own_images_are_not_passed_over_for_cifar(tmp_path):
-    for name in ("cat", "dog"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        (tmp_path / "photos" / name / "1.png").touch()
-    config = cifarnet.TrainConfig(data_dir=str(tmp_path / "photos"), **PLAIN)
-    with pytest.raises(
-        cifarnet.Refused, match="photos: this is a folder of images, and no CIFAR-10; `dataset=folder` reads it"
-    ):
+@pytest.mark.parametrize(
+    ("files", "place", "words"),
+    [
+        (("a/cat/1.png", "a/dog/1.png"), "a", "set `dataset=folder`"),
+        (("a/1.png", "a/2.png"), "a", "name the `dataset` that it is"),
+        (("a/val/cat/1.png",), "a", "name the `dataset` that it is"),
+        (("a.csv",), "a.csv", "set `dataset=csv`"),
+        (("train.parquet",), "train.parquet", "set `dataset=parquet`"),
+        (("s-00.tar",), "s-00.tar", "set `dataset=webdataset`"),
+    ],
+)
+def test_own_images_are_not_passed_over_for_cifar(tmp_path, files, place, words):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    config = cifarnet.TrainConfig(data_dir=str(tmp_path / place), **PLAIN)
+    with pytest.raises(cifarnet.Refused, match=f"other images lie there than CIFAR-10's, and .*{words}, or leave"):
         cifarnet.fit(config, out="run")
     assert not Path("run/config.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["empty/.x", "data/cifar-10-python.tar.gz", "cifar-10-python.tar", "hub/a/b/plain_text/train-0.parquet"]
+)
+def test_a_place_where_cifar_may_lie_is_looked_at(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    place = tmp_path / name.partition("/")[0]
+    check_place(cifarnet.TrainConfig(data_dir=str(place)))
+    check_place(cifarnet.TrainConfig(dataset="folder", data_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +178,7 @@ def test_logits_may_be_what_another_network_learns_from():
     (model.logits(np.zeros((2, 32, 32, 3), np.uint8)) * weight).sum().backward()
     assert weight.grad.any()
     for layers in ("conv1", []):
-        with pytest.raises(cifarnet.Refused, match=r"layers: .* names none; give a list of names"):
+        with pytest.raises(cifarnet.Refused, match=r"layers: (is text, and no list|names none); give a list of names"):
             model.features(np.zeros((32, 32, 3), np.uint8), layers=layers)
     with pytest.raises(cifarnet.Refused, match="run: is empty"):
         cifarnet.load("")
@@ -186,7 +218,9 @@ def test_labels_that_are_missing_are_no_identity():
     generator = np.random.default_rng(0)
     vectors, labels = generator.normal(size=(60, 8)), np.arange(60) % 6
     gaps = np.where(np.arange(60) == 7, np.nan, labels)
-    for missing in (gaps, [None if np.isnan(one) else str(one) for one in gaps]):
+    named = [one if np.isnan(one) else f"n{one}" for one in gaps.tolist()]  # which numpy makes text of, "nan" too
+    dates = np.where(np.isnan(gaps), np.datetime64("NaT"), np.datetime64("2026-01-01") + labels)
+    for missing in (gaps, [None if np.isnan(one) else str(one) for one in gaps], named, dates):
         with pytest.raises(cifarnet.Refused, match="labels: 1 label missing, the first in row 7"):
             cifarnet.verification(vectors, missing)
         with pytest.raises(cifarnet.Refused, match="the labels of the gallery: 1 label missing"):
@@ -195,6 +229,12 @@ def test_labels_that_are_missing_are_no_identity():
     for factor in (1e300, 1e-300):  # whose squares leave a float's range
         other = cifarnet.verification(vectors * factor, labels, far=0.1)
         assert (other.auc, other.eer) == pytest.approx((found.auc, found.eer))
+        wide = cifarnet.identification(vectors * factor, labels, vectors, labels, fpir=())
+        assert (wide.cmc == cifarnet.identification(vectors, labels, vectors, labels, fpir=()).cmc).all()
+    whole = np.array([[-128, 0], [-128, 1], [0, 127], [1, 127]], dtype=np.int8)  # -128 has no absolute value there
+    assert cifarnet.verification(whole, [0, 0, 1, 1], far=0.5).auc == 1
+    with pytest.raises(cifarnet.Refused, match="give labels of one kind"):
+        cifarnet.identification(vectors, labels.astype(str), vectors, labels.astype(object), fpir=())
     half = slice(None, None, 2)
     one, two = (
         cifarnet.identification(vectors[half], kind(labels[half]), vectors, labels, fpir=()).cmc

@@ -96,7 +96,11 @@ class Model:
             Refused: an unknown layer; the message lists those that are there. Else as `predict`.
         """
         if isinstance(layers, str) or (layers is not None and not layers):
-            raise Refused("layers", f"{layers!r} names none", "give a list of names, or None for all")
+            raise Refused(
+                "layers",
+                "is text, and no list" if isinstance(layers, str) else "names none",
+                "give a list of names, or None for all",
+            )
         batches = [batch for batch, _ in self._batches(images)]
         if not batches:
             raise Refused("images", "there are none", f"give {KINDS}")

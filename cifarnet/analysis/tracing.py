@@ -14,7 +14,7 @@ _one_at_a_time = threading.Lock()
 class OwnThreadTracer(NodePathTracer):
     """What torchvision's create_feature_extractor names layers by, for one thread.
 
-    While torch.fx traces, `nn.Module.__call__` and its attributes are patched for the whole process: the modules that other threads
+    While torch.fx traces, `nn.Module.__call__` and `__getattr__` are patched for the whole process: the modules that other threads
     call are left as they are.
     """
 

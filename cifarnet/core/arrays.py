@@ -1,5 +1,6 @@
 """Whatever holds numbers, as numpy's array."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,45 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def as_labels(values: Any, what: str) -> np.ndarray:
-    """Labels as an array: numbers, or text.
+    """Labels as an array: of numbers, or of text, where all are.
 
     Raises:
-        Refused: one that is missing (None, NaN), which would count as one more identity.
+        Refused: one that is missing (None, NaN, NaT, pandas' NA), which would count as one more identity.
     """
-    labels = as_array(values)
+    # A list with NaN among text would become text, "nan".
+    labels = np.array(values, dtype=object) if isinstance(values, (list, tuple)) else as_array(values)
     if labels.dtype.kind == "O":
-        missing = np.array([one is None or one != one for one in labels.ravel().tolist()], dtype=bool)
+        listed = labels.ravel().tolist()
+        missing = np.array([is_missing(one) for one in listed], dtype=bool)
+        kinds = {Real if isinstance(one, Real) else str if isinstance(one, str) else object for one in listed}
+        if kinds == {Real} or kinds == {str}:
+            labels = np.asarray(labels.tolist())
     else:
-        missing = np.isnan(labels).ravel() if labels.dtype.kind == "f" else np.zeros(0, dtype=bool)
+        missing = labels.ravel() != labels.ravel() if labels.dtype.kind in "fcmM" else np.zeros(0, dtype=bool)
     if missing.any():
         where = f"{plural(int(missing.sum()), 'label')} missing, the first in row {int(missing.argmax())}"
         raise Refused(what, where, "give an identity for each row, or leave these rows out")
-    if labels.dtype.kind == "O" and all(isinstance(one, str) for one in labels.ravel().tolist()):
-        return labels.astype(str)
     return labels
+
+
+def is_missing(value: Any) -> bool:
+    """Does a value stand for none: None, NaN, NaT, pandas' NA?"""
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, Real) and value != value)
+    )
+
+
+def directions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [n, D] of numbers as vectors of length 1, float64, and the places of those that have no direction, whatever the others' lengths."""
+    unit = rows.astype(np.float64)
+    largest = np.abs(unit).max(axis=1, initial=0)
+    broken = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
+    largest[broken] = 1
+    unit /= largest[:, None]  # so that no square leaves a float's range
+    lengths = np.sqrt(np.einsum("nd,nd->n", unit, unit))
+    lengths[broken] = 1
+    unit /= lengths[:, None]
+    return unit, broken
 
 
 def as_rates(values: Any, name: str) -> list[float]:

@@ -1,15 +1,21 @@
-"""A data set that a caller made: is it what training takes? Found out before anything is begun."""
+"""What a caller in Python gives, a data set or a place: is it what training takes? Found out before anything is begun."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cifarnet.core.config import SYNTHETIC, TrainConfig
-from cifarnet.core.errors import Refused, plural
+from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.data.dataset import AnySplit, Dataset, Split
 from cifarnet.data.images.streamed import StreamedSplit
+from cifarnet.data.sources.layouts import guess_dataset, holds_images
 from cifarnet.data.sources.synthetic import FeatureSplit
+
+TABLES_AND_SHARDS = ("csv", "parquet", "webdataset")
 
 
 def checked_dataset(dataset: Any, config: TrainConfig) -> Dataset:
@@ -39,10 +45,10 @@ def checked_dataset(dataset: Any, config: TrainConfig) -> Dataset:
 
 def class_names(classes: Any) -> tuple[str, ...]:
     """The names as text, of text or of whole numbers. Raises Refused for fewer than two, one twice, or what no checkpoint keeps."""
-    given = [] if isinstance(classes, str) or not isinstance(classes, Iterable) else list(classes)
-    names = tuple(str(name) for name in given if isinstance(name, (str, Integral)))
+    given = list(classes) if isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str) else []
+    names = tuple(str(name) for name in given if isinstance(name, str | Integral) and not isinstance(name, bool))
     if len(names) != len(given) or len(names) < 2 or not all(name.isprintable() and name for name in names):
-        why = "its classes are not two names or more, each text without control characters"
+        why = "its classes are not two names or more, each of characters that can be seen"
         raise Refused("dataset", why, "give a tuple of names, in the order of the labels")
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
@@ -84,3 +90,21 @@ def check_split(name: str, split: AnySplit, classes: int, config: TrainConfig) -
     if sides != (config.image_size, config.image_size):
         why = f"its {name} images are {sides[1]} x {sides[0]} pixels, and `image_size` is {config.image_size}"
         raise Refused("dataset", why, "set `image_size` to the side of the images, which are square, or resize them")
+
+
+def check_place(config: TrainConfig) -> None:
+    """Refuses CIFAR-10, which is `dataset` where a caller names none, for a `data_dir` in which other images are seen.
+
+    CIFAR-10 of another place would be trained on in their stead. Of folders with archives or parquet files nothing is known by their names.
+    """
+    if config.dataset != TrainConfig.dataset or config.data_dir is None:
+        return
+    place = Path(config.data_dir)
+    kind = guess_dataset(place)
+    sure = (
+        kind in ("folder", "csv") if place.is_dir() else kind in TABLES_AND_SHARDS and "cifar" not in place.name.lower()
+    )
+    if sure or (kind is None and place.is_dir() and holds_images(place, depth=2)):
+        named = f"set `dataset={kind}`" if sure else "name the `dataset` that it is"
+        why = "other images lie there than CIFAR-10's, and `dataset` is cifar10, as where none is named"
+        raise Refused(f"`data_dir={printable(place)}`", why, f"{named}, or leave `data_dir` out for CIFAR-10")

@@ -12,7 +12,7 @@ from cifarnet.core.caches import cache_folder
 from cifarnet.core.errors import Failed
 from cifarnet.storage.atomic import write_file
 
-_of_this_process: set[Path] = set()  # where the cache cannot be written
+_of_this_process: set[Path] = set()  # all of them, in case the cache cannot be written
 
 
 def remember_folder(data_dir: str | Path) -> None:

@@ -15,6 +15,7 @@ from cifarnet.core.errors import Diverged, Interrupted, Refused, printable
 from cifarnet.core.signals import StopRequest
 from cifarnet.core.warn import warn
 from cifarnet.data import Dataset, load, load_options
+from cifarnet.data.given import check_place
 from cifarnet.engine.ema import measure_batch_norm
 from cifarnet.engine.optim import learning_rate
 from cifarnet.engine.step import raise_if_not_finite, train_step
@@ -41,7 +42,8 @@ class Watcher:
         """Training ends, in whatever way."""
 
     def load(self, config: TrainConfig) -> Dataset:
-        """Reads the data set, and may show how that goes."""
+        """Reads the data set, and may show how that goes. Raises Refused also where other images lie than those of an unnamed `dataset`."""
+        check_place(config)
         return load(config.dataset, config.data_dir, **load_options(config))
 
     def start(self, run: TrainState, folder: RunFolder) -> None:

@@ -78,7 +78,7 @@ def open_split(
     Args:
         path, model, info: the checkpoint, and what `load_model` makes of it.
         split: test, train, or val (what the run held out).
-        dataset, data_dir: None takes the run's; a `Dataset` is one that is loaded already, of the run's own name.
+        dataset, data_dir: None takes the run's; a `Dataset` is one that is loaded already.
         precision: None takes the run's, or auto where bf16 would be the slower here.
         load: reads a data set, as `cifarnet.data.load` does.
 
@@ -87,7 +87,6 @@ def open_split(
             the model's, a run that held nothing out.
     """
     config = info.config
-    name = config.dataset if isinstance(dataset, Dataset) else dataset or config.dataset
     check_count("batch_size", batch_size)
     check_path("data_dir", data_dir)
     if split not in SPLITS:
@@ -96,19 +95,7 @@ def open_split(
         raise Refused("split", "the run held no validation images out", "choose test or train")
     target = pick_device(device)
     chosen = pick_precision(precision, target) if precision is not None else precision_here(config.precision, target)
-    if name not in DATASETS and name == config.dataset and not isinstance(dataset, Dataset):
-        why = f"the run was trained on a data set that Python code made, '{printable(name)}'"
-        raise Refused(
-            "dataset",
-            why,
-            "give that to cifarnet.evaluate, or name files of the same classes by `dataset` and `data_dir`",
-        )
-    if isinstance(dataset, Dataset):
-        data = replace(checked_dataset(dataset, config), name=name)
-    else:
-        data = load(name, folder_of(config, name, data_dir), **load_options(config, name))
-    if data_dir is not None:
-        remember_folder(data_dir)
+    name, data = read_data(config, dataset, data_dir, load)
     asked = shape_of(config, data, info.classes)
     shaped = shape(data, of_test(asked) if split == "test" else asked)
     if shaped.dataset.classes != info.classes:
@@ -117,8 +104,29 @@ def open_split(
     images = {"test": shaped.dataset.test, "train": shaped.train, "val": shaped.validation}[split]
     assert images is not None
     loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
-    same = is_as_in_training(images, split, info) if name == config.dataset else None
+    own = name == config.dataset or isinstance(dataset, Dataset)
+    same = is_as_in_training(images, split, info) if own else None
     return Opened(path, model.to(target), info, name, split, loader, target, chosen, data, asked, same)
+
+
+def read_data(
+    config: TrainConfig, dataset: str | Dataset | None, data_dir: str | Path | None, load: Callable[..., Dataset]
+) -> tuple[str, Dataset]:
+    """A data set and its name: the one that is given, the one that is named, or the run's. Raises as `open_split`."""
+    if isinstance(dataset, Dataset):
+        if data_dir is not None:
+            raise Refused("data_dir", "stands beside a data set that is loaded already", "leave one of them out")
+        return dataset.name, checked_dataset(dataset, config)
+    if dataset is not None and not isinstance(dataset, str):
+        raise Refused("dataset", f"is of type {type(dataset).__name__}", "give a name, or a cifarnet.data.Dataset")
+    name = dataset or config.dataset
+    if name not in DATASETS and name == config.dataset:
+        why = f"'{printable(name)}' is none that cifarnet reads: Python code gave it to the training"
+        raise Refused("dataset", why, "give it to cifarnet.evaluate in Python")
+    data = load(name, folder_of(config, name, data_dir), **load_options(config, name))
+    if data_dir is not None:
+        remember_folder(data_dir)
+    return name, data
 
 
 def shape_of(config: TrainConfig, data: Dataset, classes: Sequence[str]) -> TrainConfig:

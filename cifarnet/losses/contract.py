@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cifarnet.core.errors import Refused
-from cifarnet.core.fields import check_count
 
 # The `ignore_index` of every cross-entropy: torch's own, -100, would leave such a sample out without a word. Eagerly this one is refused
 # as any label out of range; under torch.compile it leaves its sample out.
@@ -19,9 +19,10 @@ NO_LABEL = -(2**63)
 
 def check_classes(num_classes: int) -> int:
     """The number of classes of a margin head. Raises Refused for fewer than two, and for what is no whole number."""
-    if num_classes in (0, 1):
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
+        raise Refused("num_classes", f"{num_classes!r} is no whole number", "give 2 or more")
+    if num_classes < 2:
         raise Refused("num_classes", f"a margin needs at least 2 classes, not {num_classes}")
-    check_count("num_classes", num_classes, "give 2 or more")
     return num_classes
 
 
@@ -81,7 +82,7 @@ def working_type(features: Tensor) -> torch.dtype:
 
 
 def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """The backward of an autograd function that raises NotImplementedError for a second derivative.
+    """The backward of an autograd function that raises NotImplementedError under `create_graph=True`, for a second derivative.
 
     `once_differentiable` alone lets it pass where the upstream gradient is a constant: part of it would be missing without a word.
     """
@@ -90,7 +91,7 @@ def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(backward)
     def run(ctx: Any, *grads: Tensor | None) -> Any:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # that is `create_graph=True`
-            why = "a head of which each rank holds a part has no second derivative"
+            why = "a head of which each rank holds a part has no second derivative (`create_graph=True`)"
             raise NotImplementedError(f"{why}; use MarginHead with backend='torch' for it")
         return once(ctx, *grads)
 

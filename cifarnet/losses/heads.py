@@ -59,7 +59,7 @@ class MarginHead(StatefulHead):
     ) -> None:
         options = margin_options(loss, **constants)
         check_count("in_features", in_features)
-        if backend != "auto":  # of which the environment decides, at each call
+        if backend != "auto":  # else the environment decides, at each call
             kernels.asked(backend)
         super().__init__(options, check_classes(num_classes), in_features)
         self.backend = backend

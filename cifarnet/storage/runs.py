@@ -22,9 +22,8 @@ LATEST = RUNS / "latest"  # a link to the newest run that has a checkpoint
 
 def next_name(config: TrainConfig, after: int = 0) -> Path:
     """runs/<arch>-<loss>-<dataset>-<n> with the next n that is free, and larger than `after`; a series has one n."""
-    named = (
-        re.sub(r"[^\w.+-]+|^\.+", "-", config.dataset).strip("-") or "data"
-    )  # of a caller's data set it may be any text
+    # The name of a caller's own data set may be any text.
+    named = re.sub(r"[^\w.+-]+|^\.+", "-", config.dataset, flags=re.ASCII).strip("-")[:100] or "data"
     stem = f"{config.arch}-{config.loss}-{named}-"
     numbered = re.compile(rf"{re.escape(stem)}(\d{{1,9}})(-seed\d+)?")
     taken = [int(found[1]) for path in RUNS.glob(f"{stem}*") if (found := numbered.fullmatch(path.name))]

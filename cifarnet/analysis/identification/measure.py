@@ -74,9 +74,13 @@ def identification(
     check_count("top", top)
     gallery, gallery_labels = as_array(gallery), as_labels(gallery_labels, "the labels of the gallery")
     probes, wanted = as_array(probes), as_labels(probe_labels, "the labels of the probes")
-    enrolled, numbers = np.unique(gallery_labels, return_inverse=True)
+    try:
+        enrolled, numbers = np.unique(gallery_labels, return_inverse=True)
+    except TypeError as error:  # of objects that have no order
+        why = "some cannot be compared with others"
+        raise Refused("the labels of the gallery", why, "give numbers, or names") from error
     templates = make_templates(gallery, numbers, [str(name) for name in enrolled.tolist()], template)
-    if wanted.ndim != 1 or is_of_numbers(wanted) != is_of_numbers(enrolled):
+    if wanted.ndim != 1 or kind_of(wanted) != kind_of(enrolled):
         why = f"they are {wanted.dtype} {list(wanted.shape)}, those of the gallery {enrolled.dtype}"
         raise Refused("the labels of the probes", why, "give labels of one kind, one for each embedding")
     places = np.searchsorted(enrolled, wanted).clip(max=len(enrolled) - 1)
@@ -87,9 +91,9 @@ def identification(
     return Identification(templates, found, rates, points, cmc(found.ranks, len(templates)))
 
 
-def is_of_numbers(labels: np.ndarray) -> bool:
-    """Numbers, not text? Numbers of different types are compared."""
-    return labels.dtype.kind in "biuf"
+def kind_of(labels: np.ndarray) -> str:
+    """What labels are compared with labels of the same; numbers of all types are one kind."""
+    return "number" if labels.dtype.kind in "biuf" else labels.dtype.kind
 
 
 def identify_split(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cifarnet.core.arrays import directions
 from cifarnet.core.errors import Refused, printable
 
 KINDS = ("mean", "max")
@@ -87,12 +88,10 @@ def unit_rows(embeddings: Any) -> np.ndarray:
         raise Refused("the embeddings", why, "give numbers [N, D], a row an image")
     unit = np.empty(rows.shape, dtype=np.float32)
     for begin in range(0, len(rows), CHUNK):
-        part = rows[begin : begin + CHUNK].astype(np.float64)
-        length = np.linalg.norm(part, axis=1)
-        if not (wrong := ~(np.isfinite(length) & (length > 0))).any():
-            unit[begin : begin + CHUNK] = part / length[:, None]
+        unit[begin : begin + CHUNK], broken = directions(rows[begin : begin + CHUNK])
+        if not len(broken):
             continue
-        row = begin + int(wrong.argmax())
-        why = "has length zero" if np.isfinite(length[row - begin]) else "holds values that are not finite"
+        row = begin + int(broken[0])
+        why = "has length zero" if np.isfinite(rows[row]).all() else "holds values that are not finite"
         raise Refused("the embeddings", f"row {row} {why}", "leave it out, or look at the model that made it")
     return unit

@@ -20,7 +20,7 @@ from cifarnet.analysis.verification.rates import (
     supports,
 )
 from cifarnet.analysis.verification.weights import FEWEST, draw
-from cifarnet.core.arrays import as_array, as_labels, as_rates
+from cifarnet.core.arrays import as_array, as_labels, as_rates, directions
 from cifarnet.core.errors import Refused, plural
 
 USUAL_FARS = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -129,14 +129,11 @@ def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     if names.shape != (len(vectors),):
         why = f"{len(vectors):,} embeddings have labels of shape {list(names.shape)}"
         raise Refused("labels", why, "give one label for each")
-    largest = np.abs(vectors).max(axis=1, initial=0)
-    broken = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
+    units, broken = directions(vectors)
     if len(broken):
         first = ", ".join(map(str, broken[:NAMED])) + (", …" if len(broken) > NAMED else "")
         why = f"{plural(len(broken), 'row')} not finite, or all zero: {first}"
         raise Refused("embeddings", why, "leave these out")
-    units = vectors / largest[:, None].astype(np.float64)  # so that no square leaves a float's range
-    units /= np.sqrt(np.einsum("nd,nd->n", units, units))[:, None]
     try:
         return units, np.unique(names, return_inverse=True)[1].astype(np.int64)
     except TypeError as error:  # of objects that have no order

@@ -10,15 +10,7 @@ from cifarnet.data.request import Request, cache_folder
 from cifarnet.data.sources.cifar_layouts import Source, archive_names, look_for_archive, look_for_files
 from cifarnet.data.sources.cifar_parquet import look_for_parquet
 from cifarnet.data.sources.cifar_sets import SETS, Cifar
-from cifarnet.data.sources.layouts import guess_dataset
 
-# Images of the user's: with those of another place, people would train on what they did not name.
-USERS_OWN = {
-    "folder": "a folder of images",
-    "csv": "a table of images",
-    "parquet": "a parquet of images",
-    "webdataset": "a set of tar shards",
-}
 KERAS, TORCHVISION, HUB = "Keras", "torchvision", "the Hugging Face hub"
 
 
@@ -122,8 +114,7 @@ def places_in(cifar: Cifar, owner: str, root: Path) -> list[Path]:
 
 def refuse_another_set(cifar: Cifar, place: Path) -> None:
     """Refuses a place that was named and plainly holds something else, rather than to go on with data from elsewhere."""
-    kind = guess_dataset(place)
-    if not os.path.isdir(place) and kind not in USERS_OWN:
+    if not os.path.isdir(place):
         other = next((one for one in SETS.values() if place.name in (one.archive.name, one.python.name)), None)
         why = f"this is {other.title}, not {cifar.title}" if other else f"is no archive of {cifar.title}"
         fix = f"`data_dir` takes {cifar.archive.name}, {cifar.python.name}, or a folder that holds one or its files"
@@ -137,6 +128,4 @@ def refuse_another_set(cifar: Cifar, place: Path) -> None:
     classes = cifar.label_classes[-1]
     for folder in (place, place / "train"):
         if sum(os.path.isdir(folder / name) for name in classes) > len(classes) // 2:
-            kind = "folder"
-    if kind in USERS_OWN:
-        raise Refused(str(place), f"this is {USERS_OWN[kind]}, and no {cifar.title}", f"`dataset={kind}` reads it")
+            raise Refused(str(place), "this is a folder of images", "`dataset=folder` reads it")

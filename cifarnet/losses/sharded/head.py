@@ -82,7 +82,7 @@ class ShardedMarginHead(StatefulHead):
     ) -> None:
         options = margin_options(loss, **constants)
         check_count("in_features", in_features)
-        if backend != "auto":  # of which the environment decides, at each call
+        if backend != "auto":  # else the environment decides, at each call
             kernels.asked(backend)
         if not LOSSES[loss].spreads:
             raise Refused("head_parallel", f"{loss}'s classes cannot be spread", "leave it out, or use another loss")
