@@ -39,6 +39,7 @@ THINGS = {
     "curves",
     "images",
     "report",
+    "runs",
 }
 
 
