@@ -23,13 +23,13 @@ def as_labels(values: Any, what: str) -> np.ndarray:
     Raises:
         Refused: one that is missing (None, NaN, NaT, pandas' NA), which would count as one more identity.
     """
-    # A list with NaN among text would become text, "nan".
-    labels = np.array(values, dtype=object) if isinstance(values, (list, tuple)) else as_array(values)
+    # Each one of a list first: as an array, NaN among text would be the text "nan".
+    listed = np.array(values, dtype=object) if isinstance(values, (list, tuple)) else None
+    labels = as_array(values) if listed is None or not any(map(is_missing, listed.ravel().tolist())) else listed
     if labels.dtype.kind == "O":
-        listed = labels.ravel().tolist()
-        missing = np.array([is_missing(one) for one in listed], dtype=bool)
-        kinds = {Real if isinstance(one, Real) else str if isinstance(one, str) else object for one in listed}
-        if kinds == {Real} or kinds == {str}:
+        each = labels.ravel().tolist()
+        missing = np.array([is_missing(one) for one in each], dtype=bool)
+        if all(isinstance(one, str) for one in each) or all(isinstance(one, Real) for one in each):
             labels = np.asarray(labels.tolist())
     else:
         missing = labels.ravel() != labels.ravel() if labels.dtype.kind in "fcmM" else np.zeros(0, dtype=bool)
