@@ -268,3 +268,55 @@ def test_what_is_no_rate_or_number_is_named(options, words):
 def test_rooms_are_found_without_an_import_of_their_own():
     assert cifarnet.losses.LOSSES is LOSSES and cifarnet.data.make_dataset is make_dataset
     assert len(cifarnet.data.load("synthetic-identities", classes=20, dim=8).classes) == 20
+
+
+@pytest.mark.parametrize(
+    "around", [torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16)], ids=type
+)
+def test_what_python_calls_computes_the_same_within_a_context_of_its_caller(around):
+    """Gradients are there in spite of a no_grad, and fp32 is fp32 in an autocast."""
+    data, config = of_noise(), cifarnet.TrainConfig(dataset="noise", precision="fp32", **PLAIN)
+    pixels, seen = data.test.images[:8], torch.arange(8) % 2
+
+    def results(name):
+        run = cifarnet.fit(config, out=name, dataset=data)
+        model = cifarnet.load(run, device="cpu")
+        embeddings = model.embed(pixels)
+        measured = cifarnet.evaluate(run, dataset=data, device="cpu")
+        found = cifarnet.identification(embeddings[:4], seen[:4], embeddings[4:], seen[4:], fpir=())
+        return {
+            "weights": list(model.classifier.state_dict().values()),
+            "maps": list(model.features(pixels).values()),
+            "embeddings": [embeddings, model.logits(pixels)],
+            "probabilities": [torch.tensor(one.probabilities) for one in model.predict(pixels)],
+            "scores": [torch.tensor([measured["loss"], measured["auroc"]])],
+            "verification": [torch.tensor(cifarnet.verification(embeddings, seen, far=0.1).genuine)],
+            "identification": [torch.tensor(found.open_set.mated)],
+        }
+
+    outside = results("outside")
+    with around:
+        within = results("within")
+    for name, wanted in outside.items():
+        for one, other in zip(wanted, within[name], strict=True):
+            assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"config": {"epochs": 1}}, "config: is of type dict; give a cifarnet.TrainConfig"),
+        ({"out": 3}, "out: is of type int; give a path, as text or pathlib.Path"),
+        ({"out": ""}, "out: is empty; name a folder, or leave it out"),
+        ({"init_from": 3}, "init_from: is of type int; give a path"),
+        ({"init_from": ""}, "init_from: is empty; name a"),
+        ({"about": "mine"}, "about: is of type str; give a mapping"),
+        ({"watcher": print}, "watcher: is of type builtin_function_or_method; give an object of a class that inherits"),
+        ({"stop": 15}, "stop: is of type int; give a StopRequest"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_before_anything_is_begun(arguments, said):
+    with pytest.raises(cifarnet.Refused) as refused:
+        cifarnet.fit(**{"config": cifarnet.TrainConfig(dataset="noise", **PLAIN), "dataset": of_noise(), **arguments})
+    assert said in str(refused.value)
+    assert not list(Path().iterdir())

@@ -9,7 +9,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 
@@ -167,10 +167,20 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """The context in which the backbone runs: bf16 autocast, or nothing for fp32."""
+    """The context in which the backbone runs: bf16 autocast, or for fp32 none, in a caller's autocast too."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def no_autocast() -> Iterator[None]:
+    """Within it, and in a function that it decorates, a caller's torch.autocast has no effect."""
+    with ExitStack() as held:
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                held.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @contextmanager

@@ -94,10 +94,16 @@ def check_count(name: str, value: Any, fix: str = "give 1 or more") -> None:
         raise Refused(name, f"{value!r} is no whole number of 1 or more", fix)
 
 
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...], fix: str) -> None:
+    """Refuses what is not of the kind, naming the argument and the type that came."""
+    if not isinstance(value, kind):
+        raise Refused(name, f"is of type {type(value).__name__}", fix)
+
+
 def check_path(name: str, value: Any) -> None:
     """Refuses what is neither text nor a path, naming the argument; None, for a path that is not given, will do."""
-    if value is not None and not isinstance(value, (str, PathLike)):
-        raise Refused(name, f"is of type {type(value).__name__}", "give a path, as text or pathlib.Path")
+    if value is not None:
+        check_kind(name, value, (str, PathLike), "give a path, as text or pathlib.Path")
 
 
 def check_bounds(name: str, value: Any, bounds: Bounds) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused, plural, printable
+from cifarnet.core.fields import check_kind
 from cifarnet.data.dataset import AnySplit, Dataset, Split
 from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.data.sources.layouts import guess_dataset, holds_images
@@ -26,10 +27,8 @@ def checked_dataset(dataset: Any, config: TrainConfig) -> Dataset:
             names no class, images of another side than `image_size`, features in place of images or the reverse,
             statistics that no pixel can be normalised by.
     """
-    if not isinstance(dataset, Dataset):
-        why = f"is of type {type(dataset).__name__}"
-        fix = "give a cifarnet.data.Dataset, as cifarnet.data.load and cifarnet.data.make_dataset return it"
-        raise Refused("dataset", why, fix)
+    fix = "give a cifarnet.data.Dataset, as cifarnet.data.load and cifarnet.data.make_dataset return it"
+    check_kind("dataset", dataset, Dataset, fix)
     if config.dataset != SYNTHETIC:
         dataset = replace(dataset, classes=class_names(dataset.classes))
     mean, std = channels_of("mean", dataset.mean), channels_of("std", dataset.std)

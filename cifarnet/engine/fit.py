@@ -5,10 +5,16 @@ from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
 
 from cifarnet.core.config import TrainConfig
+from cifarnet.core.devices import no_autocast
 from cifarnet.core.distributed import connect
 from cifarnet.core.errors import Refused
+from cifarnet.core.fields import check_kind, check_path
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
 from cifarnet.data.given import checked_dataset
@@ -21,6 +27,8 @@ from cifarnet.losses.auto_scale import misfits
 from cifarnet.storage.run_folder import RunFolder
 
 
+@no_autocast()
+@torch.inference_mode(False)  # in a caller's torch.no_grad() or torch.inference_mode() too, gradients are needed here
 def fit(
     config: TrainConfig,
     out: str | Path | None = None,
@@ -56,19 +64,13 @@ def fit(
         Failed: training cannot go on; checkpoints are as they were.
         Interrupted: a signal came; the state of the last whole step is saved.
     """
-    if not isinstance(config, TrainConfig):
-        why = f"is of type {type(config).__name__}"
-        raise Refused(
-            "config", why, "give a cifarnet.TrainConfig; TrainConfig.from_dict(values) makes one of a mapping"
-        )
-    if out is not None and not str(out):
-        raise Refused("out", "is empty", "name the run's folder, or leave it out")
+    check_arguments(config, out, init_from, about, watcher, stop)
     check_options(config)
     if dataset is not None:
         dataset = checked_dataset(dataset, config)
     if trial and not config.val_fraction:
         raise Refused("val_fraction", "is 0, and a trial is measured on held-out images", "hold out a part, as in 0.1")
-    watcher = watcher or Watcher()
+    watcher = Watcher() if watcher is None else watcher
     source = Path(init_from) if init_from is not None else None
     with connect(config.device) as ranks, ExitStack() as held:
         if not ranks.first:
@@ -99,10 +101,25 @@ def fit(
             for warning in warnings:
                 watcher.warn(warning)
             watcher.start(run, folder)
-        with watcher, nullcontext(stop) if stop else StopRequest(together=ranks.world > 1) as asked:
+        with watcher, nullcontext(stop) if stop is not None else StopRequest(together=ranks.world > 1) as asked:
             summary = train(run, folder, watcher, asked)
         if ranks.first:
             watcher.finish(run, folder, summary)
             if not trial and (backwards := norm_warning(run)):
                 watcher.warn(backwards)
     return path
+
+
+def check_arguments(config: Any, out: Any, init_from: Any, about: Any, watcher: Any, stop: Any) -> None:
+    """Raises Refused for an argument of `fit` that is of another type than it takes, or an empty path."""
+    fix = "give a cifarnet.TrainConfig; TrainConfig.from_dict(values) makes one of a mapping"
+    check_kind("config", config, TrainConfig, fix)
+    for name, place in (("out", out), ("init_from", init_from)):
+        check_path(name, place)
+        if place is not None and not str(place):
+            raise Refused(name, "is empty", "name a folder, or leave it out")
+    check_kind("about", about, (Mapping, NoneType), "give a mapping of text to text")
+    check_kind(
+        "watcher", watcher, (Watcher, NoneType), "give an object of a class that inherits cifarnet.engine.loop.Watcher"
+    )
+    check_kind("stop", stop, (StopRequest, NoneType), "give a StopRequest, or leave it out")
