@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/mm.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <map>
@@ -42,16 +43,16 @@ struct Group {  // the threads that a barrier waits for
     if (live > 0 && arrived == live) arrived = 0, ++generation;
   }
 };
-struct Fiber {
-  ucontext_t context;
+struct Fiber {  // of a thread number: it runs that thread of one block after the other
   std::vector<char> stack = std::vector<char>(64 << 10);
-  bool done = false;
+  jmp_buf turn;  // where it goes on. A jump makes no system call, as swapcontext does: that took most of the time
+  bool begun = false, done = false;
 };
 
 inline std::vector<std::unique_ptr<Fiber>> fibers;
 inline std::vector<Group> warps;
 inline Group block;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline std::vector<char> shared;
 inline std::map<void*, size_t> fixed;    // of the kernel that runs: its static shared memory, as it is met
 inline std::map<void*, int64_t> asked;   // of each kernel: the most dynamic shared memory that was asked for
@@ -62,13 +63,28 @@ inline std::string failure;
 inline void (*body)(void*);
 inline void* body_data;
 
-inline void yield() { swapcontext(&fibers[threadIdx.x]->context, &scheduler); }
+inline void enter();
+inline void yield() {  // back to the scheduler, until the next turn
+  if (!_setjmp(fibers[threadIdx.x]->turn)) _longjmp(scheduler, 1);
+}
+inline void take_turn(Fiber& fiber) {  // of the scheduler
+  if (_setjmp(scheduler)) return;
+  if (fiber.begun) _longjmp(fiber.turn, 1);
+  fiber.begun = true;
+  ucontext_t start;
+  getcontext(&start);
+  start.uc_stack.ss_sp = fiber.stack.data();
+  start.uc_stack.ss_size = fiber.stack.size();
+  start.uc_link = nullptr;
+  makecontext(&start, enter, 0);
+  setcontext(&start);
+}
 inline void leave() {
   fibers[threadIdx.x]->done = true;
   Group& warp = warps[threadIdx.x / 32];
   --warp.live, --block.live;
   warp.pass(), block.pass();
-  for (;;) yield();
+  yield();
 }
 inline void wait(Group& group) {
   const int generation = group.generation;
@@ -78,11 +94,11 @@ inline void wait(Group& group) {
 }
 inline void fail(const char* condition) {
   failure = condition;
+  fibers[threadIdx.x]->begun = false;  // in the middle of a kernel: the next block's thread begins anew
   leave();
 }
 inline void enter() {
-  body(body_data);
-  leave();
+  for (;;) body(body_data), leave();
 }
 
 inline void run_block(unsigned threads) {
@@ -90,21 +106,12 @@ inline void run_block(unsigned threads) {
   block = Group{int(threads)};
   warps.assign((threads + 31) / 32, Group{});
   slots.assign(threads, 0.0);
-  for (unsigned i = 0; i < threads; ++i) {
-    Fiber& fiber = *fibers[i];
-    ++warps[i / 32].live;
-    fiber.done = false;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, enter, 0);
-  }
+  for (unsigned i = 0; i < threads; ++i) ++warps[i / 32].live, fibers[i]->done = false;
   while (block.live > 0)
     for (unsigned i = 0; i < threads; ++i)
       if (!fibers[i]->done) {
         threadIdx.x = i;
-        swapcontext(&scheduler, &fibers[i]->context);
+        take_turn(*fibers[i]);
       }
 }
 
