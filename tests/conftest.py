@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,28 @@ settings.register_profile("no-shrinking", phases=[Phase.explicit, Phase.generate
 def empty_folder(monkeypatch, tmp_path) -> None:
     """Every test works in a folder of its own, since a run writes `runs/latest` where it is trained."""
     monkeypatch.chdir(tmp_path)
+
+
+def settings_of_torch() -> dict[str, object]:
+    """What one caller sets for the whole process, and another one finds."""
+    cudnn = torch.backends.cudnn
+    return {
+        "threads": torch.get_num_threads(),
+        "default dtype": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic),
+        "matrix products": torch.get_float32_matmul_precision(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def torch_stays_as_it_was() -> Iterator[None]:
+    """No test, and nothing that it calls, changes torch for what comes after it in the process."""
+    before = settings_of_torch()
+    yield
+    assert settings_of_torch() == before
 
 
 @pytest.fixture(scope="session")

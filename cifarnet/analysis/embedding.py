@@ -110,10 +110,10 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
         return plane.astype(np.float64)
     import warnings
 
-    import umap
-
-    state = np.random.get_state()
+    threads, state = torch.get_num_threads(), np.random.get_state()
     try:
+        import umap
+
         np.random.seed(seed)  # umap lays out separate clusters with NumPy's global generator, whatever its own seed
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a seed means one thread
@@ -121,6 +121,7 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
             return np.asarray(reducer.fit_transform(points), dtype=np.float64)
     finally:
         np.random.set_state(state)
+        torch.set_num_threads(threads)  # Numba starts one a core, and makes that OpenMP's number: torch's too
 
 
 def count_different(points: np.ndarray, enough: int) -> int:

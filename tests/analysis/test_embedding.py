@@ -1,5 +1,9 @@
 """Angles, choices and projections against NumPy and scikit-learn."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +83,21 @@ def test_tsne_keeps_clusters_apart():
     spread = np.linalg.norm(groups - middles[:, None], axis=2).mean()
     apart = min(np.linalg.norm(middles[i] - middles[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
     assert apart > 2 * spread
+
+
+@pytest.mark.parametrize("method", ["umap", "tsne", "pca"])
+def test_torch_keeps_its_threads(method):
+    """In a process of its own: Numba starts its threads once in each."""
+    program = f"""
+import torch
+from cifarnet.analysis.embedding import project
+torch.set_num_threads(1)
+project(torch.randn(20, 3), {method!r}, metric="cosine")
+print(torch.get_num_threads())
+"""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "3"}  # as many where there is one core
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert (done.stdout.strip(), done.returncode) == ("1", 0), done.stderr
 
 
 def test_too_few_points_are_refused(cloud):
