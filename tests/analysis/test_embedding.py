@@ -92,6 +92,7 @@ def test_torch_keeps_its_threads(method):
 import torch
 from cifarnet.analysis.embedding import project
 torch.set_num_threads(1)
+assert torch.get_num_threads() == 1  # torch sets it up when it is first asked
 project(torch.randn(20, 3), {method!r}, metric="cosine")
 print(torch.get_num_threads())
 """
