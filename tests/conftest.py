@@ -25,12 +25,6 @@ INCLUDES = [f"-I{path}" for path in (*include_paths(), sysconfig.get_paths()["in
 settings.register_profile("no-shrinking", phases=[Phase.explicit, Phase.generate])
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(monkeypatch, tmp_path) -> None:
-    """Every test works in a folder of its own, since a run writes `runs/latest` where it is trained."""
-    monkeypatch.chdir(tmp_path)
-
-
 def settings_of_torch() -> dict[str, object]:
     """What one caller sets for the whole process, and another one finds."""
     cudnn = torch.backends.cudnn
@@ -51,6 +45,12 @@ def torch_stays_as_it_was() -> Iterator[None]:
     before = settings_of_torch()
     yield
     assert settings_of_torch() == before
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(torch_stays_as_it_was, monkeypatch, tmp_path) -> None:
+    """Every test works in a folder of its own, since a run writes `runs/latest` where it is trained; `monkeypatch` is undone before torch is looked at."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
