@@ -53,7 +53,7 @@ class Watcher:
         """After each step; reading `run.sums` waits for the device, so do it seldom."""
 
     def epoch(self, run: TrainState, record: dict[str, Any]) -> None:
-        """After each epoch, with the line of metrics.jsonl."""
+        """After each epoch, with the line of metrics.jsonl; its model is saved."""
 
     def warn(self, message: str) -> None:
         """Something that the user should know; training goes on."""
@@ -162,16 +162,16 @@ def agreed_stop(run: TrainState, stop: StopRequest, step: int) -> int | None:
 
 
 def keep_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, record: dict[str, Any], best: bool) -> None:
-    """Logs and shows the epoch that has ended, and saves its model."""
-    if run.ranks.first:
-        if warning := folder.log(run.progress.history):
-            watcher.warn(warning)
-        watcher.epoch(run, record)
+    """Logs the epoch that has ended, saves its model, and then shows it."""
+    if run.ranks.first and (warning := folder.log(run.progress.history)):
+        watcher.warn(warning)
     run.ranks.of_first(folder.check_held)
     also: list[Path] = [folder.best] if best else []
     save_model(folder.last, run.result, run.info(record), run.ranks, *also)
     if run.ranks.first and run.progress.epoch == 1 and not run.trial:
         mark_latest(folder)
+    if run.ranks.first:
+        watcher.epoch(run, record)
 
 
 def make_up_for_lost(run: TrainState, folder: RunFolder) -> None:

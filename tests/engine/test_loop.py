@@ -31,7 +31,7 @@ from cifarnet.engine.same_run import check_same_run
 from cifarnet.engine.setup import build_run
 from cifarnet.engine.validate import is_best
 from cifarnet.models import checkpoint
-from cifarnet.models.checkpoint import FORMAT
+from cifarnet.models.checkpoint import FORMAT, read_info
 from cifarnet.models.classifier import Classifier
 from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_files import read_metrics
@@ -113,6 +113,17 @@ def test_metrics_of_the_last_line_are_those_of_an_independent_pass(tmp_path):
     assert last["test_loss"] == pytest.approx(
         torch.nn.functional.cross_entropy(logits, DIGITS.test.labels).item(), rel=1e-4
     )
+
+
+def test_a_watcher_is_told_of_an_epoch_once_its_model_is_saved(tmp_path):
+    told = []
+
+    class Reads(Watcher):
+        def epoch(self, run, record):
+            told.append((record["epoch"], read_info(tmp_path / "run" / "last.safetensors").epoch))
+
+    start(tmp_path / "run", FEWER, Reads())
+    assert told == [(1, 1), (2, 2)]
 
 
 def test_what_is_measured_is_not_augmented():
