@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 # A process a core, one thread each: the tests are small, and threads that wait for each other only slow them down.
 export OMP_NUM_THREADS=1
-exec .venv/bin/python -m pytest -q -n auto "$@"
+# worksteal: neighbouring tests stay together, so that what a file prepares once is prepared in one process.
+exec .venv/bin/python -m pytest -q -n auto --dist worksteal "$@"
