@@ -1,23 +1,38 @@
 """What a caller in Python meets beside the command line: own arrays, threads, pools of processes, tensors that were cast."""
 
+import contextlib
 import dataclasses
+import logging
+import os
 import pickle
+import pkgutil
+import signal
+import subprocess
+import sys
 import threading
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFile
 from torch import nn
 
 import cifarnet
+from cifarnet.analysis.export.formats import quiet
 from cifarnet.core import errors
+from cifarnet.core.devices import determinism
+from cifarnet.core.process_wide import ProcessWide
+from cifarnet.core.signals import StopRequest
 from cifarnet.data import Split, known_folders, make_dataset
 from cifarnet.data.given import check_place
 from cifarnet.data.images.open import ImageError
 from cifarnet.losses import LOSSES
 from cifarnet.losses.heads import MarginHead, build_head
+from cifarnet.models.classifier import build_model
 from cifarnet.storage.runs import next_name
 
 PLAIN = {"arch": "baseline", "epochs": 1, "batch_size": 16, "device": "cpu", "augment": "none"}
@@ -320,3 +335,151 @@ def test_an_argument_of_another_type_is_refused_before_anything_is_begun(argumen
         cifarnet.fit(**{"config": cifarnet.TrainConfig(dataset="noise", **PLAIN), "dataset": of_noise(), **arguments})
     assert said in str(refused.value)
     assert not list(Path().iterdir())
+
+
+def test_a_seed_of_the_callers_stays_on_every_device(monkeypatch):
+    """A GPU's generators are not seeded by ours, and the CPU's is what it was."""
+    seeded, config = [], cifarnet.TrainConfig(dataset="noise", **PLAIN)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(1234)
+    wanted, seeded[:] = torch.get_rng_state(), []
+    run = cifarnet.fit(config, out="run", dataset=of_noise())
+    cifarnet.evaluate(run, dataset=of_noise(), device="cpu")
+    cifarnet.load(run, device="cpu")
+    cifarnet.complexity(config, 10)
+    assert seeded == [] and torch.equal(torch.get_rng_state(), wanted)
+
+
+def test_models_that_are_built_in_two_threads_are_those_of_their_seeds():
+    def built(seed):
+        return build_model(cifarnet.TrainConfig(arch="resnet18", seed=seed), 10).backbone.state_dict()
+
+    wanted = [built(seed) for seed in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            for one, other in zip(pool.map(built, range(2)), wanted, strict=True):
+                assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize(
+    ("kind", "within"),
+    [("jpg", "cifarnet.data.images.decode.open_picture"), ("tif", "PIL.TiffImagePlugin.TiffImageFile.load")],
+)
+def test_images_that_are_read_in_two_threads_leave_the_process_as_it_was(monkeypatch, kind, within):
+    """Each while the other reads; the second one in is the last one out."""
+    Image.effect_noise((40, 40), 90).save(f"a.{kind}")
+    model, real = cifarnet.load("packaged:baseline", device="cpu"), pkgutil.resolve_name(within)
+    both, first_out, met = threading.Barrier(2), threading.Event(), threading.local()
+
+    def held(*arguments):
+        if not hasattr(met, "place"):
+            met.place = len(entered)
+            entered.append(met.place)
+            both.wait(20)
+            if met.place:
+                first_out.wait(20)
+        return real(*arguments)
+
+    entered: list[int] = []
+    monkeypatch.setattr(within, held)
+    filters, stderr = list(warnings.filters), os.fstat(2).st_ino
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(model.predict, f"a.{kind}")
+        while not entered:
+            time.sleep(0.001)
+        other = pool.submit(model.predict, f"a.{kind}")
+        one.result()
+        first_out.set()
+        other.result()
+    assert list(warnings.filters) == filters and os.fstat(2).st_ino == stderr
+
+
+def test_pillows_settings_of_the_caller_decide_nothing(monkeypatch):
+    """With them half a picture would be an image, and a photo too large."""
+    Image.effect_noise((300, 300), 90).save("whole.jpg")
+    Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:9000])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    model = cifarnet.load("packaged:baseline", device="cpu")
+    assert model.predict("whole.jpg").probabilities
+    with pytest.raises(ImageError, match="truncated"):
+        model.predict("cut.jpg")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES and Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_a_setting_of_the_process_is_undone_by_the_last_one_out():
+    done = []
+
+    @contextlib.contextmanager
+    def setting():
+        done.append("made")
+        try:
+            yield
+        finally:
+            done.append("undone")
+
+    wide = ProcessWide(setting)
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        first.enter_context(wide)
+        second.enter_context(wide)
+        first.close()
+        assert done == ["made"]
+    assert done == ["made", "undone"]
+    with pytest.raises(ValueError, match="within"), wide:
+        raise ValueError("within")
+    assert done == ["made", "undone"] * 2
+
+
+def test_determinism_gives_back_what_the_caller_had():
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+            first.enter_context(determinism(True))
+            second.enter_context(determinism(True))
+            first.close()
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_the_maps_of_a_model_leave_the_choice_of_how_processes_start():
+    program = """
+import multiprocessing, threading, torch, cifarnet
+cifarnet.load("packaged:baseline", device="cpu").features(torch.zeros(3, 32, 32))
+multiprocessing.set_start_method("spawn")
+print([thread.name for thread in threading.enumerate()])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "['MainThread']", done.stderr
+
+
+def test_another_default_device_of_torch_changes_nothing():
+    config = cifarnet.TrainConfig(arch="baseline", dataset="digits", subset=64, epochs=1, device="cpu")
+    wanted = cifarnet.evaluate(cifarnet.fit(config, out="one"), device="cpu")["loss"]
+    costs = cifarnet.complexity(config, 10)
+    with torch.device("meta"):
+        assert cifarnet.evaluate(cifarnet.fit(config, out="two"), device="cpu")["loss"] == wanted
+        assert cifarnet.complexity(config, 10) == costs
+
+
+def test_what_exporters_set_is_given_back():
+    logging.disable(logging.INFO)
+    handlers, places = list(logging.root.handlers), list(sys.path)
+    try:
+        with quiet():
+            logging.root.addHandler(logging.NullHandler())
+            sys.path.append("elsewhere")
+        assert logging.root.manager.disable == logging.INFO
+        assert (logging.root.handlers, sys.path) == (handlers, places)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_a_signal_that_other_code_than_python_handles_is_left_to_it(monkeypatch):
+    """Python names no handler then, and could not put it back."""
+    real = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else real(number))
+    before = real(signal.SIGTERM)
+    with StopRequest():
+        assert real(signal.SIGTERM) is before and real(signal.SIGINT) is not before

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from cifarnet.analysis.receptive_field import LAYER_OF, window
 from cifarnet.core.config import TrainConfig
+from cifarnet.core.devices import own_modes
 from cifarnet.core.fields import check_count
 from cifarnet.models import find_arch
 from cifarnet.models.classifier import Classifier, build_model
@@ -102,6 +103,7 @@ class Complexity:
         return values
 
 
+@own_modes()
 def measure(config: TrainConfig, num_classes: int, batch: int = 1) -> Complexity:
     """Counts the forward pass of the model of `config` without computing it: shapes only, so it takes no memory.
 

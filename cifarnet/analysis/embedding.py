@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.analysis.features import Embeddings
+from cifarnet.core.devices import own_modes
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.known import unknown
 from cifarnet.models.classifier import Classifier
@@ -68,6 +69,7 @@ def choose_balanced(labels: Tensor, count: int, seed: int) -> Tensor:
     return order[rank.argsort(stable=True)[:count]].sort().values
 
 
+@own_modes()
 def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, seed: int = 17) -> np.ndarray:
     """Features [N, E] in the plane, float64 [N, 2], by UMAP, t-SNE or PCA, seeded.
 

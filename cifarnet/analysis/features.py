@@ -43,7 +43,12 @@ def record(model: Classifier, images: Tensor) -> tuple[dict[str, FeatureMap], Te
     backbone = model.backbone
     graph, paths = trace(backbone)
     run = Interpreter(backbone, garbage_collect_values=False, graph=graph)
-    features = model.neck(run.run(images))
+    run.args_iter = iter((images,))
+    for (
+        node
+    ) in graph.nodes:  # as run.run(images), without its progress bar, which fixes how processes start from then on
+        run.env[node] = run.run_node(node)
+    features = model.neck(run.env[node])
     fields, modules = receptive_fields(run), dict(backbone.named_modules())
     maps = {}
     for name, node in layer_nodes(modules, paths).items():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifarnet.analysis.features import record
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import no_autocast, pick_device
+from cifarnet.core.devices import own_modes, pick_device
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_count
 from cifarnet.data.images.decode import ImageError
@@ -86,7 +86,7 @@ class Model:
         return self.classifier.head.logits(self._features(images)).float().cpu()
 
     @torch.no_grad()
-    @no_autocast()
+    @own_modes()
     def features(self, images: Any, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The output of each layer: name -> float32 [channels, h, w] on the CPU, of several images [N, channels, h, w].
 

@@ -28,7 +28,8 @@ def measure_time(
     """Times forward passes in inference mode, channels_last, for about `seconds` after a warm-up (5 passes or more)."""
     model = build_model(config, num_classes).eval().to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = torch.randn(batch, 3, config.image_size, config.image_size, device=device)
+    shape, generator = (batch, 3, config.image_size, config.image_size), torch.Generator().manual_seed(config.seed)
+    images = torch.randn(shape, generator=generator).to(device)
     images = images.contiguous(memory_format=torch.channels_last)
     # Not torch.utils.benchmark: it does not wait for mps, and of a slow model it may take a single pass.
     times: list[float] = []

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
@@ -18,6 +19,7 @@ from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Failed, Refused, plural
 from cifarnet.core.known import unknown
 from cifarnet.core.plain_file import read_text
+from cifarnet.core.process_wide import ProcessWide
 
 
 def available_devices() -> list[str]:
@@ -174,13 +176,48 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 
 
 @contextmanager
-def no_autocast() -> Iterator[None]:
-    """Within it, and in a function that it decorates, a caller's torch.autocast has no effect."""
+def own_modes() -> Iterator[None]:
+    """Within it, and in a function that it decorates, a caller's torch.autocast and default device have no effect."""
     with ExitStack() as held:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
                 held.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            held.enter_context(torch.device("cpu"))
         yield
+
+
+@contextmanager
+def own_draws(seed: int | None = None) -> Iterator[None]:
+    """Within it torch's generator of the CPU is ours, from `seed` where one is given; then it is the caller's again.
+
+    One thread at a time: it is one generator for all. Those of GPUs are left alone (torch.manual_seed seeds them too).
+    """
+    with _DRAWING, torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    convolutions = cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        cudnn.deterministic, cudnn.benchmark = convolutions
+
+
+_DETERMINISTIC = ProcessWide(_deterministic)
+_DRAWING = threading.RLock()
 
 
 @contextmanager
@@ -197,20 +234,14 @@ def determinism(wanted: bool) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    cudnn.deterministic, cudnn.benchmark = True, False
     try:
-        yield
+        with _DETERMINISTIC:
+            yield
     except RuntimeError as error:
         name, found, _ = str(error).partition(" does not have a deterministic implementation")
         if not found:
             raise
         raise Failed("deterministic", f"{name} has no deterministic form on this device", "leave it out") from error
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        cudnn.deterministic, cudnn.benchmark = before[1:]
 
 
 @contextmanager

@@ -23,7 +23,9 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = [number for number in SIGNALS if number != HANGUP or signal.getsignal(number) is not signal.SIG_IGN]
+    now = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number, handler_now in now.items() if number != HANGUP or handler_now is not signal.SIG_IGN]
+    heard = [number for number in heard if now[number] is not None]  # set by other code than Python: it stays
     before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
@@ -69,7 +71,7 @@ def end_if_stuck() -> Iterator[None]:
     over = threading.Event()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer)
+    before = signal.set_wakeup_fd(writer)
 
     def watch() -> None:
         with open(reader, "rb", buffering=0) as signals:
@@ -83,7 +85,7 @@ def end_if_stuck() -> Iterator[None]:
         yield
     finally:
         over.set()
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(before)
         os.close(writer)
 
 

@@ -90,7 +90,10 @@ def load(
         raise Refused("image_size", f"{image_size} is not a number of pixels", "give 1 or more")
     folder = Path(data_dir) if data_dir is not None else None
     reader: Callable[[Request], Dataset] = resolve_name(DATASETS[name].loader)
-    return reader(Request(folder, image_size, seed, download, progress, options))
+    from cifarnet.core.devices import own_modes  # here, since it imports torch
+
+    with own_modes():
+        return reader(Request(folder, image_size, seed, download, progress, options))
 
 
 def load_options(config: TrainConfig, name: str | None = None) -> dict[str, Any]:

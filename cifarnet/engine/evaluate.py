@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.config import SYNTHETIC
-from cifarnet.core.devices import autocast
+from cifarnet.core.devices import autocast, own_modes
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.shape_options import shaping_options
@@ -146,6 +146,7 @@ def measure(opened: Opened, tta: bool = False) -> Evaluation:
     return Evaluation(document, logits, labels)
 
 
+@own_modes()
 def evaluate(
     run: str | Path | None = None,
     *,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import no_autocast
+from cifarnet.core.devices import own_modes
 from cifarnet.core.distributed import connect
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_kind, check_path
@@ -27,7 +27,7 @@ from cifarnet.losses.auto_scale import misfits
 from cifarnet.storage.run_folder import RunFolder
 
 
-@no_autocast()
+@own_modes()
 @torch.inference_mode(False)  # in a caller's torch.no_grad() or torch.inference_mode() too, gradients are needed here
 def fit(
     config: TrainConfig,

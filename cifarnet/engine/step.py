@@ -100,7 +100,8 @@ def compiled(loss: nn.Module, config: TrainConfig) -> Forward:
     """The module as a function, compiled where that is asked for."""
     if not config.compile:
         return loss
-    torch.compiler.config.cache_key_tag = kernels.build_tag()
+    if (tag := kernels.build_tag()) not in torch.compiler.config.cache_key_tag:  # beside the caller's own
+        torch.compiler.config.cache_key_tag += tag
     return torch.compile(loss)
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifarnet.core.devices import own_draws
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.losses.contract import check_range, checked_labels
 from cifarnet.losses.objectives import OBJECTIVES
@@ -130,7 +131,7 @@ class StatefulHead(Head):
         self.shape = shape = (num_classes, in_features)
         self.ranks = ALONE
         self.register_buffer("state", self.initial_state())
-        with torch.random.fork_rng(devices=[]):  # what is drawn comes after the weights, in reset_parameters()
+        with own_draws():  # what is drawn comes after the weights, in reset_parameters()
             tables = self.objective.tables(*shape, options)
         for name, value in tables.items():
             self.register_buffer(name, value)

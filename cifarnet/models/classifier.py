@@ -2,11 +2,10 @@
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import check_default_dtype
+from cifarnet.core.devices import check_default_dtype, own_draws
 from cifarnet.core.distributed import Ranks
 from cifarnet.core.errors import plural
 from cifarnet.losses.base import Head
@@ -67,8 +66,7 @@ def build_model(config: TrainConfig, num_classes: int, ranks: Ranks | None = Non
         Refused: an option of the architecture or the loss that cannot be; torch's default dtype is not float32.
     """
     check_default_dtype()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with own_draws(config.seed):
         backbone = build_backbone(config.arch, config.stem, config.image_size, config.dim)
         width = cast(int, backbone.num_features)
         neck = build_neck(config.neck, width, config.embed_dim)
@@ -105,7 +103,7 @@ def check_model(config: TrainConfig) -> None:
     """Raises Refused as `build_model`, in a millisecond: the backbone is not built, and only a small head is."""
     check_default_dtype()
     check_arch(config.arch, config.image_size)
-    with torch.random.fork_rng(devices=[]):
+    with own_draws():
         configured_head(config, in_features=512, num_classes=10)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -50,13 +51,15 @@ def check_suffix(out: Path, kind: str) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps what the exporters log to themselves: it speaks of their own insides, and their errors are raised too."""
+    level, handlers, places = logging.root.manager.disable, logging.root.handlers[:], sys.path[:]
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(level)
+        logging.root.handlers[:], sys.path[:] = handlers, places  # onnxruntime adds to both
 
 
 def traced(network: Deployed, size: int) -> ExportedProgram:

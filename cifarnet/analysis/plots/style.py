@@ -10,6 +10,7 @@ from typing import Any
 from cifarnet.analysis.plots.mpl import Figure, LogFormatter, matplotlib, quiet_log
 from cifarnet.analysis.plots.text import FONT, warn_of_missing_glyphs
 from cifarnet.core.errors import Refused
+from cifarnet.core.process_wide import ProcessWide
 from cifarnet.storage.output import write_output
 
 COLUMN, PAGE = 3.5, 7.1  # inches: a column and a page of a two-column paper
@@ -94,12 +95,19 @@ def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Fi
 
 
 @contextmanager
-def our_style() -> Iterator[None]:
-    """Our style alone holds here, whatever the user's says; and matplotlib says nothing of its own on stderr."""
+def _styled() -> Iterator[None]:
     defaults: dict[Any, Any] = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     with matplotlib.rc_context({**defaults, **STYLE}), quiet_log(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # said by `warn_of_missing_glyphs`
         yield
+
+
+_STYLE = ProcessWide(_styled)
+
+
+def our_style() -> ProcessWide:
+    """Our style alone holds within it, whatever the user's says; and matplotlib says nothing of its own on stderr."""
+    return _STYLE
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -3,7 +3,6 @@
 import io
 import os
 import stat
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from cifarnet.core.errors import Refused, printable
 from cifarnet.core.plain_file import open_plain
 from cifarnet.data.images.formats import SUFFIXES
 from cifarnet.data.images.listing import walk
-from cifarnet.data.images.open import LARGE, ImageError, check_cost, has_frames, load, open_picture
+from cifarnet.data.images.open import LARGE, OUR_PILLOW, ImageError, check_cost, has_frames, load, open_picture
 from cifarnet.data.images.plain_png import PLAIN, plain_png
 from cifarnet.data.images.square import Square, square_of
 from cifarnet.data.sources.left_out import LeftOut
@@ -127,8 +126,7 @@ def decode(name: str, file: BinaryIO, size: int, crop: bool = False, hashed: boo
         file.seek(0)
         if (plain := plain_png(file.read())) is not None:
             return square_of(name, plain, size, crop, hashed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on metadata
+    with OUR_PILLOW:
         image, remarks = open_picture(name, file, weight, size)
         square = square_of(name, image, size, crop, hashed)
         if has_frames(image):

@@ -4,12 +4,14 @@ import contextlib
 import io
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from cifarnet.core.errors import Failed, printable
+from cifarnet.core.process_wide import ProcessWide
 from cifarnet.data.images.formats import FORMATS, MARK, format_of, formats_of
 from cifarnet.data.images.jpeg2000 import check_end
 from cifarnet.data.images.lean import lean_copies
@@ -112,7 +114,7 @@ def load(image: Image.Image) -> None:
         raise OSError("it has no palette")
     if image.format == "TIFF":
         check_tiles(image)
-        with quiet_libtiff():
+        with QUIET_LIBTIFF:
             image.load()
     else:
         image.load()
@@ -188,8 +190,7 @@ def check_tiles(image: Image.Image) -> None:
 
 
 @contextlib.contextmanager
-def quiet_libtiff() -> Iterator[None]:
-    """Keeps libtiff's own remarks off the error stream of the process: what matters of them comes as an exception."""
+def _quiet_libtiff() -> Iterator[None]:
     try:
         error_stream = os.dup(2)
     except OSError:  # closed by the caller: nothing can be seen anyway
@@ -203,3 +204,21 @@ def quiet_libtiff() -> Iterator[None]:
         os.dup2(error_stream, 2)
         os.close(error_stream)
         os.close(silence)
+
+
+@contextlib.contextmanager
+def _our_pillow() -> Iterator[None]:
+    truncated, most = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, MAX_PIXELS
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = truncated, most
+
+
+# libtiff's own remarks stay off the error stream of the process: what matters of them comes as an exception.
+QUIET_LIBTIFF = ProcessWide(_quiet_libtiff)
+# Pillow's settings are ours, whatever the caller's: half a picture is none. Its remarks on metadata are not shown.
+OUR_PILLOW = ProcessWide(_our_pillow)
