@@ -22,14 +22,18 @@ from PIL import Image, ImageFile
 from torch import nn
 
 import cifarnet
+from cifarnet.analysis.cam import class_map
 from cifarnet.analysis.export.formats import quiet
+from cifarnet.analysis.export.write import export_model
 from cifarnet.core import errors
 from cifarnet.core.devices import determinism
 from cifarnet.core.process_wide import ProcessWide
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Split, known_folders, make_dataset
+from cifarnet.data import load as load_data
 from cifarnet.data.given import check_place
 from cifarnet.data.images.open import ImageError
+from cifarnet.engine.rehearsal import rehearse
 from cifarnet.losses import LOSSES
 from cifarnet.losses.heads import MarginHead, build_head
 from cifarnet.models.classifier import build_model
@@ -288,9 +292,11 @@ def test_rooms_are_found_without_an_import_of_their_own():
 @pytest.mark.parametrize(
     "around", [torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16)], ids=type
 )
-def test_what_python_calls_computes_the_same_within_a_context_of_its_caller(around):
-    """Gradients are there in spite of a no_grad, and fp32 is fp32 in an autocast."""
-    data, config = of_noise(), cifarnet.TrainConfig(dataset="noise", precision="fp32", **PLAIN)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_python_calls_computes_the_same_within_a_context_of_its_caller(around, precision):
+    """Gradients are there in spite of a no_grad, fp32 is fp32 in an autocast, and bf16 has the weights of its own step."""
+    data = of_noise()
+    config = cifarnet.TrainConfig(dataset="noise", precision=precision, **PLAIN | {"epochs": 2})
     pixels, seen = data.test.images[:8], torch.arange(8) % 2
 
     def results(name):
@@ -299,7 +305,11 @@ def test_what_python_calls_computes_the_same_within_a_context_of_its_caller(arou
         embeddings = model.embed(pixels)
         measured = cifarnet.evaluate(run, dataset=data, device="cpu")
         found = cifarnet.identification(embeddings[:4], seen[:4], embeddings[4:], seen[4:], fpir=())
+        models.append(model)
+        image = pixels[0] / 255
         return {
+            "class map": [class_map(model.classifier, image, 1, "conv1")],
+            "costs": [torch.tensor(cifarnet.complexity(config, 2).activation_bytes)],
             "weights": list(model.classifier.state_dict().values()),
             "maps": list(model.features(pixels).values()),
             "embeddings": [embeddings, model.logits(pixels)],
@@ -309,9 +319,11 @@ def test_what_python_calls_computes_the_same_within_a_context_of_its_caller(arou
             "identification": [torch.tensor(found.open_set.mated)],
         }
 
+    models = []
     outside = results("outside")
     with around:
         within = results("within")
+    models[1].classifier(pixels / 255).sum().backward()  # what was loaded there may be learned from here
     for name, wanted in outside.items():
         for one, other in zip(wanted, within[name], strict=True):
             assert torch.equal(one, other), name
@@ -328,6 +340,7 @@ def test_what_python_calls_computes_the_same_within_a_context_of_its_caller(arou
         ({"about": "mine"}, "about: is of type str; give a mapping"),
         ({"watcher": print}, "watcher: is of type builtin_function_or_method; give an object of a class that inherits"),
         ({"stop": 15}, "stop: is of type int; give a StopRequest"),
+        ({"overwrite": "no"}, "overwrite: is of type str; give True or False"),
     ],
 )
 def test_an_argument_of_another_type_is_refused_before_anything_is_begun(arguments, said):
@@ -461,6 +474,28 @@ def test_another_default_device_of_torch_changes_nothing():
     with torch.device("meta"):
         assert cifarnet.evaluate(cifarnet.fit(config, out="two"), device="cpu")["loss"] == wanted
         assert cifarnet.complexity(config, 10) == costs
+
+
+def test_an_export_and_a_rehearsal_within_a_context_of_the_caller():
+    config = cifarnet.TrainConfig(arch="baseline", dataset="digits", subset=64, epochs=1, device="cpu")
+    run = cifarnet.fit(config, out="run")
+    model = cifarnet.load(run, device="cpu")
+
+    def difference(name):
+        return export_model(model.path, model.classifier, model.info, Path(name), "torch").parity.logit_difference
+
+    wanted = difference("outside.pt2")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert difference("within.pt2") == wanted < 1e-4
+    with torch.inference_mode():
+        assert rehearse(config, lambda: load_data("digits")).train_seconds > 0
+
+
+def test_a_warning_of_a_decorated_function_points_at_the_line_that_called_it(monkeypatch):
+    monkeypatch.setattr("cifarnet.engine.fit.norm_warning", lambda run: "something is backwards")
+    with pytest.warns(UserWarning, match="backwards") as seen:
+        cifarnet.fit(cifarnet.TrainConfig(dataset="noise", **PLAIN), out="run", dataset=of_noise())
+    assert [one.filename for one in seen if "backwards" in str(one.message)] == [__file__]
 
 
 def test_what_exporters_set_is_given_back():

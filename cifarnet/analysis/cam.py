@@ -5,12 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.analysis.features import find_layer, record
+from cifarnet.core.devices import own_modes
 from cifarnet.engine.metrics import check_finite
 from cifarnet.models.classifier import Classifier
 
 CAMS = {"grad-cam": "Grad-CAM", "layer-cam": "LayerCAM"}  # and their names in titles
 
 
+@own_modes()
+@torch.inference_mode(False)  # gradients are needed, whatever the caller's mode
 def class_map(model: Classifier, image: Tensor, target: int, layer: str, method: str = "grad-cam") -> Tensor:
     """Where in the image the evidence for class `target` lies: a weighted sum of a layer's maps, negative values cut off.
 
@@ -35,7 +38,7 @@ def class_map(model: Classifier, image: Tensor, target: int, layer: str, method:
     """
     with torch.enable_grad():
         # The image asks for gradients, so that the maps have them also where the weights are frozen.
-        maps, embedded = record(model.eval(), image[None].detach().requires_grad_())
+        maps, embedded = record(model.eval(), image[None].clone().detach().requires_grad_())
         activation = find_layer(layer, maps).values
         logits = model.head.logits(embedded)
         check_finite(logits)

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from cifarnet.analysis.receptive_field import LAYER_OF, window
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import own_modes
-from cifarnet.core.fields import check_count
+from cifarnet.core.fields import check_count, check_kind
 from cifarnet.models import find_arch
 from cifarnet.models.classifier import Classifier, build_model
 
@@ -104,6 +104,7 @@ class Complexity:
 
 
 @own_modes()
+@torch.inference_mode(False)  # what backward would keep is counted
 def measure(config: TrainConfig, num_classes: int, batch: int = 1) -> Complexity:
     """Counts the forward pass of the model of `config` without computing it: shapes only, so it takes no memory.
 
@@ -115,6 +116,7 @@ def measure(config: TrainConfig, num_classes: int, batch: int = 1) -> Complexity
     Raises:
         Refused: an architecture, loss or image size that cannot be; no class, or no image.
     """
+    check_kind("config", config, TrainConfig, "give a cifarnet.TrainConfig")
     check_count("num_classes", num_classes)
     check_count("batch", batch)
     with FakeTensorMode():

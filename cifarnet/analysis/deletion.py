@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.analysis.cam import upsample
+from cifarnet.core.devices import own_modes
 from cifarnet.engine.metrics import check_finite
 from cifarnet.models.calibration import Calibration, probabilities
 from cifarnet.models.classifier import Classifier
@@ -79,6 +80,7 @@ class Eraser:
         first = self.orders[0]
         return first[heat.flatten()[first].argsort(descending=True, stable=True)]
 
+    @own_modes()
     @torch.no_grad()
     def probabilities(self, order: Tensor) -> Tensor:
         """Those of all classes [S + 1, C] as the pixels, numbered row by row, are removed in this order."""

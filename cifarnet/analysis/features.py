@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
 from cifarnet.analysis.receptive_field import ReceptiveField, receptive_fields
+from cifarnet.core.devices import own_modes
 from cifarnet.core.errors import Refused
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.metrics import check_finite
@@ -31,6 +32,7 @@ class FeatureMap:
         return self.values.shape[-2:].numel() > 1
 
 
+@own_modes()
 def record(model: Classifier, images: Tensor) -> tuple[dict[str, FeatureMap], Tensor]:
     """All maps of a forward pass by name, in the order they come about, and the features [B, E].
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifarnet.analysis.features import record
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import own_modes, pick_device
+from cifarnet.core.devices import pick_device
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_count
 from cifarnet.data.images.decode import ImageError
@@ -86,7 +86,6 @@ class Model:
         return self.classifier.head.logits(self._features(images)).float().cpu()
 
     @torch.no_grad()
-    @own_modes()
     def features(self, images: Any, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The output of each layer: name -> float32 [channels, h, w] on the CPU, of several images [N, channels, h, w].
 
@@ -132,6 +131,7 @@ class Model:
         return prediction
 
 
+@torch.inference_mode(False)  # weights that may be learned from, whatever the caller's mode
 def load(run: str | Path | None = None, *, device: str = "auto") -> Model:
     """A trained model.
 

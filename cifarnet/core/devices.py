@@ -169,9 +169,12 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """The context in which the backbone runs: bf16 autocast, or for fp32 none, in a caller's autocast too."""
+    """The context in which the backbone runs: bf16 autocast, or for fp32 none, in a caller's autocast too.
+
+    Without a cache of casted weights: it is emptied when the outermost autocast ends, and a caller's would keep old ones.
+    """
     if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
     return torch.autocast(device.type, enabled=False)
 
 
@@ -181,7 +184,7 @@ def own_modes() -> Iterator[None]:
     with ExitStack() as held:
         for kind in ("cpu", "cuda", "mps"):
             if torch.is_autocast_enabled(kind):
-                held.enter_context(torch.autocast(kind, enabled=False))
+                held.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         if torch.get_default_device().type != "cpu":
             held.enter_context(torch.device("cpu"))
         yield

@@ -65,6 +65,8 @@ def fit(
         Interrupted: a signal came; the state of the last whole step is saved.
     """
     check_arguments(config, out, init_from, about, watcher, stop)
+    for name, flag in (("resume", resume), ("overwrite", overwrite), ("trial", trial)):
+        check_kind(name, flag, bool, "give True or False")
     check_options(config)
     if dataset is not None:
         dataset = checked_dataset(dataset, config)
@@ -116,7 +118,7 @@ def check_arguments(config: Any, out: Any, init_from: Any, about: Any, watcher: 
     check_kind("config", config, TrainConfig, fix)
     for name, place in (("out", out), ("init_from", init_from)):
         check_path(name, place)
-        if place is not None and not str(place):
+        if place is not None and not os.fspath(place):
             raise Refused(name, "is empty", "name a folder, or leave it out")
     check_kind("about", about, (Mapping, NoneType), "give a mapping of text to text")
     check_kind(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import determinism, finish
+from cifarnet.core.devices import determinism, finish, own_modes
 from cifarnet.core.distributed import ALONE
 from cifarnet.core.errors import Refused
 from cifarnet.data import Dataset
@@ -47,6 +47,8 @@ class Rehearsal:
         return config.epochs * self.train_seconds + evaluations * self.evaluation_seconds
 
 
+@own_modes()
+@torch.inference_mode(False)
 def rehearse(
     config: TrainConfig,
     load: Callable[[], Dataset],

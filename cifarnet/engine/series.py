@@ -8,6 +8,7 @@ from typing import Any
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import CifarnetError, Interrupted, Refused
+from cifarnet.core.fields import check_path
 from cifarnet.engine import fit as training
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.loop import Watcher
@@ -106,6 +107,7 @@ def check_series(config: TrainConfig, seeds: Sequence[int]) -> None:
 
 def series_folders(config: TrainConfig, seeds: Sequence[int], out: str | Path | None) -> list[tuple[int, Path]]:
     """Each seed and its folder; none is made."""
+    check_path("out", out)
     base = Path(out) if out is not None else next_name(config)
     return [(seed, seed_folder(base, seed)) for seed in seeds]
 

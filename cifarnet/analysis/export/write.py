@@ -10,6 +10,7 @@ from cifarnet.analysis.export.formats import OPSET, SUFFIXES, finished, run_onnx
 from cifarnet.analysis.export.images import Load, Pictures, pictures_of
 from cifarnet.analysis.export.parity import Parity, compare, outputs_of, scale_of
 from cifarnet.analysis.export.quantise import quantised
+from cifarnet.core.devices import own_modes
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import load
 from cifarnet.models.classifier import Classifier
@@ -53,6 +54,7 @@ def precision_of(kind: str, fp16: bool, int8: bool) -> str:
     return "int8" if int8 else "fp16" if fp16 else "fp32"
 
 
+@own_modes()
 def export_model(
     checkpoint: Path,
     model: Classifier,
