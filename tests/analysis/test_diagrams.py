@@ -1,6 +1,6 @@
 """The diagram of a network against the model's parameters and the papers' tables, boundaries against their closed forms."""
 
-from math import acos, cos, degrees, radians, sqrt
+from math import acos, cos, degrees, radians, sin, sqrt
 
 import pytest
 
@@ -46,6 +46,16 @@ def test_boundaries_of_two_prototypes_at_a_right_angle(tmp_path):
     for loss in ("ce", "sphereface2", "nothing"):
         with pytest.raises(Refused, match="loss"):
             margin_curve(loss, {})
+
+
+def test_boundaries_of_losses_that_keep_something():
+    """AdaFace at its mean norm is CosFace; SphereFace ends at lambda 5: (5 cos t + cos 4t) / 6 = sin t below 45°."""
+    adaface = margin_curve("adaface", {"margin": 0.4})
+    assert adaface.boundary == pytest.approx(degrees(acos(0.4 / sqrt(2))) - 45, abs=0.01)
+    sphereface = margin_curve("sphereface", {"margin": 4})
+    t = radians(sphereface.boundary)
+    assert sphereface.boundary < 45 and (5 * cos(t) + cos(4 * t)) / 6 == pytest.approx(sin(t), abs=5e-4)
+    assert sphereface.scale == 20 and float(sphereface.logit[0]) == pytest.approx(20, abs=1e-4)
 
 
 def test_windows_of_the_reports_table():

@@ -218,6 +218,16 @@ def test_deletion_against_captum(image):
     assert eraser.score(torch.zeros(32, 32), 4).area == found.areas(found.random)[0]
 
 
+def test_random_orders_and_maps_differ_and_their_curves_are_averaged():
+    model = build_model(TrainConfig(arch="baseline"), 10).eval()
+    eraser = Eraser(model, torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0)), (4, 4))
+    assert len({tuple(order.tolist()) for order in eraser.orders}) == DRAWS
+    found = eraser.score(torch.rand(32, 32), 4)
+    for name, curves in (("random", found.random), ("random_map", found.random_maps)):
+        assert len(set(found.to_dict()[f"{name}_areas"])) == DRAWS
+        np.testing.assert_allclose(found.to_dict()[f"{name}_probabilities"], curves.numpy().mean(axis=0))
+
+
 def test_deletion_of_a_network_that_counts_pixels():
     """The probability by arithmetic: a network whose logit is the sum of its pixels, of an image of any size."""
 
@@ -237,6 +247,13 @@ def test_upsampled_heat_ends_at_one():
     large = upsample(heat, 8)
     assert large.shape == (8, 8) and large.max() == 1 and large[0, 7] == 1 and large[7, 0] == 0
     assert upsample(torch.zeros(2, 2), 8).max() == 0
+
+
+def test_heat_is_enlarged_between_the_middles_of_its_pixels():
+    """The middle of a pixel of 4 lies at -1/4, 1/4, 3/4, 5/4 of 2: beyond the outer middles the value stays."""
+    across = torch.tensor([0.0, 0.25, 0.75, 1.0])
+    found = upsample(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), 4)
+    torch.testing.assert_close(found, across.flip(0)[:, None] * across)
 
 
 def test_normalized_as_stated():

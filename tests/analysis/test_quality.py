@@ -17,7 +17,7 @@ from cifarnet.analysis.plots import style
 from cifarnet.analysis.quality.degrade import DEGRADATIONS, degrade
 from cifarnet.analysis.quality.degraded import measure_degraded
 from cifarnet.analysis.quality.discard import best_area, best_at, discard_curve, share_of_best
-from cifarnet.analysis.quality.measure import class_cosines, measure_quality, pictures
+from cifarnet.analysis.quality.measure import class_cosines, measure_quality, pictures, score_images, score_parts
 from cifarnet.analysis.quality.scores import SCORES, correlations, quality_scores
 from cifarnet.analysis.quality.utility import error_versus_discard, reach_of_chance
 from cifarnet.analysis.quality.verdict import judge
@@ -238,6 +238,13 @@ def test_the_sentence_says_what_was_measured(errors, rhos, verdict, words):
     assert found["is_quality"] == verdict and words in found["sentence"]
 
 
+def test_a_rho_nearer_to_0_than_a_tenth_is_no_fall():
+    degraded = {name: {"scores": {"norm": {"rho": rho}}} for name, rho in (("blur", -0.09), ("noise", 0.09))}
+    scores = {"norm": {"against_chance": "worse", "fnmr_after_discard": 0.3}}
+    found = judge({"fnmr": 0.2, "scores": scores, "degradations": degraded})
+    assert found["is_quality"] == "no" and "does not follow blur (ρ = −0.09) and noise (ρ = +0.09)" in found["sentence"]
+
+
 def test_bad_input_is_refused_in_one_line():
     rng = np.random.default_rng(6)
     embeddings, labels, scores = corners(rng, 12), np.arange(12) % 3, {"norm": rng.random(12)}
@@ -278,6 +285,23 @@ def test_a_model_measured_whole_and_drawn(opened, tmp_path):
     )
     figure = picture.draw(document, tmp_path / "quality.png", "a title")
     assert Image.open(figure).size[0] > 1000
+
+
+def test_pictures_as_they_are_have_the_scores_of_the_split(opened):
+    """Those that are degraded go through the model as the split does: the same mean and deviation are taken out."""
+    whole, pictures = score_parts([opened]).scores, score_images(opened, opened.images)
+    for name in SCORES:
+        np.testing.assert_allclose(pictures[name], whole[name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_the_seed_chooses_the_images_and_their_noise(opened):
+    def means(name, samples, seed):
+        document = measure_quality(opened, ["norm"], [name], classes="seen", far=0.01, samples=samples, seed=seed)
+        return document["degradations"][name]["scores"]["norm"]["mean"]
+
+    assert means("resize", 30, 1) == means("resize", 30, 1) != means("resize", 30, 2)  # of others
+    one, other = means("noise", 0, 1), means("noise", 0, 2)  # of all of them
+    assert one[0] == other[0] and one[1:] != other[1:]
 
 
 @pytest.mark.parametrize("degraded", [[], ["blur", "jpeg", "noise", "resize"]])

@@ -1,5 +1,6 @@
 """`train --live` and `--tensorboard`: a run that is stopped and goes on is shown whole, and none of it costs training anything."""
 
+import io
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 from cifarnet import TrainConfig
@@ -21,6 +23,7 @@ from cifarnet.cli.watcher import TerminalWatcher
 from cifarnet.core.errors import Interrupted
 from cifarnet.core.signals import StopRequest
 from cifarnet.engine.fit import fit
+from cifarnet.storage.event_file import EventFile
 from cifarnet.storage.run_folder import RunFolder
 
 CONFIG = TrainConfig(
@@ -178,6 +181,15 @@ def test_to_start_again_clears_our_event_files_alone(tmp_path):
     mine.unlink()
     run.clear()
     assert not mine.parent.exists()
+
+
+def test_pictures_in_an_event_file_have_their_width_and_height(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    buffer = io.BytesIO()
+    Image.new("RGB", (7, 3)).save(buffer, "png")
+    EventFile(tmp_path / "events", 1).add(1, {}, {"wide": buffer.getvalue()})
+    (image,) = accumulator.EventAccumulator(str(tmp_path / "events")).Reload().Images("wide")
+    assert (image.width, image.height) == (7, 3)
 
 
 def test_short_epochs_do_not_each_write_the_page(tmp_path, monkeypatch):

@@ -174,6 +174,17 @@ def test_autoaugment_policy_is_torchvisions(monkeypatch):
         assert torch.equal(got, policy(image)), params
 
 
+def test_autoaugment_is_crop_flip_then_a_sub_policy_of_draws_of_its_own(monkeypatch):
+    policy, images, draws = AutoAugment(AutoAugmentPolicy.CIFAR10), noise(200), augment.draw(200, 7, 0)
+    top, left, flip = augment.crop_flip_draws(draws)
+    ours = augment.augment("autoaugment", images.clone(), draws, *IDENTITY)
+    for i, (choice, first, second, *signs) in enumerate(draws[:, 3:8].tolist()):
+        x = tvf.crop(tvf.pad(images[i], 4), int(top[i]), int(left[i]), 32, 32)
+        params = int(choice * 25), torch.tensor([first, second]), torch.tensor([0 if s < 0.5 else 1 for s in signs])
+        monkeypatch.setattr(AutoAugment, "get_params", staticmethod(lambda _, params=params: params))
+        torch.testing.assert_close(ours[i], policy(tvf.hflip(x) if flip[i] else x) / 255, rtol=0, atol=1e-6)
+
+
 def test_report_policy_is_crop_flip_jitter_then_normalise():
     """`augment` as a whole, against its parts, over several cache blocks."""
     images, draws = noise(200), augment.draw(200, 7, 0)
@@ -197,6 +208,17 @@ def test_shift_is_a_crop_of_the_reflected_image():
     for image, (down, right, mirrored), got in zip(images, draws.tolist(), ours, strict=True):
         theirs = tvf.crop(tvf.pad(image, 2, padding_mode="reflect"), down + 2, right + 2, 32, 32)
         assert torch.equal(got, tvf.hflip(theirs) if mirrored else theirs)
+
+
+def test_alternate_moves_by_up_to_two_pixels_each_way():
+    """Each pixel's value is its place, so that one pixel tells the shift: -2 to 2, each as often, down and right."""
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(5000, 3, 16, 16).contiguous()
+    draws = augment.draw(5000, 3, 0, "alternate", 0)
+    draws[:, 2] = 0.75  # not mirrored
+    shown = (255 * augment.augment("alternate", images, draws, *IDENTITY)[:, 0, 8, 8]).round().long()
+    for moved in (shown // 16 - 8, shown % 16 - 8):
+        rates = torch.bincount(moved + 2, minlength=5) / 5000
+        torch.testing.assert_close(rates, torch.full((5,), 0.2), rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("side", [1, 7, 16, 40])

@@ -1,5 +1,7 @@
 """scikit-learn's digits, the split helpers and the statistics."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,15 @@ def test_digits_are_sklearns_in_a_fixed_stratified_split():
     assert len(ours) == 1797 and all(theirs[image] == label for image, label in ours)
     assert len(set(ours)) == len(theirs)
     assert torch.equal(load("digits").test.images, data.test.images)
+
+
+def test_every_fifth_image_of_a_class_is_a_test_image():
+    bunch, native = load_digits(), load("digits", image_size=8)
+    places = [np.flatnonzero(bunch.target == label) for label in range(10)]
+    tested = sorted(itertools.chain.from_iterable(place[4::5] for place in places))
+    assert native.test.labels.tolist() == bunch.target[tested].tolist()
+    found = (native.test.images[:, 0].double() * 16 / 255).round()
+    assert np.array_equal(found.numpy(), bunch.images[tested])
 
 
 def test_enlarged_digits_are_bilinear():

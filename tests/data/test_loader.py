@@ -88,6 +88,15 @@ def test_each_epoch_draws_anew():
     assert same.float().mean() < 0.1  # 1 in 162 has the same crop and flip again
 
 
+def test_each_epoch_erases_other_squares():
+    """Of white images at the same places in the order: 1 in 64 has the centre of its square where it was."""
+    white = Split(torch.full((200, 3, 8, 8), 255, dtype=torch.uint8), torch.zeros(200, dtype=torch.int64))
+    loader = make(white, 200, cutout=4, shuffle=False)
+    first, second = (next(loader.epoch(epoch))[0] == 0 for epoch in (0, 1))
+    assert first.flatten(1).any(1).all() and second.flatten(1).any(1).all()
+    assert (first == second).flatten(1).all(1).float().mean() < 0.15
+
+
 @pytest.mark.parametrize("options", [*({"augment": policy} for policy in POLICIES[1:]), {"cutout": 8}], ids=str)
 def test_another_seed_draws_other_pixels(options):
     split = load("digits").test
@@ -101,6 +110,15 @@ def test_another_seed_shows_features_in_another_order():
     split = make_identities(Identities(10, 8, 20.0, 3)).train
     one, other = (torch.cat([y for _, y in make(split, 30, seed=seed).epoch(0)]).tolist() for seed in (1, 2))
     assert one != other and sorted(one) == sorted(other)
+
+
+def test_features_come_in_a_new_order_each_epoch_and_an_epoch_is_entered_later():
+    loader = make(make_identities(Identities(10, 8, 20.0, 3)).train, 30)
+    one, other = (torch.cat([x for x, _ in loader.epoch(epoch)]) for epoch in (0, 1))
+    assert not torch.equal(one, other) and torch.equal(one.sum(1).sort().values, other.sum(1).sort().values)
+    whole, later = list(loader.epoch(1)), list(loader.epoch(1, 2))
+    assert len(later) == len(whole) - 2
+    assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in zip(whole[2:], later, strict=True))
 
 
 def test_the_global_generator_is_left_alone():

@@ -48,6 +48,21 @@ def test_the_share_follows_its_beta_distribution():
     assert draw_mix(1.0, 1.0, 32, 1, 7) == draw_mix(1.0, 1.0, 32, 1, 7)
 
 
+def test_cutmix_draws_its_share_from_its_own_beta_and_its_centre_anywhere(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "cifarnet.data.augment.mixup.cut_box", lambda *given: drawn.append(given) or Mix(1.0, (0, 0, 0, 0))
+    )
+    for step in range(4000):
+        draw_mix(5.0, 0.4, 32, 1, step)
+    share, x, y, size = map(np.array, zip(*drawn, strict=True))
+    assert len(drawn) == pytest.approx(2000, abs=150) and set(size) == {32}
+    assert stats.kstest(share, stats.beta(0.4, 0.4).cdf).pvalue > 1e-3
+    for place in (x, y):
+        assert stats.chisquare(np.bincount(place, minlength=32)).pvalue > 1e-3
+    assert abs(np.corrcoef(x, y)[0, 1]) < 0.1
+
+
 @pytest.mark.parametrize(("mixup", "cutmix"), [(1.0, 0.0), (0.0, 1.0)])
 def test_another_seed_mixes_in_another_way(mixup, cutmix):
     one, other = ([draw_mix(mixup, cutmix, 32, seed, step).share for step in range(20)] for seed in (1, 2))

@@ -166,6 +166,15 @@ def test_all_together():
     )
 
 
+@pytest.mark.parametrize(
+    "options", [{"subset": 60}, {"imbalance": 4.0}, {"label_noise": 0.25}, {"val_fraction": 0.2}], ids=str
+)
+def test_another_seed_shapes_in_another_way(options):
+    data = made()
+    one, again, other = (keys(shape(data, TrainConfig(seed=seed, **options)).train) for seed in (1, 1, 2))
+    assert one == again and one != other and len(one) == len(other)
+
+
 def test_a_class_of_which_nothing_can_be_held_out_is_named():
     with pytest.raises(
         Refused, match=r"^val_fraction: the class cat has a single training image, .*; add images of it"
@@ -188,6 +197,13 @@ def test_the_canonical_order_is_that_of_the_content():
     assert sorted_alone.identity().digest == shape(data, TrainConfig()).identity().digest
     twins = Split(data.train.images[:1].repeat(3, 1, 1, 1), torch.tensor([2, 0, 1]))  # one image, three labels
     assert shape(replace(data, train=twins), TrainConfig(canonical_order=True)).train.labels.tolist() == [0, 1, 2]
+
+
+def test_unseen_images_come_in_canonical_order_too():
+    data, config = made(), TrainConfig(canonical_order=True, hold_out_classes="dog,bee")
+    mixed = replace(data, test=data.test.subset(torch.arange(20).flip(0)))
+    (one, names), (other, _) = (unseen_classes(found, config) for found in (data, mixed))
+    assert names == ("bee", "dog") and torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
 
 
 def test_images_that_stay_on_the_disk_are_shaped_alike(tmp_path, monkeypatch):

@@ -47,6 +47,19 @@ def test_samples_are_as_the_statement_says():
     assert pairs.square().mean().item() == pytest.approx(1 / 33, rel=0.02)
 
 
+def test_another_seed_makes_other_prototypes_and_other_angles():
+    index, angles, prototypes = torch.arange(500), [], []
+    for seed in (3, 4):
+        source = Identities(500, 33, 40.0, seed)
+        own = source.prototypes(index).double()
+        cosine = (source.features(index).double() * own).sum(1) / 33**0.5
+        angles.append(cosine.clamp(-1, 1).acos().numpy())
+        prototypes.append(own)
+    assert abs(np.corrcoef(*angles)[0, 1]) < 4.5 / 500**0.5
+    cosines = (prototypes[0] * prototypes[1]).sum(1)  # of two independent ones: mean 0, variance 1 / D
+    assert abs(float(cosines.mean())) < 4.5 / (33 * 500) ** 0.5 and float(cosines.abs().max()) < 0.9
+
+
 def test_a_sample_is_the_same_in_any_batch():
     data = make_identities(SOURCE)
     assert isinstance(data.train, FeatureSplit) and len(data.train) == 5000 and len(data.test) == 1000

@@ -152,6 +152,13 @@ def test_class_names(root):
     assert "no training images of d" in refusal(root)
 
 
+def test_a_cls_goes_before_a_json_whichever_comes_first(tmp_path):
+    image, cls, other = encoded(1), b"1", b'{"label": 0}'
+    files = {"a.png": image, "a.cls": cls, "a.json": other, "b.json": other, "b.png": image, "b.cls": cls}
+    path = write_tar(tmp_path / "train.tar", files | {"c.json": other, "c.png": image})
+    assert tar.read_shard(path).labels.tolist() == [1, 1, 0]
+
+
 def refusal(path: Path | None) -> str:
     with pytest.raises(Refused) as caught:
         load("webdataset", path)

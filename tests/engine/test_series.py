@@ -13,6 +13,7 @@ from cifarnet.core.errors import Diverged, Interrupted, Refused
 from cifarnet.engine.fit import fit
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.series import fit_seeds
+from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import newest_series, next_name, read_facts
 
 CONFIG = TrainConfig(
@@ -121,3 +122,13 @@ def test_a_longer_run_that_dies_before_its_summary_is_not_finished(tmp_path, mon
     (unbroken,) = fit_seeds(longer, [0], "runs/unbroken", resume=True)
     assert not ended.before and ended.summary["epochs"] == 2 and ended.summary["test"] == unbroken.summary["test"]
     assert read_facts(short.path).state == "finished"
+
+
+def test_the_series_that_goes_on_is_the_one_whose_training_state_is_the_youngest(tmp_path):
+    for name, when in (("a-1-seed1", 1000), ("b-1-seed1", 3000), ("b-1-seed2", 2500), ("c-1-seed1", 2000)):
+        run = RunFolder(tmp_path / "runs" / name)
+        run.path.mkdir(parents=True)
+        (run.path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+        run.state.touch()
+        os.utime(run.state, (when, when))
+    assert newest_series().name == "b-1"

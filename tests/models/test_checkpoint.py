@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save, save_file
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
+from cifarnet.models.calibration import Calibration
 from cifarnet.models.checkpoint import load_model, save_halved, save_model
 from cifarnet.models.classifier import build_model
 from cifarnet.models.model_info import ModelInfo
@@ -62,6 +63,16 @@ def test_round_trip_of_a_channels_last_model(tmp_path, loss):
     )
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(model.eval()(images), loaded(images))
+
+
+def test_what_a_checkpoint_says_comes_back(tmp_path):
+    said = ModelInfo(
+        TrainConfig(arch="baseline"), CLASSES, (0.5, 0.4, 0.3), (0.2, 0.25, 0.1), epoch=3,
+        metrics={"accuracy": 0.5}, data="{}", versions={"torch": "2"},
+        calibration=Calibration(1.5, -2.0, 100, "held out"),
+    )  # fmt: skip
+    save_model(tmp_path / "model.safetensors", build_model(said.config, 10), said)
+    assert load_model(tmp_path / "model.safetensors")[1] == said
 
 
 def test_other_tools_read_it(saved):

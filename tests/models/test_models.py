@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 
 from cifarnet.core.config import TrainConfig
@@ -54,6 +55,15 @@ def test_stems(stem, size, side):
     assert net(images).shape == (2, 512)
 
 
+@pytest.mark.parametrize(("stem", "pooled"), [("small", True), ("cifar", False)])
+def test_small_stems_by_hand(stem, pooled):
+    net, images = build_backbone("resnet18", stem).eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        x = F.relu(F.conv2d(images, net.stem[0].weight, padding=1) / (1 + 1e-5) ** 0.5)  # a fresh BatchNorm
+        x = F.max_pool2d(x, 3, 2, 1) if pooled else x
+        torch.testing.assert_close(net.stem(images), x, rtol=1e-4, atol=1e-5)
+
+
 def test_initialisation():
     net = build_backbone("resnet18")
     weight = net.stages[3][1].conv1.weight  # fan-out: 512 maps of 3x3
@@ -68,6 +78,15 @@ def test_keras_initialisation():
     weight = model.backbone.fc.weight
     assert weight.abs().max().item() <= limit and weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.02)
     assert not model.backbone.fc.bias.any() and not model.head.bias.any()
+
+
+def test_kerass_initialisation_of_a_convolution():
+    """Glorot: 64 maps of 3x3 in, 64 out."""
+    model = build_model(TrainConfig(arch="baseline", init="keras"), 10)
+    limit = (6 / (64 * 9 + 64 * 9)) ** 0.5
+    weight = model.backbone.conv3.weight
+    assert weight.abs().max().item() <= limit and weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.02)
+    assert not model.backbone.conv3.bias.any()
 
 
 def test_the_seed_decides_and_the_global_generator_is_left_alone():

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from cifarnet.core.config import TrainConfig
@@ -14,7 +15,7 @@ from cifarnet.data.dataset import Split, make_dataset
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.recipes import recipe_values
 from cifarnet.engine.setup import build_run
-from cifarnet.models.speednet import RIDGE, Group, SpeedNet, Whitening
+from cifarnet.models.speednet import RIDGE, FastNorm, Group, SpeedNet, Whitening
 from cifarnet.storage.open_run import open_run
 
 DIGITS = load("digits")
@@ -49,11 +50,48 @@ def test_a_constant_channel_gives_finite_filters():
     assert torch.isfinite(layer.weight).all()
 
 
+def test_the_ridge_of_the_whitening_is_page_and_jordans():
+    """Patches without any variance: each direction, of length 1, is divided by the root of 5e-4 (arXiv 2404.00498)."""
+    layer = Whitening()
+    layer.fit(torch.zeros(4, 3, 8, 8))
+    lengths = layer.weight.flatten(1).norm(dim=1).detach()
+    torch.testing.assert_close(lengths, torch.full((24,), 5e-4**-0.5))
+
+
 def test_convolutions_begin_as_the_identity():
     group = Group(24, 64)
     x = torch.randn(2, 24, 8, 8)
     torch.testing.assert_close(group.conv1(x)[:, :24], x)
     torch.testing.assert_close(group.conv2(group.conv1(x))[:, :24], x)
+
+
+def test_features_by_hand():
+    """GELU after the whitening; half the largest value of each map."""
+    torch.manual_seed(0)
+    net, images = SpeedNet().eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        patches = F.conv2d(images, net.whitening.weight) + net.whitening.bias.view(1, -1, 1, 1)
+        maps = net.groups(patches * torch.distributions.Normal(0, 1).cdf(patches))
+        torch.testing.assert_close(net(images), maps.flatten(2).max(2).values / 2)
+
+
+def test_a_norms_bias_counts_32_times_and_two_fifths_of_a_batch_enter_its_statistics():
+    norm, x = FastNorm(4), torch.randn(64, 4, 5, 5) * 3 + 2
+    norm.bias.data.fill_(0.25)
+    out = norm(x)
+    torch.testing.assert_close(out.mean((0, 2, 3)), torch.full((4,), 8.0), rtol=0, atol=1e-4)
+    torch.testing.assert_close(out.std((0, 2, 3)), torch.ones(4), rtol=0, atol=1e-2)
+    torch.testing.assert_close(norm.norm.running_mean, 0.4 * x.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.norm.running_var, 0.6 + 0.4 * x.var((0, 2, 3)))
+
+
+def test_a_group_pools_before_its_norm():
+    group, x = Group(24, 64), torch.randn(8, 24, 8, 8)
+    group(x)
+    pooled = F.max_pool2d(group.conv1(x), 2)
+    torch.testing.assert_close(
+        group.norm1.norm.running_mean, 0.4 * pooled.mean((0, 2, 3)).detach(), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("side", [16, 20, 32, 45])

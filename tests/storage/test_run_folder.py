@@ -18,7 +18,7 @@ from cifarnet.storage.find_checkpoint import find_checkpoint
 from cifarnet.storage.lock import file_lock
 from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_folder import RunFolder
-from cifarnet.storage.runs import list_runs
+from cifarnet.storage.runs import list_runs, newest_state
 
 HOLD = """
 import sys, time
@@ -156,10 +156,11 @@ def test_refusals_name_the_arguments(tmp_path):
         open_run(run, resume=True, overwrite=False)
 
 
-def begun(path, *records, epochs=3):
+def begun(path, *records, epochs=3, about=None):
     """A folder as a run leaves it that wrote these records and no checkpoint."""
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps(TrainConfig(epochs=epochs).to_dict()))
+    path.mkdir(parents=True)
+    more = {"run": about} if about else {}
+    (path / "config.json").write_text(json.dumps(TrainConfig(epochs=epochs).to_dict() | more))
     (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
@@ -185,6 +186,49 @@ def test_why_a_folder_has_no_checkpoint(tmp_path):
     assert without_checkpoint(done).startswith("its checkpoints are gone, after 3 of 3 epochs; train it again")
     RunFolder(done).state.write_bytes(b"")
     assert without_checkpoint(done).startswith("its checkpoints are gone, after 3 of 3 epochs; resume it, and it has")
+
+
+def test_the_best_model_of_a_run_is_taken_before_the_last(tmp_path):
+    run = begun(tmp_path / "run")
+    (run / "last.safetensors").touch()
+    assert find_checkpoint(run) == run / "last.safetensors"
+    (run / "best.safetensors").touch()
+    assert find_checkpoint(run) == run / "best.safetensors"
+
+
+def test_what_is_replaced_leaves_no_note_that_it_diverged(tmp_path):
+    run = RunFolder(begun(tmp_path / "run"))
+    run.write_diverged("loss is nan", 1)
+    run.clear()
+    assert not run.diverged.exists() and list(run.path.iterdir()) == []
+
+
+def test_a_run_goes_on_where_the_training_state_is_the_youngest(tmp_path):
+    for name, when in (("a", 1000), ("b", 3000), ("c", 2000)):
+        state = RunFolder(begun(tmp_path / "runs" / name)).state
+        state.touch()
+        os.utime(state, (when, when))
+    begun(tmp_path / "runs" / "d")
+    assert newest_state().name == "b"
+
+
+def test_runs_are_listed_from_the_oldest_to_the_newest(tmp_path):
+    for name, day in (("a", 3), ("b", 1), ("c", 2)):
+        begun(tmp_path / name, about={"started": f"2026-01-0{day}T00:00:00+00:00"})
+    assert [facts.name for facts in list_runs(tmp_path)[0]] == ["b", "c", "a"]
+
+
+def test_the_listed_accuracy_is_that_of_the_last_epoch(tmp_path):
+    begun(tmp_path / "run", *({"epoch": n, "test_accuracy": a} for n, a in ((1, 0.5), (2, 0.7), (3, 0.6))))
+    (listed,), _ = list_runs(tmp_path)
+    assert listed.accuracy == 0.6 and listed.epochs_done == 3
+
+
+def test_a_run_that_goes_on_past_its_summary_is_not_finished(tmp_path):
+    """Three epochs were done and summed up; now five are asked for, and it was stopped in the fifth."""
+    run = begun(tmp_path / "run", *({"epoch": epoch} for epoch in (1, 2, 3, 4)), epochs=5)
+    RunFolder(run).write_summary({"epochs": 3})
+    assert [facts.state for facts in list_runs(tmp_path)[0]] == ["stopped"]
 
 
 def test_a_run_named_for_a_folder_of_runs_is_listed_itself(tmp_path):

@@ -9,7 +9,17 @@ import pytest
 
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.storage import atomic
-from cifarnet.storage.atomic import append, cannot_write, point_link, replacing, sweep_temporaries, write_file
+from cifarnet.storage.atomic import (
+    append,
+    cannot_write,
+    fill_folder,
+    point_link,
+    replacing,
+    resuming,
+    sweep_temporaries,
+    write_file,
+    write_new,
+)
 from cifarnet.storage.output import check_output, free_name, write_output
 
 
@@ -77,6 +87,25 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         file.write(b"new")
         raise ZeroDivisionError
     assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """The calls to the system, in their order: what a log, a download and a new folder of files say to the disk."""
+    done = []
+    for name in ("fsync", "replace", "rename", "sync"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, real=real: (done.append(name), real(*given))[1])
+    append(tmp_path / "log", b"a line")
+    assert done == ["fsync"]
+    done.clear()
+    with resuming(tmp_path / "archive") as file:
+        file.write(b"downloaded")
+    assert done == ["fsync", "replace", "fsync"]  # the file, its name, its folder
+    done.clear()
+    (tmp_path / "made").mkdir()
+    write_new(tmp_path / "made" / "a", b"one of many")
+    fill_folder(tmp_path / "made", tmp_path / "place")
+    assert done[0] == "sync" and (tmp_path / "place" / "a").read_bytes() == b"one of many"
 
 
 def test_only_names_of_our_own_are_swept(tmp_path):
