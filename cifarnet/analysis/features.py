@@ -45,10 +45,9 @@ def record(model: Classifier, images: Tensor) -> tuple[dict[str, FeatureMap], Te
     backbone = model.backbone
     graph, paths = trace(backbone)
     run = Interpreter(backbone, garbage_collect_values=False, graph=graph)
+    # As run.run(images), but for its progress bar: that one's lock fixes how processes start from then on.
     run.args_iter = iter((images,))
-    for (
-        node
-    ) in graph.nodes:  # as run.run(images), without its progress bar, which fixes how processes start from then on
+    for node in graph.nodes:
         run.env[node] = run.run_node(node)
     features = model.neck(run.env[node])
     fields, modules = receptive_fields(run), dict(backbone.named_modules())
