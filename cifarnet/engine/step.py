@@ -4,6 +4,8 @@ The batch comes augmented and normalised from the loader. Shapes: n images of th
 """
 
 from functools import partial
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +104,11 @@ def compiled(loss: nn.Module, config: TrainConfig) -> Forward:
         return loss
     if (tag := kernels.build_tag()) not in torch.compiler.config.cache_key_tag:  # beside the caller's own
         torch.compiler.config.cache_key_tag += tag
-    return torch.compile(loss)
+    # Each run for itself: else the ninth with other constants in a process would run uncompiled, with a line in torch's log.
+    isolated: dict[str, Any] = (
+        {"isolate_recompiles": True} if "isolate_recompiles" in signature(torch.compile).parameters else {}
+    )
+    return torch.compile(loss, **isolated)
 
 
 def scale_loss_for_ddp(run: TrainState, loss: Tensor, images: int) -> Tensor:

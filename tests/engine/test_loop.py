@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import json
 import math
 import os
@@ -124,6 +126,26 @@ def test_a_watcher_is_told_of_an_epoch_once_its_model_is_saved(tmp_path):
 
     start(tmp_path / "run", FEWER, Reads())
     assert told == [(1, 1), (2, 2)]
+
+
+def test_each_run_of_a_process_is_compiled_however_many_there_are(monkeypatch):
+    """With constants of its own each; torch would leave those beyond its limit as they are, in a process in all."""
+    graphs, compile_ = [], torch.compile
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    if "isolate_recompiles" not in inspect.signature(compile_).parameters:
+        pytest.skip("this torch counts all runs together")
+    monkeypatch.setattr(torch, "compile", functools.partial(compile_, backend=backend))
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for number in range(4):
+            options = {"margin": 0.1 + 0.05 * number}
+            config = dataclasses.replace(BASE, loss="arcface", loss_options=options, backend="torch", compile=True)
+            build_run(config, DIGITS).forward(images, labels, None)
+            assert len(graphs) == number + 1
 
 
 def test_what_is_measured_is_not_augmented():
