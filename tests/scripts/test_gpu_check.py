@@ -91,11 +91,11 @@ def test_a_step_ends_with_the_calls_time_and_what_is_left_is_not_run(tmp_path):
         ("1", "--rehearse"),
         ("1", "out", "--fast"),
         ("1", "out", "--seconds", "x"),
-        ("1", "out", "--data", "/nonexistent"),
+        ("1", "out", "--data", "missing"),
     ],
 )
 def test_wrong_arguments(arguments, tmp_path):
-    code, out, err = check(*[tmp_path / word if word == "out" else word for word in arguments])
+    code, out, err = check(*[tmp_path / word if word in ("out", "missing") else word for word in arguments])
     assert (code, out) == (2, "") and err.startswith("usage: ") and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
