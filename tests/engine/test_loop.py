@@ -359,6 +359,8 @@ def test_what_may_change_on_resume():
     assert caught.value.exit_code == 2
     with pytest.raises(Refused, match="1 is fewer"):
         check_same_run(BASE, dataclasses.replace(BASE, epochs=1))
+    may = {"data_dir", "epochs", "device", "precision", "cuda_graph", "workers", "checkpoint_every"}  # docs/api.md
+    assert {field.name for field in dataclasses.fields(TrainConfig) if field.metadata["resume"]} == may
 
 
 def test_a_config_that_was_edited_is_said_before_it_is_written_back(tmp_path):
