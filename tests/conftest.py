@@ -31,6 +31,7 @@ def settings_of_torch() -> dict[str, object]:
     return {
         "threads": torch.get_num_threads(),
         "default dtype": torch.get_default_dtype(),
+        "default device": torch.get_default_device(),
         "gradients": torch.is_grad_enabled(),
         "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
         "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -36,13 +36,13 @@ def class_map(model: Classifier, image: Tensor, target: int, layer: str, method:
         Refused: as `find_layer`.
         Failed: the logits or their gradients are not finite (see `check_finite`).
     """
-    with torch.enable_grad():
-        # The image asks for gradients, so that the maps have them also where the weights are frozen.
-        maps, embedded = record(model.eval(), image[None].clone().detach().requires_grad_())
-        activation = find_layer(layer, maps).values
-        logits = model.head.logits(embedded)
-        check_finite(logits)
-        (gradient,) = torch.autograd.grad(logits[0, target], activation)
+    # The image asks for gradients, so that the maps have them also where the weights are frozen; of one that was made in
+    # inference mode only a copy can.
+    maps, embedded = record(model.eval(), image[None].clone().detach().requires_grad_())
+    activation = find_layer(layer, maps).values
+    logits = model.head.logits(embedded)
+    check_finite(logits)
+    (gradient,) = torch.autograd.grad(logits[0, target], activation)
     weights = gradient.mean(dim=(2, 3), keepdim=True) if method == "grad-cam" else F.relu(gradient)
     heat = F.relu((weights * activation).sum(dim=1)).detach()
     check_finite(heat, "gradients")

@@ -205,10 +205,8 @@ def own_draws(seed: int | None = None) -> Iterator[None]:
 @contextmanager
 def _deterministic() -> Iterator[None]:
     cudnn = torch.backends.cudnn
-    before, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     convolutions = cudnn.deterministic, cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     cudnn.deterministic, cudnn.benchmark = True, False

@@ -24,8 +24,9 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
         yield
         return
     now = {number: signal.getsignal(number) for number in SIGNALS}
-    heard = [number for number, handler_now in now.items() if number != HANGUP or handler_now is not signal.SIG_IGN]
-    heard = [number for number in heard if now[number] is not None]  # set by other code than Python: it stays
+    # None: a handler that other code than Python set, and that Python could not put back.
+    left = {number for number, at in now.items() if at is None or (number == HANGUP and at is signal.SIG_IGN)}
+    heard = [number for number in SIGNALS if number not in left]
     before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield

@@ -64,9 +64,7 @@ def fit(
         Failed: training cannot go on; checkpoints are as they were.
         Interrupted: a signal came; the state of the last whole step is saved.
     """
-    check_arguments(config, out, init_from, about, watcher, stop)
-    for name, flag in (("resume", resume), ("overwrite", overwrite), ("trial", trial)):
-        check_kind(name, flag, bool, "give True or False")
+    check_arguments(config, out, init_from, about, watcher, stop, resume=resume, overwrite=overwrite, trial=trial)
     check_options(config)
     if dataset is not None:
         dataset = checked_dataset(dataset, config)
@@ -112,7 +110,7 @@ def fit(
     return path
 
 
-def check_arguments(config: Any, out: Any, init_from: Any, about: Any, watcher: Any, stop: Any) -> None:
+def check_arguments(config: Any, out: Any, init_from: Any, about: Any, watcher: Any, stop: Any, **flags: Any) -> None:
     """Raises Refused for an argument of `fit` that is of another type than it takes, or an empty path."""
     fix = "give a cifarnet.TrainConfig; TrainConfig.from_dict(values) makes one of a mapping"
     check_kind("config", config, TrainConfig, fix)
@@ -125,3 +123,5 @@ def check_arguments(config: Any, out: Any, init_from: Any, about: Any, watcher: 
         "watcher", watcher, (Watcher, NoneType), "give an object of a class that inherits cifarnet.engine.loop.Watcher"
     )
     check_kind("stop", stop, (StopRequest, NoneType), "give a StopRequest, or leave it out")
+    for name, flag in flags.items():
+        check_kind(name, flag, bool, "give True or False")

@@ -99,9 +99,8 @@ def _checked(name: str, value: Any, constant: Constant) -> Any:
             raise unknown(name, value, choices)
         return found
     if isinstance(value, Real) and not isinstance(value, (bool, int, float)):
-        value = (
-            int(value) if isinstance(value, Integral) else float(value)
-        )  # a number out of an array, which JSON does not take
+        # A number out of an array, which JSON does not take.
+        value = int(value) if isinstance(value, Integral) else float(value)
     check_number(name, value, flag=isinstance(constant.default, bool), auto=constant.auto)
     check_bounds(name, value, constant.bounds)
     return value
