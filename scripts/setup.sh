@@ -38,5 +38,7 @@ echo "installing torch and torchvision (a matching pair; 2 GB or more to downloa
 echo "installing cifarnet" >&2
 # --no-build-isolation: the extension is compiled against the torch that is installed here.
 .venv/bin/python -m pip install --quiet --no-build-isolation --editable '.[test]'
+# An editable install is not compiled to bytecode; where Python may write none, each start would do it anew.
+.venv/bin/python -m compileall -q cifarnet
 .venv/bin/cifarnet --version >&2
 echo "$wanted" >"$stamp"
