@@ -160,7 +160,8 @@ def build_head(
     if chosen.get("scale") == "auto":
         chosen["scale"] = fitting_scale(num_classes)
     if chosen.get("margin") == "auto":
-        chosen["margin"] = fitting_margin(loss, float(row.defaults.get("margin", 0.0)), num_classes, in_features)
+        authors = row.with_defaults({name: value for name, value in chosen.items() if name != "margin"})
+        chosen["margin"] = fitting_margin(loss, float(authors["margin"]), num_classes, in_features)
     head: Head
     if class_parallel is not None:
         head = ShardedMarginHead(

@@ -365,6 +365,13 @@ def test_what_cannot_be_is_refused_by_name():
     with pytest.raises(Refused, match="no rule for auto: each class is a yes or no"):
         build_head(D, C, "uniface", {"margin": "auto"})
     assert build_head(D, C, "ldam", {"margin": "auto", "scale": "auto"}).options.margin < 0.5
+    # An m that multiplies the angle has no rule: it stays the authors', and theirs goes with the variant.
+    for loss, more, margin in (
+        ("sphereface", {}, 4),
+        ("sphereface-r", {}, 1.4),
+        ("sphereface-r", {"variant": "v0"}, 1.7),
+    ):
+        assert build_head(D, C, loss, {"margin": "auto", **more}).options.margin == margin
     with pytest.raises(Refused, match="has 3 prototypes a class"):
         MarginHead(D, C, "subcenter-arcface").prototypes()
     assert MarginHead(D, C, "subcenter-arcface", subcenters=1).prototypes().shape == (C, D)
