@@ -49,13 +49,12 @@ def without_checkpoint(path: Path) -> Refused:
         return Refused(str(path), "holds no checkpoint", another)
     if facts.state == "running":
         return Refused(str(path), "holds no checkpoint yet", "wait for the end of the first epoch, or name another run")
+    resumes = RunFolder(path).written_state and facts.state != "diverged"
+    again = "resume it" if resumes else "train it again"
     if facts.epochs_done or facts.state == "finished":
         done = f"{facts.epochs_done} of {plural(facts.epochs_asked, 'epoch')}"
-        again = "resume it, and it has one again" if RunFolder(path).written_state else "train it again"
         return Refused(str(path), f"its checkpoints are gone, after {done}", f"{again}, or {another}")
-    return Refused(
-        str(path), f"it {facts.state} in its first epoch, before a checkpoint", f"train it again, or {another}"
-    )
+    return Refused(str(path), f"it {facts.state} in its first epoch, before a checkpoint", f"{again}, or {another}")
 
 
 def default_checkpoint(name: str | Path | None) -> Path:

@@ -179,13 +179,15 @@ def test_why_a_folder_has_no_checkpoint(tmp_path):
     with RunFolder(run):
         assert without_checkpoint(run).startswith("holds no checkpoint yet; wait for the end of the first epoch")
     assert without_checkpoint(run).startswith("it stopped in its first epoch, before a checkpoint; train it again")
+    RunFolder(run).state.write_bytes(b"")
+    assert without_checkpoint(run).startswith("it stopped in its first epoch, before a checkpoint; resume it, or name")
     RunFolder(run).write_diverged("loss is nan", 1)
     assert without_checkpoint(run).startswith("it diverged in its first epoch, before a checkpoint; train it again")
     done = begun(tmp_path / "done", *({"epoch": epoch} for epoch in (1, 2, 3)))
     RunFolder(done).write_summary({"run": str(done)})
     assert without_checkpoint(done).startswith("its checkpoints are gone, after 3 of 3 epochs; train it again")
     RunFolder(done).state.write_bytes(b"")
-    assert without_checkpoint(done).startswith("its checkpoints are gone, after 3 of 3 epochs; resume it, and it has")
+    assert without_checkpoint(done).startswith("its checkpoints are gone, after 3 of 3 epochs; resume it, or name")
 
 
 def test_the_best_model_of_a_run_is_taken_before_the_last(tmp_path):
