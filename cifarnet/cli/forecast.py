@@ -28,22 +28,27 @@ class Forecast:
     """Looks once at the pace of a training on a CPU, and has a line for the user where it would take a day or more."""
 
     def __init__(self) -> None:
-        self.begun: tuple[float, int] | None = None  # when the first step of this process ended, and which it was
+        self.begun: tuple[float, float] | None = (
+            None  # when the first step of this process ended, and what was done then
+        )
         self.seen = False
 
     def line(self, run: "TrainState", now: float) -> str | None:
         """What to say after a step that ended at `now`, in seconds; None: nothing, or not yet."""
+        if self.seen:
+            return None
+        done, everything = run.work
         if self.begun is None:
-            self.begun = now, run.step
-        spent, steps = now - self.begun[0], run.step - self.begun[1]
-        if self.seen or spent < LOOK_AFTER or steps < 1:
+            self.begun = now, done
+        spent, since = now - self.begun[0], done - self.begun[1]
+        if spent < LOOK_AFTER or since <= 0:
             return None
         self.seen = True
-        left = (run.all_steps - run.step) * spent / steps
+        left = (everything - done) * spent / since
         if run.device.type != "cpu" or left < HOPELESS:
             return None
         text = f"this training takes {about(left)} on this CPU"
-        quick = quick_seconds(run, run.all_steps * spent / steps)
+        quick = quick_seconds(run, everything * spent / since)
         return f"{text}; `recipe={QUICK}` needs {about(quick)}" if quick < left else text
 
 

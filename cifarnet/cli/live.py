@@ -38,7 +38,7 @@ class LiveWatcher(Watcher):
 
     def start(self, run: TrainState, folder: RunFolder) -> None:
         """Writes what is about to run."""
-        self.run, self.begun = run, (time.monotonic(), run.step)
+        self.run, self.begun = run, (time.monotonic(), run.work[0])
         self.name = folder.path.resolve().name
         self.written = time.monotonic()
         about = folder.read_about()
@@ -76,8 +76,9 @@ class LiveWatcher(Watcher):
         assert self.run is not None
         run, now = self.run, time.monotonic()
         self.longest, self.written = max(self.longest, now - self.written), now
-        begun, first = self.begun
-        pace = (now - begun) / (run.step - first) if run.step > first else None
+        begun, before = self.begun
+        done, everything = run.work
+        pace = (now - begun) / (done - before) if done > before else None
         watched = Watched(
             name=self.name,
             title=title_of(run.config),
@@ -93,7 +94,7 @@ class LiveWatcher(Watcher):
             why=why,
             started=self.started,
             written=time.time(),
-            left=None if pace is None else pace * (run.all_steps - run.step),
+            left=None if pace is None else pace * (everything - done),
             patience=max(PATIENCE, 3 * self.longest),
         )
         try:

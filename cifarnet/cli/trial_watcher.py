@@ -21,7 +21,8 @@ class TrialWatcher(TerminalWatcher):
 
     def start(self, run: TrainState, folder: RunFolder) -> None:
         """Prepares the bar."""
-        self.task = self.bar.add_task(self.name, total=run.all_steps, completed=run.step, now="")
+        done, everything = run.work
+        self.task = self.bar.add_task(self.name, total=everything, completed=int(done), now="")
 
     def __enter__(self) -> "TrialWatcher":
         self.bar.start()

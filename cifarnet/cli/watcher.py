@@ -67,7 +67,8 @@ class TerminalWatcher(Watcher):
                 from cifarnet.cli.animate import SphereFrames
 
                 self.frames = SphereFrames(run, folder.path)
-        self.task = self.bar.add_task("training", total=run.all_steps, completed=run.step, now="")
+        done, everything = run.work
+        self.task = self.bar.add_task("training", total=everything, completed=int(done), now="")
         self.table = Lines(self.console, epoch_columns(run.config.epochs, bool(run.validation)))
 
     def announce(self, run: TrainState, folder: RunFolder) -> None:
@@ -103,7 +104,7 @@ class TerminalWatcher(Watcher):
         epoch = f"epoch {run.progress.epoch + 1}/{run.config.epochs}"
         while parts and BAR + len("  ".join([epoch, *parts])) > self.console.width:
             parts.pop()
-        self.bar.update(self.task, completed=run.step, now="  ".join(parts), description=epoch)
+        self.bar.update(self.task, completed=run.work[0], now="  ".join(parts), description=epoch)
 
     def epoch(self, run: TrainState, record: dict[str, Any]) -> None:
         """Adds the epoch's line to the table."""

@@ -12,6 +12,7 @@ from cifarnet.core.devices import determinism, finish, own_modes
 from cifarnet.core.distributed import ALONE
 from cifarnet.core.errors import Refused
 from cifarnet.data import Dataset
+from cifarnet.data.augment.progressive import side_at
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.launch import prepare
 from cifarnet.engine.step import train_step
@@ -27,7 +28,7 @@ GRAPH_WARM_UP = WARM_STEPS + 1  # of a recorded step
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a training would be. seconds: of an epoch's training, and of measuring the model after it, as timed here.
+    """What a training would be. seconds: of an epoch's training (the mean), and of measuring the model after it, as timed here.
 
     path: the run's folder; size: of checkpoint and training state together, in bytes.
     """
@@ -69,17 +70,33 @@ def rehearse(
     run.trial = trial
     run.model.train()
     with determinism(config.deterministic):
-        step = timed_step(run)
+        step = mean_step(run)
         evaluation = timed_evaluation(run)
     tensors = [*run.model.state_dict().values()]
     kept = [value for state in run.optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    size = sum(one.nbytes for one in tensors) * (2 + (run.average is not None)) + sum(one.nbytes for one in kept)
+    # Of the model: in the state, where its average may be too, in last.safetensors, and in best.safetensors.
+    models = 2 + (run.average is not None) + bool(config.val_fraction)
+    size = sum(one.nbytes for one in tensors) * models + sum(one.nbytes for one in kept)
     return Rehearsal(run, path, run.steps * step, evaluation, size, warnings)
 
 
-def timed_step(run: TrainState) -> float:
-    """Seconds of a training step, the mean of a few. Raises Refused where an epoch has no step."""
+def mean_step(run: TrainState) -> float:
+    """Seconds of a training step, the mean over all epochs. Where images grow (`progressive`) the least and the largest are
+    timed, and those between cost in proportion to their area. Raises Refused where an epoch has no step.
+    """
+    config = run.config
+    sides = [side_at(epoch, config.epochs, config.progressive, config.image_size) for epoch in range(config.epochs)]
+    first = timed_step(run, 0)
+    if sides[0] == sides[-1]:
+        return first
+    grown = [(side**2 - sides[0] ** 2) / (sides[-1] ** 2 - sides[0] ** 2) for side in sides]
+    return first + sum(grown) / len(grown) * (timed_step(run, len(sides) - 1) - first)
+
+
+def timed_step(run: TrainState, epoch: int) -> float:
+    """Seconds of a training step in `epoch` (from 0), the mean of a few. Raises Refused where an epoch has no step."""
     times: list[float] = []
+    run.progress.epoch = epoch
     batches, warm_up = run.train.epoch(0), GRAPH_WARM_UP if run.graph else WARM_UP
     started = time.perf_counter()
     for number, (images, labels) in enumerate(batches):
@@ -92,6 +109,7 @@ def timed_step(run: TrainState) -> float:
         started = now
         if len(times) >= STEPS or sum(times) > SECONDS:
             break
+    run.progress.epoch = 0
     if not times:
         raise Refused("dataset", "has too few images for a step", "try a smaller `batch_size`")
     return sum(times) / len(times)

@@ -13,6 +13,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader
+from cifarnet.data.augment.progressive import areas
 from cifarnet.data.identity import DataIdentity
 from cifarnet.engine.ema import Averaging, check_longer
 from cifarnet.engine.resume import RunProgress, load_state, save_state
@@ -115,6 +116,14 @@ class TrainState:
     def step(self) -> int:
         """The number of the next step, from 0, over all epochs."""
         return self.progress.epoch * self.steps + self.progress.step
+
+    @property
+    def work(self) -> tuple[float, float]:
+        """What is done, and all there is to do: in steps, each weighed by its images' area, with which its time goes."""
+        weights = areas(self.config.epochs, self.config.progressive, self.config.image_size)
+        epoch = self.progress.epoch
+        done = self.steps * sum(weights[:epoch]) + self.progress.step * sum(weights[epoch : epoch + 1])
+        return done, self.steps * sum(weights)
 
     @property
     def images(self) -> int:

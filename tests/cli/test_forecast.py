@@ -28,8 +28,12 @@ class Run:
     def __init__(self, device="cpu", **options):
         import torch
 
-        self.device, self.all_steps, self.step = torch.device(device), 100_000, 0
+        self.device, self.step = torch.device(device), 0
         self.config = TrainConfig(arch="resnet50", loss="adaface", epochs=250, **options)
+
+    @property
+    def work(self):
+        return self.step, 100_000
 
 
 def said(run, seconds_a_step):

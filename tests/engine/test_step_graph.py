@@ -163,7 +163,7 @@ def test_a_rehearsal_records_too(on_tape):
     """Each of its steps is the first, in which the loop looks whether the head learns."""
     run = build_run(TrainConfig.from_dict(SMALL | {"batch_size": 30}), DIGITS)
     use_graph(run)
-    assert timed_step(run) > 0 and run.graph.replay is not None
+    assert timed_step(run, 0) > 0 and run.graph.replay is not None
 
 
 def test_a_run_is_given_back_when_it_is_done(on_tape):

@@ -24,6 +24,11 @@ def side_at(epoch: int, epochs: int, first: int, full: int) -> int:
     return max(first, int(first + part * (full - first)) // GRID * GRID)
 
 
+def areas(epochs: int, first: int, full: int) -> list[float]:
+    """Of the training images in each epoch, as parts of the full size's: about what their steps cost."""
+    return [(side_at(epoch, epochs, first, full) / full) ** 2 for epoch in range(epochs)]
+
+
 def shrink(images: Tensor, side: int) -> Tensor:
     """Images [B, 3, H, W], float -> [B, 3, side, side], bilinear with antialiasing; the same tensor if they fit already."""
     if images.shape[-1] == side:
