@@ -48,13 +48,16 @@ def print_shape(console: "Terminal", found: dict[str, Any], options: str) -> Non
     if len(per_class) > SHOWN:
         counts = f"{min(per_class):,} to {max(per_class):,}"
     digest, source = found["data_digest"], found["source_digest"]
+    wrong = f"{found['wrong_labels']:,}" if found["wrong_labels"] else ""
+    if wrong and found["validation_images"]:
+        wrong += f" of the {found['train_images'] + found['validation_images']:,} training and validation images"
     rows = [
         ("run", found["checkpoint"]),
         ("data set", found["dataset"]),
         ("options", options),
         ("training images", f"{found['train_images']:,}"),
         ("of each class", counts),
-        ("wrong labels", f"{found['wrong_labels']:,}" if found["wrong_labels"] else ""),
+        ("wrong labels", wrong),
         ("held-out classes", ", ".join(map(printable, found["held_out_classes"]))),
         ("validation images", f"{found['validation_images']:,}" if found["validation_images"] else ""),
         ("test images", f"{found['test_images']:,} of {plural(len(found['classes']), 'class')}"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarnet.cli.table import Column, Table
+from cifarnet.cli.tables import percent
 
 
 def deletion_table(documents: Sequence[dict[str, Any]], layer: str) -> Table:
@@ -19,5 +20,5 @@ def deletion_table(documents: Sequence[dict[str, Any]], layer: str) -> Table:
         for found in document["deletion"]:
             numbers = (found["area"], found["random_area"], found["random_map_area"])
             line = [Path(document["image"]).name, CAMS[found["map"]], found["class"]]
-            rows.append([*line, f"{100 * found['probability']:.2f}%", *(f"{number:.3f}" for number in numbers)])
+            rows.append([*line, percent(found["probability"]), *(f"{number:.3f}" for number in numbers)])
     return Table(columns, rows, (title, "dim"))

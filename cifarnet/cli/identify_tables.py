@@ -74,7 +74,7 @@ def rate_rows(found: "Identified", asked: Sequence[float]) -> list[tuple[str, Ce
         rows += [(f"DIR at FPIR {share(rate)}", needs.format(math.ceil(1 / rate))) for rate in missing]
     reached = found.at_threshold
     if reached and level not in [point.threshold for point in found.points]:
-        rows.append(("at τ", f"DIR {percent(reached['dir'])}, FPIR {percent(reached['fpir'])}"))
+        rows.append(("at τ", f"DIR {percent(reached['dir'])}, FPIR {share(reached['fpir'])}"))
     curve = found.cmc
     if curve is not None:
         ranks = [rank for rank in (1, 5, 10, 20) if rank <= len(curve)]

@@ -10,7 +10,7 @@ import typer
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.options import spoken_error
 from cifarnet.cli.series_tables import series_table
-from cifarnet.cli.tables import SIX_VIEWS
+from cifarnet.cli.tables import SIX_VIEWS, percent
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Interrupted, Refused
 from cifarnet.core.signals import Stopped
@@ -115,7 +115,7 @@ def say_series(runs: Sequence["SeedRun"], base: Path, as_json: bool) -> None:
     if any((one.summary or {}).get("tta") for one in done):
         console.say(f"measured on {SIX_VIEWS}")
     if interval:
-        ends = f"{100 * interval.low:.2f}% to {100 * interval.high:.2f}%"
+        ends = f"{percent(interval.low)} to {percent(interval.high)}"
         console.say(f"accuracy: 95% interval of the mean {ends} (Student's t, n = {interval.n})")
     if len(done) > 1:
         console.say(f"side by side: cifarnet report {shlex.quote(str(base))}-seed*", soft_wrap=True)

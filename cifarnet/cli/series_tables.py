@@ -5,6 +5,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from cifarnet.cli.table import Cell, Column, Table
+from cifarnet.cli.tables import percent
 
 if TYPE_CHECKING:
     from cifarnet.engine.series import SeedRun
@@ -21,9 +22,7 @@ def series_table(runs: Sequence["SeedRun"]) -> Table:
     rows: list[list[Cell]] = []
     for one in runs:
         test = one.summary["test"] if one.summary else {}
-        rows.append(
-            [str(one.seed), str(one.path), *(f"{100 * test[name]:.2f}%" if test else "failed" for name in names)]
-        )
+        rows.append([str(one.seed), str(one.path), *(percent(test[name]) if test else "failed" for name in names)])
     if len(tests) > 1:
         values = {name: [100 * test[name] for test in tests] for name in names}
         rows.append(["mean", "", *((f"{mean(values[name]):.2f}%", "bold") for name in names)])

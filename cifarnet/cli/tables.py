@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 
 def percent(value: float | None) -> str:
-    """0.8765 -> 87.65%; what is not defined is a dash."""
-    return "–" if value is None else f"{100 * value:.2f}%"
+    """0.8765 -> 87.65%; what is not defined is a dash. Not all is >99.99%, not none <0.01%, however near."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:.2f}%"
+    if text == "100.00%" and value < 1:
+        return ">99.99%"
+    return "<0.01%" if text == "0.00%" and value > 0 else text
 
 
 def print_summary(console: Terminal, summary: dict[str, Any]) -> None:

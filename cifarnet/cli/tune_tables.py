@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cifarnet.cli.forecast import about
 from cifarnet.cli.options import typed
 from cifarnet.cli.table import Cell, Column, Table
+from cifarnet.cli.tables import percent
 from cifarnet.core.errors import plural
 from cifarnet.engine.halving import ranked
 
@@ -67,7 +68,7 @@ def setting_words(search: "Search", loss: str, number: int) -> str:
 def trial_line(search: "Search", loss: str, trial: "Trial") -> str:
     """What is said when a trial has ended."""
     rung, outcome = search.rungs[trial.rung], trial.outcome
-    result = "diverged" if outcome.accuracy is None else f"{100 * outcome.accuracy:.2f}% of the held-out images"
+    result = "diverged" if outcome.accuracy is None else f"{percent(outcome.accuracy)} of the held-out images"
     place = f"rung {trial.rung + 1}/{len(search.rungs)}, {plural(rung.epochs, 'epoch')}"
     return f"{place}: {setting_words(search, loss, trial.setting)}: {result}"
 
@@ -79,7 +80,7 @@ def interval(outcome: "Outcome") -> str:
     if outcome.accuracy is None:
         return "–"
     low, high = wilson_interval(round(outcome.accuracy * outcome.images), outcome.images)
-    return f"{100 * low:.2f}% to {100 * high:.2f}%"
+    return f"{percent(low)} to {percent(high)}"
 
 
 def search_table(search: "Search") -> Table:
@@ -91,7 +92,7 @@ def search_table(search: "Search") -> Table:
     for loss, trials in search.trials.items():
         for trial in trials:
             outcome, chosen = trial.outcome, best == (loss, trial)
-            accuracy = "diverged" if outcome.accuracy is None else f"{100 * outcome.accuracy:.2f}%"
+            accuracy = "diverged" if outcome.accuracy is None else percent(outcome.accuracy)
             last = "chosen" if chosen else "yes" if trial.promoted else "no"
             name = setting_words(search, loss, trial.setting)
             style = "bold" if chosen else ""

@@ -12,6 +12,7 @@ from cifarnet.cli import figures
 from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Title
 from cifarnet.cli.run_option import Run, Runs
+from cifarnet.cli.tables import percent
 
 if TYPE_CHECKING:
     from cifarnet.analysis.verify_images import Measured
@@ -61,7 +62,7 @@ def det(
     curves = {}
     for (one, _), name in zip(measured, named(runs or [], checkpoints), strict=True):
         where = f"\n{one.measured_on}" if len(sets) > 1 else ""
-        curves[f"{name}: EER {100 * one.found.eer:.2f}%{where}"] = det_points(one.found.genuine, one.found.impostor)
+        curves[f"{name}: EER {percent(one.found.eer)}{where}"] = det_points(one.found.genuine, one.found.impostor)
     draw_det(curves, target, title if title is not None else headings.pop() if len(headings) == 1 else "")
     figures.write_numbers(data_out, numbers(curves))
     print_path(target)

@@ -9,6 +9,7 @@ from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figures import spared
 from cifarnet.cli.options import spoken
 from cifarnet.cli.table import Column, Facts, Table
+from cifarnet.cli.tables import percent
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import Failed, plural
 
@@ -104,14 +105,14 @@ def say_files(remarks: list[str], errors: list[str]) -> None:
         messages().remark("error", spoken(error))
 
 
-def share(value: float) -> str:
-    """0.00987 -> 0.987%, without rounding small rates away."""
-    return f"{100 * value:.3g}%"
+def share(value: float | None) -> str:
+    """0.00987 -> 0.987%, without rounding small rates away; what is not defined is a dash."""
+    return "–" if value is None else f"{100 * value:.3g}%"
 
 
 def span(interval: Sequence[float] | None) -> str:
     """An interval in percent."""
-    return f"{100 * interval[0]:.2f} – {100 * interval[1]:.2f}" if interval else "–"
+    return " – ".join(percent(end).removesuffix("%") for end in interval) if interval else "–"
 
 
 def print_verification(console: Terminal, document: dict[str, Any], files: Mapping[str, Path | None]) -> None:
@@ -128,7 +129,7 @@ def print_verification(console: Terminal, document: dict[str, Any], files: Mappi
         threshold = "∞" if point["threshold"] is None else f"{point['threshold']:.4f}"
         mark = "*" if point["fewer_than_30"] else " " if any(one["fewer_than_30"] for one in points) else ""
         rows.append([f"{share(point['far'])}{mark}", threshold, share(point["fmr"])])
-        rows[-1] += [f"{100 * point['tar']:.2f}%", *([span(point["tar_interval"])] if boot else [])]
+        rows[-1] += [percent(point["tar"]), *([span(point["tar_interval"])] if boot else [])]
     if rows:
         console.print(Table(columns, rows))
     for text, wanted in ((MARK, "fewer_than_30"), (NONE, None)):
@@ -143,14 +144,16 @@ def print_verification(console: Terminal, document: dict[str, Any], files: Mappi
 def facts_of(document: dict[str, Any]) -> list[tuple[str, Cell]]:
     """Name and value of each score that has no threshold."""
     boot, folds, apart = document["bootstrap"], document["folds"], document["d_prime"]
-    eer = f"{100 * document['eer']:.2f}%" + (f"   95% interval {span(document['eer_interval'])}" if boot else "")
+    eer = percent(document["eer"]) + (f"   95% interval {span(document['eer_interval'])}" if boot else "")
     rows: list[tuple[str, Cell]] = [("EER", (eer, "bold")), ("AUC", f"{document['auc']:.4f}")]
     rows.append(("d'", "–" if apart is None else f"{apart:.2f}"))
     if folds:
         mean, error, count = folds["mean"], folds["standard_error"], len(folds["accuracies"])
         rows.append(("accuracy by folds", f"{100 * mean:.2f}% ± {100 * error:.2f} (standard error, {count} folds)"))
     if boot:
-        few = f"images within the {document['identities']:,} identities, which are too few to be drawn"
+        paired, all_of_them = boot["identities_with_pairs"], document["identities"]
+        which = f"{plural(paired, 'identity')}" + (" that have a genuine pair" if paired < all_of_them else "")
+        few = f"images within the {which}, which are too few to be drawn"
         of = few if boot["of"] == "images" else "identities"
         useless = boot["resamples"] - boot["used"]
         lost = f"; {useless:,} of them have no genuine or no impostor pair" if useless else ""

@@ -12,6 +12,7 @@ from cifarnet.cli.headline import named_loss
 from cifarnet.cli.options import spoken
 from cifarnet.cli.progress import load_with_progress
 from cifarnet.cli.table import Column, Facts, Lines
+from cifarnet.cli.tables import percent
 from cifarnet.cli.terminal import Terminal
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
@@ -146,10 +147,10 @@ def epoch_columns(epochs: int, validation: bool) -> list[Column]:
 def epoch_cells(record: dict[str, Any], validation: bool) -> list[str]:
     """A line of metrics.jsonl as cells of `epoch_columns`, none wider than its column."""
     cells = [f"{record['epoch']}", f"{record['lr']:.2e}"]
-    cells += [number(record["train_loss"]), f"{100 * record['train_accuracy']:.2f}%"]
+    cells += [number(record["train_loss"]), percent(record["train_accuracy"])]
     for split in ("val", "test") if validation else ("test",):
         known = f"{split}_loss" in record
-        cells += [number(record[f"{split}_loss"]), f"{100 * record[f'{split}_accuracy']:.2f}%"] if known else ["–", "–"]
+        cells += [number(record[f"{split}_loss"]), percent(record[f"{split}_accuracy"])] if known else ["–", "–"]
     return [*cells, speed(record["images_per_second"]), duration(record["seconds"])]
 
 

@@ -104,7 +104,8 @@ def describe_shape(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
     Returns:
         `options`, those given; `classes`, the names of those trained; `held_out_classes`; the number of `train_images`,
         `validation_images` and `test_images`; `images_per_class`, those of `train_images` by their (perhaps wrong)
-        label, in class order; `wrong_labels`, how many labels were changed; `data_digest`; `source_digest`.
+        label, in class order; `wrong_labels`, how many labels of training and validation images together were changed;
+        `data_digest`; `source_digest`.
 
     Raises:
         Refused: as `shape`.

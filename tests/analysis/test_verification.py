@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm, t
+from scipy.stats import binomtest, norm, t
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import cifarnet
@@ -177,6 +177,44 @@ def test_draws_are_with_replacement_within_their_identity():
     assert many.to_dict()["bootstrap"]["of"] == "identities"
     low, high = many.to_dict()["eer_interval"]
     assert low < many.eer < high
+
+
+def test_errors_that_were_not_seen_are_not_ruled_out():
+    """30 identities of two images each, all apart: resamples show no error, and the exact interval of 0 of 30 ends at 11.6%."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(30), 2)
+    found = cifarnet.verification(np.eye(30)[labels] + 0.01 * rng.normal(size=(60, 30)), labels, [0.01], bootstrap=200)
+    end = binomtest(0, 30).proportion_ci().high
+    assert found.points[0].tar == 1 and found.intervals.tar[0] == (pytest.approx(1 - end), 1)
+    assert found.eer == 0 and found.intervals.eer == (0, pytest.approx(end))
+
+
+@pytest.mark.parametrize("errors", [1, 7, 29])
+def test_few_errors_have_the_exact_interval_of_as_many_trials(errors):
+    """40 independent pairs: resamples of a share of them vary as the share itself, and tell that there are 40."""
+    share = errors / 40
+    values = np.random.default_rng(0).binomial(40, share, 100_000) / 40
+    exact = binomtest(errors, 40).proportion_ci()
+    point = (share, share)
+    widened = bootstrap.with_few_errors(point, share, values, pairs=1000, units=3)
+    np.testing.assert_allclose(widened, exact, atol=0.003)
+    assert bootstrap.with_few_errors((0.0, 1.0), share, values, pairs=1000, units=3) == (0, 1)
+    fewer = bootstrap.with_few_errors(point, share, values, pairs=20, units=3)
+    assert fewer[0] < widened[0] < widened[1] < fewer[1]
+
+
+def test_identities_without_a_genuine_pair_are_not_counted():
+    """Of 43 identities three have two images or more: TAR rests on these, and they are too few to be drawn."""
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.repeat(np.arange(3), 6), np.arange(3, 43)])
+    about = cifarnet.verification(rng.normal(size=(58, 8)), labels, [0.1], bootstrap=100).to_dict()["bootstrap"]
+    assert (about["of"], about["identities_with_pairs"], about["used"]) == ("images", 3, 100)
+
+    ends = np.array([[0, 1], [0, 2], [6, 7]])
+    listed = pairs.ListedPairs(labels, np.ones(3), np.ones(1), ends, np.array([[0, 20]]))
+    assert listed.genuine_images.tolist() == [0, 1, 2, 6, 7]
+    everything = pairs.all_pairs(rng.normal(size=(58, 8)), labels)
+    assert everything.genuine_images.tolist() == list(range(18))
 
 
 def test_resamples_in_groups_are_those_drawn_at_once(monkeypatch):

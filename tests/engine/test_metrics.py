@@ -20,7 +20,7 @@ from cifarnet.core.errors import Failed, Refused
 from cifarnet.engine.evaluate import collect_logits, evaluate, open_for_evaluation
 from cifarnet.engine.fit import fit
 from cifarnet.engine.held_out import open_held_out
-from cifarnet.engine.metrics import coarse_score, score
+from cifarnet.engine.metrics import coarse_score, places, score
 from cifarnet.losses import LinearHead
 from cifarnet.models.checkpoint import read_info
 from cifarnet.models.classifier import Classifier
@@ -113,6 +113,15 @@ def test_ranking_scores_are_those_of_the_classes_that_are_there():
     there = [index for index in range(7) if index != 3]
     assert ours.auroc == pytest.approx(np.mean([metrics.roc_auc_score(y == i, p[:, i]) for i in there]))
     assert ours.auprc == pytest.approx(np.mean([metrics.average_precision_score(y == i, p[:, i]) for i in there]))
+
+
+def test_equal_logits_have_the_places_that_argmax_gives_them():
+    """What is right is among the first five: of a model that answers the same for all classes too."""
+    labels = torch.arange(7)
+    found = score(torch.zeros(7, 7), labels, tuple("abcdefg"))
+    assert found.accuracy == 1 / 7 and found.top5 == 5 / 7
+    logits = torch.tensor([[2.0, 1, 1, 3, 1, 1, 0]]).repeat(7, 1)
+    assert places(logits, labels).tolist() == [1, 2, 3, 0, 4, 5, 6]
 
 
 def test_what_is_not_defined_is_none():

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
+from scipy.special import betaincinv, ndtr, stdtrit
 
 from cifarnet.analysis.verification.pairs import AllPairs, AnyPairs, row_blocks
 from cifarnet.analysis.verification.rates import at_far, crossing, equal_error, fmr_at
@@ -183,3 +183,25 @@ def interval(values: np.ndarray, drawn: int = 0) -> tuple[float, float] | None:
     tail = float(ndtr(-((drawn / (drawn - 1)) ** 0.5) * stdtrit(drawn - 1, 0.975))) if drawn > 1 else 0.025
     low, high = np.quantile(known, [tail, 1 - tail], method="weibull")
     return float(low), float(high)
+
+
+def with_few_errors(
+    found: tuple[float, float], rate: float, values: np.ndarray, pairs: int, units: int
+) -> tuple[float, float]:
+    """An interval of a `rate` that few genuine pairs decide, widened: resamples of errors that were not seen show none.
+
+    It reaches at least as far as the exact interval of a proportion (Clopper and Pearson 1934) of as many trials as explain
+    the resamples' variance, though not more than there are genuine pairs (E. Korn, B. Graubard, Confidence Intervals for
+    Proportions with Small Expected Number of Positive Counts Estimated from Survey Data, 1998). Where no error is seen, or
+    nothing but errors, of as many trials as there are `units`.
+
+    Args:
+        values: the rate in each resample, [R].
+        units: what is independent: identities, or pairs that have no image in common.
+    """
+    variance = float(np.nanvar(values))
+    trials = min(rate * (1 - rate) / variance, pairs) if 0 < rate < 1 and variance > 0 else units
+    wrong = rate * trials
+    low = float(betaincinv(wrong, trials - wrong + 1, 0.025)) if rate > 0 else 0.0
+    high = float(betaincinv(wrong + 1, trials - wrong, 0.975)) if rate < 1 else 1.0
+    return min(low, found[0]), max(high, found[1])

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from cifarnet.analysis.verification.bootstrap import interval, resampled
+from cifarnet.analysis.verification.bootstrap import interval, resampled, with_few_errors
 from cifarnet.analysis.verification.folds import FoldAccuracy, fold_accuracy
 from cifarnet.analysis.verification.pairs import AnyPairs, ListedPairs, all_pairs, check_pairs
 from cifarnet.analysis.verification.rates import (
+    RULE_OF_30,
     OperatingPoint,
     area,
     at_far,
@@ -37,7 +38,9 @@ class Intervals:
     None where more than a twentieth of the resamples have no genuine or no impostor pair: what is left would not be a sample.
 
     used: the resamples that have pairs of both kinds.
-    unit: "identities" (drawn with replacement) or "images" (drawn within fewer than 20 identities, which stay).
+    unit: "identities" (drawn with replacement) or "images" (drawn within the identities, which stay, where fewer than 20 have
+    a genuine pair).
+    identities: those that have a genuine pair, on which TAR rests.
     """
 
     tar: tuple[Interval, ...]
@@ -46,6 +49,7 @@ class Intervals:
     used: int
     seed: int
     unit: str
+    identities: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,10 @@ class Verification:
             row: dict[str, Any] = {"far": point.far, "threshold": threshold, "fmr": point.fmr, "tar": point.tar}
             rows.append(row | {"tar_interval": found and list(found), "fewer_than_30": point.few})
         boot = self.intervals
-        about = boot and {"resamples": boot.resamples, "used": boot.used, "of": boot.unit, "seed": boot.seed}
+        about = None
+        if boot:
+            about = {"resamples": boot.resamples, "used": boot.used, "of": boot.unit, "seed": boot.seed, "level": 0.95}
+            about["identities_with_pairs"] = boot.identities
         return {
             "images": self.images,
             "identities": self.identities,
@@ -86,7 +93,7 @@ class Verification:
             "auc": self.auc,
             "d_prime": self.d_prime,
             "folds": self.folds and self.folds.to_dict(),
-            "bootstrap": about and about | {"level": 0.95},
+            "bootstrap": about,
         }
 
 
@@ -172,11 +179,32 @@ def measured(
     eer, threshold = equal_error(genuine, impostor)
     boot = None
     if bootstrap:
-        many = identities >= FEWEST
-        draws = draw(labels, bootstrap, seed, identities=many, images=not many)
-        values = np.concatenate([resampled(pairs, genuine, impostor, fars, group) for group in draws])
-        found = [interval(column, identities if many else 0) for column in values.T]
-        used, unit = int(np.isfinite(values[:, -1]).sum()), "identities" if many else "images"
-        boot = Intervals(tuple(found[:-1]), found[-1], bootstrap, used, seed, unit)
+        rates = [*(point.tar for point in points), eer]
+        boot = intervals(pairs, (genuine, impostor), fars, rates, bootstrap, seed)
     auc, apart = area(genuine, impostor), d_prime(genuine, impostor)
     return Verification(len(labels), identities, points, eer, threshold, auc, apart, genuine, impostor, boot, of_folds)
+
+
+def intervals(
+    pairs: AnyPairs,
+    sorted_scores: tuple[np.ndarray, np.ndarray],
+    fars: Sequence[float],
+    measured_rates: Sequence[float],
+    resamples: int,
+    seed: int,
+) -> Intervals:
+    """The intervals of `measured_rates`: TAR at each FAR, then the EER. `sorted_scores`: genuine, impostor."""
+    genuine, impostor = sorted_scores
+    identities = len(np.unique(pairs.labels[pairs.genuine_images]))
+    many = identities >= FEWEST
+    units = identities if many else len(pairs.genuine_images) // 2
+    draws = draw(pairs.labels, resamples, seed, identities=many, images=not many)
+    values = np.concatenate([resampled(pairs, genuine, impostor, fars, group) for group in draws])
+    found: list[Interval] = []
+    for rate, column in zip(measured_rates, values.T, strict=True):
+        one = interval(column, identities if many else 0)
+        if one and min(rate, 1 - rate) * len(genuine) < RULE_OF_30:
+            one = with_few_errors(one, rate, column, len(genuine), units)
+        found.append(one)
+    used, unit = int(np.isfinite(values[:, -1]).sum()), "identities" if many else "images"
+    return Intervals(tuple(found[:-1]), found[-1], resamples, used, seed, unit, identities)

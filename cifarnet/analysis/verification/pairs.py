@@ -32,6 +32,11 @@ class AllPairs:
     impostor: np.ndarray
 
     @cached_property
+    def genuine_images(self) -> np.ndarray:
+        """The places, ascending, of the images that have a genuine pair."""
+        return np.flatnonzero(np.bincount(self.labels)[self.labels] > 1)
+
+    @cached_property
     def genuine_rows(self) -> np.ndarray:
         """int64 [N + 1]: where in `genuine` the row of each place begins."""
         return begins(self.ends - np.arange(len(self.ends)) - 1)
@@ -66,6 +71,11 @@ class ListedPairs:
     impostor: np.ndarray
     genuine_places: np.ndarray
     impostor_places: np.ndarray
+
+    @cached_property
+    def genuine_images(self) -> np.ndarray:
+        """The places, ascending, of the images that have a genuine pair."""
+        return np.unique(self.genuine_places)
 
     def genuine_ends(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The places (i, j) of the genuine pairs at `index`."""
