@@ -223,15 +223,14 @@ def layer_row(name: str, module: nn.Module, output: Tensor, flops: int) -> Layer
 def saved_bytes(model: Classifier, images: Tensor) -> int:
     """Bytes that autograd keeps for the backward pass of these images, each storage once, weights left out."""
     weights = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, Tensor] = {}  # holds the tensors, so that no address is used twice
+    kept: dict[int, torch.UntypedStorage] = {}  # holds the storages, so that no address is used twice
 
-    def pack(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage()._cdata
-        if address not in weights:
-            kept[address] = tensor
-        return tensor
+    def pack(tensor: Tensor) -> None:  # one that is kept for backward would be a cycle through C++, never freed
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         logits = model(images)
         del logits
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(storage.nbytes() for storage in kept.values())

@@ -1,9 +1,7 @@
 """Which device computes, and in which precision: chosen once, never silently another than the one asked for."""
 
 import contextlib
-import ctypes
 import os
-import platform
 import shlex
 import shutil
 import sys
@@ -144,21 +142,6 @@ def check_compiler(device: torch.device) -> None:
 def precision_here(trained: str, device: torch.device) -> str:
     """The precision in which to use a model that was `trained` in one: the same, but no bf16 where that is the slower."""
     return pick_precision("auto" if trained == "bf16" and not has_bf16(device) else trained, device)
-
-
-def keep_freed_memory(device: torch.device) -> None:
-    """Lets this process reuse the memory of freed CPU tensors rather than give it back: nothing on another device.
-
-    glibc gives a block above 32 MB back to the system at once, and a training step frees and takes hundreds: the pages
-    come back zeroed, one fault each. ResNet-18 at batch 512 trains a quarter faster without, for up to two fifths more memory.
-    Other C libraries are left alone, and so is a MALLOC_MMAP_MAX_ that is set already.
-    """
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc" or "MALLOC_MMAP_MAX_" in os.environ:
-        return
-    mmap_max, trim_threshold = -4, -1  # of <malloc.h>
-    libc = ctypes.CDLL(None)
-    libc.mallopt(mmap_max, 0)  # no block of its own
-    libc.mallopt(trim_threshold, -1)  # the heap never shrinks
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

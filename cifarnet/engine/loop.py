@@ -73,7 +73,7 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
         Interrupted: a signal came; the state of the last whole step is saved.
     """
     config, progress = run.config, run.progress
-    with determinism(config.deterministic), divergence_noted(run, folder):
+    with determinism(config.deterministic), run.freed_memory_kept(), divergence_noted(run, folder):
         if progress.epoch == 0 and progress.step == 0:
             save_state(run, folder)
         else:

@@ -69,7 +69,7 @@ def rehearse(
     run, warnings = prepare(config, ALONE, load, init_from=init_from)
     run.trial = trial
     run.model.train()
-    with determinism(config.deterministic):
+    with determinism(config.deterministic), run.freed_memory_kept():
         step = mean_step(run)
         evaluation = timed_evaluation(run)
     tensors = [*run.model.state_dict().values()]

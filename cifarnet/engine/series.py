@@ -86,10 +86,19 @@ def fit_seeds(
         except CifarnetError as error:
             if isinstance(error, Refused) and not ended:  # the others would be refused as well
                 raise
-            one = SeedRun(seed, path, error=error)
+            one = SeedRun(seed, path, error=without_frames(error))
         ended.append(one)
         heed(one)
     return ended
+
+
+def without_frames(error: CifarnetError) -> CifarnetError:
+    """The error, without the frames that it passed: these hold model, optimizer and images of the training that failed."""
+    one: BaseException | None = error
+    while one is not None and one.__traceback__ is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error
 
 
 def check_series(config: TrainConfig, seeds: Sequence[int]) -> None:

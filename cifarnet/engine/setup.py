@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.config import IDENTITY, TrainConfig
-from cifarnet.core.devices import check_compiler, keep_freed_memory, pick_device, pick_precision
+from cifarnet.core.devices import check_compiler, pick_device, pick_precision
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused, plural
 from cifarnet.data import AnySplit, Dataset, Loader
@@ -41,8 +41,6 @@ def build_run(config: TrainConfig, dataset: Dataset, init_from: Path | None = No
         Refused: an option that cannot be met (device, precision, backend, architecture, loss, split, ranks).
     """
     device, precision, backend = resolve_execution(config, ranks)
-    if config.arch != IDENTITY:  # there is a head alone, whose few large tensors would leave holes of their size
-        keep_freed_memory(device)
     config = dataclasses.replace(config, precision=precision)  # what is saved: a resume elsewhere keeps it
     shaped = shape(dataset, config)
     dataset, train = shaped.dataset, shaped.train

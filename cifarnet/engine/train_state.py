@@ -1,6 +1,7 @@
 """Everything that a training run holds in memory on this rank: model, optimizer, batches, running sums, progress."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cifarnet.core.config import TrainConfig
+from cifarnet.core.config import IDENTITY, TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
+from cifarnet.core.freed_memory import freed_memory_kept
 from cifarnet.data import Loader
 from cifarnet.data.augment.progressive import areas
 from cifarnet.data.identity import DataIdentity
@@ -150,6 +152,10 @@ class TrainState:
     def models(self) -> dict[str, Classifier]:
         """The models that the training state holds, by name."""
         return {"model": self.model} | ({"average": self.average} if self.average is not None else {})
+
+    def freed_memory_kept(self) -> AbstractContextManager:
+        """Within it freed memory is used again; not of a head alone, whose few large tensors would leave holes of their size."""
+        return nullcontext() if self.config.arch == IDENTITY else freed_memory_kept(self.device)
 
     def save(self, path: Path) -> None:
         """Writes the training state of this moment; all ranks call it, and none goes on before the file is there."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from cifarnet.core.devices import keep_freed_memory
+from cifarnet.core.freed_memory import keep_freed_memory
 from cifarnet.losses import kernels
 from cifarnet.losses.heads import MarginHead
 from scripts.bench.head_competitors import GROUPS, Competitor, competitors, floor, reference
@@ -191,7 +191,8 @@ def main() -> None:
     options = parse_options()
     kernels.resolve(options.device, options.device)
     # As training does; else a step's page faults are the allocator's luck.
-    keep_freed_memory(torch.device(options.device))
+    if options.device == "cpu":
+        keep_freed_memory()
     machine = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     result: dict[str, Any] = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__}
     result |= {"build": kernels.build_info(), "loss": "arcface", "rows": []}

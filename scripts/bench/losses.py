@@ -13,7 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from head_timing import Run, measure, peak, processor, warm_up
 
-from cifarnet.core.devices import keep_freed_memory
+from cifarnet.core.freed_memory import keep_freed_memory
 from cifarnet.losses import LOSSES, MarginHead, kernels
 
 CASES: list[tuple[str, dict]] = [(name, {}) for name, row in LOSSES.items() if row.angular]
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory(torch.device("cpu"))  # as training does; else a step's page faults are the allocator's luck
+    keep_freed_memory()  # as training does; else a step's page faults are the allocator's luck
     cases = [case for case in CASES if not arguments.losses or case[0] in arguments.losses]
     found = []
     print(

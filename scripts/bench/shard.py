@@ -23,8 +23,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from head_timing import processor
 
-from cifarnet.core.devices import keep_freed_memory
 from cifarnet.core.errors import CifarnetError
+from cifarnet.core.freed_memory import keep_freed_memory
 from cifarnet.losses.heads import MarginHead
 from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="a loss and size, and at least five rounds")
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     options = parser.parse_args()
-    keep_freed_memory(torch.device("cpu"))  # as training does; else a step's page faults are the allocator's luck
+    keep_freed_memory()  # as training does; else a step's page faults are the allocator's luck
     result = {"machine": processor(), "instructions": torch.backends.cpu.get_cpu_capability()}
     result |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     rows: list[dict[str, Any]] = []

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,9 +82,9 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(cli, monkeypatch, tmp_p
 
 FREE_AND_TAKE = """
 import resource, torch
-from cifarnet.core.devices import keep_freed_memory
+from cifarnet.core.freed_memory import keep_freed_memory
 
-keep_freed_memory(torch.device("cpu"))
+keep_freed_memory()
 for _ in range(40):  # 64 MB, freed at once; glibc before 2.38 takes a freed aligned block again only once it has neighbours
     torch.ones(1 << 24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -103,6 +104,35 @@ def test_freed_memory_is_taken_again_without_faults():
         return int(run.stdout)
 
     assert faults() < faults(MALLOC_MMAP_MAX_="65536") / 20
+
+
+TAKE_AND_GIVE_BACK = """
+import resource, torch
+from pathlib import Path
+from cifarnet.core.freed_memory import freed_memory_kept
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
+
+start = resident()
+with freed_memory_kept(torch.device("cpu")):
+    with freed_memory_kept(torch.device("cpu")):
+        torch.ones(1 << 27)
+    within = resident()
+after = resident()
+torch.ones(1 << 27)
+print(within - start, after - start, resident() - start)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size is read from Linux's /proc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library's allocator is another")
+def test_freed_memory_is_kept_within_and_given_back_after():
+    """512 MB, in megabytes of the process."""
+    env = {name: value for name, value in os.environ.items() if name != "MALLOC_MMAP_MAX_"} | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", TAKE_AND_GIVE_BACK], env=env, capture_output=True, text=True)
+    within, after, later = map(int, run.stdout.split())
+    assert within > 500 and max(after, later) < 100, run.stdout
 
 
 @pytest.mark.parametrize("before", [False, True])

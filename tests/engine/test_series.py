@@ -1,15 +1,17 @@
 """Several seeds of one configuration: stopped and resumed it gives the same runs; one that fails costs no other."""
 
+import gc
 import json
 import math
 import os
 import signal
+import weakref
 from dataclasses import replace
 
 import pytest
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import Diverged, Interrupted, Refused
+from cifarnet.core.errors import Diverged, Failed, Interrupted, Refused
 from cifarnet.engine.fit import fit
 from cifarnet.engine.loop import Watcher
 from cifarnet.engine.series import fit_seeds
@@ -81,6 +83,24 @@ def test_one_that_diverges_is_named_and_the_others_are_trained(tmp_path, monkeyp
     assert isinstance(runs[0].error, Diverged) and runs[0].summary is None
     assert runs[1].error is None and runs[1].summary["seed"] == 1 and heard == runs
     assert fit_seeds(CONFIG, [0, 1], "x", resume=True)[0].error is None  # the state before it is whole
+
+
+def test_a_run_that_failed_leaves_nothing_of_its_training_in_memory(tmp_path):
+    """An exception holds the frames that it passed, and these the model, the optimizer and all images."""
+    models = []
+
+    class Failing(Watcher):
+        def step(self, run):
+            models.append(weakref.ref(run.model))
+            try:
+                raise OSError("no space left")
+            except OSError as error:
+                raise Failed("disk", "is full", "make room") from error
+
+    ended = fit_seeds(CONFIG, [0, 1], tmp_path / "run", watcher_of=lambda seed: Failing())
+    gc.collect()
+    assert [str(one.error) for one in ended] == ["disk: is full; make room"] * 2
+    assert len(models) == 2 and [model() for model in models] == [None, None]
 
 
 def test_what_is_no_series_is_refused_before_any_work(tmp_path, monkeypatch):

@@ -62,9 +62,9 @@ def test_what_fails_is_in_its_row_and_the_others_are_measured(monkeypatch, capsy
 def test_the_peak_counts_what_a_process_had_before_and_keeps():
     code = """
 import torch
-from cifarnet.core.devices import keep_freed_memory
+from cifarnet.core.freed_memory import keep_freed_memory
 from scripts.bench.head_timing import peak
-keep_freed_memory(torch.device("cpu"))
+keep_freed_memory()
 torch.ones(1 << 20)  # the libraries' pages are read now, not while the peak is taken
 print(*[peak(lambda: [torch.ones(1 << 20) for _ in range(16)], "cpu") for _ in range(3)])
 """
