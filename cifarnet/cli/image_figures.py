@@ -21,18 +21,17 @@ SHOWN = 3  # classes, where none is named
 
 @dataclass(frozen=True)
 class Target:
-    """A class that is explained, with its probability for the image."""
+    """A class that is explained, with its probability for the image; `short` is its name in a figure."""
 
     index: int
     name: str
+    short: str
     probability: float
 
     @property
     def label(self) -> str:
         """The class and its probability."""
-        from cifarnet.analysis.plots.text import shorten
-
-        return f"{shorten(self.name, 14)} ({100 * self.probability:.1f}%)"
+        return f"{self.short} ({100 * self.probability:.1f}%)"
 
 
 @dataclass
@@ -106,14 +105,16 @@ class ImageFigures:
         """The class asked for, or the likeliest ones."""
         import torch
 
+        from cifarnet.analysis.plots.text import short_names
         from cifarnet.models.calibration import probabilities
 
         with torch.no_grad():
             found = probabilities(self.model(pixels[None]), self.info.calibration)[0]
         likeliest: Any = found.argsort(descending=True)[:SHOWN].tolist()
         classes = self.info.classes
+        short = short_names(classes, 14)
         chosen = [classes.index(self.target)] if self.target is not None else likeliest
-        return [Target(index, classes[index], float(found[index])) for index in chosen]
+        return [Target(index, classes[index], short[index], float(found[index])) for index in chosen]
 
     def draw_cams(
         self, large: "Tensor", heats: list[tuple[str, Target, "Tensor"]], folder: Path, name: str, drawn: Drawn

@@ -225,7 +225,10 @@ def test_confusion_colours_are_linear_and_shared(tmp_path, kept):
     matrices = {"a": np.array([[3, 1], [0, 4]]), "b": np.array([[1, 1], [1, 1]])}
     confusion.draw(matrices, "xy", tmp_path / "x.png", "t")
     axes = [one for one in kept[0].axes if one.images]
-    assert [one.get_title(loc="left") for one in axes] == ["a\naccuracy 87.50%", "b\naccuracy 50.00%"]
+    assert [one.get_title(loc="left") for one in axes] == [
+        "a\naccuracy 87.50% of 8 images",
+        "b\naccuracy 50.00% of 4 images",
+    ]
     for one, matrix in zip(axes, matrices.values(), strict=True):
         expected = matplotlib.colormaps["Blues"](np.array(matrix) / matrix.sum(axis=1, keepdims=True))
         image = one.images[0]

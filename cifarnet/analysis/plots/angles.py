@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cifarnet.analysis.embedding import AngleStatistics
-from cifarnet.analysis.plots.style import INK, PAGE, drawing
+from cifarnet.analysis.plots.style import INK, PAGE, drawing, whole_numbers
 from cifarnet.analysis.plots.text import fit, headline, height_of
 
 OWN, OTHER, PLAIN = "#3f90da", "#e76300", "#717581"
@@ -24,7 +24,7 @@ def draw(panels: Mapping[str, AngleStatistics], path: Path, title: str = "") -> 
         Failed: the file cannot be written.
     """
     everything = list(panels.values())
-    cosines = edges([one.cosines for one in everything], 20)
+    cosines = edges([one.cosines for one in everything], 20).clip(-1, 1)
     norms = edges([one.norms for one in everything], 30)
     high = min(180.0, max(float(max(one.own.max(), one.nearest.max())) for one in everything) + 5)
     with drawing(path, PAGE, 0.75 + 1.75 * len(panels) + height_of(title)) as figure:
@@ -36,6 +36,7 @@ def draw(panels: Mapping[str, AngleStatistics], path: Path, title: str = "") -> 
             middle.axvline(-1 / (classes_of(one) - 1), color=INK, linestyle="--", linewidth=0.9)
             right.hist(one.norms, norms, color=PLAIN)
             middle.set_ylabel("pairs")
+            whole_numbers(middle.yaxis)
             right.set_ylabel("images")
             fit(left.set_title(name), 72 * 2.8)
         left, middle, right = grid[-1]
@@ -48,7 +49,9 @@ def draw(panels: Mapping[str, AngleStatistics], path: Path, title: str = "") -> 
             f"cos θ between two prototypes\ndashed, as far apart as can be: {' and '.join(f'−1/{n}' for n in apart)}"
         )
         right.set_xlabel("length |z| of a feature")
-        counts = sorted({f"{len(one.own):,} images of {len(np.unique(one.labels))} classes" for one in everything})
+        counts = list(
+            dict.fromkeys(f"{len(one.own):,} images of {len(np.unique(one.labels))} classes" for one in everything)
+        )
         headline(figure, " · ".join([*([title] if title else []), *counts]), fontsize=8)
     return path
 

@@ -8,8 +8,11 @@ import numpy as np
 from torch import Tensor
 
 from cifarnet.analysis.plots.legend import ROW, columns_of
+from cifarnet.analysis.plots.mpl import Line2D
 from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, panel_shape, panels_of
 from cifarnet.analysis.plots.text import fit, headline, height_of
+from cifarnet.analysis.significance import wilson_interval
+from cifarnet.core.errors import plural
 from cifarnet.engine.calibrate import calibration_scores, equal_mass_bins
 from cifarnet.models.calibration import Calibration, probabilities
 
@@ -34,7 +37,7 @@ def numbers(outputs: Outputs) -> dict[str, dict[str, Any]]:
 def draw(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, title: str = "") -> Path:
     """Draws what `numbers` gives of each run. On the dashed line a model is right as often as it says.
 
-    The bars are two standard errors of each bin's accuracy.
+    The bars are the 95% interval of each bin's accuracy (Wilson's), as if the bin were drawn alone.
 
     Raises:
         Failed: the file cannot be written.
@@ -56,10 +59,12 @@ def draw(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, titl
             axes.set_xlabel("probability of the predicted class (%)" if lowest else "")
             axes.set_ylabel("accuracy (%)" if number % columns == 0 else "")
             errors = " → ".join(f"{100 * scores['ece']:.1f}%" for scores in found.values())
-            text = f"{name}\ncalibration error {errors}".lstrip()
+            images = plural(int(sum(found["before"]["images"])), "image")
+            text = f"{name}\ncalibration error {errors}, {images}".lstrip()
             fit(axes.set_title(text, fontweight="normal", fontsize=7), 72 * width / columns)
         names = {label: mark for axes in cells for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        columns_of_names = columns_of(list(names), width, 3)
+        names["bars: 95% intervals"] = Line2D([], [], linestyle="")
+        columns_of_names = columns_of(list(names), width, 4)
         figure.legend(names.values(), list(names), loc="outside lower left", ncols=columns_of_names)
         if title:
             headline(figure, title, fontsize=8)
@@ -69,6 +74,8 @@ def draw(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, titl
 def draw_bins(axes: Any, found: Mapping[str, Any], label: str, colour: str) -> None:
     """The accuracy of each bin over its mean probability."""
     accuracy, images = np.asarray(found["accuracy"]), np.asarray(found["images"])
-    error = 200 * np.sqrt(accuracy * (1 - accuracy) / images)
-    x, style = 100 * np.asarray(found["confidence"]), {"color": colour, "markersize": 2.5, "linewidth": 1}
+    ends = np.array([wilson_interval(round(part * n), n) for part, n in zip(accuracy, images.tolist(), strict=True)])
+    error = 100 * np.abs(ends.T - accuracy)  # below and above
+    x = 100 * np.asarray(found["confidence"])
+    style: Any = {"color": colour, "markersize": 2.5, "linewidth": 1, "clip_on": False}
     axes.errorbar(x, 100 * accuracy, error, fmt="o-", elinewidth=0.7, label=label, **style)

@@ -22,9 +22,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """
     size, classes = rows[0]["image_size"], rows[0]["classes"]
     with drawing(path, PAGE, 1.1 + 0.2 * len(rows)) as figure:
-        for index, (axes, (title, key)) in enumerate(
-            zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True)
-        ):
+        for axes, (title, key) in zip(figure.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
             unit = 1e6 if key == "parameters" else 1e9
             names, values = [row["arch"] for row in rows], [row[key] / unit for row in rows]
             colours = [FAMILIES.get(name.rstrip("0123456789"), OTHER) for name in names]
@@ -38,7 +36,6 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
             axes.set_title(title)
             axes.set_xlabel("logarithmic")
             axes.tick_params(axis="y", length=0)
-            if index == 0:
-                axes.invert_yaxis()
+            axes.set_ylim(len(rows) - 0.4, -0.6)  # the first is the topmost
         headline(figure, f"Cost of a model: {size}×{size} images, {classes} classes")
     return path

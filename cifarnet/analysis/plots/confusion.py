@@ -1,5 +1,6 @@
 """The confusion matrix: rows the true class, columns the predicted one, in percent of the row; a panel a run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, panel_shape, panels_of, plain
-from cifarnet.analysis.plots.text import fit, headline, height_of, shorten
+from cifarnet.analysis.plots.text import fit, headline, height_of, short_names
+from cifarnet.core.errors import plural
 
+LEAST = 3.5  # points of a name: rows that are lower are not all named
 WRITTEN = 20  # classes up to which every cell is written out
 NAMES = 0.95  # inches: what the classes' names take, beside and below; the colour bar has less
 
@@ -41,8 +44,9 @@ def draw(panels: Mapping[str, Any], classes: Sequence[str], path: Path, title: s
             shown = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
             if count <= WRITTEN:
                 write_cells(axes, percent, 72 * side / count)
-            accuracy = np.trace(np.asarray(matrix)) / max(np.asarray(matrix).sum(), 1)
-            text = f"{name}\naccuracy {100 * accuracy:.2f}%".lstrip()
+            images = int(np.asarray(matrix).sum())
+            accuracy = np.trace(np.asarray(matrix)) / max(images, 1)
+            text = f"{name}\naccuracy {100 * accuracy:.2f}% of {plural(images, 'image')}".lstrip()
             fit(axes.set_title(text, fontweight="normal", fontsize=7), 72 * side)
         name_classes(cells, classes, columns, 72 * side / count)
         beside = cells[columns - 1].inset_axes((1.04, 0, 0.05, 1))  # as high as the matrix
@@ -51,21 +55,25 @@ def draw(panels: Mapping[str, Any], classes: Sequence[str], path: Path, title: s
         bar.outline.set_visible(False)  # type: ignore[operator]
         if title:
             headline(figure, title, fontsize=8)
+        for _ in range(3):  # square axes with a bar beside them find their place in the fourth pass
+            figure.draw_without_rendering()
     return path
 
 
 def name_classes(cells: Sequence[Any], classes: Sequence[str], columns: int, cell: float) -> None:
     """Names the classes left of the first column and below the last panel of each; a cell has `cell` points."""
-    names, count = [shorten(name, 14) for name in classes], len(classes)
-    size = min(7.0, max(2.0, 0.8 * cell))
+    count, each = len(classes), math.ceil(LEAST / (0.8 * cell))
+    size = min(7.0, max(LEAST, 0.8 * cell))
+    places, names = range(0, count, each), short_names(classes, 14)[::each]
+    note = f", one of {each} named" if each > 1 else ""
     style: dict[str, Any] = {"rotation": 45 if count <= WRITTEN else 90, "va": "center", "rotation_mode": "anchor"}
     for number, axes in enumerate(cells):
-        axes.set_xticks(range(count), names, fontsize=size, ha="right", **style)
-        axes.set_yticks(range(count), names, fontsize=size)
+        axes.set_xticks(places, names, fontsize=size, ha="right", **style)
+        axes.set_yticks(places, names, fontsize=size)
         left, lowest = number % columns == 0, number + columns >= len(cells)
         axes.tick_params(length=0, labelleft=left, labelbottom=lowest)
-        axes.set_ylabel("true class" if left else "")
-        axes.set_xlabel("predicted class" if lowest else "")
+        axes.set_ylabel("true class" + note if left else "")
+        axes.set_xlabel("predicted class" + note if lowest else "")
 
 
 def write_cells(axes: Any, percent: np.ndarray, cell: float) -> None:
@@ -74,7 +82,7 @@ def write_cells(axes: Any, percent: np.ndarray, cell: float) -> None:
     for row, column in zip(*np.nonzero(percent), strict=True):
         value = percent[row, column]
         text = f"{value:.0f}" if value >= 9.95 or not wide else f"{value:.1f}"
-        ink = "white" if value > 60 else INK
+        ink = "white" if value > 67 else INK  # whichever stands out more, by WCAG
         style: dict[str, Any] = {"fontweight": "bold"} if row == column else {}
         if text != "0":
             size = min(6.5, (0.45 if len(text) < 3 or wide else 0.36) * cell)

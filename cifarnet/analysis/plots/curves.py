@@ -5,20 +5,22 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cifarnet.analysis.plots.legend import ROW, SIZE, columns_of
 from cifarnet.analysis.plots.mpl import Line2D
 from cifarnet.analysis.plots.style import (
     INK,
-    LINES,
     PAGE,
     drawing,
+    line_colours,
     panel_shape,
     panels_of,
     plain_powers,
     present,
     whole_numbers,
 )
-from cifarnet.analysis.plots.text import headline, height_of, shorten, width_of
+from cifarnet.analysis.plots.text import headline, height_of, short_names, width_of
 from cifarnet.core.errors import Refused
 
 Records = Sequence[Mapping[str, Any]]
@@ -40,6 +42,7 @@ POINTS: dict[str, dict[str, Any]] = {
     ":": {"marker": "^", "markersize": 6, "fillstyle": "none"},
     "--": {"marker": "s", "markersize": 5.5, "fillstyle": "none"},
 }
+SPIKE = 20  # times the median loss: a linear axis would show nothing else
 COLUMNS = 3  # of the runs' names
 HANDLE = 2.2  # width of a line in the key, in units of its letters' size
 WORDS = {
@@ -73,20 +76,23 @@ def draw(records_by_name: Mapping[str, Records], path: Path, title: str = "", ow
     panels = [panel for panel, metrics in PANELS.items() if there & set(metrics)]
     rows, columns = (2, 2) if len(panels) == 4 else panel_shape(len(panels))
     key = key_of(drawn)
-    names = [shorten(name, 40) for name in series] if len(series) > 1 else []
+    names = short_names(list(series), 40) if len(series) > 1 else []
     legend_columns = columns_of(names, PAGE - width_of_key(key), COLUMNS) if names else 1
     legend_rows = max(-(-len(names) // legend_columns), bool(key))
     with drawing(path, PAGE, 2.1 * rows + 0.35 + ROW * legend_rows + height_of(title)) as figure:
         cells = panels_of(figure, len(panels), columns)
         for axes, panel in zip(cells, panels, strict=True):
             fill_panel(axes, panel, drawn)
+        ends = [axes.get_xlim() for axes in cells]
+        for axes in cells:  # a loss that is not finite ends its curve, and not the axis
+            axes.set_xlim(min(low for low, _ in ends), max(high for _, high in ends))
         for axes in cells[-columns:]:
             axes.set_xlabel("epoch")
         if title:
             headline(figure, title)
         # Below the panels: in a panel no place is sure to be free of curves.
         if names:
-            colours = [Line2D([], [], color=LINES[index % len(LINES)], linewidth=3) for index in range(len(names))]
+            colours = [Line2D([], [], color=colour, linewidth=3) for colour in line_colours(len(names))]
             figure.legend(colours, names, loc="outside lower left", ncols=legend_columns)
         if key:
             figure.legend(handles=key, loc="outside lower right", ncols=len(key), handlelength=HANDLE)
@@ -115,7 +121,7 @@ def split_loss(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def fill_panel(axes: Any, panel: str, series: Series) -> None:
     """One panel: colour tells the run, line style (of one epoch the marker) the split."""
-    for index, run in enumerate(series.values()):
+    for index, (run, colour) in enumerate(zip(series.values(), line_colours(len(series)), strict=True)):
         # Runs of one schedule lie on each other: earlier ones are drawn wider, so that all are seen.
         wider = (len(series) - 1 - index) * (panel == "learning rate")
         for metric, dashes in PANELS[panel].items():
@@ -124,8 +130,12 @@ def fill_panel(axes: Any, panel: str, series: Series) -> None:
                 style = {"linestyle": dashes, "linewidth": 1.4 + wider}
                 if len(epochs) == 1:  # above all lines, which would hide it
                     style = {**POINTS[dashes], "markersize": POINTS[dashes]["markersize"] + 2 * wider, "zorder": 3}
-                axes.plot(epochs, values, color=LINES[index % len(LINES)], **style)
+                axes.plot(epochs, values, color=colour, **style)
     axes.set_title("loss (cross-entropy)" if panel == "loss" else panel)
+    if panel in ("loss", OBJECTIVE) and spiked(axes):
+        axes.set_yscale("log")
+        plain_powers(axes.yaxis)
+        axes.set_title(axes.get_title(loc="left") + ", logarithmic", loc="left")
     whole_numbers(axes.xaxis)
     if panel == GRADIENT:
         axes.set_yscale("log")
@@ -134,6 +144,12 @@ def fill_panel(axes: Any, panel: str, series: Series) -> None:
         power = 10.0 ** math.floor(math.log10(max(axes.get_ylim()[1], 1e-12)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value / power:g}")
         axes.set_title(f"learning rate (×{power:.0e})".replace("e-0", "e-"))
+
+
+def spiked(axes: Any) -> bool:
+    """Is the highest point of the curves, all above 0, more than twenty times as high as half of all are?"""
+    values = np.concatenate([line.get_ydata() for line in axes.get_lines()] or [[1.0]])
+    return bool(values.min() > 0 and values.max() > SPIKE * np.median(values))
 
 
 def key_of(series: Series) -> list[Any]:

@@ -31,6 +31,8 @@ def draw(panels: Mapping[str, Mapping[str, Deletion]], path: Path, title: str = 
             fit(axes.set_title(label, fontweight="normal"), 72 * 0.8 * PANEL)
             axes.set_xlabel("pixels removed (%)")
         cells[0].set_ylabel("probability of the class (%)")
+        top = 100 * max(float(one.probabilities.max()) for curves in panels.values() for one in curves.values())
+        cells[0].set_ylim(0, 103 if top > 50 else max(1.4 * top, 1e-3))  # room for the numbers above the curves
         handles, names = cells[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower left", ncols=4 if len(panels) > 1 else 2)
         headline(figure, title, REMOVED, AREA, fontsize=7.5)
@@ -58,6 +60,12 @@ def draw_panel(axes: Any, curves: Mapping[str, Deletion]) -> None:
     for number, (area, colour) in enumerate(areas):
         style: Any = {"color": colour, "fontsize": 7, "fontweight": "bold", "path_effects": outline}
         place = (0.98, 0.97 - 0.08 * number)
-        axes.text(*place, f"{area:.3f}", transform=axes.transAxes, ha="right", va="top", **style)
+        axes.text(
+            *place,
+            f"{area:.3f}" if area >= 0.01 else f"{area:.2g}",
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            **style,
+        )
     axes.set_xlim(0, 100)
-    axes.set_ylim(0, 103)

@@ -32,15 +32,16 @@ def draw(panels: Mapping[str, Points], classes: Sequence[str], path: Path, title
     rows, columns = panel_shape(len(panels))
     width = COLUMN if columns == 1 else PAGE
     side = width / columns
-    height = rows * (side * 0.9 + 0.25 * (len(panels) > 1)) + 0.2 + height_of(title) + height_of_classes(classes, width)
-    span = np.max([np.ptp(points, axis=0) for points, _ in panels.values()], axis=0)
+    height = rows * (side + 0.25 * (len(panels) > 1)) + 0.2 + height_of(title) + height_of_classes(classes, width)
+    room = max(1e-9, *(ROOM * float(np.ptp(points, axis=0).max()) for points, _ in panels.values()))
     with drawing(path, width, height) as figure:
         for axes, (name, (points, labels)) in zip(panels_of(figure, len(panels)), panels.items(), strict=True):
             plain(axes)
             draw_points(axes, points, labels, len(classes), s=9 if columns == 1 else 5)
-            middle, room = (points.min(axis=0) + points.max(axis=0)) / 2, np.maximum(ROOM * span, 1e-9)
-            axes.set_xlim(middle[0] - room[0], middle[0] + room[0])
-            axes.set_ylim(middle[1] - room[1], middle[1] + room[1])
+            middle = (points.min(axis=0) + points.max(axis=0)) / 2
+            axes.set_xlim(middle[0] - room, middle[0] + room)
+            axes.set_ylim(middle[1] - room, middle[1] + room)
+            axes.set_aspect("equal")
             fit(axes.set_title(name, fontsize=7), 72 * 0.95 * side)
         add_classes(figure, classes, markers=True)
         if title:

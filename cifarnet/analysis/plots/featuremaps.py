@@ -116,6 +116,8 @@ def draw_cam(image: Tensor, heats: Sequence[tuple[str, Tensor]], path: Path, tit
             # Cold places let the image through.
             shown = axes.imshow(heat.numpy(), cmap="inferno", vmin=0, vmax=1, alpha=(0.25 + 0.5 * heat).numpy())
             fit(axes.set_title(name, fontweight="normal", loc="center", fontsize=7), 72 * CAM_CELL)
+            if not heat.any():
+                axes.set_xlabel("no evidence: zero everywhere", fontsize=6, labelpad=2)
         scale = ScalarMappable(cmap=shown.cmap, norm=shown.norm)
         bar = figure.colorbar(scale, ax=cells, shrink=0.8, pad=0.01, ticks=(0, 1))
         bar.ax.tick_params(labelsize=6, length=0)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cifarnet.analysis.plots.mpl import Rectangle
-from cifarnet.analysis.plots.style import PAGE, RIGHT, WRONG, drawing, pack, plain
-from cifarnet.analysis.plots.text import headline, height_of, shorten
+from cifarnet.analysis.plots.style import COLUMN, PAGE, RIGHT, WRONG, drawing, pack, plain
+from cifarnet.analysis.plots.text import headline, height_of, short_names, width_of
 from cifarnet.data import AnySplit
 
 COLUMNS = 10
@@ -31,7 +31,7 @@ def draw(
     Raises:
         Failed: the file cannot be written.
     """
-    rows = -(-len(images) // COLUMNS)
+    rows, names = -(-len(images) // COLUMNS), short_names(classes, 10)
     right = int((labels == predictions).sum())
     with drawing(path, PAGE, 0.45 + 0.92 * rows + height_of(title)) as figure:
         pack(figure, 0.03)
@@ -40,8 +40,8 @@ def draw(
             show(cell, image)
             good = label == predicted
             colour = RIGHT if good else WRONG
-            text = f"{'✓' if good else '✗'} {shorten(classes[predicted], 10)}\n"
-            text += "" if good else f"({shorten(classes[label], 10)})"
+            text = f"{'✓' if good else '✗'} {names[predicted]}\n"
+            text += "" if good else f"({names[label]})"
             cell.set_xlabel(text, fontsize=6, color=colour, labelpad=2, linespacing=1.15)
             cell.add_patch(framed(cell, colour))
         for cell in list(figure.axes)[len(images) :]:
@@ -90,13 +90,15 @@ def draw_samples(samples: Samples, classes: Sequence[str], path: Path, title: st
         Failed: the file cannot be written.
     """
     count, each = samples.images.shape[:2]
-    with drawing(path, 1.1 + 0.52 * each, 0.4 + 0.52 * count + height_of(title)) as figure:
+    names = short_names(classes, 16)
+    beside = max(width_of(name, 7.5) for name in names) / 72 + 0.25
+    with drawing(path, max(COLUMN, beside + 0.52 * each), 0.4 + 0.52 * count + height_of(title)) as figure:
         pack(figure, 0.02)
         grid = figure.subplots(count, each, squeeze=False)
-        for row, name in enumerate(classes):
+        for row, name in enumerate(names):
             for column in range(each):
                 show(grid[row, column], samples.images[row, column])
-            grid[row, 0].set_ylabel(shorten(name, 16), rotation=0, ha="right", va="center", labelpad=6)
+            grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
         if title:
             headline(figure, title)
     return path

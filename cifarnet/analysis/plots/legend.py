@@ -5,7 +5,7 @@ from typing import Any
 
 from cifarnet.analysis.plots.mpl import Figure, Line2D
 from cifarnet.analysis.plots.style import class_colours, class_markers
-from cifarnet.analysis.plots.text import shorten, width_of
+from cifarnet.analysis.plots.text import short_names, width_of
 
 SIZE = 7  # points
 ROW = 0.16  # inches
@@ -22,19 +22,21 @@ def columns_of(names: Sequence[str], width: float, most: int = 10) -> int:
 
 def class_names(classes: Sequence[str]) -> list[str]:
     """The names in the legend; none where there are too many to tell apart."""
-    return [shorten(name, 12) for name in classes] if len(classes) <= NAMED else []
+    return short_names(classes, 12) if len(classes) <= NAMED else []
 
 
 def height_of_classes(classes: Sequence[str], width: float) -> float:
     """The height of `add_classes` in a figure `width` inches wide, in inches."""
     names = class_names(classes)
-    return ROW * -(-len(names) // columns_of(names, width)) if names else 0.0
+    return ROW * -(-len(names) // columns_of(names, width)) if names else ROW
 
 
 def add_classes(figure: Figure, classes: Sequence[str], markers: bool = False) -> None:
-    """Adds each class with its colour, and with its marker where the figure has `markers`."""
+    """Adds each class with its colour, and with its marker where the figure has `markers`; of many how many there are."""
     names = class_names(classes)
     if not names:
+        text = f"{len(classes):,} classes: too many to name"
+        figure.legend([], [], title=text, title_fontsize=SIZE, loc="outside lower left", borderpad=0)
         return
     shapes = class_markers(len(names)) if markers else "o" * len(names)
     style: Any = {"linestyle": "", "markersize": 4.5, "markeredgewidth": 0}

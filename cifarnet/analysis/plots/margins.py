@@ -11,6 +11,7 @@ from cifarnet.analysis.plots.style import FAINT, INK, LINES, PAGE, drawing, plai
 from cifarnet.analysis.plots.text import headline
 
 COLUMNS = 4
+DASHES = (4, 2), (1, 1), (8, 2), (4, 1, 1, 1)  # of the scales without a margin
 
 
 def draw(curves: Sequence[MarginCurve], path: Path, title: str = "") -> Path:
@@ -28,10 +29,15 @@ def draw(curves: Sequence[MarginCurve], path: Path, title: str = "") -> Path:
             style: Any = {"color": LINES[index % len(LINES)], "linestyle": ("-", "--", "-.", ":")[index % 4]}
             axes.plot(curve.theta, curve.logit, label=named(curve), **style)
         angles = curves[0].theta
-        for scale in sorted({curve.scale for curve in curves}):
+        for number, scale in enumerate(sorted({curve.scale for curve in curves})):
             label = f"no margin: {scale:g} cos θ"
             axes.plot(
-                angles, scale * angles.deg2rad().cos(), color=FAINT, linewidth=0.9, linestyle=(0, (4, 2)), label=label
+                angles,
+                scale * angles.deg2rad().cos(),
+                color=FAINT,
+                linewidth=0.9,
+                linestyle=(0, DASHES[number % len(DASHES)]),
+                label=label,
             )
         axes.set(xlim=(0, 180), xlabel="θ to the own class's prototype (degrees)", ylabel="logit of the own class")
         axes.set_xticks(range(0, 181, 30))

@@ -8,7 +8,7 @@ import numpy as np
 
 from cifarnet.analysis.embedding import Sphere
 from cifarnet.analysis.plots.legend import add_classes, height_of_classes
-from cifarnet.analysis.plots.style import FAINT, IN_A_ROW, PAGE, class_colours, drawing, plain
+from cifarnet.analysis.plots.style import COLOURS, FAINT, IN_A_ROW, PAGE, class_colours, class_markers, drawing, plain
 from cifarnet.analysis.plots.text import fit, headline, height_of
 
 Points = tuple[Sphere, np.ndarray]  # and the classes [N]
@@ -47,16 +47,19 @@ def draw(panels: Mapping[str, Points], classes: Sequence[str], path: Path, title
         for number, (name, panel) in enumerate(panels.items()):
             top, column = sides * (number // IN_A_ROW), number % IN_A_ROW
             cells = list(grid[0] if len(panels) == 1 else grid[top : top + sides, column])
-            draw_panel(cells, panel, shrink, class_colours(len(classes)))
+            draw_panel(cells, panel, shrink, len(classes))
             fit(cells[0].set_title(name, fontsize=7), 72 * 0.95 * side)
-        add_classes(figure, classes)
+        add_classes(figure, classes, markers=len(classes) > len(COLOURS))
         headline(figure, title, *notes, fontsize=7.5)
     return path
 
 
-def draw_panel(cells: Sequence[Any], panel: Points, shrink: float, colours: Sequence[Any]) -> None:
+def draw_panel(cells: Sequence[Any], panel: Points, shrink: float, classes: int) -> None:
     """A run in its axes: one of a circle, two of a globe, its front and its back."""
     sphere, labels = panel
+    colours = class_colours(classes)
+    # Beyond the cycle of colours hues lie close together: shapes help to tell classes apart.
+    markers = class_markers(classes) if classes > len(COLOURS) else "o" * classes
     features, prototypes = sphere.features.numpy(), sphere.prototypes.numpy()
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     arrows = prototypes / np.maximum(np.linalg.norm(prototypes, axis=1, keepdims=True), 1e-12)
@@ -66,7 +69,7 @@ def draw_panel(cells: Sequence[Any], panel: Points, shrink: float, colours: Sequ
         axes.set_xlim(-LIMIT, LIMIT)
         axes.set_ylim(-LIMIT, LIMIT)
         draw_globe(axes, view)
-        draw_features(axes, features / shrink @ view.T, unit @ view.T, labels, colours)
+        draw_features(axes, features / shrink @ view.T, unit @ view.T, labels, colours, markers)
         draw_prototypes(axes, arrows @ view.T, colours)
         axes.set_xlabel(side)
 
@@ -105,17 +108,19 @@ def thirds(start: int, stop: int) -> np.ndarray:
     return np.radians(np.arange(start, stop, 30))
 
 
-def draw_features(axes: Any, raw: np.ndarray, unit: np.ndarray, labels: np.ndarray, colours: Sequence[Any]) -> None:
+def draw_features(
+    axes: Any, raw: np.ndarray, unit: np.ndarray, labels: np.ndarray, colours: Sequence[Any], markers: str
+) -> None:
     """Triangles, lines and points of the features on the viewer's side."""
     seen = near(unit)
-    for index, colour in enumerate(colours):
+    for index, (colour, marker) in enumerate(zip(colours, markers, strict=True)):
         mine = seen & (labels == index)
         start, end = raw[mine][:, :2], unit[mine][:, :2]
         axes.scatter(start[:, 0], start[:, 1], s=9, marker="^", color=colour, alpha=0.28, linewidths=0)
         gap = np.full(len(start), np.nan)
         x, y = (np.stack([start[:, axis], end[:, axis], gap], axis=1).ravel() for axis in (0, 1))
         axes.plot(x, y, color=colour, alpha=0.18, linewidth=0.4)
-        axes.scatter(end[:, 0], end[:, 1], s=8, color=colour, alpha=0.9, linewidths=0, zorder=3)
+        axes.scatter(end[:, 0], end[:, 1], s=8, marker=marker, color=colour, alpha=0.9, linewidths=0, zorder=3)
 
 
 def draw_prototypes(axes: Any, tips: np.ndarray, colours: Sequence[Any]) -> None:

@@ -128,6 +128,11 @@ def class_colours(count: int) -> list[Any]:
     return [matplotlib.colormaps["turbo"](0.03 + 0.94 * index / (count - 1)) for index in range(count)]
 
 
+def line_colours(count: int) -> list[Any]:
+    """A colour a run: the six that are furthest apart, for more runs as for so many classes."""
+    return list(LINES[:count]) if count <= len(LINES) else class_colours(count)
+
+
 def class_markers(count: int) -> str:
     """A marker a class: shape tells classes apart where colour does not."""
     return (MARKERS * (count // len(MARKERS) + 1))[:count]
@@ -161,10 +166,17 @@ def whole_numbers(axis: Any) -> None:
     axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
+class PlainLog(LogFormatter):
+    """Labels the ticks between the powers of ten, where there is room, as `plain_powers` labels these."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:.4g}" if super().__call__(x, pos) else ""
+
+
 def plain_powers(axis: Any) -> None:
     """Labels a logarithmic axis 0.01, 1, 100: its own labels are formulas, which the style leaves unread."""
     axis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    axis.set_minor_formatter(PlainLog(labelOnlyBase=False))
 
 
 def pack(figure: Figure, inches: float) -> None:

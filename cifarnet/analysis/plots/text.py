@@ -3,6 +3,7 @@
 import bisect
 import functools
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from cifarnet.analysis.plots.mpl import Figure, FontProperties, Text, findfont, get_font, text_to_path
@@ -13,6 +14,7 @@ FONT = "DejaVu Sans"  # comes with matplotlib
 LETTER = 0.634  # the width of its n, in units of the font's size
 LINES, LONGEST = 3, 1000  # of a title: lines, and characters of a line
 HINTED = 0.97  # a line's width is that of its outlines; pixels may make it 3% wider
+CONTEXT = 3  # characters before those that tell names apart
 EDGE = 0.01  # where a figure's title begins, in units of its width
 
 
@@ -38,6 +40,30 @@ def shorten(name: str, length: int) -> str:
     name = printable(name[:LONGEST])
     name = name if len(name) <= length else name[: length - 1] + "…"
     return cut(name, length * LETTER, 1)
+
+
+def short_names(names: Sequence[str], length: int) -> list[str]:
+    """The names, as `shorten` makes them, but different where they are: those that end alike when cut keep their ends, and
+    those whose ends are alike too are numbered, from 0.
+    """
+    found = [shorten(name, length) for name in names]
+    for alike in repeated(found):
+        first, *_, last = sorted(names[place] for place in alike)
+        common = next((end for end, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+        for place in alike:
+            found[place] = shorten("…" + names[place][max(common - CONTEXT, 0) :], length)
+    for alike in repeated(found):
+        for place in alike:
+            found[place] = shorten(f"{place} {names[place]}", length)
+    return found
+
+
+def repeated(names: Sequence[str]) -> list[list[int]]:
+    """The places of each name that is there more than once."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    return [found for found in places.values() if len(found) > 1]
 
 
 def fit(artist: Text, room: float) -> None:

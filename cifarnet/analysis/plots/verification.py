@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from cifarnet.analysis.plots.legend import ROW, columns_of
-from cifarnet.analysis.plots.style import COLUMN, INK, LINES, PAGE, drawing
+from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, line_colours
 from cifarnet.analysis.plots.text import headline, shorten
 from cifarnet.analysis.verification.rates import OperatingPoint, Rates
 
@@ -68,14 +68,14 @@ def draw_both(
 def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
     """FNMR over FMR, both on the axis of normal deviates; the diagonal is where both are equal."""
     least, most, drawn = 0.5, 0.6, False
-    for number, (name, curve) in enumerate(curves.items()):
+    for (name, curve), colour in zip(curves.items(), line_colours(len(curves)), strict=True):
         inside = (curve.fmr > 0) & (curve.fmr < 1) & (curve.fnmr > 0) & (curve.fnmr < 1)
         fmr, fnmr = curve.fmr[inside], curve.fnmr[inside]
         if len(fmr):
             least = min(least, float(fmr.min()), float(fnmr.min()))
             most, drawn = max(most, float(fnmr.max())), True
         label = in_key(name) + ("" if len(fmr) else " (no errors)")
-        axes.plot(ndtri(fmr), ndtri(fnmr), color=LINES[number % len(LINES)], label=label)
+        axes.plot(ndtri(fmr), ndtri(fnmr), color=colour, label=label)
     if not drawn:
         axes.text(0.5, 0.6, "no errors at any threshold", ha="center", transform=axes.transAxes)
     low, high = ndtri(max(least, 1e-6)) - 0.1, ndtri(min(most, 0.995)) + 0.1
