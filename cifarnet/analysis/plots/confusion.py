@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, panel_shape, panels_of, plain
+from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, panel_shape, panels_of, plain, settle
 from cifarnet.analysis.plots.text import fit, headline, height_of, short_names
 from cifarnet.core.errors import plural
 
@@ -55,8 +55,7 @@ def draw(panels: Mapping[str, Any], classes: Sequence[str], path: Path, title: s
         bar.outline.set_visible(False)  # type: ignore[operator]
         if title:
             headline(figure, title, fontsize=8)
-        for _ in range(3):  # square axes with a bar beside them find their place in the fourth pass
-            figure.draw_without_rendering()
+        settle(figure)
     return path
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from cifarnet.analysis.plots.mpl import Rectangle
-from cifarnet.analysis.plots.style import COLUMN, PAGE, RIGHT, WRONG, drawing, pack, plain
+from cifarnet.analysis.plots.style import COLUMN, PAGE, RIGHT, WRONG, drawing, pack, plain, settle
 from cifarnet.analysis.plots.text import headline, height_of, short_names, width_of
 from cifarnet.data import AnySplit
 
@@ -89,16 +90,18 @@ def draw_samples(samples: Samples, classes: Sequence[str], path: Path, title: st
     Raises:
         Failed: the file cannot be written.
     """
-    count, each = samples.images.shape[:2]
-    names = short_names(classes, 16)
+    count, each, _, height, _ = samples.images.shape
+    names, gap = short_names(classes, 16), max(1, height // 12)
     beside = max(width_of(name, 7.5) for name in names) / 72 + 0.25
+    # One picture of all: axes for each of a thousand would take half a minute.
+    sheet = make_grid(samples.images.flatten(0, 1), each, gap, pad_value=255)
     with drawing(path, max(COLUMN, beside + 0.52 * each), 0.4 + 0.52 * count + height_of(title)) as figure:
         pack(figure, 0.02)
-        grid = figure.subplots(count, each, squeeze=False)
-        for row, name in enumerate(names):
-            for column in range(each):
-                show(grid[row, column], samples.images[row, column])
-            grid[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6)
+        axes = figure.subplots()
+        show(axes, sheet)
+        axes.set_yticks([gap + height / 2 - 0.5 + (height + gap) * row for row in range(count)], names, fontsize=7.5)
+        axes.tick_params(length=0)
         if title:
             headline(figure, title)
+        settle(figure)
     return path

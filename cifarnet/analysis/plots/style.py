@@ -179,6 +179,12 @@ def plain_powers(axis: Any) -> None:
     axis.set_minor_formatter(PlainLog(labelOnlyBase=False))
 
 
+def settle(figure: Figure) -> None:
+    """Lays the figure out until axes of one aspect have found their place beside what stands around them: in the fourth pass."""
+    for _ in range(3):  # saving is one more
+        figure.draw_without_rendering()
+
+
 def pack(figure: Figure, inches: float) -> None:
     """Puts pictures close together, this far apart."""
     engine: Any = figure.get_layout_engine()

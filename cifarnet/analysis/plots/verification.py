@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from cifarnet.analysis.plots.legend import ROW, columns_of
-from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, line_colours
+from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, line_colours, settle
 from cifarnet.analysis.plots.text import headline, shorten
 from cifarnet.analysis.verification.rates import OperatingPoint, Rates
 
@@ -31,8 +31,7 @@ def draw_det(curves: Mapping[str, Rates], path: Path, title: str = "") -> Path:
             figure.legend(handles, names, loc="outside lower left", ncols=columns)
         if title:
             headline(figure, title)
-        for _ in range(2):  # axes of one aspect find their place beside a tall legend in the third pass
-            figure.draw_without_rendering()
+        settle(figure)
     return path
 
 
