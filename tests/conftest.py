@@ -131,3 +131,13 @@ def at_once(work: Callable[[], object], count: int = 3) -> list:
     for process in processes:
         process.join(60)
     return found
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """The figures that are saved, to look into."""
+    from cifarnet.analysis.plots import style
+
+    figures, save = [], style.save
+    monkeypatch.setattr(style, "save", lambda figure, path: (save(figure, path), figures.append(figure)))
+    return figures

@@ -29,14 +29,6 @@ from cifarnet.cli.image_figures import Drawn, ImageFigures, Target
 ALIKE = [f"Passeriformes Carduelis carduelis {index:02d}" for index in range(37)]
 
 
-@pytest.fixture
-def kept(monkeypatch):
-    """The figures that are saved, to look into."""
-    figures, real = [], style.save
-    monkeypatch.setattr(style, "save", lambda figure, path: (real(figure, path), figures.append(figure)))
-    return figures
-
-
 @pytest.mark.parametrize(
     "names",
     [

@@ -211,15 +211,6 @@ def test_film_has_its_frames(tmp_path):
         assert film.info["duration"] == animation.LAST
 
 
-@pytest.fixture
-def kept(monkeypatch):
-    """The figures that are saved, to look into."""
-    figures = []
-    real = style.save
-    monkeypatch.setattr(style, "save", lambda figure, path: (real(figure, path), figures.append(figure)))
-    return figures
-
-
 def test_confusion_colours_are_linear_and_shared(tmp_path, kept):
     """The colour of a cell is that of its percent on the bar's scale from 0 to 100, in each panel."""
     matrices = {"a": np.array([[3, 1], [0, 4]]), "b": np.array([[1, 1], [1, 1]])}
