@@ -15,6 +15,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.known import unknown
 from cifarnet.storage.output import check_output, free_name, write_output
+from cifarnet.storage.run_names import checkpoint_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +64,7 @@ def explore(
 
     checkpoints = [inputs.need_checkpoint(run) for run in runs] if runs else [inputs.need_checkpoint(None)]
     target = destination(out, checkpoints, overwrite)
-    names, models, found, pictures = names_of(checkpoints), [], [], []
+    names, models, found, pictures = checkpoint_names(checkpoints), [], [], []
     for checkpoint in checkpoints:
         opened, indices = open_run(checkpoint, data_dir, split, samples, seed, device, named=bool(runs))
         found.append(inputs.embed_images(opened))
@@ -141,14 +142,6 @@ def destination(out: Path | None, checkpoints: list[Path], overwrite: bool) -> P
         return home / "explore.html"
     path = Path("explore.html")
     return path if overwrite else free_name(path)
-
-
-def names_of(checkpoints: list[Path]) -> list[str]:
-    """The runs' folders, or the checkpoints' own names; whole paths where two are alike."""
-    names = [
-        path.resolve().parent.name if (path.parent / "config.json").is_file() else path.stem for path in checkpoints
-    ]
-    return names if len(set(names)) == len(names) else [str(path) for path in checkpoints]
 
 
 def open_run(

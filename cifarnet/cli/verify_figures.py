@@ -13,6 +13,7 @@ from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Title
 from cifarnet.cli.run_option import Run, Runs
 from cifarnet.cli.tables import percent
+from cifarnet.storage.run_names import checkpoint_names
 
 if TYPE_CHECKING:
     from cifarnet.analysis.verify_images import Measured
@@ -60,7 +61,7 @@ def det(
     if len(sets) > 1:
         messages().remark("warning", f"these curves are not of the same images: {', '.join(sorted(sets))}")
     curves = {}
-    for (one, _), name in zip(measured, named(runs or [], checkpoints), strict=True):
+    for (one, _), name in zip(measured, checkpoint_names(checkpoints), strict=True):
         where = f"\n{one.measured_on}" if len(sets) > 1 else ""
         curves[f"{name}: EER {percent(one.found.eer)}{where}"] = det_points(one.found.genuine, one.found.impostor)
     draw_det(curves, target, title if title is not None else headings.pop() if len(headings) == 1 else "")
@@ -101,12 +102,6 @@ def scores(
     thresholds = {f"{point.far:g}": point.threshold for point in found.points}
     figures.write_numbers(data_out, {"edges": edges, **densities, "thresholds": thresholds})
     print_path(target)
-
-
-def named(runs: Sequence[Path], checkpoints: Sequence[Path]) -> list[str]:
-    """The name of each run in the figure: that of its folder, or all that was typed where two are called the same."""
-    short = [path.parent.resolve().name if path.stem in ("best", "last") else path.stem for path in checkpoints]
-    return [name if short.count(name) == 1 else str(runs[place]) for place, name in enumerate(short)]
 
 
 def measure(

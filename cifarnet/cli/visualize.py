@@ -47,6 +47,7 @@ def curves(
     from cifarnet.analysis.plots import curves as picture
     from cifarnet.storage.run_files import read_metrics
     from cifarnet.storage.run_folder import RunFolder
+    from cifarnet.storage.run_names import names_apart
     from cifarnet.storage.runs import latest
 
     newest = latest()
@@ -57,11 +58,9 @@ def curves(
     target = figures.destination(out, folders[0] / "x" if len(folders) == 1 else Path("x"), "curves", overwrite)
     data_out = figures.numbers_path(data_out, overwrite)
     records, titles, own = {}, [], []
-    for folder in folders:
+    for name, folder in zip(names_apart(folders), folders, strict=True):
         if not folder.is_dir():
             raise Refused(str(folder), "there is no such run", "name a run folder")
-        name = folder.resolve().name
-        name = str(folder) if name in records else name
         records[name], warnings = read_metrics(RunFolder(folder).metrics)
         for warning in warnings:
             messages().remark("warning", warning)

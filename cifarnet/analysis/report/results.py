@@ -1,7 +1,6 @@
 """Finished runs: configuration, scores, records."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from cifarnet.data.registry import DATASETS
 from cifarnet.engine.resume import is_number
 from cifarnet.storage.run_files import read_json, read_metrics
 from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.run_names import names_apart
 
 SCORES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "auroc", "auprc", "ece")
 
@@ -93,9 +93,9 @@ def read_results(paths: Sequence[Path]) -> tuple[list[Result], list[CifarnetErro
 
 
 def told_apart(results: Sequence[Result]) -> list[Result]:
-    """The results, those of one name named by their paths."""
-    names = Counter(result.name for result in results)
-    return [replace(one, given_name=str(one.path)) if names[one.name] > 1 else one for one in results]
+    """The results, those of one name named with the folders in which they differ."""
+    names = names_apart([one.path for one in results])
+    return [replace(one, given_name=name) for one, name in zip(results, names, strict=True)]
 
 
 def read_result(path: Path) -> Result:
