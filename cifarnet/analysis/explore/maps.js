@@ -1,7 +1,8 @@
-// Maps on a canvas: point at an image, click it, draw around several, shift-drag to move, wheel to zoom, double click to see all.
+// Maps on a canvas: where images are, and their marks.
 
 const REACH = 12; // pixels within which a point is under the pointer
 const GAP = 0.05; // of the range, around all points
+const RIM = 1.2; // pixels: the width of the rim of a mark
 const LEVELS = 32; // of a scale of numbers
 const CIVIDIS = ["#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838"];
 
@@ -14,15 +15,15 @@ const PLUS = [[-0.35, -1], [0.35, -1], [0.35, -0.35], [1, -0.35], [1, 0.35], [0.
 const DIAGONAL = PLUS.map(([x, y]) => [(x - y) * Math.SQRT1_2, (x + y) * Math.SQRT1_2]);
 const MARKS = [null, corners(4, Math.PI / 4, 1), corners(4), corners(3, Math.PI), corners(10, 0, 0.42), PLUS, DIAGONAL, corners(3), corners(5), corners(6)];
 
-// A small picture of a mark, drawn once and stamped at each of its points.
+// A small picture of a mark, drawn once and stamped at each of its points; `rim`: the colour of a line around it, if there is one.
 const stamps = new Map();
-function stamp(colour, mark, radius, ratio) {
-  const key = `${colour} ${MARKS.indexOf(mark)} ${radius} ${ratio}`;
-  if (!stamps.has(key)) stamps.set(key, drawStamp(colour, mark, radius, ratio));
+function stamp(colour, rim, mark, radius, ratio) {
+  const key = `${colour} ${rim} ${MARKS.indexOf(mark)} ${radius} ${ratio}`;
+  if (!stamps.has(key)) stamps.set(key, drawStamp(colour, rim, mark, radius, ratio));
   return stamps.get(key);
 }
 
-function drawStamp(colour, mark, radius, ratio) {
+function drawStamp(colour, rim, mark, radius, ratio) {
   const canvas = document.createElement("canvas"), side = 2 * radius + 2;
   canvas.width = canvas.height = Math.ceil(side * ratio);
   const draw = canvas.getContext("2d");
@@ -33,6 +34,10 @@ function drawStamp(colour, mark, radius, ratio) {
   if (mark) for (const [x, y] of mark) draw.lineTo(1.15 * radius * x, 1.15 * radius * y);
   else draw.arc(0, 0, radius, 0, 2 * Math.PI);
   draw.fill();
+  if (!rim) return canvas;
+  draw.strokeStyle = rim;
+  draw.lineWidth = RIM;
+  draw.stroke();
   return canvas;
 }
 
@@ -43,28 +48,34 @@ function level(k) {
   return `rgb(${mixed.join(",")})`;
 }
 
-// The kind of each image under a mode, and the colour of each kind; `marked`: do kinds differ in shape too?
+// The kind of each image under a mode, and the colour of each kind; `marked`: do kinds differ in shape too? Else a rim shows those
+// whose colour is that of the page, at either end of the scale.
 function kinds(mode, run) {
   const found = colouring(mode, run);
-  if (!found.values) return { of: found.of, colours: found.colours, marked: true };
+  if (!found.values) return { of: found.of, colours: found.colours, marked: true, rim: "" };
   const [low, high] = rangeOf(mode);
   const of = (i) => Math.min(LEVELS - 1, Math.floor((LEVELS * (found.values[i] - low)) / (high - low || 1)));
-  return { of, colours: Array.from({ length: LEVELS }, (_, k) => level(k)), marked: false };
+  return { of, colours: Array.from({ length: LEVELS }, (_, k) => level(k)), marked: false, rim: ink("--faint") };
 }
 
-// The range of finite numbers, with room around.
-function span(values) {
+// The least and the largest of finite numbers.
+function ends(values) {
   let low = Infinity, high = -Infinity;
   for (const value of values) { if (value < low) low = value; if (value > high && value < Infinity) high = value; }
-  const room = GAP * (high - low) || 1;
-  return low <= high ? [low - room, high + room] : [0, 1];
+  return low <= high ? [low, high] : [0, 0];
+}
+
+// What holds all points, with room around: its middle and half its sides, x and y.
+function whole(points) {
+  const sides = [ends(points.x), ends(points.y)], half = sides.map(([low, high]) => (0.5 + GAP) * (high - low));
+  return { middle: sides.map(([low, high]) => (low + high) / 2), half: half[0] || half[1] ? half : [1, 1] };
 }
 
 function drawMap(target, run, state, shown, selected) {
-  const chart = (target.chart ??= begin(target));
-  const points = run.maps[state.view];
-  if (chart.view !== state.view) Object.assign(chart, { view: state.view, x: span(points.x), y: span(points.y) });
+  const chart = (target.chart ??= begin(target)), points = run.maps[state.view];
+  if (chart.view !== state.view) Object.assign(chart, { view: state.view, ...whole(points) });
   Object.assign(chart, { points, shown, selected, kind: kinds(state.colour, run) });
+  chart.canvas.setAttribute("aria-label", `${METHODS[state.view]} of ${run.name}: ${shown.length} images; the arrow keys go through them`);
   paint(target);
 }
 
@@ -76,10 +87,13 @@ function placeOn(target, run, view, i) {
   return x >= 0 && y >= 0 && x <= target.clientWidth && y <= target.clientHeight ? [x, y] : null;
 }
 
+// Pixels of a unit, the same across and down: distances on a map mean the same in every direction.
+const unitOf = ({ chart, clientWidth, clientHeight }) => Math.min(clientWidth / (2 * chart.half[0]), clientHeight / (2 * chart.half[1]));
+
 // Where images are on a map: a function of an image, pixels from the upper left corner.
-function places({ chart, clientWidth, clientHeight }) {
-  const [left, right] = chart.x, [bottom, top] = chart.y, across = clientWidth / (right - left), down = clientHeight / (top - bottom);
-  return (i, points = chart.points) => [across * (points.x[i] - left), down * (top - points.y[i])];
+function places(target) {
+  const unit = unitOf(target), { middle } = target.chart, across = target.clientWidth / 2, down = target.clientHeight / 2;
+  return (i, points = target.chart.points) => [across + unit * (points.x[i] - middle[0]), down - unit * (points.y[i] - middle[1])];
 }
 
 function paint(target) {
@@ -90,7 +104,7 @@ function paint(target) {
   const draw = canvas.getContext("2d"), many = shown.length > 3000, radius = many ? 2.5 : 3.5, side = 2 * radius + 2;
   const place = places(target);
   draw.scale(ratio, ratio);
-  const own = [], stampOf = (k) => (own[k] ??= stamp(kind.colours[k], kind.marked ? MARKS[k % MARKS.length] : null, radius, ratio));
+  const own = [], stampOf = (k) => (own[k] ??= stamp(kind.colours[k], kind.rim, kind.marked ? MARKS[k % MARKS.length] : null, radius, ratio));
   for (const chosen of selected ? [false, true] : [true]) {
     draw.globalAlpha = !chosen ? (many ? 0.06 : 0.15) : selected ? 1 : 0.85;
     for (const i of shown) {
@@ -99,67 +113,6 @@ function paint(target) {
       draw.drawImage(stampOf(kind.of(i)), x - side / 2, y - side / 2, side, side);
     }
   }
-}
-
-// The line that is drawn around images, on a canvas above the map.
-function paintLoop(target, path) {
-  const { above } = target.chart, ratio = devicePixelRatio || 1, draw = above.getContext("2d");
-  above.width = target.clientWidth * ratio;
-  above.height = target.clientHeight * ratio;
-  if (!path) return;
-  draw.scale(ratio, ratio);
-  draw.strokeStyle = ink("--ink");
-  draw.setLineDash([4, 3]);
-  draw.stroke(path);
-}
-
-// The canvas of a map and what is done on it; says what was done by the events over, pick, loop and moved.
-function begin(target) {
-  const canvas = document.createElement("canvas"), above = document.createElement("canvas"), chart = { canvas, above };
-  above.className = "above";
-  target.append(canvas, above);
-  const say = (name, detail) => target.dispatchEvent(new CustomEvent(name, { detail }));
-  let from = null, over = null, loop = null;
-  const at = (event) => { const box = target.getBoundingClientRect(); return [event.clientX - box.x, event.clientY - box.y]; };
-  const change = (work) => { work(); paint(target); say("moved"); };
-  const move = (axis, pixels, size) => { const by = (pixels / size) * (chart[axis][1] - chart[axis][0]); chart[axis] = chart[axis].map((value) => value + by); };
-  const point = (i) => { if (i !== over) say("over", (over = i)); };
-  canvas.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    canvas.setPointerCapture(event.pointerId);
-    from = { start: at(event), last: at(event), pan: event.shiftKey, corners: [at(event)] };
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    const [x, y] = at(event);
-    if (!from) return point(under(target, x, y));
-    if (from.pan) change(() => { move("x", from.last[0] - x, target.clientWidth); move("y", y - from.last[1], target.clientHeight); });
-    else {
-      from.corners.push([x, y]);
-      loop = new Path2D(`M${from.corners.map((corner) => corner.join(" ")).join("L")}Z`);
-      paintLoop(target, loop);
-    }
-    from.last = [x, y];
-  });
-  canvas.addEventListener("pointerup", (event) => {
-    const [x, y] = at(event), begun = from, drawn = loop;
-    from = loop = null;
-    paintLoop(target, null);
-    if (!begun || begun.pan) return;
-    const far = Math.max(...begun.corners.map((corner) => Math.hypot(corner[0] - begun.start[0], corner[1] - begun.start[1])));
-    if (far < 4) { const i = under(target, x, y); if (i !== null) say("pick", i); }
-    else say("loop", within(target, drawn));
-  });
-  canvas.addEventListener("pointercancel", () => { from = loop = null; paintLoop(target, null); });
-  canvas.addEventListener("pointerleave", () => { if (!from) point(null); });
-  canvas.addEventListener("dblclick", () => change(() => { chart.x = span(chart.points.x); chart.y = span(chart.points.y); }));
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    const [x, y] = at(event), by = Math.exp(0.0015 * event.deltaY);
-    const zoom = ([low, high], part) => { const centre = low + part * (high - low); return [centre + by * (low - centre), centre + by * (high - centre)]; };
-    change(() => { chart.x = zoom(chart.x, x / target.clientWidth); chart.y = zoom(chart.y, 1 - y / target.clientHeight); });
-  }, { passive: false });
-  new ResizeObserver(() => { paint(target); say("moved"); }).observe(target);
-  return chart;
 }
 
 // The image nearest to a place, if it is near enough; null: there is none.

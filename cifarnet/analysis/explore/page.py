@@ -14,7 +14,7 @@ from cifarnet.analysis.plots.style import class_colours
 
 HERE = Path(__file__).parent
 LIBRARY = "plotly/plotly-strict.min.js"  # of the npm package plotly.js-strict-dist-min, which does without eval
-OWN = ("data.js", "colours.js", "maps.js", "sphere.js", "tables.js", "page.js", "controls.js")
+OWN = ("data.js", "colours.js", "maps.js", "hand.js", "sphere.js", "tables.js", "page.js", "controls.js")
 
 
 def render(

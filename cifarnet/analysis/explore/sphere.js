@@ -14,7 +14,7 @@ function markers(mode, run, shown, size, symbols) {
   const kind = kinds(mode, run), last = Math.max(1, kind.colours.length - 1);
   const scale = kind.colours.length > 1 ? kind.colours.map((colour, k) => [k / last, colour]) : [[0, kind.colours[0]], [1, kind.colours[0]]];
   const of = shown.map(kind.of);
-  return { size, color: of, colorscale: scale, cmin: 0, cmax: last, showscale: false, symbol: kind.marked ? of.map((k) => symbols[k % symbols.length]) : "circle" };
+  return { size, color: of, colorscale: scale, cmin: 0, cmax: last, showscale: false, line: kind.rim ? { color: kind.rim, width: 1 } : { width: 0 }, symbol: kind.marked ? of.map((k) => symbols[k % symbols.length]) : "circle" };
 }
 
 // Circles of latitude and longitude.
