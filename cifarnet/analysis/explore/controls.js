@@ -22,7 +22,8 @@ function save() {
 
 function clear() {
   for (const [id, value] of Object.entries({ errors: "all", first: "-1", second: "-1", low: 0, high: 180, search: "" })) $(id).value = value;
-  Object.assign(state, { selected: null, focus: null, over: null });
+  state.selected = null;
+  forget();
   filter();
 }
 

@@ -5,12 +5,19 @@ const state = { view: VIEWS[0], colour: "class", focus: null, selected: null, be
 const $ = (id) => document.getElementById(id);
 const two = runs.length > 1;
 const judge = () => runs[Number($("judge").value)];
+const HINT = $("card").firstElementChild;
 let shown = everything;
 
 function element(kind, text, properties = {}) {
   const made = Object.assign(document.createElement(kind), properties);
   if (text !== undefined) made.textContent = text;
   return made;
+}
+
+// What stands for an element where it is not seen.
+function describe(target, role, label) {
+  target.setAttribute("role", role);
+  target.setAttribute("aria-label", label);
 }
 
 function fill(id, options) {
@@ -36,13 +43,19 @@ const panels = runs.map((run, at) => {
   const map = element("div", undefined, { id: `map-${at}` }), sphere = element("div", undefined, { id: `sphere-${at}` });
   const none = element("p", undefined, { className: "none", hidden: true }), ring = element("div", undefined, { className: "ring", hidden: true });
   const table = element("div", undefined, { className: "confusion", id: `confusion-${at}` }), cell = element("p", undefined, { className: "cell" });
+  const grid = table.appendChild(element("canvas")), wrong = run.wrong.reduce((sum, one) => sum + one, 0);
   const lacking = Object.entries(run.missing).map(([name, why]) => `no ${METHODS[name]}: ${why}`).join("; ");
   const note = element("p");
+  describe(grid, "img", `confusion matrix of ${run.name}: ${wrong} of ${count} images are taken for another class`);
+  describe(sphere, "img", `directions of the features of ${run.name} on a sphere`);
+  describe(table, "application", `cells of the confusion matrix of ${run.name}: the arrow keys go from one to the next, Enter selects`);
+  table.tabIndex = 0;
+  cell.setAttribute("aria-live", "polite");
   plot.append(map, sphere, none, ring);
   panel.append(element("h2", run.name), note, element("p", lacking, { className: "lacking", hidden: !lacking }), plot, table, cell);
   $("panels").append(panel);
   map.addEventListener("over", ({ detail }) => hover(detail));
-  map.addEventListener("pick", ({ detail }) => focusOn(detail));
+  map.addEventListener("pick", ({ detail }) => tapped(plot, detail));
   map.addEventListener("loop", ({ detail }) => detail.length && select(detail, "drawn on the map"));
   map.addEventListener("moved", () => ringAt(state.over ?? state.focus));
   return { at, run, map, sphere, none, ring, table, cell, note };
@@ -68,7 +81,7 @@ async function drawPanel(panel) {
   if (!first) return;
   sphere.on("plotly_hover", (event) => { const i = event.points[0].customdata; if (i !== undefined) hover(i); });
   sphere.on("plotly_unhover", () => hover(null));
-  sphere.on("plotly_click", (event) => { const i = event.points[0].customdata; if (i !== undefined) focusOn(i); });
+  sphere.on("plotly_click", (event) => { const i = event.points[0].customdata; if (i !== undefined) tapped(sphere.parentNode, i); });
 }
 
 function ringAt(i) {
@@ -89,7 +102,8 @@ function show(i) {
   row("θ own", ...runs.map((run) => `${run.own[i].toFixed(1)}°`));
   row("θ nearest other", ...runs.map((run) => `${run.other[i].toFixed(1)}° ${classes[run.rival[i]]}`));
   row("|z|", ...runs.map((run) => run.norms[i].toPrecision(3)));
-  card.replaceChildren(thumbnail(i, "large"), element("h2", `${indices[i]}: ${classes[labels[i]]}`), table);
+  const close = element("button", "×", { type: "button", className: "close", title: "close", onclick: forget });
+  card.replaceChildren(close, thumbnail(i, "large"), element("h2", `${indices[i]}: ${classes[labels[i]]}`), table);
   for (const run of runs) {
     const near = element("div", undefined, { className: "near" });
     for (let k = 0; k < run.near; k++) near.append(button(run.neighbors[i * run.near + k], run));
@@ -111,6 +125,18 @@ function focusOn(i) {
   state.over = null;
   show(i);
   if (state.view === "sphere") for (const panel of panels) drawPanel(panel);
+}
+
+// On a narrow page the card lies over its lower part: the map goes above it.
+function tapped(plot, i) {
+  focusOn(i);
+  if (getComputedStyle($("card")).position === "sticky") plot.scrollIntoView({ block: "nearest" });
+}
+
+function forget() {
+  Object.assign(state, { focus: null, over: null });
+  $("card").replaceChildren(HINT);
+  ringAt(null);
 }
 
 function select(chosen, because) {
@@ -166,7 +192,8 @@ function filter() {
   return redraw();
 }
 
-const SHADES = `errors: from 0 to ${MOST.toLocaleString("en")} in a cell; point at one to read it`;
+const SHADES = MOST ? `errors: from 0 to ${MOST.toLocaleString("en")} in a cell; point at one to read it` : "no errors";
+const WALK = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 function drawTables() {
   for (const { at, table } of panels) { table.picture = undefined; drawConfusion(table, at); }
@@ -184,8 +211,16 @@ function listenToTables() {
     };
     cell.textContent = SHADES;
     table.addEventListener("pointermove", (event) => point(cellUnder(table, event)));
-    table.addEventListener("pointerleave", () => point(null));
+    for (const name of ["pointerleave", "blur"]) table.addEventListener(name, () => point(null));
     table.addEventListener("click", (event) => { const found = cellUnder(table, event); if (found) pick(run, ...found); });
+    table.addEventListener("keydown", (event) => {
+      const way = WALK[event.key];
+      if (event.key === "Enter" && over) pick(run, ...over);
+      if (!way) return;
+      event.preventDefault();
+      event.stopPropagation(); // the arrows go through the images elsewhere
+      point(over ? over.map((k, axis) => Math.min(Math.max(k + way[axis], 0), classes.length - 1)) : [0, 0]);
+    });
     new ResizeObserver(() => drawConfusion(table, at, over)).observe(table);
   }
 }

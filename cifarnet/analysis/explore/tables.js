@@ -5,32 +5,59 @@ const LETTERS = "11px system-ui, sans-serif", LONGEST = 90; // pixels of a name
 const TURN = -0.7; // of the names below, radians
 
 const matrices = runs.map(confusion);
-// The most errors in a cell of any run: their matrices have one scale.
-const MOST = matrices.reduce((most, rows) => rows.reduce((least, row, i) => row.reduce((top, value, j) => (i !== j && value > top ? value : top), least), most), 1);
+// The most errors in a cell of any run: their matrices have one scale. 0: there is no error.
+const MOST = matrices.reduce((most, rows) => rows.reduce((least, row, i) => row.reduce((top, value, j) => (i !== j && value > top ? value : top), least), most), 0);
 
 const mixed = (from, to, part) => [1, 3, 5].map((at) => Math.round((1 - part) * parseInt(from.slice(at, at + 2), 16) + part * parseInt(to.slice(at, at + 2), 16)));
+
+// The colour of a cell by its errors, [red, green, blue].
+function shades() {
+  const known = new Map(), [soft, much] = ["--soft", "--much"].map(ink);
+  return (value) => known.get(value) ?? known.set(value, mixed(soft, much, value / (MOST || 1))).get(value);
+}
+
+const LIGHT = [0.2126, 0.7152, 0.0722]; // of red, green and blue, by WCAG 2
+const luminance = (colour) => colour.reduce((sum, part, k) => sum + LIGHT[k] * (part <= 10 ? part / 3294.6 : ((part / 255 + 0.055) / 1.055) ** 2.4), 0);
+
+// Black or white, whichever has the larger contrast with a colour: 4.58 or more with any.
+const inkOn = (colour) => ((luminance(colour) + 0.05) ** 2 > 1.05 * 0.05 ? "#000000" : "#ffffff");
 
 // A pixel a cell; a matrix of any size is one picture, scaled.
 function picture(counts) {
   const canvas = document.createElement("canvas"), size = counts.length;
   canvas.width = canvas.height = size;
-  const draw = canvas.getContext("2d"), image = draw.createImageData(size, size), shades = new Map(), [soft, much, back] = ["--soft", "--much", "--back"].map(ink);
-  const shade = (value) => shades.get(value) ?? shades.set(value, [...mixed(soft, much, value / MOST), 255]).get(value);
-  counts.forEach((row, i) => row.forEach((value, j) => image.data.set(i === j ? [...mixed(back, back, 0), 255] : shade(value), 4 * (i * size + j))));
+  const draw = canvas.getContext("2d"), image = draw.createImageData(size, size), shade = shades(), plain = mixed(ink("--back"), ink("--back"), 0);
+  counts.forEach((row, i) => row.forEach((value, j) => image.data.set([...(i === j ? plain : shade(value)), 255], 4 * (i * size + j))));
   draw.putImageData(image, 0, 0);
   return canvas;
 }
 
 const pen = document.createElement("canvas").getContext("2d");
 pen.font = LETTERS;
-const ROOM = classes.length > FEW_CLASSES ? 0 : classes.reduce((most, name) => Math.min(LONGEST, Math.max(most, pen.measureText(name).width)), 0);
+const widthOf = (text) => pen.measureText(text).width;
 
-function cut(draw, name) {
-  if (draw.measureText(name).width <= LONGEST) return name;
-  let end = name.length;
-  while (end && draw.measureText(name.slice(0, end) + "…").width > LONGEST) end--;
-  return name.slice(0, end) + "…";
+// Two ways to leave letters out: at the end, and in the middle.
+const WAYS = [
+  (letters, kept) => letters.slice(0, kept).join("") + "…",
+  (letters, kept) => letters.slice(0, Math.ceil(kept / 2)).join("") + "…" + letters.slice(letters.length - Math.floor(kept / 2)).join(""),
+];
+
+function cut(name, way) {
+  if (widthOf(name) <= LONGEST) return name;
+  const letters = [...name];
+  let kept = letters.length;
+  while (kept && widthOf(way(letters, kept)) > LONGEST) kept--;
+  return way(letters, kept);
 }
+
+// Names in the room that there is, all different: the first way that leaves them so, else with their numbers.
+function short(names) {
+  const ways = WAYS.map((way) => names.map((name) => cut(name, way)));
+  return ways.find((found) => new Set(found).size === names.length) ?? names.map((name, k) => cut(`${k + 1} ${name}`, WAYS[0]));
+}
+
+const NAMES = classes.length > FEW_CLASSES ? [] : short(classes);
+const ROOM = NAMES.reduce((most, name) => Math.max(most, widthOf(name)), 0);
 
 // Where the cells are: left and top of the first, and the side of one, in pixels of the page.
 function frameOf(target) {
@@ -47,7 +74,7 @@ function cellAt(target, row, col) {
 
 function drawConfusion(target, at, over = null) {
   const { few, left, top, side, each } = frameOf(target), counts = matrices[at], ratio = devicePixelRatio || 1;
-  const canvas = target.querySelector("canvas") ?? target.appendChild(document.createElement("canvas"));
+  const canvas = target.querySelector("canvas"), shade = shades();
   canvas.width = target.clientWidth * ratio;
   canvas.height = target.clientHeight * ratio;
   const draw = canvas.getContext("2d");
@@ -67,13 +94,13 @@ function drawConfusion(target, at, over = null) {
   write("is", 10, top + side / 2, "center", -Math.PI / 2);
   write("taken for", left + side / 2, top + side + 20 + ROOM * Math.sin(-TURN), "center");
   for (let i = 0; few && i < classes.length; i++) {
-    const [x, y] = cellAt(target, i, i), name = cut(draw, classes[i]);
+    const [x, y] = cellAt(target, i, i), name = NAMES[i];
     draw.fillStyle = ink("--ink");
     write(name, left - 6, y, "right");
     write(name, x, top + side + 8, "right", TURN);
     for (let j = 0; j < classes.length; j++) {
       const [across] = cellAt(target, i, j);
-      draw.fillStyle = i !== j && counts[i][j] > MOST / 2 ? ink("--back") : ink("--ink");
+      draw.fillStyle = i === j ? ink("--ink") : inkOn(shade(counts[i][j]));
       write(String(counts[i][j]), across, y, "center");
     }
   }
