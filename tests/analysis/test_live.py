@@ -107,5 +107,26 @@ def test_in_a_browser(tmp_path):
         write(replace(HERE, written=time.time(), tta=True))
         tab.reload()
         assert "accuracy (val, test: six views of each image)" in tab.locator("figure h2").all_inner_texts()
+        # one notation on an axis, and a loss that hides the others is drawn on a logarithmic one, until someone chooses
+        assert not tab.is_checked("#log")
+        format = "values => values.map(tickFormat({ format: real }, values))"
+        for values, texts in (
+            ([0.0008, 0.001, 0.0012], ["0.0008", "0.001", "0.0012"]),
+            ([0, 5e-5, 1e-4], ["0", "5e-5", "1e-4"]),
+            ([5e4, 1e5, 1.5e5], ["5e+4", "1e+5", "1.5e+5"]),
+        ):
+            assert tab.evaluate(format, values) == texts
+        spike = [record(epoch) | {"lr": lr} for epoch, lr in enumerate((8e-4, 1e-3, 1.2e-3), start=1)]
+        spike[1] |= {"test_loss": 1000.0}
+        write(replace(HERE, written=time.time(), records=spike))
+        tab.evaluate("ask()")
+        tab.wait_for_function("() => document.querySelector('#log').checked")
+        ticks = tab.locator("figure:nth-child(3) text").all_text_contents()
+        assert {"0.0008", "0.001", "0.0012"} <= set(ticks) and not any("e" in text for text in ticks)
+        tab.uncheck("#log")
+        write(replace(HERE, written=time.time() + 1, records=spike))
+        tab.evaluate("ask()")
+        tab.wait_for_function("written => seen.written > written", arg=time.time())
+        assert not tab.is_checked("#log")
         assert said == []
         browser.close()

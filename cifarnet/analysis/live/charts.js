@@ -12,6 +12,14 @@ function drawn(kind, properties = {}, text) {
   return made;
 }
 
+// How the ticks of an axis are written: as the chart does, but real numbers all with a power of ten or all without.
+function tickFormat(chart, values) {
+  if (chart.format !== real) return chart.format;
+  const powers = values.some((value) => value !== 0 && (Math.abs(value) < 1e-4 || Math.abs(value) >= 1e5));
+  const rounded = (value) => Number(value.toPrecision(3));
+  return (value) => (powers && value !== 0 ? rounded(value).toExponential() : rounded(value).toString());
+}
+
 // Round numbers from `low` to `high`, about `count` of them.
 function ticks(low, high, count) {
   const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
@@ -51,7 +59,7 @@ function plot(chart, records, width, height, at) {
   }
   const y = scale(chart.zero ? [0, ...values] : values, height - EDGE.bottom, EDGE.top, chart.log, chart.limits);
   const x = epochScale(records, width);
-  const named = new Map(y.ticks.map((value) => [chart.format(value), value])); // where two read alike, one
+  const format = tickFormat(chart, y.ticks), named = new Map(y.ticks.map((value) => [format(value), value])); // where two read alike, one
   for (const [text, value] of named) {
     const height = y.place(value);
     picture.append(drawn("line", { class: "grid", x1: EDGE.left, x2: width - EDGE.right, y1: height, y2: height }));

@@ -4,6 +4,9 @@
 const $ = (id) => document.getElementById(id);
 let seen = JSON.parse($("numbers").textContent); // as `Watched` in page.py has it, with the version
 let at = null; // the epoch that is pointed at
+let chosen = false; // has anyone chosen how losses are drawn?
+
+const SPIKE = 20; // times the median: a loss so large hides the others of its line
 
 function element(kind, text, properties = {}) {
   const made = Object.assign(document.createElement(kind), properties);
@@ -24,6 +27,14 @@ function lasting(seconds) {
 function moment(seconds) {
   const then = new Date(seconds * 1000), today = then.toDateString() === new Date().toDateString();
   return today ? then.toLocaleTimeString() : then.toLocaleString();
+}
+
+// Does one loss hide the others of its line, on an axis that is not logarithmic?
+function spiked() {
+  return ["train", "val", "test"].some((split) => {
+    const losses = seen.records.map((record) => record[`${split}_loss`]).filter((value) => typeof value === "number").sort((one, two) => one - two);
+    return losses.length > 0 && losses.at(-1) > SPIKE * losses[losses.length >> 1];
+  });
 }
 
 function charts() {
@@ -138,6 +149,7 @@ function fillTables() {
 function show() {
   $("name").textContent = seen.name;
   $("facts").replaceChildren(...seen.facts.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
+  if (!chosen) $("log").checked = spiked();
   tell();
   drawCharts();
   fillTables();
@@ -172,7 +184,7 @@ function watch() {
   document.addEventListener("visibilitychange", () => { asked = 0; });
   addEventListener("message", hear);
   addEventListener("resize", drawCharts);
-  $("log").addEventListener("change", drawCharts);
+  $("log").addEventListener("change", () => { chosen = true; drawCharts(); });
   for (const id of ["options", "numbers-of-epochs"]) $(id).addEventListener("toggle", fillTables);
   const root = document.documentElement.dataset;
   root.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
