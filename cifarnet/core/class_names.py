@@ -1,13 +1,28 @@
 """Names of classes: in one Unicode form, and those that are called by their numbers."""
 
 import operator
+import re
 import unicodedata
 from collections.abc import Sequence
+
+from cifarnet.core.errors import JOINER
 
 
 def composed(name: str) -> str:
     """A name in Unicode's composed form (NFC). Files from macOS may have the other one, which looks the same."""
     return unicodedata.normalize("NFC", name)
+
+
+def with_joiners(name: str) -> str:
+    """A name as it is, of one as version 0.1 wrote it: with its joiners (U+200C, U+200D) escaped."""
+    if "\\u200" not in name:  # there may be millions
+        return name
+    return re.sub(r"(?<=[^\x00-\x7f])\\u200([cd])(?=[^\x00-\x7f])", lambda found: chr(int(f"200{found[1]}", 16)), name)
+
+
+def without_joiners(name: str) -> str:
+    """A name as version 0.1 wrote it. Digests are of this form, so that they stay what they were."""
+    return name if name.isascii() else JOINER.sub(lambda found: f"\\u{ord(found[0]):x}", name)
 
 
 class Numbers(Sequence[str]):

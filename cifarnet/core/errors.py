@@ -8,6 +8,8 @@ from typing import Any
 
 # Letters to Python and nothing to the eye: they hide in a name, or make two names look alike.
 INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]")
+# These join or part the letters of Persian and Indic words and the emoji of a family; elsewhere they only hide.
+JOINER = re.compile(r"(?<=[^\x00-\x7f\u200c\u200d])[\u200c\u200d](?=[^\x00-\x7f\u200c\u200d])")
 
 
 class CifarnetError(Exception):
@@ -76,12 +78,22 @@ def printable(text: str | os.PathLike[str]) -> str:
     """`text` or a file's name, fit for a terminal.
 
     Escaped are control characters (C0, C1), line ends, characters of no width or that turn the direction of writing, lone
-    surrogates and undecodable bytes; the rest stays as it is. What is fit already stays the same.
+    surrogates and undecodable bytes; the rest stays as it is, joiners between two characters that are seen and not ASCII too.
+    What is fit already stays the same.
     """
     text = os.fsdecode(text)
     if text.isprintable() and not INVISIBLE.search(text):
         return text
-    return "".join(c.encode("unicode_escape").decode() if hidden(c) else c for c in text)
+    places = [found.start() for found in JOINER.finditer(text)]
+    joiners = {at for at in places if not hidden(text[at - 1]) and not hidden(text[at + 1])}
+    return "".join(
+        c if at in joiners or not hidden(c) else c.encode("unicode_escape").decode() for at, c in enumerate(text)
+    )
+
+
+def is_printable(text: str) -> bool:
+    """As `str.isprintable`, which takes no joiners within a word."""
+    return text.isprintable() or JOINER.sub("", text).isprintable()
 
 
 def hidden(character: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cifarnet.core.class_names import Numbers
+from cifarnet.core.class_names import Numbers, without_joiners
 from cifarnet.data.dataset import AnySplit, Split
 from cifarnet.data.hashing import sum_of_hashes
 from cifarnet.data.images.streamed import StreamedSplit
@@ -78,7 +78,7 @@ def identify(
     Args:
         source: that of the data set that these are parts of; None where they are the set itself.
     """
-    names = () if isinstance(classes, Numbers) else tuple(classes)
+    names = () if isinstance(classes, Numbers) else tuple(map(without_joiners, classes))
     found = DataIdentity(names, len(classes), identify_split(train), identify_split(test), source="")
     return replace(found, source=(source or found).digest)
 

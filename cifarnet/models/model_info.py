@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from cifarnet import __version__
-from cifarnet.core.class_names import Numbers
+from cifarnet.core.class_names import Numbers, with_joiners
 from cifarnet.core.config import SYNTHETIC, TrainConfig
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, is_printable
 from cifarnet.models.calibration import Calibration, parse_calibration
 
 
@@ -77,7 +77,7 @@ def parse_info(text: str, path: Path) -> ModelInfo:
     classes, mean, std = values["classes"], values["mean"], values["std"]
     if config.dataset == SYNTHETIC:
         classes = []
-    elif not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) and name.isprintable() for name in classes):
+    elif not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) and is_printable(name) for name in classes):
         raise refuse("classes must be 2 names or more, without control characters")
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
     if len(mean) != 3 or len(std) != 3 or not numbers or not all(1e-6 < value < 1e6 for value in std):
@@ -93,7 +93,7 @@ def parse_info(text: str, path: Path) -> ModelInfo:
         raise refuse(str(error)) from error
     return ModelInfo(
         config=config,
-        classes=Numbers(config.classes) if config.dataset == SYNTHETIC else tuple(classes),
+        classes=Numbers(config.classes) if config.dataset == SYNTHETIC else tuple(map(with_joiners, classes)),
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
         epoch=values["epoch"],

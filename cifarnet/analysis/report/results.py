@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cifarnet.core.class_names import with_joiners
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import CifarnetError, Refused
+from cifarnet.core.errors import CifarnetError, Refused, is_printable
 from cifarnet.data.registry import DATASETS
 from cifarnet.engine.resume import is_number
 from cifarnet.storage.run_files import read_json, read_metrics
@@ -36,7 +37,7 @@ class Result:
     @property
     def classes(self) -> list[str]:
         """Names of the classes."""
-        return [row["name"] for row in self.summary["test"]["classes"]]
+        return [with_joiners(row["name"]) for row in self.summary["test"]["classes"]]
 
     @property
     def tta(self) -> bool:
@@ -135,7 +136,7 @@ def is_summary(values: Any) -> bool:
         counts = [count for row in confusion for count in row]
         return (
             all(test[name] is None or is_number(test[name]) for name in SCORES)
-            and all(isinstance(name, str) and name.isprintable() for name in names)
+            and all(isinstance(name, str) and is_printable(name) for name in names)
             and len(names) >= 2
             and [len(row) for row in confusion] == [len(names)] * len(names)
             and all(type(count) is int and is_number(count) for count in [*counts, test["images"], values["epochs"]])

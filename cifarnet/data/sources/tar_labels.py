@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+from cifarnet.core.errors import is_printable
+
 MAX_CLASSES = 10**9
 MAX_WORD = 200  # characters of a class's name
 KEYS = ("label", "class", "class_name")  # of a .json, in this order
@@ -23,7 +25,7 @@ def parse_label(data: bytes, suffix: str) -> int | str | None:
     if isinstance(found, str):
         if re.fullmatch(r"[0-9]{1,19}", found):
             found = int(found)
-        elif re.fullmatch(r"[-+0-9.,eE\s]*", found) or not 0 < len(found) <= MAX_WORD or not found.isprintable():
+        elif re.fullmatch(r"[-+0-9.,eE\s]*", found) or not 0 < len(found) <= MAX_WORD or not is_printable(found):
             return None
         else:
             return found
