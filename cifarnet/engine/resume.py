@@ -16,7 +16,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import LARGEST, is_number
-from cifarnet.data.identity import DataIdentity, differences, parse_identity
+from cifarnet.data.identity import DataIdentity
 from cifarnet.models.checkpoint import FORMAT, compare, contiguous, read_here, read_tensors, rows_of
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import current_versions
@@ -85,7 +85,6 @@ def load_state(
     models: dict[str, Classifier],
     optimizer: torch.optim.Optimizer,
     sums: Tensor,
-    data: DataIdentity,
     ranks: Ranks = ALONE,
 ) -> tuple[RunProgress, list[str]]:
     """Puts the state of `path` into models, optimizer and this rank's running sums.
@@ -94,14 +93,10 @@ def load_state(
         the progress, and warnings of what has changed since it was saved: versions, the number of ranks.
 
     Raises:
-        Refused: the file is not a whole training state of this model and optimizer, or was begun with other data.
+        Refused: the file is not a whole training state of this model and optimizer.
     """
     path = existing(path) or path
     metadata = metadata_of(path, FORMAT, "state")
-    was = parse_identity(metadata.get("data"))
-    if was is not None and (found := differences(was, data)):
-        fix = "give the data that it began with (`data_dir`), or start a new run"
-        raise Refused("resume", f"the run was begun with other data: {'; '.join(found)}", fix)
     progress = _parse_progress(metadata.get("progress", ""), path)
     tensors = _read(path, models["model"], optimizer)
     for key, model in models.items():
@@ -114,8 +109,6 @@ def load_state(
         _check_optimizer(path, optimizer)
     saved = _load_sums(path, tensors.get("totals"), metadata.get("ranks", "1"), sums, ranks)
     warnings = _changed_versions(metadata.get("versions", "{}"))
-    if was is None:
-        warnings.append("the run does not say what data it began with, or in an older way: be sure that it is the same")
     if saved != ranks.world:
         change = f"the run was saved with {saved} {_ranks(saved)} and goes on with {ranks.world}"
         warnings.append(f"{change}: the same batches, but not the same bits")

@@ -19,6 +19,7 @@ from cifarnet.data.augment.progressive import areas
 from cifarnet.data.identity import DataIdentity
 from cifarnet.engine.ema import Averaging, check_longer
 from cifarnet.engine.resume import RunProgress, load_state, save_state
+from cifarnet.engine.same_data import check_same_data
 from cifarnet.engine.same_run import load_config
 from cifarnet.engine.step_graph import StepGraph
 from cifarnet.models.classifier import Classifier
@@ -165,7 +166,8 @@ class TrainState:
 
     def load(self, path: Path) -> list[str]:
         """Goes to the moment that `path` was saved at; returns warnings of what has changed since then."""
-        progress, warnings = load_state(path, self.models, self.optimizer, self.sums.values, self.data, self.ranks)
+        warnings = check_same_data(path, self.data, self.classes, self.mean, self.std)
+        progress, changed = load_state(path, self.models, self.optimizer, self.sums.values, self.ranks)
         if progress.step > self.steps:
             raise Refused(
                 str(path), f"stands at step {progress.step} of {self.steps}", "is this the data it began with?"
@@ -175,7 +177,7 @@ class TrainState:
         self.model.head.seek(self.step)
         if self.graph is not None:
             self.graph.forget()
-        return warnings
+        return warnings + changed
 
     def info(self, metrics: dict[str, Any]) -> ModelInfo:
         """The text of this moment's checkpoint about its model."""

@@ -5,17 +5,20 @@ import json
 import signal
 
 import pytest
+from safetensors.torch import load_file, save
 from test_loop import BASE, DIGITS, FEWER, same_files, start, timeless
 
 from cifarnet.core.errors import Failed, Interrupted, Refused
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
-from cifarnet.data.dataset import Dataset
+from cifarnet.data.dataset import Dataset, make_dataset
 from cifarnet.engine import validate
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.setup import build_run
+from cifarnet.models.checkpoint import FORMAT, metadata_for, read_info
 from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_files import read_metrics
+from cifarnet.storage.safetensors_header import read_metadata
 
 
 @pytest.mark.parametrize("options", [{}, {"val_fraction": 0.2, "ema": 0.9}, {"swa": 0.5}], ids=["plain", "ema", "swa"])
@@ -79,12 +82,14 @@ def test_a_folder_that_was_renamed_away_is_seen_before_the_next_write(tmp_path):
     assert [record["epoch"] for record in read_metrics(moved / "metrics.jsonl")[0]] == [1]
 
 
-def others(change):
-    """The digits with something changed: (classes, train images, train labels)."""
+def others(change, measured=False):
+    """The digits with something changed: (classes, train images, train labels); `measured`: with the mean of their own pixels."""
     images, labels = DIGITS.train.images.clone(), DIGITS.train.labels.clone()
     classes = list(DIGITS.classes)
     change(classes, images, labels)
     split = type(DIGITS.train)(images, labels)
+    if measured:
+        return make_dataset("digits", tuple(classes), split, DIGITS.test)
     return Dataset("digits", tuple(classes), split, DIGITS.test, DIGITS.mean, DIGITS.std)
 
 
@@ -117,6 +122,44 @@ def test_a_resume_on_other_data_names_the_difference(tmp_path, change, said):
     assert raised.value.exit_code == 2 and (tmp_path / "run" / "state.safetensors").read_bytes() == before
     same = build_run(dataclasses.replace(BASE, epochs=2), load("digits"))
     same.load(tmp_path / "run" / "state.safetensors")
+
+
+def darkened(classes, images, labels):
+    images //= 2
+
+
+def forget_data(folder):
+    """The run's files as version 0.1 wrote them, which kept no identity of the data."""
+    state, info = folder / "state.safetensors", read_info(folder / "last.safetensors")
+    metadata = read_metadata(state, FORMAT, "state")
+    state.write_bytes(save(load_file(state), {key: value for key, value in metadata.items() if key != "data"}))
+    last = folder / "last.safetensors"
+    last.write_bytes(save(load_file(last), metadata_for(dataclasses.replace(info, data=""))))
+
+
+@pytest.mark.parametrize("beside", ["last", "best", "no model"])
+def test_a_resume_of_a_run_that_kept_no_identity_of_its_data(tmp_path, beside):
+    """Its model has the names of the classes and the means of the pixels; where there is none either, a warning is all there can be."""
+    folder, state = tmp_path / "run", tmp_path / "run" / "state.safetensors"
+    start(folder, dataclasses.replace(BASE, epochs=1))
+    forget_data(folder)
+    last = folder / "last.safetensors"
+    if beside == "best":
+        last.rename(folder / "best.safetensors")
+    elif beside == "no model":
+        last.unlink()
+    longer, warning = dataclasses.replace(BASE, epochs=2), "does not say what data it began with"
+    for change, said in (
+        (renamed, "class 3 is drei here and three in the model"),
+        (darkened, r"the mean of its pixels was 0\.\d{3}, .* and is 0\.\d{3}, "),
+    ):
+        session = build_run(longer, others(change, measured=True))
+        if beside == "no model":
+            assert any(warning in one for one in session.load(state))
+        else:
+            with pytest.raises(Refused, match=f"begun with other data: {said}.*start a new run"):
+                session.load(state)
+    assert any(warning in one for one in build_run(longer, load("digits")).load(state))
 
 
 @pytest.mark.parametrize("at", ["calibrate_best", "evaluate_on"])

@@ -1,0 +1,78 @@
+"""Is the data at hand that which a run was begun with? Told by its identity, or, where none is kept, by classes and pixels' means.
+
+Training states and checkpoints of version 0.1 have no identity of their data.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cifarnet.core.errors import Refused
+from cifarnet.data.dataset import Channels
+from cifarnet.data.identity import DataIdentity, differences, parse_identity
+from cifarnet.engine.open_split import unlike
+from cifarnet.models.checkpoint import FORMAT, read_info
+from cifarnet.models.model_info import ModelInfo
+from cifarnet.storage.run_folder import RunFolder
+from cifarnet.storage.sharded_file import existing, metadata_of
+
+UNKNOWN = "does not say what data it began with, or in an older way: be sure that it is the same"
+LEVEL = 1e-3  # of pixels in [0, 1], a quarter of a grey level: so much another decoder may change a mean
+
+
+def check_same_data(
+    state: Path, data: DataIdentity, classes: Sequence[str], mean: Channels, std: Channels
+) -> list[str]:
+    """A warning where it is not known whether a run is resumed on the data that it began with.
+
+    Args:
+        state: the run's training state, beside its models.
+        data, classes, mean, std: of what it would go on with, as it is trained on.
+
+    Raises:
+        Refused: it was begun with other data; the difference is named.
+    """
+    was, info = known_data(state)
+    if was is not None:
+        found = differences(was, data)
+    else:
+        found = unlike_info(info, classes, mean, std) if info is not None else []
+    if found:
+        fix = "give the data that it began with (`data_dir`), or start a new run"
+        raise Refused("resume", f"the run was begun with other data: {'; '.join(found)}", fix)
+    return [] if was is not None else [f"the run {UNKNOWN}"]
+
+
+def known_data(state: Path) -> tuple[DataIdentity | None, ModelInfo | None]:
+    """The identity that a training state keeps of its data; where there is none what the last model, else the best one, says."""
+    state = existing(state) or state
+    was = parse_identity(metadata_of(state, FORMAT, "state").get("data"))
+    folder = RunFolder(state.parent)
+    for path in () if was else (folder.last, folder.best):
+        with suppress(Refused):
+            if found := existing(path):
+                return was, read_info(folder.checked(found))
+    return was, None
+
+
+def known_classes(state: Path) -> Sequence[str]:
+    """Names of the classes of the run of a training state, in its order; () where neither the state nor a model says them."""
+    was, info = known_data(state)
+    return was.classes if was else info.classes if info else ()
+
+
+def unlike_info(info: ModelInfo, classes: Sequence[str], mean: Channels, std: Channels) -> list[str]:
+    """In words, how data differs from what a model says of its own; [] of data with the same classes and means, be it other images."""
+    if classes != info.classes:
+        return [unlike(classes, info.classes)]
+    known = [("mean", info.mean, mean), ("deviation", info.std, std)]
+    return [
+        f"the {name} of its pixels was {in_words(was)} and is {in_words(now)}"
+        for name, was, now in known
+        if info.config.normalize and max(abs(one - other) for one, other in zip(was, now, strict=True)) > LEVEL
+    ]
+
+
+def in_words(channels: Channels) -> str:
+    """Of each channel: "0.491, 0.482, 0.447"."""
+    return ", ".join(f"{value:.3f}" for value in channels)
