@@ -16,18 +16,23 @@ def show_run(run: Path, data_dir: str | None, json_output: bool) -> None:
     from cifarnet.cli.progress import load_shown
     from cifarnet.data.known_folders import remember_folder
     from cifarnet.data.registry import load_options
-    from cifarnet.data.shaping import describe_shape
+    from cifarnet.data.shaping import describe_shape, in_class_order
     from cifarnet.engine.open_split import folder_of
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
     path = default_checkpoint(run)
-    config = load_model(path)[1].config
+    info = load_model(path)[1]
+    config = info.config
     place = folder_of(config, config.dataset, data_dir)
     whole = load_shown(messages(), config.dataset, str(place) if place is not None else None, **load_options(config))
     if data_dir is not None:
         remember_folder(data_dir)
-    found = {"checkpoint": str(path), "dataset": config.dataset, **describe_shape(whole, config)}
+    found = {
+        "checkpoint": str(path),
+        "dataset": config.dataset,
+        **describe_shape(in_class_order(whole, info.classes), config),
+    }
     if json_output:
         print_json(found)
     else:

@@ -20,6 +20,11 @@ def with_joiners(name: str) -> str:
     return re.sub(r"(?<=[^\x00-\x7f])\\u200([cd])(?=[^\x00-\x7f])", lambda found: chr(int(f"200{found[1]}", 16)), name)
 
 
+def in_todays_form(name: str) -> str:
+    """A name that an earlier version kept, as it is read today."""
+    return with_joiners(composed(name))
+
+
 def without_joiners(name: str) -> str:
     """A name as version 0.1 wrote it. Digests are of this form, so that they stay what they were."""
     return name if name.isascii() else JOINER.sub(lambda found: f"\\u{ord(found[0]):x}", name)

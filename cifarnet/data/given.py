@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cifarnet.core.class_names import composed
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused, is_printable, plural, printable
 from cifarnet.core.fields import check_kind
@@ -45,7 +46,9 @@ def checked_dataset(dataset: Any, config: TrainConfig) -> Dataset:
 def class_names(classes: Any) -> tuple[str, ...]:
     """The names as text, of text or of whole numbers. Raises Refused for fewer than two, one twice, or what no checkpoint keeps."""
     given = list(classes) if isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str) else []
-    names = tuple(str(name) for name in given if isinstance(name, str | Integral) and not isinstance(name, bool))
+    names = tuple(
+        composed(str(name)) for name in given if isinstance(name, str | Integral) and not isinstance(name, bool)
+    )
     if len(names) != len(given) or len(names) < 2 or not all(is_printable(name) and name for name in names):
         why = "its classes are not two names or more, each of characters that can be seen"
         raise Refused("dataset", why, "give a tuple of names, in the order of the labels")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cifarnet.core.class_names import Numbers, without_joiners
+from cifarnet.core.class_names import Numbers, composed, without_joiners
 from cifarnet.data.dataset import AnySplit, Split
 from cifarnet.data.hashing import sum_of_hashes
 from cifarnet.data.images.streamed import StreamedSplit
@@ -40,7 +40,7 @@ class SplitIdentity:
 class DataIdentity:
     """The data of a run: its class names (none where they are numbers), what it trains on and what it is measured on.
 
-    source: the digest of the data set that these were taken from, as it was loaded.
+    source: the digest of the data set that these were taken from, as it was loaded; "" where it is not known.
     """
 
     classes: tuple[str, ...]
@@ -63,7 +63,7 @@ class DataIdentity:
     @property
     def digests(self) -> str:
         """The digest, and of what data set this is a part, if it is: "0123456789abcdef of fedcba9876543210"."""
-        return self.digest + (f" of {self.source}" if self.source != self.digest else "")
+        return self.digest + (f" of {self.source}" if self.source not in ("", self.digest) else "")
 
     def to_json(self) -> str:
         """For a file's metadata; `parse_identity` reads it."""
@@ -106,7 +106,10 @@ def _digest(data: bytes) -> str:
 
 
 def parse_identity(text: str | None) -> DataIdentity | None:
-    """The identity that `to_json` wrote; None where there is none, or one of another version."""
+    """The identity that `to_json` wrote; None where there is none, or one of another version.
+
+    Its class names are composed. Of names that were written in the other form the source's digest, which is over them, says nothing.
+    """
     try:
         values: Any = json.loads(text or "")
         if values.pop("version") != VERSION:
@@ -119,7 +122,10 @@ def parse_identity(text: str | None) -> DataIdentity | None:
     texts += [text for part in (train, test) for text in (part.labels, part.order, part.content)]
     numbers = [found.count, train.images, test.images]
     good = not values and all(isinstance(one, str) for one in texts) and all(type(one) is int for one in numbers)
-    return found if good else None
+    if not good:
+        return None
+    names = tuple(map(composed, found.classes))
+    return found if names == found.classes else replace(found, classes=names, source="")
 
 
 def differences(was: DataIdentity, now: DataIdentity) -> list[str]:
@@ -135,7 +141,7 @@ def differences(was: DataIdentity, now: DataIdentity) -> list[str]:
             found.append(f"the {name} images have other labels, or another order")
         else:
             found.append(f"the {name} images are others")
-    if not found and was.source != now.source:
+    if not found and was.source and was.source != now.source:
         found.append(f"they were taken from the data set {was.source} and now from {now.source}")
     return found
 

@@ -45,6 +45,27 @@ class Shaped:
         return identify(self.dataset.classes, self.train, self.dataset.test, source)
 
 
+def in_class_order(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """The data set with its classes in the order of `classes`, where these are the same names in another order; else as it is.
+
+    Names in Unicode's decomposed form, as macOS writes them, were sorted as such once, and composed since: é then comes
+    after z. Images that lie class by class lie so in the new order too.
+    """
+    place = {name: number for number, name in enumerate(classes)} if dataset.classes != classes else {}
+    if not len(place) == len(classes) == len(dataset.classes) or place.keys() != set(dataset.classes):
+        return dataset
+    numbers = torch.tensor([place[name] for name in dataset.classes])
+
+    def moved(split: AnySplit) -> AnySplit:
+        labels = numbers[split.labels]
+        if bool((split.labels.diff() >= 0).all()):
+            order = labels.argsort(stable=True)
+            return relabelled(split.subset(order), labels[order])
+        return relabelled(split, labels)
+
+    return replace(dataset, classes=tuple(classes), train=moved(dataset.train), test=moved(dataset.test))
+
+
 def shape(dataset: Dataset, config: TrainConfig) -> Shaped:
     """The data set that a run under `config` trains on and is measured on, of `dataset` as it was loaded.
 

@@ -15,8 +15,10 @@ from cifarnet.core.errors import Refused
 from cifarnet.core.launcher import job, may_restart, restarts
 from cifarnet.data import Dataset
 from cifarnet.data.identity import identify
+from cifarnet.data.shaping import in_class_order
 from cifarnet.engine.ddp import wrap_ddp
 from cifarnet.engine.evaluate import only_coarse
+from cifarnet.engine.same_data import known_classes
 from cifarnet.engine.same_run import check_same_run, load_config
 from cifarnet.engine.setup import build_run, resolve_execution
 from cifarnet.engine.train_state import TrainState
@@ -83,11 +85,12 @@ def prepare(
         resolve_execution(config, ranks)
         if state is not None and ranks.first:
             check_best(RunFolder(state.parent))
+        classes = known_classes(state) if state is not None else ()
         source = find_checkpoint(init_from) if init_from is not None else None
         if source is not None:
             metadata_of(source, CHECKPOINT, "model")
     with ranks.local_first():
-        dataset = load()
+        dataset = in_class_order(load(), classes)
     if ranks.world > 1:
         assert_equal_across_ranks(ranks.gather(lambda: rank_fingerprint(config, dataset)))
     with ranks.together():

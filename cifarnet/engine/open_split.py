@@ -17,7 +17,7 @@ from cifarnet.data import DATASETS, AnySplit, Dataset, Loader, load, load_option
 from cifarnet.data.given import checked_dataset
 from cifarnet.data.identity import DataIdentity, identify_split, parse_identity
 from cifarnet.data.known_folders import is_known, remember_folder
-from cifarnet.data.shaping import shape
+from cifarnet.data.shaping import in_class_order, shape
 from cifarnet.losses import LOSSES
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo
@@ -37,7 +37,7 @@ class Opened:
     loader: Loader
     device: torch.device
     precision: str
-    data: Dataset  # as it was loaded
+    data: Dataset  # as it was loaded, its classes in the model's order
     shaping: TrainConfig  # what makes the split of it
     as_in_training: bool | None = None  # are these the images that the run was begun with? None: not known
 
@@ -96,6 +96,7 @@ def open_split(
     target = pick_device(device)
     chosen = pick_precision(precision, target) if precision is not None else precision_here(config.precision, target)
     name, data = read_data(config, dataset, data_dir, load)
+    data = in_class_order(data, info.classes)
     asked = shape_of(config, data, info.classes)
     shaped = shape(data, of_test(asked) if split == "test" else asked)
     if shaped.dataset.classes != info.classes:

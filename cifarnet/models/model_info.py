@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cifarnet import __version__
-from cifarnet.core.class_names import Numbers, with_joiners
+from cifarnet.core.class_names import Numbers, in_todays_form
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused, is_printable
 from cifarnet.models.calibration import Calibration, parse_calibration
@@ -93,7 +93,7 @@ def parse_info(text: str, path: Path) -> ModelInfo:
         raise refuse(str(error)) from error
     return ModelInfo(
         config=config,
-        classes=Numbers(config.classes) if config.dataset == SYNTHETIC else tuple(map(with_joiners, classes)),
+        classes=Numbers(config.classes) if config.dataset == SYNTHETIC else tuple(map(in_todays_form, classes)),
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
         epoch=values["epoch"],

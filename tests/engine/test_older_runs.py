@@ -1,0 +1,90 @@
+"""Runs of earlier versions go on, and are measured, as they were: on their own data, in their own order."""
+
+import dataclasses
+import json
+import unicodedata
+from contextlib import nullcontext
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from test_loop import BASE, same_files
+
+import cifarnet
+from cifarnet.data import load
+from cifarnet.data.dataset import Split, make_dataset
+from cifarnet.data.identity import identify, parse_identity
+from cifarnet.data.shaping import in_class_order
+from cifarnet.engine.fit import fit
+from cifarnet.models.checkpoint import read_info
+
+# Sorted as macOS writes them, e and an accent, éléphant stands before zebre; composed it stands behind.
+OLD, NEW = ("chat", "éléphant", "zebre"), ("chat", "zebre", "éléphant")
+
+
+def change_metadata(path, change):
+    """Rewrites the metadata of a file by `change(values)`."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    change(metadata)
+    path.write_bytes(save(load_file(path), metadata))
+
+
+def animals(classes, by_class=True):
+    """Digits under the names of three animals, as a folder of them is read: class by class in the order of `classes`."""
+    digits, shown = load("digits"), {"chat": 0, "éléphant": 1, "zebre": 2}
+
+    def part(split):
+        places = [(split.labels == shown[name]).nonzero().flatten() for name in classes]
+        index = torch.cat(places)
+        if not by_class:
+            index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]
+        place = torch.tensor([classes.index(name) for name in shown])
+        return Split(split.images[index], place[split.labels[index]])
+
+    return make_dataset("animals", classes, part(digits.train), part(digits.test))
+
+
+def test_classes_are_put_into_another_order_with_their_images():
+    """Of images that lie class by class; others stay where they are."""
+    moved, expected = in_class_order(animals(NEW), OLD), animals(OLD)
+    assert identify(OLD, moved.train, moved.test) == identify(OLD, expected.train, expected.test)
+    mixed = animals(NEW, by_class=False)
+    again = in_class_order(mixed, OLD)
+    assert torch.equal(again.train.images, mixed.train.images) and again.classes == OLD
+    assert [OLD[n] for n in again.train.labels.tolist()] == [NEW[n] for n in mixed.train.labels.tolist()]
+    for others in (NEW, NEW[:2], ("chat", "zebre", "souris"), (*NEW, "souris"), ()):
+        assert in_class_order(mixed, others) is mixed
+
+
+@pytest.mark.parametrize("identity", [True, False], ids=["its data is known", "it is not"])
+def test_class_names_that_were_sorted_in_their_other_form(tmp_path, identity):
+    """The run goes on bit for bit, and is measured, on the folder that is sorted otherwise today."""
+    config = dataclasses.replace(BASE, dataset="animals", epochs=2, schedule="constant", val_fraction=0.2)
+    fit(config, tmp_path / "whole", dataset=animals(OLD))
+    fit(dataclasses.replace(config, epochs=1), tmp_path / "run", dataset=animals(OLD))
+    apart = [unicodedata.normalize("NFD", name) for name in OLD]
+    assert apart != list(OLD) and apart == sorted(apart)
+
+    def written_apart(text):  # the source's digest was one over these names
+        return json.dumps(json.loads(text) | {"classes": apart, "source": "0" * 16}) if identity else ""
+
+    for name in ("last", "best", "state"):
+
+        def as_then(values, name=name):
+            if name == "state":
+                values["data"] = written_apart(values["data"])
+            else:
+                info = json.loads(values["info"])
+                values["info"] = json.dumps(info | {"classes": apart, "data": written_apart(info["data"])})
+
+        change_metadata(tmp_path / "run" / f"{name}.safetensors", as_then)
+    found = cifarnet.evaluate(tmp_path / "run", dataset=animals(NEW), split="val")
+    best = read_info(tmp_path / "run" / "best.safetensors")
+    assert best.classes == OLD and found["accuracy"] == best.metrics["val_accuracy"]
+    with nullcontext() if identity else pytest.warns(UserWarning, match="what data it began with"):
+        fit(config, tmp_path / "run", resume=True, dataset=animals(NEW))
+    for name in ("last", "best", "state"):
+        assert same_files(*(tmp_path / folder / f"{name}.safetensors" for folder in ("run", "whole")))
+    assert parse_identity(read_info(tmp_path / "run" / "last.safetensors").data).classes == OLD
