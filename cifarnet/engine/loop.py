@@ -18,13 +18,13 @@ from cifarnet.data import Dataset, load, load_options
 from cifarnet.data.given import check_place
 from cifarnet.engine.ema import measure_batch_norm
 from cifarnet.engine.optim import learning_rate
+from cifarnet.engine.same_data import info_of
 from cifarnet.engine.step import raise_if_not_finite, train_step
 from cifarnet.engine.train_state import TrainState
 from cifarnet.engine.validate import Heed, evaluate_epoch, is_best, summarise
 from cifarnet.models.checkpoint import save_model
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import mark_latest
-from cifarnet.storage.sharded_file import existing
 
 # Steps between two questions to the other ranks whether to stop, where asking would hold up the GPUs.
 STOP_INTERVAL = 10
@@ -177,20 +177,22 @@ def keep_epoch(run: TrainState, folder: RunFolder, watcher: Watcher, record: dic
 def make_up_for_lost(run: TrainState, folder: RunFolder) -> None:
     """A resumed run whose checkpoints are gone: at its end the last one comes back, whose weights the state has.
 
-    A best one is lost. A run that goes on has none then, until an epoch to come is one.
+    A best one is lost. A run that goes on has none then, until an epoch to come is one. So it is with checkpoints of another
+    moment than the state's, as in a folder that was copied while the run trained.
 
     Raises:
         Refused: it is at its end, and the best one, whose scores the summary has, is gone.
     """
     progress, ended = run.progress, run.progress.epoch >= run.config.epochs
-    lost = run.ranks.of_first(lambda: [path for path in (folder.last, folder.best) if existing(path) is None])
-    if ended and folder.last in lost:
+    last, best = run.ranks.of_first(lambda: (info_of(folder, folder.last), info_of(folder, folder.best)))
+    if ended and (last is None or last.epoch < progress.epoch):
         save_model(folder.last, run.result, run.info(progress.history[-1]), run.ranks)
-    if folder.best not in lost or progress.best is None:
+    if progress.best is None or (best is not None and best.metrics.get("val_accuracy") == progress.best):
         return
     if ended:
+        why = "is gone" if best is None else f"is of epoch {best.epoch}, the best one is gone"
         fix = f"take {folder.last.name} of that run, or train on with more `epochs`"
-        raise Refused(printable(folder.best), "is gone, and the summary's scores are of it", fix)
+        raise Refused(printable(folder.best), f"{why}, and the summary's scores are of it", fix)
     progress.best = None
 
 

@@ -48,11 +48,15 @@ def known_data(state: Path) -> tuple[DataIdentity | None, ModelInfo | None]:
     state = existing(state) or state
     was = parse_identity(metadata_of(state, FORMAT, "state").get("data"))
     folder = RunFolder(state.parent)
-    for path in () if was else (folder.last, folder.best):
-        with suppress(Refused):
-            if found := existing(path):
-                return was, read_info(folder.checked(found))
-    return was, None
+    return was, None if was else info_of(folder, folder.last) or info_of(folder, folder.best)
+
+
+def info_of(folder: RunFolder, path: Path) -> ModelInfo | None:
+    """What a model of the run says of itself; None where there is none, or none that can be read."""
+    with suppress(Refused):
+        if found := existing(path):
+            return read_info(folder.checked(found))
+    return None
 
 
 def known_classes(state: Path) -> Sequence[str]:

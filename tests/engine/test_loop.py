@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -320,6 +321,34 @@ def test_a_finished_run_whose_checkpoints_are_gone(tmp_path):
     later = start(folder, dataclasses.replace(config, epochs=3), resume=True)
     assert later["checkpoint"] == str(folder / "best.safetensors") and later["epochs"] == 3
     assert torch.equal(load_file(later["checkpoint"])["backbone.fc.weight"], last()[0]["backbone.fc.weight"])
+
+
+def test_checkpoints_of_another_moment_than_the_state(tmp_path):
+    """As in a folder that was copied while the run trained: they pass for gone ones, be the run at its end or not."""
+    folder, config = tmp_path / "run", dataclasses.replace(BASE, val_fraction=0.1)
+    last, best = folder / "last.safetensors", folder / "best.safetensors"
+
+    class Keep(Watcher):
+        def epoch(self, run, record):
+            shutil.copytree(folder, tmp_path / str(record["epoch"]), dirs_exist_ok=True)
+
+    summary = start(folder, config, Keep())
+    accuracies = [record["val_accuracy"] for record in timeless(folder)]
+    assert accuracies[0] < accuracies[1]  # so that each was the best in its time
+    shutil.copy(tmp_path / "1" / last.name, last)
+    assert start(folder, config, resume=True) == summary
+    assert read_info(last).epoch == 2 and same_files(last, tmp_path / "2" / last.name)
+    shutil.copy(tmp_path / "1" / best.name, best)
+    said = r"best.safetensors: is of epoch 1, the best one is gone, and the summary's scores are of it; take last"
+    with pytest.raises(Refused, match=said):
+        start(folder, config, resume=True)
+    # One that goes on takes an epoch to come for the best one, however good that was which is gone.
+    session = build_run(dataclasses.replace(config, epochs=3), DIGITS)
+    with open_run(folder, resume=True, overwrite=False) as run, StopRequest() as stop:
+        session.load(run.state)
+        session.progress.best = 1.0
+        train(session, run, Watcher(), stop)
+    assert read_info(best).epoch == 3
 
 
 def test_a_metric_that_is_not_a_number_is_never_best():
