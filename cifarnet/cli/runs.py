@@ -21,7 +21,7 @@ def runs(
         cifarnet runs
         cifarnet runs --json
     """
-    from cifarnet.cli.tables import SIX_VIEWS, runs_table
+    from cifarnet.cli.tables import of_views, runs_table
     from cifarnet.storage.runs import RUNS, list_runs
 
     none_yet = folder == RUNS and not folder.exists()
@@ -32,7 +32,11 @@ def runs(
         print_json([asdict(facts) for facts in listed])
     elif listed:
         results().print(runs_table(listed))
-        if of_views := [facts.name for facts in listed if facts.tta and facts.accuracy is not None]:
-            results().say(f"{', '.join(of_views)}: measured on {SIX_VIEWS}")
+        named: dict[str, list[str]] = {}
+        for facts in listed:
+            if facts.tta and facts.accuracy is not None:
+                named.setdefault(of_views(facts.views), []).append(facts.name)
+        for words, names in named.items():
+            results().say(f"{', '.join(names)}: measured on {words}")
     else:
         messages().say(f"no runs in {folder}: cifarnet train begins one")

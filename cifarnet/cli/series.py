@@ -10,7 +10,7 @@ import typer
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.options import spoken_error
 from cifarnet.cli.series_tables import series_table
-from cifarnet.cli.tables import SIX_VIEWS, percent
+from cifarnet.cli.tables import of_views, percent
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Interrupted, Refused
 from cifarnet.core.signals import Stopped
@@ -112,8 +112,9 @@ def say_series(runs: Sequence["SeedRun"], base: Path, as_json: bool) -> None:
         return
     console = results()
     console.print(series_table(runs))
-    if any((one.summary or {}).get("tta") for one in done):
-        console.say(f"measured on {SIX_VIEWS}")
+    measured = [one.summary for one in done if one.summary and one.summary.get("tta")]
+    for words in dict.fromkeys(of_views(summary.get("views")) for summary in measured):
+        console.say(f"measured on {words}")
     if interval:
         ends = f"{percent(interval.low)} to {percent(interval.high)}"
         console.say(f"accuracy: 95% interval of the mean {ends} (Student's t, n = {interval.n})")

@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Any
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import plural
+from cifarnet.core.views import views_in_words
 
 MATRIX_CLASSES = 20  # of more the confusion matrix is no screen but a picture
-SIX_VIEWS = "six views of each image (--tta); predict and export use one: see cifarnet eval"
 LEFT_OUT = "the confusion matrix does not fit here: see the picture, or --json"
 
 if TYPE_CHECKING:
     from cifarnet.storage.runs import RunFacts
+
+
+def of_views(views: Any) -> str:
+    """What scores with --tta are measured on, and what is not; `views` as in `views_in_words`."""
+    return f"{views_in_words(views)} (--tta); predict and export use one: see cifarnet eval"
 
 
 def percent(value: float | None) -> str:
@@ -34,7 +39,7 @@ def print_summary(console: Terminal, summary: dict[str, Any]) -> None:
     else:
         words = f"temperature {calibration['temperature']:.3g}, of {plural(calibration['images'], 'held-out image')}"
     rows = [*score_rows(summary["test"], calibrated=calibration is not None), ("probabilities", words)]
-    rows += [("measured on", SIX_VIEWS)] if summary.get("tta") else []
+    rows += [("measured on", of_views(summary.get("views")))] if summary.get("tta") else []
     rows += [("run", summary["run"]), ("checkpoint", summary["checkpoint"])]
     console.print(Facts(rows))
 

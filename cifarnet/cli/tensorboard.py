@@ -68,7 +68,7 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
     """A line of metrics.jsonl by tags that TensorBoard groups: train_loss -> loss/train."""
     found = {}
     for name, value in record.items():
-        if name != "epoch":
+        if name not in ("epoch", "views"):
             tag = SPLIT.sub(r"\2/\1", name)
             found[GRADIENT.sub(r"grad_norm/\1", tag)] = float(value)
     return found

@@ -13,6 +13,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.core.launcher import job, may_restart, restarts
+from cifarnet.core.views import views_in_words
 from cifarnet.data import Dataset
 from cifarnet.data.identity import identify
 from cifarnet.data.shaping import in_class_order
@@ -22,6 +23,7 @@ from cifarnet.engine.same_data import known_classes
 from cifarnet.engine.same_run import check_same_run, load_config
 from cifarnet.engine.setup import build_run, resolve_execution
 from cifarnet.engine.train_state import TrainState
+from cifarnet.engine.validate import kept_views
 from cifarnet.models.checkpoint import load_model
 from cifarnet.storage.find_checkpoint import find_checkpoint
 from cifarnet.storage.open_run import open_run
@@ -96,14 +98,28 @@ def prepare(
     with ranks.together():
         run = build_run(config, dataset, source, ranks)
         warnings = run.load(state) + edited(RunFolder(state.parent), config) if state is not None else []
-        if config.tta and only_coarse(len(run.classes)):
-            why = f"of {len(run.classes):,} classes only loss and accuracy are measured, of one view of each image"
-            warnings.append(f"`tta` has no effect: {why}")
+        warnings += views_warnings(run)
     place = f"at epoch {run.progress.epoch}, step {run.progress.step}"
     mine = {"training state": place, "precision": run.precision, "head backend": run.backend}
     assert_equal_across_ranks(ranks.gather(lambda: mine))
     wrap_ddp(run)
     return run, warnings
+
+
+def views_warnings(run: TrainState) -> list[str]:
+    """A warning where `tta` has no effect, or was another thing when the first epochs of a resumed run were measured."""
+    if not run.config.tta:
+        return []
+    if only_coarse(len(run.classes)):
+        why = f"of {len(run.classes):,} classes only loss and accuracy are measured, of one view of each image"
+        return [f"`tta` has no effect: {why}"]
+    measured = [record for record in run.progress.history if "test_loss" in record or "val_loss" in record]
+    if all(record.get("views") == kept_views(run)["views"] for record in measured):
+        return []
+    now = views_in_words(kept_views(run)["views"])
+    return [
+        f"`tta` may have been two views of each image so far and is {now}: accuracies before and after do not compare"
+    ]
 
 
 def check_best(folder: RunFolder) -> None:

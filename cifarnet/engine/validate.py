@@ -12,6 +12,7 @@ from cifarnet.engine.calibrate import fit_calibration
 from cifarnet.engine.evaluate import collect_logits, measure_batches, only_coarse
 from cifarnet.engine.metrics import CoarseScores, Scores, coarse_score, score
 from cifarnet.engine.train_state import TrainState
+from cifarnet.engine.views import VIEW_WEIGHTS
 from cifarnet.models.calibration import Calibration
 from cifarnet.models.checkpoint import load_model, read_info, restore_weights, save_model
 from cifarnet.storage.run_folder import RunFolder
@@ -23,8 +24,9 @@ Heed = Callable[[Iterable[Any]], Iterator[Any]]  # passes batches on, and raises
 def evaluate_epoch(run: TrainState, record: dict[str, Any], heed: Heed = iter) -> Scores | CoarseScores:
     """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores.
 
-    Of a trial the validation split alone is measured, and its scores are returned.
+    Of a trial the validation split alone is measured, and its scores are returned. `views`, with `tta`: of so many of each image.
     """
+    record |= kept_views(run)
     if run.validation is not None:
         held_out = evaluate_on(run, "validation", heed)
         record |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
@@ -33,6 +35,11 @@ def evaluate_epoch(run: TrainState, record: dict[str, Any], heed: Heed = iter) -
     scores = evaluate_on(run, "test", heed)
     record |= {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
     return scores
+
+
+def kept_views(run: TrainState) -> dict[str, int]:
+    """{"views": the number of views of each image that are measured} with `tta`, else nothing."""
+    return {"views": len(VIEW_WEIGHTS)} if run.config.tta and not only_coarse(len(run.classes)) else {}
 
 
 def evaluate_on(run: TrainState, name: str, heed: Heed = iter) -> Scores | CoarseScores:
@@ -103,7 +110,8 @@ def summarise(
         "backend": run.backend,
         "calibration": {**vars(calibration)} if calibration else None,
         "not_calibrated": reason,
-        "tta": run.config.tta and not only_coarse(len(run.classes)),
+        "tta": bool(kept_views(run)),
+        **kept_views(run),
         split: scores.to_dict(),
     }
     if ranks.first:

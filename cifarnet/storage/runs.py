@@ -123,7 +123,7 @@ def newer_without_checkpoint(path: Path) -> tuple[Path, str] | None:
 @dataclass(frozen=True)
 class RunFacts:
     """A run in a list. accuracy: on the test images, in [0, 1], None before the first evaluation; `tta`: it is of
-    six views of each image.
+    several views of each image, of so many as `views` says, None of a run of before this was recorded.
 
     state: finished, stopped, diverged or running. started: in UTC, ISO 8601.
     """
@@ -142,6 +142,7 @@ class RunFacts:
     epochs_asked: int
     state: str
     started: str
+    views: int | None = None
 
 
 def list_runs(folder: Path) -> tuple[list[RunFacts], list[str]]:
@@ -181,10 +182,12 @@ def _facts(folder: RunFolder) -> RunFacts:
     summary = _summary(folder)
     records = read_metrics(folder.metrics)[0] if folder.metrics.exists() else []
     done = max((record["epoch"] for record in records if isinstance(record.get("epoch"), int)), default=0)
-    measured = [record["test_accuracy"] for record in records if isinstance(record.get("test_accuracy"), float)]
+    measured = [record for record in records if isinstance(record.get("test_accuracy"), float)]
     test = summary.get("test")
     final = test.get("accuracy") if isinstance(test, dict) else None
     began = datetime.fromtimestamp(folder.config.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    last = measured[-1] if measured else {}
+    views = (summary if isinstance(final, float) else last).get("views")
     digest = summary.get("data_digest", about.get("data_digest"))
     return RunFacts(
         name=folder.path.resolve().name,
@@ -195,12 +198,13 @@ def _facts(folder: RunFolder) -> RunFacts:
         dataset=config.dataset,
         data_digest=digest if isinstance(digest, str) else None,
         seed=config.seed,
-        accuracy=final if isinstance(final, float) else measured[-1] if measured else None,
+        accuracy=final if isinstance(final, float) else last.get("test_accuracy"),
         tta=bool(summary.get("tta", config.tta)),
         epochs_done=done,
         epochs_asked=config.epochs,
         state=_state(folder, summary, done, config.epochs),
         started=about.get("started", began),
+        views=views if type(views) is int else None,
     )
 
 

@@ -66,20 +66,30 @@ def test_scores_of_six_views_are_said_to_be_and_paired_as_they_are(cli, tmp_path
     assert code == 0 and "measured on" in out and "six views of each image (--tta)" in out
     assert cli(*line.split(), "--seed", "5", "--out", "b")[0] == 0
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab"]
-    assert [one["tta"] for one in summaries] == [True, True]
+    assert [(one["tta"], one["views"]) for one in summaries] == [(True, 6), (True, 6)]
 
     [(_, _, paired)] = paired_tests(read_results([tmp_path / "a", tmp_path / "b"])[0], None, "cpu")
     right = [paired.both + paired.only_first, paired.both + paired.only_second]
     assert [count / 355 for count in right] == pytest.approx([one["test"]["accuracy"] for one in summaries])
 
     assert cli("report", "a", "--out", "r.md", "--no-test")[0] == 0
-    assert "six views of each test image averaged (--tta): a." in (tmp_path / "r.md").read_text().replace("\\", "")
+    assert "six views of each image averaged (--tta): a." in (tmp_path / "r.md").read_text().replace("\\", "")
     del summaries[0]["tta"]  # of a run of before this was recorded its options tell
     (tmp_path / "a" / "summary.json").write_text(json.dumps(summaries[0]))
     assert cli("card", "a", "--out", "card.md")[0] == 0
     card = (tmp_path / "card.md").read_text()
     assert 'name: "accuracy, the logits of six views of each image averaged (--tta)"' in card
     assert "the exported file look at one view" in card.replace("\\", "")
+    del summaries[0]["views"]  # and whether it was measured on two or on six nobody knows
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(summaries[0]))
+    assert cli("card", "a", "--out", "card.md", "--overwrite")[0] == 0
+    assert "accuracy, the logits of several views of each image averaged" in (tmp_path / "card.md").read_text()
+    assert cli("report", "a", "b", "--out", "r.md", "--no-test", "--overwrite")[0] == 0
+    told = (tmp_path / "r.md").read_text().replace("\\", "")
+    assert "several views of each image averaged (--tta): a." in told
+    assert "six views of each image averaged (--tta): b." in told
+    out = cli("runs", ".")[1]
+    assert "a: measured on several views" in out and "b: measured on six views" in out
     (tmp_path / "a" / "summary.json").write_text(json.dumps(summaries[0] | {"tta": False}))
     assert cli("card", "a", "--out", "card.md", "--overwrite")[0] == 0
     assert "six views" not in (tmp_path / "card.md").read_text()

@@ -90,6 +90,6 @@ def test_the_interval_of_the_mean_accuracy_ends_at_0_and_100_percent(capfd):
 
 @pytest.mark.parametrize("tta", [True, False, None])
 def test_a_series_of_six_views_says_so(capfd, tta):
-    summary = {"test": {"accuracy": 0.5}} | ({} if tta is None else {"tta": tta})
+    summary = {"test": {"accuracy": 0.5}} | ({} if tta is None else {"tta": tta, "views": 6})
     say_series([SeedRun(seed, Path(f"x-seed{seed}"), summary) for seed in (0, 1)], Path("x"), False)
     assert ("six views of each image (--tta)" in capfd.readouterr().out) is bool(tta)

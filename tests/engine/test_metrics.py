@@ -193,6 +193,6 @@ def test_of_many_classes_loss_and_accuracy_alone_are_measured(tmp_path, monkeypa
     with pytest.warns(UserWarning, match="`tta` has no effect: of 10 classes"):
         fit(replace(config, tta=True), tmp_path / "views")
     path = find_checkpoint(tmp_path / "views")
-    assert not facts_of(path, read_info(path)).tta
+    assert not facts_of(path, read_info(path)).views
     seen = classify_images(open_for_evaluation(tmp_path / "many"), tta=False)
     assert float(seen.double().mean()) == pytest.approx(many["accuracy"])

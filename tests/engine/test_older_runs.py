@@ -14,6 +14,7 @@ from test_loop import BASE, same_files
 import cifarnet
 from cifarnet.data import load
 from cifarnet.data.dataset import Split, make_dataset
+from cifarnet.data.given import checked_dataset
 from cifarnet.data.identity import identify, parse_identity
 from cifarnet.data.shaping import in_class_order
 from cifarnet.engine.fit import fit
@@ -54,6 +55,10 @@ def test_classes_are_put_into_another_order_with_their_images():
     again = in_class_order(mixed, OLD)
     assert torch.equal(again.train.images, mixed.train.images) and again.classes == OLD
     assert [OLD[n] for n in again.train.labels.tolist()] == [NEW[n] for n in mixed.train.labels.tolist()]
+    apart = tuple(unicodedata.normalize("NFD", name) for name in NEW)
+    assert (
+        checked_dataset(dataclasses.replace(mixed, classes=apart), BASE).classes == NEW
+    )  # as a caller in Python has them
     for others in (NEW, NEW[:2], ("chat", "zebre", "souris"), (*NEW, "souris"), ()):
         assert in_class_order(mixed, others) is mixed
 
@@ -88,3 +93,23 @@ def test_class_names_that_were_sorted_in_their_other_form(tmp_path, identity):
     for name in ("last", "best", "state"):
         assert same_files(*(tmp_path / folder / f"{name}.safetensors" for folder in ("run", "whole")))
     assert parse_identity(read_info(tmp_path / "run" / "last.safetensors").data).classes == OLD
+
+
+def test_epochs_that_were_measured_on_another_number_of_views(tmp_path, recwarn):
+    """With tta a record says of how many; those of before 60206e8, of two, do not."""
+    config, folder = dataclasses.replace(BASE, tta=True), tmp_path / "run"
+    fit(config, folder, dataset=animals(NEW))
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["views"] for record in records] == [6, 6]
+    assert json.loads((folder / "summary.json").read_text())["views"] == 6
+    fit(dataclasses.replace(config, epochs=3), folder, resume=True, dataset=animals(NEW))
+    assert not recwarn.list
+
+    def forget(values):
+        progress = json.loads(values["progress"])
+        del progress["history"][0]["views"]
+        values["progress"] = json.dumps(progress)
+
+    change_metadata(folder / "state.safetensors", forget)
+    with pytest.warns(UserWarning, match="`tta` may have been two views .* is six .* before and after do not compare"):
+        fit(dataclasses.replace(config, epochs=4), folder, resume=True, dataset=animals(NEW))

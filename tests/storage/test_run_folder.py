@@ -243,15 +243,19 @@ def test_a_run_named_for_a_folder_of_runs_is_listed_itself(tmp_path):
 
 
 def test_a_listed_accuracy_of_six_views_says_so(tmp_path):
-    """A finished run's summary knows; one that was stopped is measured as its options ask."""
-    for name, asked, summary in [("old", True, {}), ("many-classes", True, {"tta": False}), ("plain", False, {})]:
-        begun(tmp_path / name, {"epoch": 1, "test_accuracy": 0.5})
+    """A finished run's summary knows; one that was stopped is measured as its options ask, on so many views as its last line says."""
+    done = {"tta": True, "views": 6, "test": {"accuracy": 0.5}}
+    kinds = [("old", True, {}, {}), ("many-classes", True, {"tta": False}, {}), ("plain", False, {}, {})]
+    for name, asked, summary, views in [*kinds, ("stopped", True, {}, {"views": 6}), ("done", True, done, {})]:
+        begun(tmp_path / name, {"epoch": 1, "test_accuracy": 0.5} | views)
         (tmp_path / name / "config.json").write_text(json.dumps(TrainConfig(tta=asked).to_dict()))
         (tmp_path / name / "summary.json").write_text(json.dumps(summary))
-    assert {facts.name: facts.tta for facts in list_runs(tmp_path)[0]} == {
-        "old": True,
-        "many-classes": False,
-        "plain": False,
+    assert {facts.name: (facts.tta, facts.views) for facts in list_runs(tmp_path)[0]} == {
+        "old": (True, None),
+        "many-classes": (False, None),
+        "plain": (False, None),
+        "stopped": (True, 6),
+        "done": (True, 6),
     }
 
 

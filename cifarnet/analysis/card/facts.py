@@ -7,6 +7,7 @@ from typing import Any
 
 from cifarnet.analysis.report.results import Result, read_result
 from cifarnet.core.errors import Refused
+from cifarnet.core.views import views_in_words
 from cifarnet.data.identity import DataIdentity, parse_identity
 from cifarnet.engine.evaluate import only_coarse
 from cifarnet.engine.resume import is_number
@@ -25,7 +26,7 @@ class Facts:
     Args:
         name: the run's, or the file's.
         scores: those of `SCORES` that were measured on the test split, in [0, 1].
-        tta: whether the scores are of six views of each image, and not of the one that `predict` and the exported file see.
+        views: in words, of how many views of each image the scores are; "" of the one that `predict` and the exported file see.
         images: test images; None: not known.
         confusion: images of class i taken for class j; empty: not known.
         command: the line that trained it; "": not known.
@@ -37,7 +38,7 @@ class Facts:
     info: ModelInfo
     data: DataIdentity | None
     scores: dict[str, float]
-    tta: bool = False
+    views: str = ""
     images: int | None = None
     confusion: list[list[int]] = field(default_factory=list)
     command: str = ""
@@ -60,20 +61,21 @@ def facts_of(path: Path, info: ModelInfo) -> Facts:
     data, folder = parse_identity(info.data), RunFolder(path.parent)
     name = path.resolve().parent.name if folder.config.is_file() else path.stem
     about = folder.read_about() if folder.config.is_file() else {}
-    found, tta = own_scores(info), info.config.tta and not only_coarse(len(info.classes))
+    averaged = info.config.tta and not only_coarse(len(info.classes))
+    found, views = own_scores(info), views_in_words(info.metrics.get("views")) if averaged else ""
     images = data.test.images if data else None
     confusion: list[list[int]] = []
     if folder.config.is_file() and folder.summary.is_file():
         result = result_of(path)
         if result:
-            test, tta = result.summary["test"], result.tta
+            test, views = result.summary["test"], result.views
             found = {key: float(test[key]) for key in SCORES if is_number(test.get(key))}
             images, confusion = test["images"], test["confusion"]
     options = laid_out(path, info).head.options
     constants = options.constants if options else info.config.loss_options
     command = about.get("command", "")
     best = folder.config.is_file() and path.name.startswith(folder.best.name)  # or the index of its files
-    return Facts(name, info, data, found, tta, images, confusion, command, constants, is_packaged(path), best)
+    return Facts(name, info, data, found, views, images, confusion, command, constants, is_packaged(path), best)
 
 
 def own_scores(info: ModelInfo) -> dict[str, float]:

@@ -22,7 +22,7 @@ WORDS = {
 }
 WORDS |= {"ece": "calibration error without the temperature (15 bins of equal width)"}
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
-SIX_VIEWS = ", the logits of six views of each image averaged (--tta)"
+VIEWS = ", the logits of {} averaged (--tta)"
 SHOWN = 5  # confusions
 NAMED = 100  # classes
 
@@ -74,9 +74,14 @@ def head(facts: Facts) -> str:
             lines += [
                 f"    - type: {HUB_METRICS[key]}",
                 f"      value: {value:.6f}",
-                f"      name: {quoted(WORDS[key] + (SIX_VIEWS if facts.tta else ''))}",
+                f"      name: {quoted(WORDS[key] + averaged(facts))}",
             ]
     return "\n".join([*lines, "---", ""])
+
+
+def averaged(facts: Facts) -> str:
+    """What to add to the name of a score where several views of each image were averaged."""
+    return VIEWS.format(facts.views) if facts.views else ""
 
 
 def about(facts: Facts) -> list[Block]:
@@ -137,8 +142,8 @@ def score_blocks(facts: Facts) -> list[Block]:
     precision = facts.info.config.precision
     said = f"Measured {where}{'' if precision == 'auto' else f', computed in {precision}'}"
     said += "; the interval is Wilson's, 95%." if facts.images and "accuracy" in facts.scores else "."
-    if facts.tta:
-        said += f" These figures are of the model as it was measured in training{SIX_VIEWS}; cifarnet predict and the "
+    if facts.views:
+        said += f" These figures are of the model as it was measured in training{averaged(facts)}; cifarnet predict and the "
         said += "exported file look at one view, whose scores are others: cifarnet eval measures them."
     blocks: list[Block] = [Heading("Scores"), Paragraph(said)]
     blocks.append(DocumentTable(["score", "%", "interval"], rows))

@@ -9,6 +9,7 @@ from typing import Any
 from cifarnet.core.class_names import with_joiners
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError, Refused, is_printable
+from cifarnet.core.views import views_in_words
 from cifarnet.data.registry import DATASETS
 from cifarnet.engine.resume import is_number
 from cifarnet.storage.run_files import read_json, read_metrics
@@ -41,9 +42,14 @@ class Result:
 
     @property
     def tta(self) -> bool:
-        """Are the scores of six views of each image? Of a run of before this was recorded: did its options ask for them?"""
+        """Are the scores of several views of each image? Of a run of before this was recorded: did its options ask for them?"""
         recorded = self.summary.get("tta")
         return recorded if isinstance(recorded, bool) else self.config.tta
+
+    @property
+    def views(self) -> str:
+        """In words, of how many views of each image the scores are; "" of one."""
+        return views_in_words(self.summary.get("views")) if self.tta else ""
 
     @property
     def digest(self) -> str:

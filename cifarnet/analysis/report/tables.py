@@ -41,8 +41,10 @@ def build(results: Sequence[Result], pairs: Sequence[Pair], pictures: Path, note
     blocks: list[Block] = [Paragraph(note)] if note else []
     blocks += [Heading("Runs"), runs_table(groups)]
     blocks += [Heading("Scores on the test split (%)"), scores_table(groups), Paragraph(SCORES_NOTE)]
-    if of_views := [run.name for one in groups for run in one.runs if run.tta]:
-        blocks.append(Paragraph(VIEWS_NOTE.format(", ".join(of_views))))
+    of_views: dict[str, list[str]] = {}
+    for run in (run for one in groups for run in one.runs if run.views):
+        of_views.setdefault(run.views, []).append(run.name)
+    blocks += [Paragraph(VIEWS_NOTE.format(views, ", ".join(names))) for views, names in of_views.items()]
     if again := repeats(groups):
         blocks.append(Paragraph(repeats_words(again)))
     if differences_of_seeds := paired_seeds(groups):
@@ -64,7 +66,7 @@ SCORES_NOTE = (
     "standard deviation."
 )
 VIEWS_NOTE = (
-    "Here and below the accuracies are with the logits of six views of each test image averaged (--tta): {}. "
+    "Here and below the accuracies are with the logits of {} averaged (--tta): {}. "
     "Prediction and exported file look at one view, whose scores are others: cifarnet eval measures them."
 )
 SEEDS_NOTE = (
