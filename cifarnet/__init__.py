@@ -4,7 +4,7 @@ import importlib
 
 TYPE_CHECKING = False  # as type checkers know it; to import typing takes time in which Ctrl-C would give a traceback
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 if TYPE_CHECKING:
     from cifarnet.analysis.complexity import measure as complexity

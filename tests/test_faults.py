@@ -354,11 +354,11 @@ def test_a_state_of_another_torch_and_gpu_is_warned_of(cli, trained, tmp_path):
     shutil.copytree(trained / "one", tmp_path / "run")
     change_metadata(
         tmp_path / "run" / "state.safetensors",
-        lambda values: values.update(versions=json.dumps({"torch": "1.0", "gpu": "Tesla K80"})),
+        lambda values: values.update(versions=json.dumps({"cifarnet": "0.1.0", "torch": "1.0", "gpu": "Tesla K80"})),
     )
     code, _, err = cli("train", "--resume", "--epochs", 2, "--out", "run")
     assert code == 0 and same_tensors(tmp_path / "run" / "last.safetensors", trained / "two" / "last.safetensors")
-    assert "warning: torch was 1.0" in err and "warning: gpu was Tesla K80" in err
+    assert all(f"warning: {name}" in err for name in ("cifarnet was 0.1.0", "torch was 1.0", "gpu was Tesla K80"))
 
 
 # checkpoints
@@ -480,6 +480,25 @@ def test_metadata_too_deep_to_be_read(cli, trained, tmp_path):
     change_metadata(tmp_path / "run" / "state.safetensors", lambda found: found.update(versions="[" * 100_000))
     one_line(cli("eval", "run"), 2, "not JSON")
     assert cli("train", "--resume", "--epochs", 2, "-q", "--out", "run")[0] == 0
+
+
+def test_a_run_of_a_later_version_names_both(cli, trained, tmp_path):
+    """Its options are not those of a file that the user wrote: what is known here is of no use."""
+    shutil.copytree(trained / "one", tmp_path / "run")
+
+    def of_later(values):
+        options = json.loads(values["config"]) | {"new_option": True}
+        values.update(config=json.dumps(options), versions=json.dumps({"cifarnet": "9.1"}))
+
+    change_metadata(tmp_path / "run" / "state.safetensors", of_later)
+    said = f"with the option 'new_option', which this version, {cifarnet.__version__}, does not know; update cifarnet\n"
+    result = cli("train", "--resume", "--epochs", 2, "-q", "--out", "run")
+    one_line(result, 2, f"state.safetensors: was written by cifarnet 9.1 {said}")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"new_option": True}))
+    code, _, err = cli("runs", ".")
+    assert code == 0 and f"config.json: was written by a later cifarnet {said}" in err
+    one_line(cli("train", "--config", path), 2, "unknown option 'new_option'; ", "known: arch, ")
 
 
 def test_weights_alone_are_not_resumed(cli, trained):

@@ -4,6 +4,7 @@ Nothing random is in it: order and augmentation follow from (seed, epoch, positi
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import LARGEST, is_number
 from cifarnet.data.identity import DataIdentity
+from cifarnet.engine.same_run import saved_versions
 from cifarnet.models.checkpoint import FORMAT, compare, contiguous, read_here, read_tensors, rows_of
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import current_versions
@@ -108,7 +110,7 @@ def load_state(
     if progress.epoch + progress.step > 0:
         _check_optimizer(path, optimizer)
     saved = _load_sums(path, tensors.get("totals"), metadata.get("ranks", "1"), sums, ranks)
-    warnings = _changed_versions(metadata.get("versions", "{}"))
+    warnings = _changed_versions(saved_versions(metadata))
     if saved != ranks.world:
         change = f"the run was saved with {saved} {_ranks(saved)} and goes on with {ranks.world}"
         warnings.append(f"{change}: the same batches, but not the same bits")
@@ -200,14 +202,10 @@ def _parse_progress(text: str, path: Path) -> RunProgress:
     return progress
 
 
-def _changed_versions(text: str) -> list[str]:
-    try:
-        saved = dict(json.loads(text))
-    except (ValueError, TypeError, RecursionError):
-        saved = {}
+def _changed_versions(saved: Mapping[str, Any]) -> list[str]:
     now = current_versions()
     return [
         f"{name} was {saved.get(name, 'unknown')} when the run was saved and is {now[name]}: the resumed run may differ in the last digits"
         for name in now
-        if saved.get(name) != now[name] and name != "cifarnet"
+        if saved.get(name) != now[name]
     ]

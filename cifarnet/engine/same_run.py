@@ -1,12 +1,14 @@
 """The configuration that a run was begun with, and whether it may go on under another."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.core.later_version import refuse_later_options
 from cifarnet.models.checkpoint import FORMAT
 from cifarnet.storage.sharded_file import existing, metadata_of
 
@@ -14,11 +16,21 @@ from cifarnet.storage.sharded_file import existing, metadata_of
 def load_config(path: Path) -> TrainConfig:
     """The configuration that a training state was saved with."""
     path = existing(path) or path
-    text = metadata_of(path, FORMAT, "state").get("config", "")
+    metadata = metadata_of(path, FORMAT, "state")
     try:
-        return TrainConfig.from_dict(json.loads(text), f"{path} (config)")
+        values = json.loads(metadata.get("config", ""))
+        refuse_later_options(values, str(path), saved_versions(metadata).get("cifarnet"))
+        return TrainConfig.from_dict(values, f"{path} (config)")
     except (ValueError, RecursionError) as error:
         raise Refused(str(path), "its configuration is not JSON", "start the run again") from error
+
+
+def saved_versions(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The versions that a training state was saved with (`current_versions`); {} where they cannot be read."""
+    try:
+        return dict(json.loads(metadata.get("versions", "{}")))
+    except (ValueError, TypeError, RecursionError):
+        return {}
 
 
 def check_same_run(saved: TrainConfig, asked: TrainConfig) -> None:

@@ -12,6 +12,7 @@ from cifarnet import __version__
 from cifarnet.core.class_names import Numbers, in_todays_form
 from cifarnet.core.config import SYNTHETIC, TrainConfig
 from cifarnet.core.errors import Refused, is_printable
+from cifarnet.core.later_version import refuse_later_options
 from cifarnet.models.calibration import Calibration, parse_calibration
 
 
@@ -70,6 +71,7 @@ def parse_info(text: str, path: Path) -> ModelInfo:
     expected |= {"metrics": dict, "backend": str, "versions": dict}
     if not isinstance(values, dict) or any(not isinstance(values.get(key), kind) for key, kind in expected.items()):
         raise refuse(f"it needs {', '.join(expected)}")
+    refuse_later_options(values["config"], str(path), values["versions"].get("cifarnet"))
     try:
         config = TrainConfig.from_dict(values["config"])
     except Refused as error:

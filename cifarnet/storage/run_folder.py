@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.later_version import refuse_later_options
 from cifarnet.core.plain_file import check_within, read_text
 from cifarnet.storage.atomic import OURS, append, cannot_write, sweep_temporaries, write_file
 from cifarnet.storage.event_file import event_files
@@ -204,9 +205,11 @@ class RunFolder:
         """The configuration of the run that is in this folder.
 
         Raises:
-            Refused: none is there, or it is broken.
+            Refused: none is there, it is broken, or of a later cifarnet.
         """
-        return TrainConfig.from_dict(self._read_config()[0], str(self.config))
+        values = self._read_config()[0]
+        refuse_later_options(values, str(self.config))
+        return TrainConfig.from_dict(values, str(self.config))
 
     def read_about(self) -> dict[str, str]:
         """How the run was begun: recipe, command, started (UTC, ISO 8601), data_digest; {} for a run of version 0.1."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
+from cifarnet import __version__
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.models.calibration import Calibration
@@ -168,6 +169,15 @@ def rewrite(path, change_info=None, tensors=None):
         (lambda v: v["config"].update(lr="x"), "lr cannot be"),
         (lambda v: v["config"].update(embed_dim=10**12), "out of range"),
         (lambda v: v.update(config=[]), "it needs"),
+        (
+            lambda v: (v["config"].update(new_option=1), v["versions"].update(cifarnet="9.1")),
+            f"l.safetensors: was written by cifarnet 9.1 with the option 'new_option', which this version, {__version__}, "
+            "does not know; update cifarnet$",
+        ),
+        (
+            lambda v: (v["config"].update(new_option=1), v.update(versions={})),
+            "was written by a later cifarnet with the",
+        ),
     ],
 )
 def test_metadata_is_checked_before_use(saved, change, words):
