@@ -3,12 +3,13 @@
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.core.later_version import refuse_later_options
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.halving import Rung, Trial, all_epochs, ranked, rungs_of, winner
 from cifarnet.losses.objectives import OBJECTIVES
@@ -149,11 +150,29 @@ def newest_search() -> Path:
 
 def plan_of(search: Search) -> dict[str, Any]:
     """All that decides the search, as plain values: a search that goes on has the same."""
-    first = next(iter(search.configs.values()))[0].to_dict()
-    for place in ("data_dir", "device", "workers", "checkpoint_every", "loss", "loss_options"):
-        first.pop(place)
+    first = lasting_options(next(iter(search.configs.values()))[0])
     every = {loss: [one.loss_options for one in configs] for loss, configs in search.configs.items()}
     return {"eta": search.eta, "rungs": [asdict(rung) for rung in search.rungs], "settings": every, "options": first}
+
+
+def lasting_options(config: TrainConfig) -> dict[str, Any]:
+    """The options that a resume may not change, but for the loss and its constants, which the settings have."""
+    lasting = [item.name for item in fields(TrainConfig) if not item.metadata["resume"]]
+    return {name: getattr(config, name) for name in lasting if name not in ("loss", "loss_options")}
+
+
+def kept_plan(table: Path, out: Path) -> Any:
+    """The plan in a search's table, with the options of today: one that came later is at its default.
+
+    Raises:
+        Refused: it cannot be read, or was written by a later cifarnet.
+    """
+    kept = read_json(table, "remove the folder, and search again", within=out)
+    plan = kept.get("plan") if isinstance(kept, dict) else None
+    if not isinstance(plan, dict) or not isinstance(plan.get("options"), dict):
+        return plan
+    refuse_later_options(plan["options"], str(table))
+    return plan | {"options": lasting_options(TrainConfig.from_dict(plan["options"], str(table)))}
 
 
 def check_place(search: Search, out: Path, resume: bool) -> None:
@@ -169,8 +188,7 @@ def check_place(search: Search, out: Path, resume: bool) -> None:
         return
     if not resume:
         raise Refused(str(out), "already holds a search", "add `resume` to go on with it, or choose another `out`")
-    kept = read_json(table, "remove the folder, and search again", within=out)
-    was, now = (kept.get("plan") if isinstance(kept, dict) else None), json.loads(json.dumps(plan_of(search)))
+    was, now = kept_plan(table, out), json.loads(json.dumps(plan_of(search)))
     if was != now:
         why = f"the search there was begun otherwise: {', '.join(changes(was, now)) or 'its table is broken'}"
         raise Refused("resume", why, "give the command that it was begun with, or choose another `out`")

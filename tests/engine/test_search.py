@@ -125,6 +125,20 @@ def test_a_search_that_is_stopped_gives_the_same_table_and_sees_no_test_image(tm
     assert seen == {"validation"} and not (tmp_path / "runs").exists()  # nor is a trial the latest run
     with pytest.raises(Refused, match="already holds a search"):
         check_place(again, cut, resume=False)
+    kept = json.loads((cut / "tune.json").read_text())
+    options = kept["plan"]["options"]
+    assert (
+        options["rest_lr"] == 1.0 and "epochs" not in options
+    )  # which a resume of a run may change; the rungs have them
+    # Of a version without that option, which kept those too that may change.
+    before = {name: value for name, value in options.items() if name != "rest_lr"} | {"epochs": 2, "cuda_graph": False}
+    (cut / "tune.json").write_text(json.dumps(kept | {"plan": kept["plan"] | {"options": before}}))
+    check_place(again, cut, resume=True)
+    later = options | {"of_a_later_version": 1}
+    (cut / "tune.json").write_text(json.dumps(kept | {"plan": kept["plan"] | {"options": later}}))
+    with pytest.raises(Refused, match=r"tune.json: was written by a later cifarnet with the option 'of_a_later"):
+        check_place(again, cut, resume=True)
+    (cut / "tune.json").write_text(json.dumps(kept))
     with pytest.raises(Refused, match="begun otherwise: `schedule` cosine -> linear"):
         check_place(plan({"margin": [0.1, 0.4]}, schedule="linear"), cut, resume=True)
 
