@@ -18,6 +18,7 @@ from cifarnet.data.shaping import canonical_order, of_classes
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.open_split import Opened
 from cifarnet.engine.predict import read_batches
+from cifarnet.losses.base import LOSS_KEY
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo
 
@@ -218,10 +219,20 @@ def without_direction(names: Sequence[str] = ()) -> str:
     return f"{why}, of {plural(len(names), 'image')}: {', '.join(names[:NAMED])}{more}"
 
 
-def model_digest(model: Classifier) -> str:
+def model_digests(model: Classifier) -> tuple[str, str]:
+    """The model's digest, and that without its loss's name, which has no part in an embedding.
+
+    A gallery or threshold of before `uniface` and `sphereface2` kept theirs has the second one.
+    """
+    return model_digest(model), model_digest(model, leave_out=(f"head.{LOSS_KEY}",))
+
+
+def model_digest(model: Classifier, leave_out: Sequence[str] = ()) -> str:
     """64 hex digits over names, types, shapes and values of a model's weights: the same wherever its file lies."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if name in leave_out:
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -30,7 +30,7 @@ def compare(
     Raises:
         Refused: thresholds that cannot be used. Failed: an image that cannot be used.
     """
-    from cifarnet.analysis.unit_embeddings import model_digest
+    from cifarnet.analysis.unit_embeddings import model_digests
     from cifarnet.analysis.verification.stored import NAME, read_threshold
     from cifarnet.analysis.verify_images import score_two
     from cifarnet.cli.verify_tables import say_files
@@ -40,7 +40,7 @@ def compare(
     known = None
     if place:
         far = fars[0] if fars else None
-        known = read_threshold(place, model_digest(model), far, within=None if thresholds else path.parent)
+        known = read_threshold(place, model_digests(model), far, within=None if thresholds else path.parent)
     elif fars:
         raise Refused("far", "no threshold was measured for this model", "measure it with cifarnet verify RUN")
     score, errors, remarks = score_two(model, info, images, bool(known and known.flip), target)

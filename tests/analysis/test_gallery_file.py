@@ -1,5 +1,6 @@
 """Galleries in files: what goes in comes back, and a broken one or one of another model is refused."""
 
+import hashlib
 import json
 import math
 
@@ -10,7 +11,11 @@ from safetensors.numpy import load, save
 from cifarnet.analysis.identification.gallery_file import Gallery, check_model, read_gallery, write_gallery
 from cifarnet.analysis.identification.rates import Point
 from cifarnet.analysis.identification.templates import make_templates
+from cifarnet.analysis.unit_embeddings import model_digest, model_digests
+from cifarnet.analysis.verification.stored import read_threshold
+from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.models.classifier import build_model
 
 
 def test_a_gallery_goes_into_a_file_and_comes_back(tmp_path):
@@ -25,10 +30,32 @@ def test_a_gallery_goes_into_a_file_and_comes_back(tmp_path):
     assert np.array_equal(found.templates.vectors, templates.vectors) and found.templates.names == templates.names
     assert np.array_equal(found.templates.owners, templates.owners) and found.templates.kind == "max"
     assert (found.model, found.flip, found.images, found.points) == ("d" * 64, True, 9, points[:1])
-    check_model(path, found, "d" * 64, flip=True)
+    check_model(path, found, ("d" * 64, "f" * 64), flip=True)
+    check_model(path, found, ("f" * 64, "d" * 64), flip=True)
     for digest, flip, why in (("e" * 64, True, "was made by another model"), ("d" * 64, False, "add `flip`")):
         with pytest.raises(Refused, match=why):
-            check_model(path, found, digest, flip)
+            check_model(path, found, (digest, "f" * 64), flip)
+
+
+@pytest.mark.parametrize("loss", ["uniface", "sphereface2", "ce"])
+def test_a_model_is_known_without_its_losss_name(tmp_path, loss):
+    """As it was before these losses kept their name in the state dict: thresholds and galleries of then are the model's."""
+    model = build_model(TrainConfig(arch="baseline", dataset="digits", loss=loss), 3)
+    state = model.state_dict()
+    assert ("head.loss" in state) is (loss != "ce")
+    digest = hashlib.sha256()
+    for name in sorted(state.keys() - {"head.loss"}):
+        digest.update(
+            f"{name} {state[name].dtype} {tuple(state[name].shape)} ".encode() + state[name].numpy().tobytes()
+        )
+    now, before = model_digests(model)
+    assert before == digest.hexdigest() and now == model_digest(model) and (now == before) is (loss == "ce")
+    point = {"far": 0.01, "threshold": 0.5, "fmr": 0.01}
+    kept = tmp_path / "verification.json"
+    kept.write_text(json.dumps({"model_digest": before, "operating_points": [point]}))
+    assert read_threshold(kept, model_digests(model)).threshold == 0.5
+    with pytest.raises(Refused, match="those of another model"):
+        read_threshold(kept, ("e" * 64, "f" * 64))
 
 
 def test_a_broken_gallery_is_refused(tmp_path):

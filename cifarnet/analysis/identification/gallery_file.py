@@ -132,10 +132,10 @@ def checked_point(values: dict[str, Any]) -> Point:
     return point
 
 
-def check_model(path: Path, gallery: Gallery, digest: str, flip: bool) -> None:
-    """Refuses a gallery of another model than that with this digest, or made with another `flip`."""
-    if gallery.model != digest:
-        theirs, ours = printable(gallery.model[:12]), digest[:12]
+def check_model(path: Path, gallery: Gallery, digests: Sequence[str], flip: bool) -> None:
+    """Refuses a gallery of another model than that with these digests (`model_digests`), or made with another `flip`."""
+    if gallery.model not in digests:
+        theirs, ours = printable(gallery.model[:12]), digests[0][:12]
         why = f"was made by another model (digest {theirs}…, this one's is {ours}…): their embeddings do not compare"
         raise Refused(printable(path), why, "name that model with `run`, or enrol the images again")
     if gallery.flip != flip:

@@ -15,7 +15,7 @@ from cifarnet.analysis.identification.rates import OpenSet, Point, cmc, open_set
 from cifarnet.analysis.identification.request import Request, chosen_threshold
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
 from cifarnet.analysis.identification.templates import make_templates
-from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_files, model_digest
+from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_files, model_digest, model_digests
 from cifarnet.analysis.verification.rates import NOISE, supports
 from cifarnet.core.errors import Failed, plural, printable
 from cifarnet.models.classifier import Classifier
@@ -146,7 +146,7 @@ def identify(embedder: Embedder, request: Request, tell: Tell) -> Identified:
     """
     if isinstance(request.gallery, Gallery):
         gallery = request.gallery
-        check_model(request.source, gallery, model_digest(embedder.model), embedder.flip)
+        check_model(request.source, gallery, model_digests(embedder.model), embedder.flip)
     else:
         gallery = enrol(embedder, request.gallery, request.template, tell)
     if request.probes is None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,13 @@ def other_set(path: Path, document: dict[str, Any]) -> str | None:
     return measured_on if measured_on != printable(document["measured_on"]) else None
 
 
-def read_threshold(path: Path, digest: str, far: float | None = None, within: Path | None = None) -> Threshold:
+def read_threshold(
+    path: Path, digests: Sequence[str], far: float | None = None, within: Path | None = None
+) -> Threshold:
     """The threshold of a model at a FAR.
 
     Args:
-        digest: of the model, as `unit_embeddings.model_digest` gives it.
+        digests: of the model, as `unit_embeddings.model_digests` gives them.
         far: None takes 0.01, or where that was not measured the first that was.
         within: the run folder that the file belongs to.
 
@@ -61,7 +64,7 @@ def read_threshold(path: Path, digest: str, far: float | None = None, within: Pa
     broken = Refused(printable(path), "is no verification.json of cifarnet", MEASURE)
     if not isinstance(document, dict) or not isinstance(document.get("operating_points"), list):
         raise broken
-    if document.get("model_digest") != digest:
+    if document.get("model_digest") not in digests:
         raise Refused(printable(path), "its thresholds are those of another model", MEASURE)
     points = {}
     for row in document["operating_points"]:
