@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from cifarnet.core.errors import plural
 from cifarnet.data.shape_options import shaping_words
+from cifarnet.engine.same_data import UNKNOWN
 from cifarnet.losses.options import MarginOptions
 from cifarnet.storage.find_checkpoint import is_packaged, newer_note
 from cifarnet.storage.runs import own_name
@@ -71,3 +72,5 @@ def say_opened(console: "Terminal", opened: "Opened", named: bool) -> None:
     console.say(head_line(opened.path, opened.model, opened.info, shown) + note)
     if opened.as_in_training is False:
         console.say(f"note: these are not the {opened.split} images that the run was trained with")
+    elif opened.as_in_training is None and opened.split == "val" and opened.dataset == opened.info.config.dataset:
+        console.say(f"note: the run {UNKNOWN}")

@@ -12,10 +12,12 @@ from cifarnet.core.config import IDENTITY
 from cifarnet.core.errors import Refused, plural
 from cifarnet.data import AnySplit, Dataset, load, load_options
 from cifarnet.data.dataset import Split
-from cifarnet.data.identity import differences, identify_split, parse_identity
+from cifarnet.data.identity import identify_split, parse_identity
+from cifarnet.data.shaping import shape
 from cifarnet.engine.calibrate import calibration_document, fit_calibration
 from cifarnet.engine.evaluate import collect_logits, only_coarse
 from cifarnet.engine.open_split import Opened, folder_of, of_test, open_split
+from cifarnet.engine.same_data import unlike_training
 from cifarnet.models.checkpoint import load_model, save_model
 from cifarnet.models.model_info import ModelInfo
 
@@ -54,10 +56,7 @@ def open_held_out(path: Path, dataset: str | None = None, **options: Any) -> Ope
 
 def check_held_out(opened: Opened) -> None:
     """Raises Refused where the data is not that of the training: other images would be held out of it, those trained on among them."""
-    known, now = parse_identity(opened.info.data), opened.identity
-    if known is None:  # of version 0.1
-        return
-    changed = differences(known, now) if now else ["the training images cannot be made of it"]
+    changed = unlike_training(opened.info, shape(opened.data, opened.shaping))
     if changed:
         why = f"the data is not as in training ({'; '.join(changed)}), and so is what is held out of it"
         raise Refused(

@@ -17,7 +17,8 @@ from cifarnet.data import DATASETS, AnySplit, Dataset, Loader, load, load_option
 from cifarnet.data.given import checked_dataset
 from cifarnet.data.identity import DataIdentity, identify_split, parse_identity
 from cifarnet.data.known_folders import is_known, remember_folder
-from cifarnet.data.shaping import in_class_order, shape
+from cifarnet.data.shaping import Shaped, in_class_order, shape
+from cifarnet.engine.same_data import unlike, unlike_training
 from cifarnet.losses import LOSSES
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo
@@ -106,7 +107,7 @@ def open_split(
     assert images is not None
     loader = Loader(images, batch_size, target, mean=info.mean, std=info.std, shuffle=False)
     own = name == config.dataset or isinstance(dataset, Dataset)
-    same = is_as_in_training(images, split, info) if own else None
+    same = is_as_in_training(shaped, images, split, info) if own else None
     return Opened(path, model.to(target), info, name, split, loader, target, chosen, data, asked, same)
 
 
@@ -160,19 +161,15 @@ def folder_of(config: TrainConfig, name: str, data_dir: str | Path | None) -> st
     return None
 
 
-def unlike(mine: Sequence[str], model: Sequence[str]) -> str:
-    """In words, how the classes of a data set differ from a model's."""
-    if len(mine) != len(model):
-        return f"it has {len(mine):,} classes, the model {len(model):,}"
-    pairs = [(number, one, other) for number, (one, other) in enumerate(zip(mine, model, strict=True)) if one != other]
-    number, one, other = pairs[0]
-    more = f", and {len(pairs) - 1} more differ" if len(pairs) > 1 else ""
-    return f"class {number} is {one} here and {other} in the model{more}"
+def is_as_in_training(shaped: Shaped, images: AnySplit, split: str, info: ModelInfo) -> bool | None:
+    """Are these the images that the run was trained or measured on? None where its checkpoint does not say.
 
-
-def is_as_in_training(images: AnySplit, split: str, info: ModelInfo) -> bool | None:
-    """Are these the images that the run was trained or measured on? None where its checkpoint does not say."""
+    What was held out was drawn from the whole by the run's seed: of other data it is other images.
+    """
+    if split == "val":
+        changed = unlike_training(info, shaped)
+        return None if changed is None else not changed
     known = parse_identity(info.data)
-    if known is None or split == "val":
+    if known is None:
         return None
     return identify_split(images).same_images(known.test if split == "test" else known.train)

@@ -10,7 +10,7 @@ from pathlib import Path
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Channels
 from cifarnet.data.identity import DataIdentity, differences, parse_identity
-from cifarnet.engine.open_split import unlike
+from cifarnet.data.shaping import Shaped
 from cifarnet.models.checkpoint import FORMAT, read_info
 from cifarnet.models.model_info import ModelInfo
 from cifarnet.storage.run_folder import RunFolder
@@ -75,6 +75,25 @@ def unlike_info(info: ModelInfo, classes: Sequence[str], mean: Channels, std: Ch
         for name, was, now in known
         if info.config.normalize and max(abs(one - other) for one, other in zip(was, now, strict=True)) > LEVEL
     ]
+
+
+def unlike_training(info: ModelInfo, shaped: Shaped) -> list[str] | None:
+    """In words, how data differs from that of a model's training; [] where it does not, None where all that is known is the same."""
+    known = parse_identity(info.data)
+    if known is not None:
+        return differences(known, shaped.identity())
+    data = shaped.dataset
+    return unlike_info(info, data.classes, data.mean, data.std) or None
+
+
+def unlike(mine: Sequence[str], model: Sequence[str]) -> str:
+    """In words, how the classes of a data set differ from a model's."""
+    if len(mine) != len(model):
+        return f"it has {len(mine):,} classes, the model {len(model):,}"
+    pairs = [(number, one, other) for number, (one, other) in enumerate(zip(mine, model, strict=True)) if one != other]
+    number, one, other = pairs[0]
+    more = f", and {len(pairs) - 1} more differ" if len(pairs) > 1 else ""
+    return f"class {number} is {one} here and {other} in the model{more}"
 
 
 def in_words(channels: Channels) -> str:

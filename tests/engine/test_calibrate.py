@@ -18,11 +18,13 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import Split
 from cifarnet.data import load as load_data
+from cifarnet.data.dataset import make_dataset
 from cifarnet.data.shaping import shape
 from cifarnet.engine.calibrate import calibration_scores, equal_mass_bins, fit_calibration
 from cifarnet.engine.fit import fit
-from cifarnet.engine.held_out import check_apart
+from cifarnet.engine.held_out import check_apart, open_held_out
 from cifarnet.engine.metrics import score as scores_of
+from cifarnet.engine.open_split import open_split
 from cifarnet.engine.setup import build_run
 from cifarnet.models.calibration import Calibration, energy_scores, probabilities
 from cifarnet.models.checkpoint import load_model, read_info, save_model
@@ -246,6 +248,29 @@ def test_what_was_held_out_is_held_out_no_more_in_other_data(cli, tmp_path):
     code, _, err = cli("calibrate", "run")
     assert code == 2 and "the data is not as in training (" in err and "so is what is held out of it" in err
     assert "; name the folder of the training with --data-dir, or another set with --dataset" in err
+
+
+def test_what_was_held_out_of_data_that_nobody_noted(cli, tmp_path):
+    """A checkpoint of version 0.1 has no identity of its data, but the means of its pixels: what else has changed can only be warned of."""
+    assert cli(*TRAIN.split(), "--val-fraction", "0.2", "--out", "run")[0] == 0
+    path = tmp_path / "run" / "best.safetensors"
+    digits = load_data("digits")
+    dark = make_dataset("digits", digits.classes, Split(digits.train.images // 2, digits.train.labels), digits.test)
+
+    def same(data):
+        return open_split(path, *load_model(path), "val", load=lambda *_, **__: data).as_in_training
+
+    assert (same(digits), same(dark)) == (True, False)
+    assert "does not say what data" not in cli("eval", "run", "--split", "val")[2]
+    model, info = load_model(path)
+    save_model(path, model, replace(info, data=""))
+    assert (same(digits), same(dark)) == (None, False)
+    with pytest.raises(Refused, match=r"the data is not as in training \(the mean of its pixels was 0.305"):
+        open_held_out(path, load=lambda *_, **__: dark)
+    for line in (("eval", "run", "--split", "val"), ("calibrate", "run")):
+        code, _, err = cli(*line)
+        assert code == 0 and err.count("note: the run does not say what data it began with") == 1, err
+    assert "note:" not in cli("eval", "run")[2]
 
 
 def test_a_broken_calibration_is_refused(tmp_path):
