@@ -105,7 +105,7 @@ def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked
     found, unusable, remarks = embed_files(model, info, files, labels, names, device=device, flip=asked.flip)
     if alone := pictures.identities.count(""):
         remarks.insert(0, f"{printable(folder)}: left out: {plural(alone, 'image')} in no identity's folder")
-    words = f"{printable(folder)}, {plural(len(names), 'identity').replace('identitys', 'identities')}"
+    words = f"{printable(folder)}, {plural(len(names), 'identity')}"
     return Measured(measure_all(found, asked), words, errors + unusable, remarks)
 
 

@@ -28,9 +28,8 @@ class Forecast:
     """Looks once at the pace of a training on a CPU, and has a line for the user where it would take a day or more."""
 
     def __init__(self) -> None:
-        self.begun: tuple[float, float] | None = (
-            None  # when the first step of this process ended, and what was done then
-        )
+        # When the first step of this process ended, and what was done then.
+        self.begun: tuple[float, float] | None = None
         self.seen = False
 
     def line(self, run: "TrainState", now: float) -> str | None:

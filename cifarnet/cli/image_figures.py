@@ -112,9 +112,9 @@ class ImageFigures:
             found = probabilities(self.model(pixels[None]), self.info.calibration)[0]
         likeliest: Any = found.argsort(descending=True)[:SHOWN].tolist()
         classes = self.info.classes
-        short = short_names(classes, 14)
         chosen = [classes.index(self.target)] if self.target is not None else likeliest
-        return [Target(index, classes[index], short[index], float(found[index])) for index in chosen]
+        names = short_names([classes[index] for index in chosen], 14)
+        return [Target(i, classes[i], name, float(found[i])) for i, name in zip(chosen, names, strict=True)]
 
     def draw_cams(
         self, large: "Tensor", heats: list[tuple[str, Target, "Tensor"]], folder: Path, name: str, drawn: Drawn

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import plural
-from cifarnet.core.views import views_in_words
+from cifarnet.core.view_words import views_in_words
 
 MATRIX_CLASSES = 20  # of more the confusion matrix is no screen but a picture
 LEFT_OUT = "the confusion matrix does not fit here: see the picture, or --json"

@@ -40,17 +40,18 @@ def report(
     Raises:
         Failed: some images could not be used; all else is done.
     """
-    from cifarnet.analysis.unit_embeddings import model_digest
+    from cifarnet.analysis.unit_embeddings import model_digests
     from cifarnet.analysis.verification.stored import NAME, other_set, write_thresholds
 
     say_files(measured.remarks, measured.errors)
-    document: dict[str, Any] = {"checkpoint": str(path), "model_digest": model_digest(model)}
+    digests = model_digests(model)
+    document: dict[str, Any] = {"checkpoint": str(path), "model_digest": digests[0]}
     document |= {"measured_on": measured.measured_on, "flip": asked.flip} | measured.found.to_dict()
     kept = out or (path.parent / NAME if (path.parent / "config.json").is_file() else None)
     if not measured.found.points:
         kept = out  # thresholds that are there stay
         messages().say(no_points(len(measured.found.impostor)))
-    if kept and out is None and not overwrite and (other := other_set(kept, document)):
+    if kept and out is None and not overwrite and (other := other_set(kept, document, digests)):
         fix = "--overwrite replaces them, --out keeps these elsewhere"
         messages().say(f"note: {kept} keeps the thresholds of {other}; {fix}")
         kept = None
@@ -152,7 +153,7 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Cell]]:
         rows.append(("accuracy by folds", f"{100 * mean:.2f}% ± {100 * error:.2f} (standard error, {count} folds)"))
     if boot:
         paired, all_of_them = boot["identities_with_pairs"], document["identities"]
-        which = f"{plural(paired, 'identity')}" + (" that have a genuine pair" if paired < all_of_them else "")
+        which = plural(paired, "identity") + (" that have a genuine pair" if paired < all_of_them else "")
         few = f"images within the {which}, which are too few to be drawn"
         of = few if boot["of"] == "images" else "identities"
         useless = boot["resamples"] - boot["used"]

@@ -14,7 +14,7 @@ def composed(name: str) -> str:
 
 
 def with_joiners(name: str) -> str:
-    """A name as it is, of one as version 0.1 wrote it: with its joiners (U+200C, U+200D) escaped."""
+    """A name as it is, of one that was kept with its joiners (U+200C, U+200D) escaped, as they were before 0.2."""
     if "\\u200" not in name:  # there may be millions
         return name
     return re.sub(r"(?<=[^\x00-\x7f])\\u200([cd])(?=[^\x00-\x7f])", lambda found: chr(int(f"200{found[1]}", 16)), name)
@@ -26,7 +26,7 @@ def in_todays_form(name: str) -> str:
 
 
 def without_joiners(name: str) -> str:
-    """A name as version 0.1 wrote it. Digests are of this form, so that they stay what they were."""
+    """A name with its joiners escaped. Digests are of this form, so that they stay what they were."""
     return name if name.isascii() else JOINER.sub(lambda found: f"\\u{ord(found[0]):x}", name)
 
 

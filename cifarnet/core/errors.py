@@ -102,6 +102,7 @@ def hidden(character: str) -> bool:
 
 
 def plural(count: int, noun: str) -> str:
-    """ "1 epoch", "1,797 images", "10 classes": a number of things."""
-    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{ending}"
+    """ "1 epoch", "1,797 images", "10 classes", "20 identities": a number of things."""
+    if count != 1:
+        noun = noun[:-1] + "ies" if noun.endswith("ity") else noun + ("es" if noun.endswith("s") else "s")
+    return f"{count:,} {noun}"

@@ -11,6 +11,7 @@ import torch
 from cifarnet.core.process_wide import ProcessWide
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of <malloc.h>
+SET_BY_USER = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 LARGEST = 32 << 20  # bytes: glibc's own limit for blocks of the heap
 
 
@@ -19,7 +20,7 @@ def keep_freed_memory() -> None:
 
     glibc gives a block above 32 MB back to the system at once, and a training step frees and takes hundreds: the pages
     come back zeroed, one fault each. ResNet-18 at batch 512 trains a quarter faster without, for up to two fifths more memory.
-    Other C libraries are left alone, and so is a MALLOC_MMAP_MAX_ that is set already.
+    Other C libraries are left alone, and so is an allocator that the user has set (`SET_BY_USER`).
     """
     if adjustable():
         libc = ctypes.CDLL(None)
@@ -28,7 +29,10 @@ def keep_freed_memory() -> None:
 
 
 def give_freed_memory_back() -> None:
-    """Gives back what is free, and from now on what will be: with the limits that glibc comes to where large blocks are freed."""
+    """Gives back what is free, and from now on large blocks: by the limits that glibc comes to where such are freed.
+
+    What other threads have allocated lies in heaps of their own, and comes back in part.
+    """
     if adjustable():
         libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_THRESHOLD, LARGEST)
@@ -38,8 +42,8 @@ def give_freed_memory_back() -> None:
 
 
 def adjustable() -> bool:
-    """Is the C library's allocator ours to set?"""
-    return platform.libc_ver()[0] == "glibc" and "MALLOC_MMAP_MAX_" not in os.environ
+    """Is the C library's allocator ours to set? Not where the user has set it."""
+    return platform.libc_ver()[0] == "glibc" and not any(name in os.environ for name in SET_BY_USER)
 
 
 @contextmanager

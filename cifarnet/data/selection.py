@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarnet.core.class_names import composed
+from cifarnet.core.class_names import in_todays_form
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.core.known import nearest
 from cifarnet.data.augment.batch import generator_for
@@ -34,8 +34,8 @@ def held_out_classes(classes: Sequence[str], asked: str) -> list[int]:
 
 
 def find_class(classes: Sequence[str], name: str) -> int:
-    """The class of this name, else of one that differs in case alone."""
-    name = composed(name)
+    """The class of this name, in whatever form of Unicode or as an earlier version wrote it; else of one that differs in case alone."""
+    name = in_todays_form(name)
     if name in classes:
         return classes.index(name)
     folded = [one.casefold() for one in classes]

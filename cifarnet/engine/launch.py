@@ -13,7 +13,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.distributed import Ranks
 from cifarnet.core.errors import Refused
 from cifarnet.core.launcher import job, may_restart, restarts
-from cifarnet.core.views import views_in_words
+from cifarnet.core.view_words import views_in_words
 from cifarnet.data import Dataset
 from cifarnet.data.identity import identify
 from cifarnet.data.shaping import in_class_order
@@ -113,13 +113,12 @@ def views_warnings(run: TrainState) -> list[str]:
     if only_coarse(len(run.classes)):
         why = f"of {len(run.classes):,} classes only loss and accuracy are measured, of one view of each image"
         return [f"`tta` has no effect: {why}"]
+    now = kept_views(run)["views"]
     measured = [record for record in run.progress.history if "test_loss" in record or "val_loss" in record]
-    if all(record.get("views") == kept_views(run)["views"] for record in measured):
+    if all(record.get("views") == now for record in measured):
         return []
-    now = views_in_words(kept_views(run)["views"])
-    return [
-        f"`tta` may have been two views of each image so far and is {now}: accuracies before and after do not compare"
-    ]
+    words = f"two views of each image so far and is {views_in_words(now)}"
+    return [f"`tta` may have been {words}: accuracies before and after do not compare"]
 
 
 def check_best(folder: RunFolder) -> None:

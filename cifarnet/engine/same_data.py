@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from cifarnet.core.class_names import with_joiners
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import Channels
 from cifarnet.data.identity import DataIdentity, differences, parse_identity
@@ -48,7 +49,7 @@ def known_data(state: Path) -> tuple[DataIdentity | None, ModelInfo | None]:
     state = existing(state) or state
     was = parse_identity(metadata_of(state, FORMAT, "state").get("data"))
     folder = RunFolder(state.parent)
-    return was, None if was else info_of(folder, folder.last) or info_of(folder, folder.best)
+    return was, (None if was else info_of(folder, folder.last) or info_of(folder, folder.best))
 
 
 def info_of(folder: RunFolder, path: Path) -> ModelInfo | None:
@@ -62,7 +63,9 @@ def info_of(folder: RunFolder, path: Path) -> ModelInfo | None:
 def known_classes(state: Path) -> Sequence[str]:
     """Names of the classes of the run of a training state, in its order; () where neither the state nor a model says them."""
     was, info = known_data(state)
-    return was.classes if was else info.classes if info else ()
+    if was is not None:
+        return tuple(map(with_joiners, was.classes))  # of names as a digest has them
+    return info.classes if info else ()
 
 
 def unlike_info(info: ModelInfo, classes: Sequence[str], mean: Channels, std: Channels) -> list[str]:

@@ -156,8 +156,11 @@ def plan_of(search: Search) -> dict[str, Any]:
 
 
 def lasting_options(config: TrainConfig) -> dict[str, Any]:
-    """The options that a resume may not change, but for the loss and its constants, which the settings have."""
-    lasting = [item.name for item in fields(TrainConfig) if not item.metadata["resume"]]
+    """The options that a resume may not change, but for the loss and its constants, which the settings have.
+
+    The precision is one of them here: trials that begin later would be measured in another.
+    """
+    lasting = [item.name for item in fields(TrainConfig) if item.name == "precision" or not item.metadata["resume"]]
     return {name: getattr(config, name) for name in lasting if name not in ("loss", "loss_options")}
 
 

@@ -94,10 +94,11 @@ def fit_seeds(
 
 def without_frames(error: CifarnetError) -> CifarnetError:
     """The error, without the frames that it passed: these hold model, optimizer and images of the training that failed."""
-    one: BaseException | None = error
-    while one is not None and one.__traceback__ is not None:
-        one.__traceback__ = None
-        one = one.__cause__ or one.__context__
+    chain: list[BaseException | None] = [error]
+    for one in chain:
+        if one is not None:
+            one.__traceback__ = None
+            chain += [other for other in (one.__cause__, one.__context__) if other not in chain]
     return error
 
 

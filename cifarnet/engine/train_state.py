@@ -123,6 +123,8 @@ class TrainState:
     @property
     def work(self) -> tuple[float, float]:
         """What is done, and all there is to do: in steps, each weighed by its images' area, with which its time goes."""
+        if not self.config.progressive:
+            return self.step, self.all_steps
         weights = areas(self.config.epochs, self.config.progressive, self.config.image_size)
         epoch = self.progress.epoch
         done = self.steps * sum(weights[:epoch]) + self.progress.step * sum(weights[epoch : epoch + 1])

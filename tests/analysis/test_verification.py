@@ -189,6 +189,15 @@ def test_errors_that_were_not_seen_are_not_ruled_out():
     assert found.eer == 0 and found.intervals.eer == (0, pytest.approx(end))
 
 
+def test_images_that_are_drawn_without_an_error_count_as_pairs_that_share_none():
+    """Of four identities with five images each eight pairs have no image in common."""
+    labels = np.repeat(np.arange(4), 5)
+    vectors = np.eye(4)[labels] + 0.01 * np.random.default_rng(0).normal(size=(20, 4))
+    found = cifarnet.verification(vectors, labels, [0.01], bootstrap=200)
+    assert found.intervals.unit == "images" and found.points[0].tar == 1
+    assert found.intervals.tar[0] == (pytest.approx(1 - binomtest(0, 8).proportion_ci().high), 1)
+
+
 @pytest.mark.parametrize("errors", [1, 7, 29])
 def test_few_errors_have_the_exact_interval_of_as_many_trials(errors):
     """40 independent pairs: resamples of a share of them vary as the share itself, and tell that there are 40."""

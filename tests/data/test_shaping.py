@@ -46,6 +46,8 @@ def test_classes_are_held_out_by_number_and_by_name():
     numbered = tuple(map(str, range(5)))
     assert held_out_classes(numbered, "1") == [4] and held_out_classes(numbered, "1,") == [1]
     assert held_out_classes(("a", "A", "b", "c"), "a") == [0]  # its own spelling before another
+    persian = "می\u200cخواهم"  # with a joiner, which configurations of earlier versions hold escaped
+    assert held_out_classes((persian, "b", "c", "d"), persian.replace("\u200c", r"\u200c")) == [0]
     for asked, said in [
         ("beee", "'beee' is no class; did you mean bee?"), ("4", "leaves 1 class to train; hold out 1 to 3 of 5"), ("0", "names no class"),
         ("9" * 30, "leaves 0 classes"), (" , ", "names no class"), ("ant,bee,cat,dog", "leaves 1 class"), ("\N{SUPERSCRIPT TWO}", "no class"),

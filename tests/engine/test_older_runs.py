@@ -4,6 +4,8 @@ import dataclasses
 import json
 import unicodedata
 from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from cifarnet.data.dataset import Split, make_dataset
 from cifarnet.data.given import checked_dataset
 from cifarnet.data.identity import identify, parse_identity
 from cifarnet.data.shaping import in_class_order
+from cifarnet.engine import same_data
 from cifarnet.engine.fit import fit
 from cifarnet.models.checkpoint import read_info
 
@@ -56,11 +59,39 @@ def test_classes_are_put_into_another_order_with_their_images():
     assert torch.equal(again.train.images, mixed.train.images) and again.classes == OLD
     assert [OLD[n] for n in again.train.labels.tolist()] == [NEW[n] for n in mixed.train.labels.tolist()]
     apart = tuple(unicodedata.normalize("NFD", name) for name in NEW)
-    assert (
-        checked_dataset(dataclasses.replace(mixed, classes=apart), BASE).classes == NEW
-    )  # as a caller in Python has them
+    given = dataclasses.replace(mixed, classes=apart)  # as a caller in Python may have them
+    assert checked_dataset(given, BASE).classes == NEW
     for others in (NEW, NEW[:2], ("chat", "zebre", "souris"), (*NEW, "souris"), ()):
         assert in_class_order(mixed, others) is mixed
+
+
+def test_names_of_a_digest_are_read_with_their_joiners(monkeypatch):
+    """An identity holds them escaped; data in another order is compared by the names that it has."""
+    names = ("chat", "z👩\u200d👧")
+    was = identify(names, load("digits").train, load("digits").test)
+    assert was.classes[1] == r"z👩\u200d👧"
+    monkeypatch.setattr(same_data, "known_data", lambda state: (was, None))
+    assert same_data.known_classes(Path("state")) == names
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, []),
+        ({"mean": (0.5, 0.4, 0.3005)}, []),  # half of LEVEL: another decoder of JPEG
+        ({"mean": (0.5, 0.4, 0.302)}, ["the mean of its pixels was 0.500, 0.400, 0.300 and is 0.500, 0.400, 0.302"]),
+        ({"std": (0.1, 0.2, 0.1)}, ["the deviation of its pixels was 0.200, 0.200, 0.100 and is 0.100, 0.200, 0.100"]),
+        ({"classes": ("a", "c")}, ["class 1 is c here and b in the model"]),
+    ],
+)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_what_a_model_tells_of_its_data(change, said, normalize):
+    """Without --normalize it tells no means: what it holds are 0 and 1."""
+    data: dict = {"classes": ("a", "b"), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1)}
+    info = SimpleNamespace(**data, config=SimpleNamespace(normalize=normalize))
+    now = data | change
+    expected = said if normalize or "classes" in change else []
+    assert same_data.unlike_info(info, now["classes"], now["mean"], now["std"]) == expected
 
 
 @pytest.mark.parametrize("identity", [True, False], ids=["its data is known", "it is not"])
@@ -96,7 +127,7 @@ def test_class_names_that_were_sorted_in_their_other_form(tmp_path, identity):
 
 
 def test_epochs_that_were_measured_on_another_number_of_views(tmp_path, recwarn):
-    """With tta a record says of how many; those of before 60206e8, of two, do not."""
+    """With tta a record says of how many; those of before it was six do not."""
     config, folder = dataclasses.replace(BASE, tta=True), tmp_path / "run"
     fit(config, folder, dataset=animals(NEW))
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from cifarnet import TrainConfig, fit
+from cifarnet.core import freed_memory
 from cifarnet.data import load
+from cifarnet.data.registry import load_options
 from cifarnet.engine import rehearsal
+from cifarnet.engine.loop import Watcher
 from cifarnet.engine.rehearsal import mean_step, rehearse
 from cifarnet.engine.train_state import TrainState
 
@@ -46,6 +49,42 @@ def test_work_is_weighed_by_the_area_of_the_images():
     assert TrainState.work.fget(run) == pytest.approx((10 * sum(areas[:2]) + 3 * areas[2], 10 * sum(areas)))
     run.progress.epoch, run.progress.step = 6, 0
     assert TrainState.work.fget(run) == pytest.approx([10 * sum(areas)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [
+        ({"arch": "baseline", "dataset": "digits"}, True),
+        # A head alone: its few large tensors would leave holes of their size.
+        (
+            {
+                "arch": "identity",
+                "dataset": "synthetic-identities",
+                "classes": 20,
+                "loss": "arcface",
+                "augment": "none",
+            },
+            False,
+        ),
+    ],
+)
+def test_freed_memory_is_kept_while_steps_are_made_and_no_longer(tmp_path, monkeypatch, more, kept):
+    calls = []
+    for name in ("keep_freed_memory", "give_freed_memory_back"):
+        monkeypatch.setattr(freed_memory, name, lambda name=name: calls.append(name))
+
+    class Noted(Watcher):
+        def epoch(self, run, record):
+            calls.append("epoch")
+
+    expected = ["keep_freed_memory", "epoch", "give_freed_memory_back"]
+    config = TrainConfig(**more, epochs=1)
+    fit(config, tmp_path / "run", watcher=Noted())
+    assert calls == [name for name in expected if kept or name == "epoch"]
+    calls.clear()
+    monkeypatch.setattr(rehearsal, "STEPS", 1)
+    rehearse(config, lambda: load(config.dataset, None, **load_options(config)))
+    assert calls == [name for name in expected if kept and name != "epoch"]
 
 
 @pytest.mark.parametrize("more", [{}, {"val_fraction": 0.2}, {"ema": 0.9}, {"val_fraction": 0.2, "ema": 0.9}])

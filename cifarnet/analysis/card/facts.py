@@ -7,7 +7,7 @@ from typing import Any
 
 from cifarnet.analysis.report.results import Result, read_result
 from cifarnet.core.errors import Refused
-from cifarnet.core.views import views_in_words
+from cifarnet.core.view_words import views_in_words
 from cifarnet.data.identity import DataIdentity, parse_identity
 from cifarnet.engine.evaluate import only_coarse
 from cifarnet.engine.resume import is_number

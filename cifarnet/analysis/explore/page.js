@@ -137,6 +137,7 @@ function forget() {
   Object.assign(state, { focus: null, over: null });
   $("card").replaceChildren(HINT);
   ringAt(null);
+  if (state.view === "sphere") for (const panel of panels) drawPanel(panel);
 }
 
 function select(chosen, because) {

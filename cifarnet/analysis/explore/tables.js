@@ -53,7 +53,7 @@ function cut(name, way) {
 // Names in the room that there is, all different: the first way that leaves them so, else with their numbers.
 function short(names) {
   const ways = WAYS.map((way) => names.map((name) => cut(name, way)));
-  return ways.find((found) => new Set(found).size === names.length) ?? names.map((name, k) => cut(`${k + 1} ${name}`, WAYS[0]));
+  return ways.find((found) => new Set(found).size === names.length) ?? names.map((name, k) => cut(`${k} ${name}`, WAYS[0]));
 }
 
 const NAMES = classes.length > FEW_CLASSES ? [] : short(classes);

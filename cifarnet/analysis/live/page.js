@@ -44,7 +44,8 @@ function charts() {
   const found = seen.loss
     ? [{ title: `training loss (${seen.loss})`, lines: of("loss", ["train"]), ...loss }, { title: "loss (cross-entropy)", lines: others, ...loss }]
     : [{ title: "loss", lines: of("loss", splits), ...loss }];
-  const views = seen.tta ? " (val, test: six views of each image)" : "";
+  const six = seen.records.every((record) => !("test_accuracy" in record) || record.views === 6);
+  const views = seen.tta ? ` (val, test: ${six ? "six" : "several"} views of each image)` : "";
   found.push({ title: `accuracy${views}`, lines: of("accuracy", splits), format: percent, limits: [0, 1] });
   found.push({ title: "learning rate", lines: [{ name: "", key: "lr", look: "train" }], format: real, limits: [0, Infinity] });
   const gradients = [["first layer", "grad_norm_first", "train"], ["last layer", "grad_norm_last", "test"]].map(([name, key, look]) => ({ name, key, look }));

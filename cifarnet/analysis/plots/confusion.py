@@ -63,7 +63,7 @@ def name_classes(cells: Sequence[Any], classes: Sequence[str], columns: int, cel
     """Names the classes left of the first column and below the last panel of each; a cell has `cell` points."""
     count, each = len(classes), math.ceil(LEAST / (0.8 * cell))
     size = min(7.0, max(LEAST, 0.8 * cell))
-    places, names = range(0, count, each), short_names(classes, 14)[::each]
+    places, names = range(0, count, each), short_names(classes[::each], 14)
     note = f", one of {each} named" if each > 1 else ""
     style: dict[str, Any] = {"rotation": 45 if count <= WRITTEN else 90, "va": "center", "rotation_mode": "anchor"}
     for number, axes in enumerate(cells):

@@ -147,9 +147,9 @@ def fill_panel(axes: Any, panel: str, series: Series) -> None:
 
 
 def spiked(axes: Any) -> bool:
-    """Is the highest point of the curves, all above 0, more than twenty times as high as half of all are?"""
-    values = np.concatenate([line.get_ydata() for line in axes.get_lines()] or [[1.0]])
-    return bool(values.min() > 0 and values.max() > SPIKE * np.median(values))
+    """Is a point of a curve more than twenty times as high as the curve's median? All must be above 0."""
+    curves = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
+    return any(y.max() > SPIKE * np.median(y) for y in curves) and all(y.min() > 0 for y in curves)
 
 
 def key_of(series: Series) -> list[Any]:

@@ -32,7 +32,8 @@ def draw(
     Raises:
         Failed: the file cannot be written.
     """
-    rows, names = -(-len(images) // COLUMNS), short_names(classes, 10)
+    rows, there = -(-len(images) // COLUMNS), sorted({*labels.tolist(), *predictions.tolist()})
+    names = dict(zip(there, short_names([classes[index] for index in there], 10), strict=True))
     right = int((labels == predictions).sum())
     with drawing(path, PAGE, 0.45 + 0.92 * rows + height_of(title)) as figure:
         pack(figure, 0.03)

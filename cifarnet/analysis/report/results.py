@@ -9,7 +9,7 @@ from typing import Any
 from cifarnet.core.class_names import with_joiners
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError, Refused, is_printable
-from cifarnet.core.views import views_in_words
+from cifarnet.core.view_words import views_in_words
 from cifarnet.data.registry import DATASETS
 from cifarnet.engine.resume import is_number
 from cifarnet.storage.run_files import read_json, read_metrics

@@ -195,9 +195,12 @@ def intervals(
 ) -> Intervals:
     """The intervals of `measured_rates`: TAR at each FAR, then the EER. `sorted_scores`: genuine, impostor."""
     genuine, impostor = sorted_scores
-    identities = len(np.unique(pairs.labels[pairs.genuine_images]))
+    images = np.unique(pairs.labels[pairs.genuine_images], return_counts=True)[
+        1
+    ]  # of each identity with a genuine pair
+    identities = len(images)
     many = identities >= FEWEST
-    units = identities if many else len(pairs.genuine_images) // 2
+    units = identities if many else int((images // 2).sum())
     draws = draw(pairs.labels, resamples, seed, identities=many, images=not many)
     values = np.concatenate([resampled(pairs, genuine, impostor, fars, group) for group in draws])
     found: list[Interval] = []

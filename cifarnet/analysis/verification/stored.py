@@ -35,13 +35,17 @@ def write_thresholds(path: Path, document: dict[str, Any]) -> None:
     write_output(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
-def other_set(path: Path, document: dict[str, Any]) -> str | None:
-    """On what the thresholds in a file were measured, for the same model and on something else than `document`'s; else None."""
+def other_set(path: Path, document: dict[str, Any], digests: Sequence[str]) -> str | None:
+    """On what the thresholds in a file were measured, for the same model and on something else than `document`'s; else None.
+
+    Args:
+        digests: of the model, as `unit_embeddings.model_digests` gives them.
+    """
     try:
         there = read_json(path, MEASURE)
     except Refused:
         return None
-    if not isinstance(there, dict) or there.get("model_digest") != document["model_digest"]:
+    if not isinstance(there, dict) or there.get("model_digest") not in digests:
         return None
     measured_on = printable(str(there.get("measured_on", "")))
     return measured_on if measured_on != printable(document["measured_on"]) else None
