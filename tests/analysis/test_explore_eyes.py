@@ -94,8 +94,8 @@ def test_one_unit_across_and_down(show):
         (["cat", "dog"], "(cat|dog)"),
         (["a name that is rather too long", "b name that is rather too long"], r"[ab] name.*…"),
         (BIRDS[:2], "Com.*….*male"),
-        (BIRDS, "[1234] Com.*…"),
-        (["Passeriformes_Fringillidae_sub01_carduelis", "Passeriformes_Fringillidae_sub02_carduelis"], "[12] Pass.*…"),
+        (BIRDS, "[0123] Com.*…"),
+        (["Passeriformes_Fringillidae_sub01_carduelis", "Passeriformes_Fringillidae_sub02_carduelis"], "[01] Pass.*…"),
         (["猫と犬の写真です猫と犬の写真です" + end for end in "一二"], "猫.*…*[一二]"),
     ],
 )
