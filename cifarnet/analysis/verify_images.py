@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cifarnet.analysis.identification.folders import find_pictures
+from cifarnet.analysis.identification.seen import copies, trained_on
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_classes, embed_files
 from cifarnet.analysis.verification.measure import Verification, check_resamples, measured
 from cifarnet.analysis.verification.pair_files import PairList, identity_folders
@@ -50,6 +51,9 @@ class Measured:
 def verify_split(opened: Opened, classes: str | None, asked: Asked) -> Measured:
     """All pairs of an opened split, of the classes that `embed_classes` takes. Raises as it, and as `verification`."""
     embeddings = embed_classes(opened, classes, asked.flip)
+    if not (np.bincount(embeddings.labels) > 1).any():
+        fix = "take the other `split`, or name images in a `folder` an identity"
+        raise Refused("split", f"{opened.dataset} {opened.split} has one image of each class, so no genuine pair", fix)
     seen = set(opened.info.classes)
     inside = [name in seen for name in embeddings.classes]
     kind = "seen classes" if all(inside) else "seen and unseen classes" if any(inside) else "unseen classes"
@@ -105,8 +109,22 @@ def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked
     found, unusable, remarks = embed_files(model, info, files, labels, names, device=device, flip=asked.flip)
     if alone := pictures.identities.count(""):
         remarks.insert(0, f"{printable(folder)}: left out: {plural(alone, 'image')} in no identity's folder")
+    remarks += [*told_of_copies(files, labels), *trained_on(names, info.classes)]
     words = f"{printable(folder)}, {plural(len(names), 'identity')}"
     return Measured(measure_all(found, asked), words, errors + unusable, remarks)
+
+
+def told_of_copies(files: Sequence[Path], labels: Sequence[int]) -> list[str]:
+    """A remark on files that hold the same bytes, of one identity and of several; none where there are none."""
+    groups = copies(files)
+    if not groups:
+        return []
+    torn = [places for places in groups if len({labels[place] for place in places}) > 1]
+    again = sum(len(places) - 1 for places in groups)
+    what = f"{plural(again, 'image')} {'is a copy' if again == 1 else 'are copies'} of another"
+    what += f", {len(torn):,} of several identities" if torn else ""
+    named = printable(files[(torn or groups)[0][-1]])
+    return [f"{what} ({named}); remove them, else the rates say little"]
 
 
 def score_two(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -67,6 +68,7 @@ COMMAND_HINTS = {other: ours for others, ours in OTHER_COMMANDS.items() for othe
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 PATTERN = re.compile(r"[{*?\[]")  # of tar shards: it is no path itself
 TRUTH = {word: True for word in ("true", "yes", "on", "1")} | {word: False for word in ("false", "no", "off", "0")}
+FOLDERS = ("--data-dir", "--gallery")  # the options that a folder of images on its own may be meant for
 MOST_OWNERS = 4  # commands that a line names
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, on all file systems that are in use
 
@@ -136,7 +138,7 @@ def stray_argument(word: str, context: Any, typed: Sequence[str]) -> Refused:
 
 
 def option_for(word: str, here: Sequence[str], typed: Sequence[str]) -> str | None:
-    """The option, with its value, that a word on its own may stand for: resnet50, lr=0.1, the False of --normalize False."""
+    """The option, with its value, that a word on its own may stand for: resnet50, lr=0.1, a folder, the False of --normalize False."""
     before = typed[typed.index(word) - 1] if word in typed[1:] else ""
     if before in here and word.lower() in TRUTH:
         return state_of(before, word, here)
@@ -147,6 +149,8 @@ def option_for(word: str, here: Sequence[str], typed: Sequence[str]) -> str | No
         found = same_name(word, values) or other_value(name, word)
         if flag(name) in here and found and found != "none":
             return f"{flag(name)} {found}"
+    if os.path.isdir(word) and (folder := next((one for one in FOLDERS if one in here), None)):
+        return f"{folder} {shlex.quote(printable(word))}"
     for name in ("arch", "loss", "dataset"):
         found = nearest(word, (*VALUES[name], *OTHER_VALUES.get(name, ())))
         if flag(name) in here and found:

@@ -105,6 +105,13 @@ def test_a_file_whose_name_begins_as_an_option(cli, tmp_path, name):
     assert "--lr-schedule" in refusal(cli, "train", "--lr-schedule", "cosine")  # one that is none stays a hint
 
 
+def test_a_folder_on_its_own_is_named_the_option_that_takes_it(cli, tmp_path):
+    (tmp_path / "my faces").mkdir()
+    for command, option in (("train", "--data-dir"), ("identify", "--gallery"), ("tune", "--data-dir")):
+        assert refusal(cli, command, "my faces").endswith(f"did you mean {option} 'my faces'?")
+    assert refusal(cli, "complexity", "my faces").endswith("see cifarnet complexity --help")
+
+
 def test_every_hint_leads_to_something_that_is_there():
     flags = {flag for command in COMMANDS.values() for flag in flags_of(command)} | {"--help", "--install-completion"}
     assert {ours.split()[0] for hints in OTHER_OPTIONS.values() for ours in hints} - {"--batch"} <= flags

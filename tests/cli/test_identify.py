@@ -151,11 +151,32 @@ def test_names_stay_with_their_pictures_where_one_before_them_cannot_be_used(cli
 def test_probes_that_are_files_of_the_gallery_are_warned_of(cli, folders):
     told = "what scores and rates come out of that says nothing"
     code, _, err = cli("identify", "--gallery", "known", "--probes", "known")
-    assert code == 0 and f"warning: 6 probes are files of the gallery too: {told}\n" in err
+    assert code == 0 and f"warning: 6 probes are in the gallery too: {told}\n" in err
     assert told not in cli("identify", "--gallery", "known", "--probes", "seen")[2]
     (folders / "seen" / "bob" / "9.png").symlink_to(folders / "known" / "bob" / "1.png")
     code, _, err = cli("identify", "--gallery", "known", "--probes", "seen")
-    assert code == 0 and f"warning: 1 probe is a file of the gallery too: {told}\n" in err
+    assert code == 0 and f"warning: 1 probe is in the gallery too: {told}\n" in err
+    # A copy under another name and identity is the same picture; one that differs in a byte is not.
+    picture = (folders / "known" / "ada" / "0.png").read_bytes()
+    (folders / "seen" / "zoe" / "copy.png").write_bytes(picture)
+    (folders / "seen" / "zoe" / "other.png").write_bytes(picture + b"x")
+    code, _, err = cli("identify", "--gallery", "known", "--probes", "seen")
+    assert code == 0 and f"warning: 2 probes are in the gallery too: {told}\n" in err
+
+
+def test_identities_that_the_model_was_trained_on_are_said(cli, folders):
+    """The packaged model knows `cat`: enrolled or searched under its name, in any Unicode form, it is no stranger."""
+    told = "that the model was trained on: the rates of identities that it has seen say little of new ones\n"
+    look = ("identify", "--gallery", "known", "--probes", "seen")
+    assert told not in cli(*look)[2]
+    (folders / "seen" / "zoe").rename(folders / "seen" / "cat")
+    code, _, err = cli(*look)
+    assert code == 0 and f"warning: 1 of 5 identities has the name of a class {told}" in err
+    (folders / "known" / "bob").rename(folders / "known" / "dog")
+    assert f"warning: 2 of 6 identities have names of classes {told}" in cli(*look)[2]
+    assert told not in cli("identify", "--gallery", "known", "--probes", "alone")[2]  # no rates
+    code, _, err = cli("verify", "--folder", "seen", "--out", "o.json", "--bootstrap", "0")
+    assert code == 0 and f"warning: 1 of 5 identities has the name of a class {told}" in err
 
 
 def test_identities_may_be_links_and_are_those_of_verify(cli, folders):

@@ -89,6 +89,49 @@ def test_thresholds_of_other_images_stay_in_the_runs_folder(cli, home):
         assert cli("verify", home / "run", "--bootstrap", "0")[0] == 0 and kept.read_bytes() == first
 
 
+def test_copies_in_folders_are_said(cli, home, tmp_path):
+    options = (
+        "--folder",
+        tmp_path / "own",
+        "--run",
+        home / "run",
+        "--bootstrap",
+        "0",
+        "--out",
+        "o.json",
+        "--overwrite",
+    )
+    for file in sorted((home / "images").glob("*/*.png")):
+        (tmp_path / "own" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "own" / file.parent.name / file.name).write_bytes(file.read_bytes())
+    code, _, err = cli("verify", *options)
+    assert code == 0 and "cop" not in err and "trained on" not in err
+    picture = tmp_path / "own" / "d6" / "d6_0001.png"
+    (tmp_path / "own" / "d6" / "again.png").write_bytes(picture.read_bytes())
+    code, _, err = cli("verify", *options)
+    assert code == 0 and f"warning: 1 image is a copy of another ({picture}); remove them" in err
+    (tmp_path / "own" / "d7" / "wrong.png").write_bytes(picture.read_bytes())
+    code, _, err = cli("verify", *options)
+    wrong = tmp_path / "own" / "d7" / "wrong.png"
+    assert code == 0 and f"warning: 2 images are copies of another, 1 of several identities ({wrong})" in err
+
+
+def test_a_split_with_one_image_of_each_class_says_what_else_to_take(cli, home, tmp_path):
+    for label in (6, 7):
+        (tmp_path / "few" / f"c{label}").mkdir(parents=True)
+        for file in (home / "images" / f"d{label}").iterdir():
+            (tmp_path / "few" / f"c{label}" / file.name).write_bytes(file.read_bytes())
+    train = (
+        "train --dataset folder --arch baseline --epochs 1 --device cpu --precision fp32 -q --out few-run --data-dir"
+    )
+    assert cli(*train.split(), tmp_path / "few")[0] == 0
+    code, out, err = cli("verify", "few-run")
+    told = "error: --split: folder test has one image of each class, so no genuine pair; "
+    assert (code, out) == (2, "") and told + "take the other --split, or name images in a --folder an identity" in err
+    code, out, err = cli("verify", "few-run", "--split", "train", "--bootstrap", "0")
+    assert code == 0 and "folder train, 2 seen classes: 4 images" in out
+
+
 def test_two_images_are_decided_by_the_stored_threshold(cli, home):
     first, second = home / "images/d6/d6_0001.png", home / "images/d7/d7_0001.png"
     cli("verify", home / "run", "--bootstrap", "0", "--far", "0.2,0.05", "--out", "own.json", "--flip")

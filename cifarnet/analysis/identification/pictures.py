@@ -14,6 +14,7 @@ from cifarnet.analysis.identification.gallery_file import Gallery, check_model
 from cifarnet.analysis.identification.rates import OpenSet, Point, cmc, open_set
 from cifarnet.analysis.identification.request import Request, chosen_threshold
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
+from cifarnet.analysis.identification.seen import trained_on
 from cifarnet.analysis.identification.templates import make_templates
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_files, model_digest, model_digests
 from cifarnet.analysis.verification.rates import NOISE, supports
@@ -154,8 +155,10 @@ def identify(embedder: Embedder, request: Request, tell: Tell) -> Identified:
         return Identified(replace(gallery, threshold=threshold), None, (), None, "none")
     probes = search_pictures(embedder, gallery, request.probes, request.top, tell)
     if both := request.in_both():
-        files = f"{plural(both, 'probe')} {'is a file' if both == 1 else 'are files'} of the gallery too"
-        tell([], [f"{files}: what scores and rates come out of that says nothing"])
+        same = f"{plural(both, 'probe')} {'is' if both == 1 else 'are'} in the gallery too"
+        tell([], [f"{same}: what scores and rates come out of that says nothing"])
+    if any(probes.identities):
+        tell([], trained_on({*gallery.templates.names, *probes.identities}, embedder.info.classes))
     rates = probes.rates
     points = tuple(rates.at(rate) for rate in request.rates if supports(rate, len(rates.non_mated)))
     threshold, origin = chosen_threshold(request, gallery, points)

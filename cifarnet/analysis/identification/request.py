@@ -1,6 +1,5 @@
 """What is asked of `cifarnet identify`, checked before any image is read; and the threshold that follows from it."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from cifarnet.analysis.identification.folders import Pictures, find_identities, find_pictures
 from cifarnet.analysis.identification.gallery_file import Gallery, in_words, kept_threshold, read_gallery, stored_point
 from cifarnet.analysis.identification.rates import FPIR, Point, check_fpir
+from cifarnet.analysis.identification.seen import copies
 from cifarnet.analysis.identification.templates import KINDS
 from cifarnet.core.errors import Refused, printable
 
@@ -37,11 +37,12 @@ class Request:
     top: int
 
     def in_both(self) -> int:
-        """How many files are enrolled and searched."""
+        """How many files are searched that are enrolled too, or are copies of one that is."""
         if self.probes is None or not isinstance(self.gallery, Pictures):
             return 0
-        enrolled = {os.path.realpath(file) for file in self.gallery.files}
-        return sum(os.path.realpath(file) in enrolled for file in self.probes.files)
+        enrolled = len(self.gallery.files)
+        groups = copies([*self.gallery.files, *self.probes.files])
+        return sum(sum(place >= enrolled for place in places) for places in groups if min(places) < enrolled)
 
 
 def make_request(
