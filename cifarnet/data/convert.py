@@ -3,8 +3,6 @@
 import importlib
 import importlib.util
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from cifarnet.core.known import unknown
 from cifarnet.data.registry import DATASETS
 from cifarnet.data.request import ProgressCallback
 from cifarnet.storage.atomic import FULL, fill_folder
+from cifarnet.storage.new_folder import new_folder, sweep_folders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,8 +39,10 @@ def check_conversion(name: str, layout: str, out: Path) -> None:
 
 
 def check_empty(out: Path) -> None:
-    """Raises Refused where `out` is there and is no empty folder, or could not be made."""
+    """Raises Refused where `out` is there and is no empty folder, or could not be made; what a killed process left in it goes."""
     try:
+        if os.path.isdir(out):
+            sweep_folders(out)
         holds = next(iter(os.listdir(out)), None)
         if holds is not None:
             raise Refused(str(out), f"is not empty: {printable(holds)} is in it", "name an empty folder, or a new one")
@@ -88,19 +89,15 @@ def convert(
     try:
         place = out if out.exists() else out.parent
         place.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".cifarnet-", suffix=".part", dir=place))
-        try:
-            temporary.chmod(0o755)  # mkdtemp's folders are the user's alone
+        with new_folder(place) as folder:
             done = writers.Counter(len(data.train) + len(data.test), progress)
             if layout == "binary":
-                writers.write_binary(data, superclasses, temporary, done)
+                writers.write_binary(data, superclasses, folder, done)
             elif layout == "folder":
-                writers.write_images(data, temporary, done)
+                writers.write_images(data, folder, done)
             else:
-                writers.write_parquet(data, temporary, done)
-            fill_folder(temporary, out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                writers.write_parquet(data, folder, done)
+            fill_folder(folder, out)
     except OSError as error:
         fix = (
             "free some space, or choose another disk with `out`"

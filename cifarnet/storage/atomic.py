@@ -15,6 +15,7 @@ from cifarnet.core.plain_file import kind_of
 
 OURS = re.compile(r"\.cifarnet-[0-9a-f]{16}\.tmp")  # a file that is being written; what is left of one is swept
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+STALE = 24 * 3600  # seconds after which a temporary file is an orphan of a killed process
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 
 
@@ -22,11 +23,14 @@ FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
 def replacing(path: Path) -> Iterator[BufferedRandom]:
     """A file to write into, which takes the place of `path` at the end: after a crash the old or the new one is there, whole.
 
+    What killed writers left in its folder is swept once it is a day old; a younger one may belong to a process at work.
+
     Raises:
         OSError: the disk is full, the folder cannot be written, or `path` is a link or another thing that is no plain
             file. What was there is kept, nothing is left beside it.
     """
     refuse_special(path)
+    sweep_temporaries(path.parent, older_than=STALE)
     temporary = path.with_name(f".cifarnet-{secrets.token_hex(8)}.tmp")
     try:
         with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o666), "w+b") as file:
@@ -53,6 +57,7 @@ def resuming(path: Path) -> Iterator[BufferedRandom]:
     for place in (path, partial):
         refuse_special(place)
     refuse_second_name(partial)
+    sweep_temporaries(path.parent, older_than=STALE)
     with open(os.open(partial, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666), "r+b") as file:
         try:
             yield file
@@ -151,6 +156,7 @@ def fill_folder(finished: Path, place: Path) -> None:
 
 def point_link(link: Path, target: str) -> None:
     """Makes `link` lead to `target`, in the place of an older link; anything else that stands there stays. Raises OSError."""
+    sweep_temporaries(link.parent, older_than=STALE)
     temporary = link.with_name(f".cifarnet-{secrets.token_hex(8)}.tmp")
     if os.path.lexists(link) and not link.is_symlink():
         return
@@ -172,13 +178,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep_temporaries(folder: Path, older_than: float = 0) -> None:
-    """Removes what killed writers left behind in `folder`, and nothing else.
+    """Removes the files that killed writers left behind in `folder`, and nothing else; nothing where it cannot be listed.
 
     Args:
         older_than: seconds since its last change; for a folder in which other processes may be writing.
     """
-    for orphan in folder.iterdir():
-        if OURS.fullmatch(orphan.name):
+    with contextlib.suppress(OSError):
+        for name in filter(OURS.fullmatch, os.listdir(folder)):
             with contextlib.suppress(OSError):
-                if time.time() - orphan.lstat().st_mtime >= older_than:
-                    orphan.unlink()
+                if time.time() - (folder / name).lstat().st_mtime >= older_than:
+                    (folder / name).unlink()

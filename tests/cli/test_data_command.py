@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import resource
 import signal
 
@@ -162,6 +163,27 @@ def test_what_is_refused_leaves_everything_as_it_was(cli, tmp_path):
         assert (code, out, err.count("\n")) == (2, "", 1) and text in err, (line, err)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "nothing"], line
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_killed_one_left_is_in_nobodys_way(cli, tmp_path, monkeypatch, there):
+    """Killed when all is written and nothing moved; then the same line once more."""
+    if there:
+        (tmp_path / "out").mkdir()
+    line = ("data", "digits", "--convert", "folder", "--out", "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("cifarnet.data.convert.fill_folder", lambda *places: os.kill(os.getpid(), signal.SIGKILL))
+        child = os.fork()
+        if not child:
+            try:
+                cli(*line)
+            finally:
+                os._exit(0)  # where it was not killed
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert len(list(tmp_path.rglob("*.png"))) > 1000
+    assert cli(*line)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "out"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test", "train"]
 
 
 def test_a_disk_that_takes_no_more_leaves_nothing(cli, tmp_path):

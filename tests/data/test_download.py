@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import random
+import signal
 import tarfile
 import threading
 import time
@@ -448,6 +449,25 @@ def test_orphans_of_killed_processes_are_swept(small, serve, cache):
     os.utime(old, (0, 0))
     load("cifar10")
     assert not old.exists() and young.exists()  # the young one may belong to a process at work
+
+
+def test_killed_while_it_is_unpacked(small, serve, cache, monkeypatch):
+    """The archive is whole by then: the next call reads it where it is, and removes what was unpacked of it."""
+    small(serve(PACKED).url("fast", "cifar-10-binary.tar.gz"))
+    monkeypatch.setattr(archive, "move_folder", lambda *places: os.kill(os.getpid(), signal.SIGKILL))
+    child = os.fork()
+    if not child:
+        try:
+            load("cifar10")
+        finally:
+            os._exit(0)  # where it was not killed
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
+    small("http://127.0.0.1:9/cifar-10-binary.tar.gz")
+    assert len(files_in(cache)) > 3
+    check_content(load("cifar10", download=False))
+    assert files_in(cache) == ["cifar-10-binary.tar.gz"]
 
 
 def test_a_full_disk(small, serve, cache, monkeypatch):

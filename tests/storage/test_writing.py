@@ -2,7 +2,10 @@
 
 import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -13,6 +16,7 @@ from cifarnet.storage.atomic import (
     append,
     cannot_write,
     fill_folder,
+    move_folder,
     point_link,
     replacing,
     resuming,
@@ -20,6 +24,7 @@ from cifarnet.storage.atomic import (
     write_file,
     write_new,
 )
+from cifarnet.storage.new_folder import new_folder, sweep_folders
 from cifarnet.storage.output import check_output, free_name, write_output
 
 
@@ -116,6 +121,48 @@ def test_only_names_of_our_own_are_swept(tmp_path):
     assert len(os.listdir(tmp_path)) == 5
     sweep_temporaries(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted(theirs)
+
+
+@pytest.mark.parametrize("write", [lambda at: write_file(at / "a", b"x"), lambda at: point_link(at / "a", "b")])
+def test_every_writer_sweeps_what_has_lain_in_its_folder_for_a_day(tmp_path, write):
+    old, young = (tmp_path / f".cifarnet-{number:016x}.tmp" for number in range(2))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    write(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [young.name, "a"]  # the young one may belong to a process at work
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cifarnet.storage.atomic import write_file
+from cifarnet.storage.new_folder import new_folder
+with new_folder(Path(sys.argv[1])) as folder:
+    write_file(folder / "a", b"half")
+    if sys.argv[2] == "wait":
+        print(folder.name, flush=True)
+        sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_folder_of_a_killed_process_is_swept_and_one_at_work_is_not(tmp_path):
+    (tmp_path / "photos.part").mkdir()  # a user's
+    command = [sys.executable, "-c", KILLED, tmp_path]
+    assert subprocess.run([*command, "at once"], check=False).returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 3
+    with subprocess.Popen([*command, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        name = other.stdout.readline().strip()
+        with new_folder(tmp_path) as folder:
+            assert sorted(path.name for path in tmp_path.glob("*.part")) == sorted([name, folder.name, "photos.part"])
+            (folder / "b").write_bytes(b"whole")
+            move_folder(folder, tmp_path / "made")
+        assert (tmp_path / name / "a").exists()
+        other.communicate()
+    sweep_folders(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["made", "photos.part"]
+    assert os.listdir(tmp_path / "made") == ["b"]
 
 
 def test_the_error_names_what_helps(tmp_path):

@@ -21,13 +21,12 @@ from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.plain_file import open_plain
 from cifarnet.core.warn import warn
 from cifarnet.data.request import ProgressCallback, cache_folder
-from cifarnet.storage.atomic import sweep_temporaries, write_file
+from cifarnet.storage.atomic import write_file
 from cifarnet.storage.lock import file_lock
 from cifarnet.storage.safetensors_header import read_metadata
 
 FORMAT, VERSION = "cifarnet-index", f"3, Pillow {PIL.__version__}"  # another decoder may round pixels otherwise
 DTYPES = {"int64": "I64", "uint8": "U8"}
-STALE = 24 * 3600  # seconds after which a temporary file is an orphan of a killed process
 NUMBER = 8  # bytes of a safetensors header's length
 
 
@@ -78,7 +77,6 @@ def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
     text += b" " * (-len(text) % NUMBER)  # the arrays begin where a processor likes them to
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sweep_temporaries(path.parent, older_than=STALE)
         write_file(path, len(text).to_bytes(NUMBER, "little"), text, *pieces)
     except (OSError, Failed) as error:
         why = error.__cause__ or error

@@ -20,6 +20,7 @@ from cifarnet.data.sources.download import download
 from cifarnet.data.sources.mirrors import MIRRORS
 from cifarnet.data.sources.server import Offer
 from cifarnet.storage.atomic import move_folder, partial_of, write_file
+from cifarnet.storage.new_folder import new_folder
 
 SLACK = 1 << 20  # bytes that an archive may hold beyond its named files: headers, a readme, class names
 
@@ -201,13 +202,10 @@ def writable(cache: Path) -> Path:
 def unpack(path: Path, archive: Archive, cache: Path) -> None:
     """Write the named files to `<cache>/<archive.folder>`: all of them or none."""
     contents = read(path, archive)
-    temporary = Path(tempfile.mkdtemp(dir=cache, prefix=archive.folder, suffix=".part"))
     try:
-        for name, data in contents.items():
-            write_file(temporary / name, data)
-        temporary.chmod(0o755)  # mkdtemp's folders are the user's alone
-        move_folder(temporary, cache / archive.folder)
+        with new_folder(cache) as folder:
+            for name, data in contents.items():
+                write_file(folder / name, data)
+            move_folder(folder, cache / archive.folder)
     except OSError as error:
         raise Failed(str(cache / archive.folder), f"could not be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

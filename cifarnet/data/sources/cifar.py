@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100: found in the layouts that people have them in, checked, and read. Nothing in a file is ever run."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -17,6 +18,7 @@ from cifarnet.data.sources.cifar_places import look, searched, sources
 from cifarnet.data.sources.cifar_sets import OFFICIAL as OFFICIAL
 from cifarnet.data.sources.cifar_sets import SETS, Cifar
 from cifarnet.data.sources.origin import count_substituted, digest, known_exact, note_exact
+from cifarnet.storage.new_folder import sweep_folders
 
 SIDE = 32  # pixels
 
@@ -39,6 +41,8 @@ def load(name: str, request: Request) -> Dataset:
         Failed: the download was cut short.
     """
     cifar = SETS[name]
+    with suppress(OSError):  # there may be no cache, or one that cannot be listed
+        sweep_folders(cache_folder())
     for source in sources(cifar, request):
         try:
             data = read(name, source, request)

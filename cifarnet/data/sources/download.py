@@ -12,12 +12,11 @@ from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.warn import warn
 from cifarnet.data.request import ProgressCallback
 from cifarnet.data.sources.server import NotFrom, Offer, connect, read_block
-from cifarnet.storage.atomic import FULL, partial_of, resuming, sweep_temporaries
+from cifarnet.storage.atomic import FULL, partial_of, resuming
 
 SLOW, WINDOW = 1e6, 10.0  # a server that gives fewer bytes a second, over so many seconds, is left for the next
 LONGEST = 6 * 3600  # seconds of a whole download
 TRIES = 10  # times that a server is asked in all which gives a part each time
-STALE = 24 * 3600  # seconds after which a temporary file is an orphan of a killed process
 
 
 def download(offers: Sequence[Offer], progress: ProgressCallback | None = None) -> Offer:
@@ -39,7 +38,6 @@ def download(offers: Sequence[Offer], progress: ProgressCallback | None = None) 
         Failed: cut short, too slow to end, a web page in place of the file, or the disk is full.
     """
     attempt = Attempt(offers, progress, time.monotonic() + LONGEST)
-    sweep_temporaries(offers[0].path.parent, older_than=STALE)
     for offer in offers:
         best = max((error.rate or 0 for error in attempt.failures.values()), default=0)
         with attempt.noting(offer):
