@@ -1,12 +1,15 @@
 """Arrays kept in the user's cache between two starts: safetensors with a checksum, written whole or not at all.
 
 What is read back is a memory of earlier work, never a reason to fail: a file that is missing, damaged, of another
-version or locked away counts as absent, and the work is done again.
+version or locked away counts as absent, and the work is done again. So does what nobody has read for `UNUSED`.
 """
 
 import contextlib
 import hashlib
 import json
+import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +29,9 @@ from cifarnet.storage.lock import file_lock
 from cifarnet.storage.safetensors_header import read_metadata
 
 FORMAT, VERSION = "cifarnet-index", f"3, Pillow {PIL.__version__}"  # another decoder may round pixels otherwise
+ENTRY = re.compile(r"[0-9a-f]{32}\.(safetensors|lock|images)")
 DTYPES = {"int64": "I64", "uint8": "U8"}
+UNUSED = 60 * 24 * 3600  # seconds after which what nobody has read is removed: its images may be long gone
 NUMBER = 8  # bytes of a safetensors header's length
 
 
@@ -56,6 +61,8 @@ def read_arrays(path: Path, stamp: str, shapes: dict[str, tuple[torch.dtype, int
             arrays = {name: file.get_tensor(name) for name in shapes}
     except (Refused, OSError, SafetensorError, ValueError, RuntimeError, TypeError):
         return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # it is in use
     fits = all((arrays[name].dtype, arrays[name].ndim) == shape for name, shape in shapes.items())
     return arrays if fits else None
 
@@ -78,10 +85,24 @@ def write_arrays(path: Path, stamp: str, arrays: dict[str, np.ndarray]) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_file(path, len(text).to_bytes(NUMBER, "little"), text, *pieces)
+        remove_unused(path.parent)
     except (OSError, Failed) as error:
         why = error.__cause__ or error
         reason = getattr(why, "strerror", None) or why
         warn(f"{path.parent}: cannot be written ({reason}); the next start will read all again")
+
+
+def remove_unused(folder: Path) -> None:
+    """Removes what has neither been written nor read for `UNUSED`: arrays with their lock, and with the copy that they are about."""
+    entries: dict[str, list[Path]] = {}
+    for path in folder.iterdir():
+        if ENTRY.fullmatch(path.name):
+            entries.setdefault(path.stem, []).append(path)
+    for files in entries.values():
+        with contextlib.suppress(OSError):
+            if time.time() - max(file.lstat().st_mtime for file in files) >= UNUSED:
+                for file in files:
+                    file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
