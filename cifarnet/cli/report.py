@@ -135,7 +135,10 @@ def answers_of(result: "Result", data_dir: str | None, device: str) -> Answers |
     from cifarnet.data.dataset import Split
     from cifarnet.data.identity import identify_split
     from cifarnet.data.shaping import canonical_order
+    from cifarnet.engine.views import VIEW_WEIGHTS
 
+    if result.tta and result.summary.get("views") != len(VIEW_WEIGHTS):  # today's views would be other scores
+        return f"of how many views of each image the scores of {result.name} are was not recorded"
     try:
         opened = open_samples(result.path, data_dir, "test", 0, 0, device)
         right = classify_images(opened, result.tta)

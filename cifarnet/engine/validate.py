@@ -38,8 +38,10 @@ def evaluate_epoch(run: TrainState, record: dict[str, Any], heed: Heed = iter) -
 
 
 def kept_views(run: TrainState) -> dict[str, int]:
-    """{"views": the number of views of each image that are measured} with `tta`, else nothing."""
-    return {"views": len(VIEW_WEIGHTS)} if run.config.tta and not only_coarse(len(run.classes)) else {}
+    """{"views": the number of views of each image that are measured} with `tta`, else nothing; 1 of so many classes that it has no effect."""
+    if not run.config.tta:
+        return {}
+    return {"views": 1 if only_coarse(len(run.classes)) else len(VIEW_WEIGHTS)}
 
 
 def evaluate_on(run: TrainState, name: str, heed: Heed = iter) -> Scores | CoarseScores:
@@ -110,7 +112,7 @@ def summarise(
         "backend": run.backend,
         "calibration": {**vars(calibration)} if calibration else None,
         "not_calibrated": reason,
-        "tta": bool(kept_views(run)),
+        "tta": kept_views(run).get("views", 1) > 1,
         **kept_views(run),
         split: scores.to_dict(),
     }

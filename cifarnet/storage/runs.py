@@ -199,7 +199,7 @@ def _facts(folder: RunFolder) -> RunFacts:
         data_digest=digest if isinstance(digest, str) else None,
         seed=config.seed,
         accuracy=final if isinstance(final, float) else last.get("test_accuracy"),
-        tta=bool(summary.get("tta", config.tta)),
+        tta=bool(summary.get("tta", config.tta and views != 1)),
         epochs_done=done,
         epochs_asked=config.epochs,
         state=_state(folder, summary, done, config.epochs),

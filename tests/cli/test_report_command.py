@@ -9,6 +9,7 @@ from PIL import Image
 from report_runs import write_run
 
 from cifarnet.analysis.report.results import read_results
+from cifarnet.analysis.report.seeds import group
 from cifarnet.cli.report import paired_tests
 from cifarnet.core.config import TrainConfig
 
@@ -68,7 +69,9 @@ def test_scores_of_six_views_are_said_to_be_and_paired_as_they_are(cli, tmp_path
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in "ab"]
     assert [(one["tta"], one["views"]) for one in summaries] == [(True, 6), (True, 6)]
 
-    [(_, _, paired)] = paired_tests(read_results([tmp_path / "a", tmp_path / "b"])[0], None, "cpu")
+    results = read_results([tmp_path / "a", tmp_path / "b"])[0]
+    [(_, _, paired)] = paired_tests(results, None, "cpu")
+    assert len(group(results)) == 1
     right = [paired.both + paired.only_first, paired.both + paired.only_second]
     assert [count / 355 for count in right] == pytest.approx([one["test"]["accuracy"] for one in summaries])
 
@@ -88,6 +91,10 @@ def test_scores_of_six_views_are_said_to_be_and_paired_as_they_are(cli, tmp_path
     told = (tmp_path / "r.md").read_text().replace("\\", "")
     assert "several views of each image averaged (--tta): a." in told
     assert "six views of each image averaged (--tta): b." in told
+    results = read_results([tmp_path / "a", tmp_path / "b"])[0]
+    why = "of how many views of each image the scores of a are was not recorded"
+    assert paired_tests(results, None, "cpu") == [("a", "b", why)]
+    assert len(group(results)) == 2  # nor are they averaged, though they differ in their seeds alone
     out = cli("runs", ".")[1]
     assert "a: measured on several views" in out and "b: measured on six views" in out
     (tmp_path / "a" / "summary.json").write_text(json.dumps(summaries[0] | {"tta": False}))

@@ -25,6 +25,7 @@ from cifarnet.losses import LinearHead
 from cifarnet.models.checkpoint import read_info
 from cifarnet.models.classifier import Classifier
 from cifarnet.storage.find_checkpoint import find_checkpoint
+from cifarnet.storage.runs import list_runs
 
 
 def draw(images=500, classes=7, seed=0, missing=None):
@@ -192,6 +193,10 @@ def test_of_many_classes_loss_and_accuracy_alone_are_measured(tmp_path, monkeypa
             refused(find_checkpoint(tmp_path / "many"))
     with pytest.warns(UserWarning, match="`tta` has no effect: of 10 classes"):
         fit(replace(config, tta=True), tmp_path / "views")
+    [record] = map(json.loads, (tmp_path / "views/metrics.jsonl").read_text().splitlines())
+    assert record["views"] == 1 and not json.loads((tmp_path / "views/summary.json").read_text())["tta"]
+    (tmp_path / "views/summary.json").unlink()  # as it is until the run has ended
+    assert not next(one for one in list_runs(tmp_path)[0] if one.name == "views").tta
     path = find_checkpoint(tmp_path / "views")
     assert not facts_of(path, read_info(path)).views
     seen = classify_images(open_for_evaluation(tmp_path / "many"), tta=False)

@@ -246,7 +246,8 @@ def test_a_listed_accuracy_of_six_views_says_so(tmp_path):
     """A finished run's summary knows; one that was stopped is measured as its options ask, on so many views as its last line says."""
     done = {"tta": True, "views": 6, "test": {"accuracy": 0.5}}
     kinds = [("old", True, {}, {}), ("many-classes", True, {"tta": False}, {}), ("plain", False, {}, {})]
-    for name, asked, summary, views in [*kinds, ("stopped", True, {}, {"views": 6}), ("done", True, done, {})]:
+    kinds += [("stopped", True, {}, {"views": 6}), ("without-effect", True, {}, {"views": 1}), ("done", True, done, {})]
+    for name, asked, summary, views in kinds:
         begun(tmp_path / name, {"epoch": 1, "test_accuracy": 0.5} | views)
         (tmp_path / name / "config.json").write_text(json.dumps(TrainConfig(tta=asked).to_dict()))
         (tmp_path / name / "summary.json").write_text(json.dumps(summary))
@@ -255,6 +256,7 @@ def test_a_listed_accuracy_of_six_views_says_so(tmp_path):
         "many-classes": (False, None),
         "plain": (False, None),
         "stopped": (True, 6),
+        "without-effect": (False, 1),
         "done": (True, 6),
     }
 

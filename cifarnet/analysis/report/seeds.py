@@ -142,6 +142,7 @@ def traits(result: Result) -> dict[str, str]:
     values["precision"] = result.summary.get("precision") or result.config.precision
     found = {name: word(value) for name, value in values.items() if name not in LOOSE}
     found |= {f"loss {name}": word(value) for name, value in sorted(options.items())}
+    found["tta"] = result.views or word(False)  # two views are not six
     test = result.summary["test"]
     return found | {"data": result.origin, "test images": word(test["images"]), "class names": " ".join(result.classes)}
 
