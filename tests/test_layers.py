@@ -41,6 +41,22 @@ def test_imports_go_down(path):
             assert FLOOR[rest[0]] < FLOOR[room], f"{path} imports {name}"
 
 
+DRAW = {"sklearn", "umap"}  # rich, which scikit-learn imports, draws from Python's generator
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_libraries_that_draw_when_they_are_imported_take_nothing_from_the_caller(path):
+    tree = ast.parse(path.read_text())
+    guarded = [
+        node for node in ast.walk(tree) if isinstance(node, ast.With) and "callers_random" in ast.dump(node.items[0])
+    ]
+    inside = {id(node) for guard in guarded for node in guard.body}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert not DRAW & {name.split(".")[0] for name in names} or id(node) in inside, f"line {node.lineno}"
+
+
 def test_no_files_go_in_a_circle():
     graph = {name_of(path): imports_of(path) & MODULES - {name_of(path)} for path in FILES}
     assert len(list(TopologicalSorter(graph).static_order())) >= len(FILES)

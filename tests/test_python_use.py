@@ -363,6 +363,51 @@ def test_a_seed_of_the_callers_stays_on_every_device(monkeypatch):
     assert seeded == [] and torch.equal(torch.get_rng_state(), wanted)
 
 
+EVERY_CALL = """
+import pickle, random
+import numpy as np
+import torch
+import cifarnet
+from cifarnet.analysis.embedding import METHODS, project
+from cifarnet.data import load
+from cifarnet.engine.series import fit_seeds
+
+def states():
+    return {"random": random.getstate(), "numpy": pickle.dumps(np.random.get_state()), "torch": torch.get_rng_state().tolist()}
+
+def check(name, call):
+    before, found, after = states(), call(), states()
+    drawn = [kind for kind in before if before[kind] != after[kind]]
+    assert not drawn, f"{name} draws from {drawn}"
+    return found
+
+units = torch.nn.functional.normalize(torch.eye(40) + 0.1, dim=1)
+labels = torch.arange(40) // 4
+config = cifarnet.TrainConfig(dataset="digits", arch="baseline", loss="arcface", epochs=1, device="cpu", subset=200)
+images = check("load", lambda: load("digits")).test.images[:4]
+check("fit", lambda: cifarnet.fit(config, "run"))
+check("fit_seeds", lambda: fit_seeds(config, [0], "series"))
+check("evaluate", lambda: cifarnet.evaluate("run"))
+model = check("load", lambda: cifarnet.load("run"))
+for name in ("predict", "embed", "logits", "features"):
+    check(name, lambda: getattr(model, name)(images))
+check("complexity", lambda: cifarnet.complexity(config, 10))
+check("verification", lambda: cifarnet.verification(units, labels, far=(0.1,), bootstrap=100))
+gallery, mated = (units[:36:2], labels[:36:2]), (units[1::2], labels[1::2])
+check("identification", lambda: cifarnet.identification(*gallery, *mated, fpir=(0.5,)))
+for method in METHODS:
+    check(method, lambda: project(units, method, metric="cosine", neighbors=5))
+head = cifarnet.MarginHead(40, 10, loss="elastic-arcface")  # its weights are the caller's draw, as those of torch.nn are
+check("head", lambda: head(units, labels))
+"""
+
+
+def test_no_call_draws_from_a_generator_of_the_callers():
+    """Python's, NumPy's and torch's, in a process of its own: the first use of a library is another thing than the second."""
+    ended = subprocess.run([sys.executable, "-c", EVERY_CALL], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-1000:]
+
+
 def test_models_that_are_built_in_two_threads_are_those_of_their_seeds():
     def built(seed):
         return build_model(cifarnet.TrainConfig(arch="resnet18", seed=seed), 10).backbone.state_dict()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.analysis.features import Embeddings
+from cifarnet.core.callers_random import callers_random
 from cifarnet.core.devices import own_modes
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.known import unknown
@@ -103,7 +104,8 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
     if method == "pca":
         return principal_components(unit if metric == "cosine" else points)
     if method == "tsne":
-        from sklearn.manifold import TSNE
+        with callers_random():
+            from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits
 
         start: Any = "pca" if points.shape[1] >= 2 else "random"
@@ -114,7 +116,8 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
 
     threads, state = torch.get_num_threads(), np.random.get_state()
     try:
-        import umap
+        with callers_random():
+            import umap
 
         np.random.seed(seed)  # umap lays out separate clusters with NumPy's global generator, whatever its own seed
         with warnings.catch_warnings():
@@ -142,7 +145,8 @@ def count_different(points: np.ndarray, enough: int) -> int:
 
 def principal_components(points: np.ndarray) -> np.ndarray:
     """The first two principal components [N, 2] (zeros where there is only one)."""
-    from sklearn.decomposition import PCA
+    with callers_random():
+        from sklearn.decomposition import PCA
 
     size = min(2, *points.shape)
     plane = PCA(size, svd_solver="full").fit_transform(points)

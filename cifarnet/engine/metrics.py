@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cifarnet.core.callers_random import callers_random
 from cifarnet.core.errors import Diverged
 
 CALIBRATION_BINS = 15
@@ -184,7 +185,8 @@ def ranking_scores(odds: np.ndarray, labels: np.ndarray) -> tuple[float | None, 
     Over the classes that have both positives and negatives; None, None where there is none.
     """
     # Here, since it takes most of a second to import, and `predict` measures nothing.
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    with callers_random():
+        from sklearn.metrics import average_precision_score, roc_auc_score
 
     auroc, auprc = [], []
     for index in range(odds.shape[1]):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cifarnet.analysis.embedding import Sphere, angles_to, on_sphere, project, split_last_layer
 from cifarnet.analysis.features import Embeddings
+from cifarnet.core.callers_random import callers_random
 from cifarnet.core.errors import Refused
 from cifarnet.models.calibration import Calibration, probabilities
 from cifarnet.models.classifier import Classifier
@@ -129,7 +130,8 @@ def unit3(points: Tensor) -> np.ndarray:
 
 def nearest_images(features: Tensor, metric: str) -> np.ndarray:
     """For each of the features [N, E] the positions of the `NEAREST` others, nearest first, int [N, 5]."""
-    from sklearn.neighbors import NearestNeighbors
+    with callers_random():
+        from sklearn.neighbors import NearestNeighbors
 
     points = features.double().numpy()
     finder = NearestNeighbors(n_neighbors=min(NEAREST, len(points) - 1), metric=metric, algorithm="brute")

@@ -2,6 +2,7 @@
 
 import torch
 
+from cifarnet.core.callers_random import callers_random
 from cifarnet.data.dataset import Dataset, Split, make_dataset
 from cifarnet.data.request import Request
 
@@ -14,7 +15,8 @@ def load_digits(request: Request) -> Dataset:
     The split is fixed: every fifth image of each class is a test image (20%).
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), its test part.
     """
-    from sklearn.datasets import load_digits as sklearn_digits  # half a second: only for those who use it
+    with callers_random():
+        from sklearn.datasets import load_digits as sklearn_digits  # half a second: only for those who use it
 
     bunch = sklearn_digits()
     grey = torch.from_numpy(bunch.images).float().mul(255 / 16)[:, None]  # its pixels are 0 to 16
