@@ -30,18 +30,28 @@ def check_batch(features: Tensor, labels: Tensor, size: int, least: int = 1) -> 
     """The labels [N] as int64, of features [N, size], N >= least; labels of any integer type.
 
     Raises:
-        ValueError: other shapes. TypeError: labels that are not integers, features that are not floating-point numbers.
+        ValueError: other shapes, one of the two on the meta device. TypeError: labels that are not integers, features that are not floating-point numbers.
     """
     shape = features.shape
     if len(shape) != 2 or shape[1] != size or shape[0] < least:
         raise ValueError(f"features must be [N, {size}] with N >= {least}, not {list(shape)}")
     if labels.shape != shape[:1]:
         raise ValueError(f"labels must be [{shape[0]}], not {list(labels.shape)}")
+    refuse_meta("labels", labels, features)
     if not features.is_floating_point():
         raise TypeError(f"features must be floating-point numbers, not {features.dtype}")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TypeError(f"labels must be integers, not {labels.dtype}")
     return labels.long()
+
+
+def refuse_meta(name: str, tensor: Tensor, features: Tensor) -> None:
+    """Raises ValueError where either alone is on the meta device: torch would compute with numbers that are not there."""
+    if tensor.is_meta != features.is_meta:
+        where = f"{name} on {tensor.device} and features on {features.device}"
+        raise ValueError(
+            f"{where}: there are no numbers on meta; put both on one device, a module by to_empty() and its weights"
+        )
 
 
 def check_range(labels: Tensor, num_classes: int) -> None:

@@ -15,7 +15,14 @@ from cifarnet.losses.angles import normalize
 from cifarnet.losses.auto_scale import fitting_margin, fitting_scale
 from cifarnet.losses.base import Head, StatefulHead
 from cifarnet.losses.compiled import compiled_loss
-from cifarnet.losses.contract import check_batch, check_classes, check_range, checked_labels, full_precision
+from cifarnet.losses.contract import (
+    check_batch,
+    check_classes,
+    check_range,
+    checked_labels,
+    full_precision,
+    refuse_meta,
+)
 from cifarnet.losses.linear import AdjustedHead, LinearHead
 from cifarnet.losses.margin_loss import correct, inference_logits, margin_loss
 from cifarnet.losses.options import margin_options
@@ -89,6 +96,7 @@ class MarginHead(StatefulHead):
 
     def _loss_and_rows(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels = check_batch(features, labels, self.shape[1])
+        refuse_meta("weight", self.weight, features)
         self.check_order()
         widest = torch.promote_types(features.dtype, self.weight.dtype)
         where = kernels.resolve(self.backend, features.device.type, widest, self.options.loss)
@@ -106,6 +114,7 @@ class MarginHead(StatefulHead):
         if self.objective.centres:
             return super().measure(features, labels)
         labels = checked_labels(features, labels, self.in_features, self.num_classes)
+        refuse_meta("weight", self.weight, features)
         with full_precision(features.device):
             return measure(features, labels, self.weight, self.options, self.memory, self.classes)
 

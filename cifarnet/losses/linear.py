@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cifarnet.losses.angles import normalize
 from cifarnet.losses.base import Head
-from cifarnet.losses.contract import NO_LABEL, check_batch, check_range, full_precision, working_type
+from cifarnet.losses.contract import NO_LABEL, check_batch, check_range, full_precision, refuse_meta, working_type
 from cifarnet.losses.focal import focal_loss
 
 NEVER_SEEN = 1e-12  # the frequency of a class without samples
@@ -53,6 +53,7 @@ class LinearHead(Head):
 
     def logits(self, features: Tensor) -> Tensor:
         """z W^T + b, [N, C]; fp32, of float64 features float64."""
+        refuse_meta("weight", self.weight, features)
         working = working_type(features)
         with full_precision(features.device):
             return F.linear(features.to(working), self.weight.to(working), self.bias.to(working))

@@ -209,6 +209,23 @@ def test_meta_device_and_reset_parameters(loss, batch):
     assert empty(*batch).isfinite()
 
 
+@pytest.mark.parametrize("there", ["head", "features", "labels"])
+def test_numbers_that_are_not_there_are_not_computed_with(batch, there):
+    """torch takes a meta tensor beside another one, and gives what the memory happened to hold."""
+    z, y = (
+        value.to("meta") if name == there else value for name, value in zip(("features", "labels"), batch, strict=True)
+    )
+    for name, head in heads().items():
+        head = head.to("meta") if there == "head" else head
+        for call in (head, head.loss_and_correct, head.measure):
+            with pytest.raises(ValueError, match="on meta; put both on one device"):
+                call(z, y)
+        if there != "labels":
+            with pytest.raises(ValueError, match="on meta; put both on one device"):
+                head.logits(z)
+            assert head.logits(torch.randn(N, D, device=head.weight.device)).shape == (N, C), name
+
+
 @pytest.mark.skipif(not COMPILED, reason="the extension is not built")
 def test_what_the_kernels_cannot_is_refused_with_the_way_out(batch):
     z, y = batch

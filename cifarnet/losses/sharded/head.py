@@ -19,7 +19,7 @@ from cifarnet.core.fields import check_count
 from cifarnet.losses import kernels
 from cifarnet.losses.angles import COSINE_LIMIT, normalize
 from cifarnet.losses.base import StatefulHead
-from cifarnet.losses.contract import check_classes, checked_labels, full_precision, working_type
+from cifarnet.losses.contract import check_classes, checked_labels, full_precision, refuse_meta, working_type
 from cifarnet.losses.margin_loss import in_type, inference_logits
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.objectives.base import Softmax, softplus
@@ -138,6 +138,7 @@ class ShardedMarginHead(StatefulHead):
         """The loss, and [n] whether each of this rank's samples is nearest to its own class (of those the step took)."""
         least = 1 if self.ranks.world == 1 else 0  # other ranks may have some
         labels = checked_labels(features, labels, self.in_features, self.num_classes, least)
+        refuse_meta("weight", self.weight, features)
         self.check_order()
         widest = torch.promote_types(features.dtype, self.weight.dtype)
         where = resolve_shards(self.backend, features.device.type, widest, self.options.loss)
@@ -163,6 +164,7 @@ class ShardedMarginHead(StatefulHead):
     def measure(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy [n] of this rank's samples over the logits of inference (no margin), and whether each is nearest to its own class [n]."""
         labels = checked_labels(features, labels, self.in_features, self.num_classes)
+        refuse_meta("weight", self.weight, features)
         with full_precision(features.device):
             return measure(features, labels, self.weight, self.options, self.memory, self.classes, self.ranks)
 
