@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from cifarnet.core.errors import JOINER
+from cifarnet.core.errors import JOINER, Refused, printable
 
 
 def composed(name: str) -> str:
@@ -28,6 +28,20 @@ def in_todays_form(name: str) -> str:
 def without_joiners(name: str) -> str:
     """A name with its joiners escaped. Digests are of this form, so that they stay what they were."""
     return name if name.isascii() else JOINER.sub(lambda found: f"\\u{ord(found[0]):x}", name)
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Names of classes as `hold_out_classes` lists them in text: "cat,dog"; of one alone "3,", since "3" would be how many.
+
+    Raises:
+        Refused: something that is no text, or a name that cannot stand in such a list.
+    """
+    for name in names:
+        if not isinstance(name, str):
+            raise Refused("hold_out_classes", f"{name!r} is no name of a class", "give names, or how many in a text")
+        if "," in name:
+            raise Refused("hold_out_classes", f"'{printable(name)}' has a comma in it", "rename the class")
+    return ",".join(names) + ("," if len(names) == 1 else "")
 
 
 class Numbers(Sequence[str]):

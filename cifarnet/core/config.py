@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from cifarnet.core.class_names import listed_names
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_bounds, check_type, option
 from cifarnet.core.known import nearest
@@ -223,6 +224,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if isinstance(self.data_dir, os.PathLike):  # as a notebook would give it
             object.__setattr__(self, "data_dir", os.fspath(self.data_dir))
+        if isinstance(self.hold_out_classes, list | tuple):  # as Python code has names
+            object.__setattr__(self, "hold_out_classes", listed_names(self.hold_out_classes))
 
     def check(self) -> "TrainConfig":
         """Returns self, or raises Refused naming the first field out of its range, with the range.

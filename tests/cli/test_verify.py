@@ -357,6 +357,31 @@ def test_the_unseen_classes_of_the_training_split_are_its_own(cli, home):
     assert document["genuine_pairs"] == sum(count * (count - 1) // 2 for count in counts)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_figures_of_either_split_are_of_its_pairs(cli, home, split):
+    labels = getattr(load("digits"), split).labels
+    labels = labels[torch.isin(labels, torch.tensor(HELD_OUT))]
+    vectors = cifarnet.load(home / "run", device="cpu").embed(pictures(split, labels))
+    upper = np.triu_indices(len(labels), 1)
+    same = (labels[:, None] == labels).numpy()[upper]
+    cosines = (vectors @ vectors.T).numpy()[upper]
+    assert cli("visualize", "det", home / "run", "--split", split, "--data-out", "d.json")[0] == 0
+    [curve] = json.loads(Path("d.json").read_text()).values()
+    inside = np.array(curve["threshold"]) - 1e-6
+    np.testing.assert_allclose(curve["fnmr"], [(cosines[same] < low).mean() for low in inside], atol=1e-3)
+    assert cli("visualize", "scores", home / "run", "--split", split, "--data-out", "s.json", "--far", "0.1")[0] == 0
+    numbers = json.loads(Path("s.json").read_text())
+    for kind, chosen in (("genuine", same), ("impostor", ~same)):
+        wanted, _ = np.histogram(cosines[chosen], numbers["edges"], density=True)
+        np.testing.assert_allclose(numbers[kind], wanted, atol=0.02 * wanted.max())
+
+
+def pictures(split, labels):
+    """The images of the held-out digits of a split."""
+    found = getattr(load("digits"), split)
+    return found.images[torch.isin(found.labels, labels)]
+
+
 def test_in_canonical_order_unseen_images_come_as_they_do_from_a_shuffled_set(home):
     opened = open_for_evaluation(home / "run")
     test = opened.data.test

@@ -64,6 +64,14 @@ def test_classes_are_held_out_by_number_and_by_name():
     for part, whole in ((shaped.train, data.train), (shaped.test, data.test)):
         new = {0: 0, 2: 1, 4: 2}
         assert keys(part) == {image: new[label] for image, label in keys(whole).items() if label in new}
+    for listed in (["Bee", "dog"], ("dog", "bee")):  # as a caller in Python has them
+        config = TrainConfig(hold_out_classes=listed).check()
+        assert shape(data, config).dataset.classes == shaped.classes
+        assert TrainConfig.from_dict(config.to_dict()) == config
+    for wrong, said in ((["a,b"], "'a,b' has a comma in it"), ([3], "3 is no name of a class")):
+        with pytest.raises(Refused, match=f"hold_out_classes: {said}"):
+            TrainConfig(hold_out_classes=wrong)
+    assert held_out_classes(("1", "2", "3", "4"), TrainConfig(hold_out_classes=["1"]).hold_out_classes) == [0]
     unseen, names = unseen_classes(data, TrainConfig(hold_out_classes="dog,bee"))
     assert names == ("bee", "dog") and keys(unseen) == {
         i: (n - 1) // 2 for i, n in keys(data.test).items() if n in (1, 3)
