@@ -83,7 +83,7 @@ def strict(capfd):
     plot_text.warn_once.cache_clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", "figures: their font has no ")
+        warnings.filterwarnings("ignore", "figures: no font here has ")
         yield
     assert capfd.readouterr().err == ""
 

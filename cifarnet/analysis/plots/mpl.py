@@ -40,10 +40,11 @@ def without_backend() -> Iterator[None]:
 try:
     with quiet_log(), without_backend():
         import matplotlib
-        from matplotlib import patheffects
+        from matplotlib import font_manager, patheffects
         from matplotlib.cm import ScalarMappable
         from matplotlib.figure import Figure
-        from matplotlib.font_manager import FontProperties, findfont, get_font
+        from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, get_font
+        from matplotlib.ft2font import FT2Font
         from matplotlib.lines import Line2D
         from matplotlib.patches import Rectangle
         from matplotlib.text import Text
@@ -55,6 +56,6 @@ except (OSError, ValueError) as error:  # no folder for its cache, or a matplotl
     ) from error
 
 __all__ = [
-    "Figure", "FontProperties", "Line2D", "LogFormatter", "Rectangle", "ScalarMappable", "Text",
-    "findfont", "get_font", "matplotlib", "patheffects", "quiet_log", "text_to_path",
+    "FT2Font", "Figure", "FontProperties", "Line2D", "LogFormatter", "Rectangle", "ScalarMappable", "Text",
+    "findSystemFonts", "findfont", "font_manager", "get_font", "matplotlib", "patheffects", "quiet_log", "text_to_path",
 ]  # fmt: skip

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cifarnet.analysis.plots.fonts import FONT
 from cifarnet.analysis.plots.mpl import Figure, LogFormatter, matplotlib, quiet_log
-from cifarnet.analysis.plots.text import FONT, warn_of_missing_glyphs
+from cifarnet.analysis.plots.text import FigureOfTexts, warn_of_missing_glyphs
 from cifarnet.core.errors import Refused
 from cifarnet.core.process_wide import ProcessWide
 from cifarnet.storage.output import write_output
@@ -89,7 +90,7 @@ def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Fi
     """
     check_path(path)
     with our_style():
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = FigureOfTexts(figsize=(width, height), layout="constrained")
         yield figure
         save(figure, path)
 

@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from cifarnet.analysis.plots.mpl import Figure, FontProperties, Text, findfont, get_font, text_to_path
+from cifarnet.analysis.plots.fonts import fonts_for, to_install
+from cifarnet.analysis.plots.mpl import Figure, FontProperties, Text, text_to_path
 from cifarnet.core.errors import printable
 from cifarnet.core.warn import warn
 
-FONT = "DejaVu Sans"  # comes with matplotlib
 LETTER = 0.634  # the width of its n, in units of the font's size
 LINES, LONGEST = 3, 1000  # of a title: lines, and characters of a line
 HINTED = 0.97  # a line's width is that of its outlines; pixels may make it 3% wider
@@ -18,9 +18,9 @@ CONTEXT = 3  # characters before those that tell names apart
 EDGE = 0.01  # where a figure's title begins, in units of its width
 
 
-def width_of(text: str, size: float, weight: Any = "normal") -> float:
-    """The width of a line of text, in points."""
-    font = FontProperties(family=FONT, size=size, weight=weight)
+def width_of(text: str, size: float, weight: Any = "normal", families: Sequence[str] = ()) -> float:
+    """The width of a line of text, in points; `families` where those of a longer text are known."""
+    font = FontProperties(family=list(families or fonts_for([text]).families), size=size, weight=weight)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
         return float(text_to_path.get_text_width_height_descent(text, font, False)[0])
@@ -29,9 +29,12 @@ def width_of(text: str, size: float, weight: Any = "normal") -> float:
 def cut(line: str, room: float, size: float, weight: Any = "normal") -> str:
     """`line` without control characters, and with an ellipsis where it is wider than `room` points."""
     line = printable(line[:LONGEST])
-    if width_of(line, size, weight) <= room:
+    families = fonts_for([line]).families
+    if width_of(line, size, weight, families) <= room:
         return line
-    kept = bisect.bisect_right(range(len(line)), room, key=lambda end: width_of(line[:end] + "…", size, weight))
+    kept = bisect.bisect_right(
+        range(len(line)), room, key=lambda end: width_of(line[:end] + "…", size, weight, families)
+    )
     return line[: max(kept - 1, 0)] + "…"
 
 
@@ -100,11 +103,25 @@ def title_axes(axes: Any, title: str, *own: str, **style: Any) -> None:
     fit(artist, 72 * (figure.bbox.x1 - axes.bbox.x0) / figure.dpi - 72 * EDGE * figure.get_figwidth())
 
 
+def texts_of(figure: Figure) -> list[str]:
+    """All texts in a figure; the numbers at its ticks are among them once it has been laid out."""
+    return [artist.get_text() for artist in figure.findobj(Text)]
+
+
+class FigureOfTexts(Figure):
+    """A figure whose texts have the fonts that hold their characters, whenever it is laid out or drawn."""
+
+    def draw(self, renderer: Any) -> None:
+        """As matplotlib's; it finds a font for each character in the families that a text names."""
+        families = fonts_for(texts_of(self)).families
+        for artist in self.findobj(Text) if len(families) > 1 else []:
+            artist.set_fontfamily(list(families))
+        super().draw(renderer)
+
+
 def warn_of_missing_glyphs(figure: Figure) -> None:
-    """Warns, once of the same, of characters that the figure's font does not have: boxes stand for them."""
-    known = get_font(findfont(FontProperties(family=FONT))).get_charmap()
-    used = {character for artist in figure.findobj(Text) for character in artist.get_text()}
-    missing = "".join(sorted(character for character in used - {"\n"} if ord(character) not in known))
+    """Warns, once of the same, of characters that no font here has: boxes stand for them."""
+    missing = fonts_for(texts_of(figure)).missing
     if missing:
         warn_once(missing)
 
@@ -112,5 +129,10 @@ def warn_of_missing_glyphs(figure: Figure) -> None:
 @functools.cache
 def warn_once(missing: str) -> None:
     """A training draws many figures of the same classes."""
-    shown = cut(missing, 30, 1)
-    warn(f"figures: their font has no {shown}, boxes stand for that; an .svg keeps the text")
+    fonts = [name for name in dict.fromkeys(map(to_install, missing)) if name]
+    fix = (
+        f"install {' and '.join(fonts[:3])}, or see an .svg, which keeps the text"
+        if fonts
+        else "an .svg keeps the text"
+    )
+    warn(f"figures: no font here has {cut(missing, 30, 1)}: boxes stand for that; {fix}")
