@@ -15,6 +15,7 @@ from cifarnet.cli.grammar import add
 from cifarnet.cli.run_option import Run, Runs
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
+from cifarnet.storage.run_names import checkpoint_names
 
 if TYPE_CHECKING:
     from cifarnet.analysis.features import Embeddings
@@ -123,7 +124,7 @@ def figure(app: typer.Typer, samples: int | None, file: str = "", several: bool 
             for one in asked:
                 opened = inputs.open_samples(one, data_dir, split, samples, seed, device)
                 views.append(View(opened, inputs.embed_images(opened)))
-            found = draw(Views(named(views, asked), split, seed, target, title), **own)
+            found = draw(Views(named(views, paths), split, seed, target, title), **own)
             figures.write_numbers(data_out, found if len(views) > 1 else next(iter(found.values())))
             print_path(target)
 
@@ -138,9 +139,9 @@ def figure(app: typer.Typer, samples: int | None, file: str = "", several: bool 
     return register
 
 
-def named(views: Sequence[View], asked: Sequence[Path | None]) -> dict[str, View]:
+def named(views: Sequence[View], checkpoints: Sequence[Path]) -> dict[str, View]:
     """The runs by the names of their panels."""
     if len(views) == 1:
         return {"": views[0]}
-    names = panel_names([view.opened.info.config for view in views], [str(one) for one in asked])
+    names = panel_names([view.opened.info.config for view in views], checkpoint_names(checkpoints))
     return dict(zip(names, views, strict=True))

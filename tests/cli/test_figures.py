@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,6 +241,22 @@ def test_several_runs_in_panels(cli, runs, tmp_path):
         assert "baseline · arcface · digits" in (tmp_path / f"{command[0]}.svg").read_text()
     code, _, err = cli("visualize", "confusion", runs / "ce", runs / "ce", "nope")
     assert code == 2 and "nope: there is no such run" in err
+
+
+def test_runs_of_one_name_are_called_alike_in_every_figure(cli, runs, tmp_path, monkeypatch):
+    """By what tells their folders apart, however the paths were typed."""
+    for side in ("side1", "side2"):
+        shutil.copytree(runs / "ce", tmp_path / side / "same")
+    monkeypatch.chdir(tmp_path / "side1")
+    typed = ("same", "../side2/./same/last.safetensors")
+    commands = ("curves", "confusion", "calibration", "angles", "sphere --project", "umap --method pca")
+    for command in commands:
+        code, _, err = cli(
+            "visualize", *command.split(), *typed, "--out", "x.png", "--data-out", "x.json", "--overwrite"
+        )
+        assert code == 0, err
+        names = json.loads(Path("x.json").read_text())
+        assert [name.split(" · ")[-1] for name in names] == ["side1/same", "side2/same"], command
 
 
 def test_samples_of_a_run(cli, runs, tmp_path):
