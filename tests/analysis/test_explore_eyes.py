@@ -142,6 +142,41 @@ def test_two_fingers_zoom_and_move(show):
     assert now == pytest.approx(150, abs=2) and tab.evaluate("state.selected") is None
 
 
+def test_a_finger_scrolls_the_page_and_draws_once_it_has_rested(show):
+    tab = show(**PHONE)
+    tab.evaluate("document.querySelector('#map-0').scrollIntoView()")
+    box, before = tab.locator("#map-0").bounding_box(), tab.evaluate("scrollY")
+    touch = tab.context.new_cdp_session(tab)
+
+    def send(kind, *place):
+        points = [{"x": box["x"] + x, "y": box["y"] + y, "id": 0} for x, y in place]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def drag(places, rest):
+        send("touchStart", places[0])
+        if rest:
+            tab.wait_for_timeout(700)  # longer than a long press
+        for place in places[1:]:
+            send("touchMove", place)
+        tab.wait_for_timeout(200)  # the page would roll on after a finger that leaves in motion
+        send("touchMove", places[-1])
+        send("touchEnd")
+
+    for sideways in (0, 5):  # straight up, and as a thumb goes
+        drag([(200 + sideways * k, 300 - 20 * k) for k in range(11)], rest=False)
+        tab.wait_for_function(f"scrollY > {before} + 100")
+        assert tab.evaluate("state.selected") is None and tab.evaluate("state.focus") is None
+        tab.evaluate(f"scrollTo(0, {before})")
+    drag([(200 - 15 * k, 200) for k in range(11)], rest=False)  # the page has nothing more at its side
+    assert tab.evaluate("state.selected") is None and tab.evaluate("scrollY") == before
+    wide, high = box["width"] - 4, box["height"] - 4
+    drag(
+        [(4, 4), (wide / 2, 5), (wide, 4), (wide, high / 2), (wide, high), (4, high), (4, high / 2), (4, 4)], rest=True
+    )
+    tab.wait_for_function(f"state.selected !== null && state.selected.size === {COUNT}")
+    assert tab.evaluate("scrollY") == before
+
+
 def test_every_picture_says_what_it_is(show):
     tab = show(runs=("one", "two"))
     names = "c => c.role ?? c.getAttribute('role')"
@@ -186,6 +221,14 @@ def test_contrasts(show, theme):
         covered = pixels[:, 3:] / 255
         drawn = covered * pixels[:, :3] + (1 - covered) * back
         assert max(contrast(pixel, back) for pixel in drawn) >= 3
+
+
+def test_a_share_that_is_not_all_is_not_100_percent(show):
+    tab = show()
+    assert tab.evaluate("[0.9999, 1, 0.0001, 0, 0.5].map((value) => percent(value, 1))") == [
+        ">99.9%", "100.0%", "<0.1%", "0.0%", "50.0%",
+    ]  # fmt: skip
+    assert tab.evaluate("percent(0.001, 0)") == "<1%"
 
 
 def test_a_matrix_without_errors_says_so(show):

@@ -1,7 +1,8 @@
 // What a hand does on a map: point at an image, click it, draw around several; shift-drag to move, wheel to zoom, two fingers for
-// both, double click to see all.
+// both, double click to see all. One finger that drags scrolls the page, as it does everywhere; one that has rested draws.
 
-const STILL = 4; // pixels; a hand that goes no further has clicked
+const STILL = 4, RESTING = 10; // pixels; a mouse that goes no further has clicked, a finger has tapped or rests
+const HOLD = 400; // milliseconds that a finger rests before it draws; a long press is 500 for the phones
 
 // Moves a map by pixels.
 function pan(target, right, down) {
@@ -22,6 +23,13 @@ const apart = (one, two) => Math.hypot(one[0] - two[0], one[1] - two[1]);
 function pinch(target, from, to, other) {
   pan(target, (to[0] - from[0]) / 2, (to[1] - from[1]) / 2);
   zoom(target, apart(from, other) / Math.max(apart(to, other), 1), [(to[0] + other[0]) / 2, (to[1] + other[1]) / 2]);
+}
+
+// What the line around images begins with: the place that a finger rests on.
+function spot([x, y]) {
+  const path = new Path2D();
+  path.arc(x, y, 24, 0, 2 * Math.PI);
+  return path;
 }
 
 // The line that is drawn around images, on a canvas above the map.
@@ -49,13 +57,16 @@ function begin(target) {
   const at = (event) => { const box = target.getBoundingClientRect(); return [event.clientX - box.x, event.clientY - box.y]; };
   const change = (work) => { work(); paint(target); say("moved"); };
   const point = (i) => { if (i !== over) say("over", (over = i)); };
-  const drop = () => { from = loop = null; paintLoop(target, null); };
+  const drop = () => { clearTimeout(from?.hold); from = loop = null; paintLoop(target, null); };
+  const rest = (begun) => { begun.resting = true; paintLoop(target, spot(begun.start)); };
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
     down.set(event.pointerId, at(event));
     drop();
-    if (down.size === 1) from = { start: at(event), last: at(event), pan: event.shiftKey, corners: [at(event)] };
+    if (down.size > 1) return;
+    const begun = from = { start: at(event), last: at(event), pan: event.shiftKey, corners: [at(event)] };
+    if (event.pointerType !== "mouse") { begun.finger = true; begun.hold = setTimeout(() => rest(begun), HOLD); }
   });
   canvas.addEventListener("pointermove", (event) => {
     const here = at(event), before = down.get(event.pointerId);
@@ -65,6 +76,7 @@ function begin(target) {
       return change(() => pinch(target, before, here, other));
     }
     if (!from) return down.size ? undefined : point(under(target, ...here));
+    if (from.finger && !from.resting) return apart(here, from.start) >= RESTING ? drop() : undefined; // the page may scroll
     if (from.pan) change(() => pan(target, here[0] - from.last[0], here[1] - from.last[1]));
     else {
       from.corners.push(here);
@@ -78,11 +90,16 @@ function begin(target) {
     down.delete(event.pointerId);
     drop();
     if (!begun || begun.pan) return;
-    if (begun.corners.some((corner) => apart(corner, begun.start) >= STILL)) return say("loop", within(target, drawn));
+    if (begun.corners.some((corner) => apart(corner, begun.start) >= (begun.finger ? RESTING : STILL))) return say("loop", within(target, drawn));
     const i = under(target, ...at(event));
     if (i !== null) say("pick", i);
   });
   canvas.addEventListener("pointercancel", (event) => { down.delete(event.pointerId); drop(); });
+  // The page scrolls unless this is told of a finger's way before it has gone far.
+  canvas.addEventListener("touchmove", (event) => {
+    if (event.cancelable && (event.touches.length > 1 || from?.resting)) event.preventDefault();
+  }, { passive: false });
+  canvas.addEventListener("contextmenu", (event) => { if (from?.finger) event.preventDefault(); });
   canvas.addEventListener("pointerleave", () => { if (!from) point(null); });
   canvas.addEventListener("dblclick", () => change(() => Object.assign(chart, whole(chart.points))));
   canvas.addEventListener("wheel", (event) => {
