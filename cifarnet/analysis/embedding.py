@@ -13,6 +13,7 @@ from cifarnet.core.callers_random import callers_random
 from cifarnet.core.devices import own_modes
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.known import unknown
+from cifarnet.core.percent import percent
 from cifarnet.models.classifier import Classifier
 
 METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}  # and their names in titles
@@ -199,6 +200,6 @@ def on_sphere(model: Classifier, images: Embeddings, dims: int = 0) -> tuple[Sph
     before = (images.predictions == images.labels).double().mean().item()
     after = (logits.argmax(dim=1) == images.labels).double().mean().item()
     return sphere, (
-        f"projection to {dims} dimensions: leaves out {100 * sphere.lost:.1f}% of |W|^2; "
-        f"accuracy on these images {100 * before:.2f}% -> {100 * after:.2f}%"
+        f"projection to {dims} dimensions: leaves out {percent(sphere.lost, 1)} of |W|^2; "
+        f"accuracy on these images {percent(before)} -> {percent(after)}"
     )

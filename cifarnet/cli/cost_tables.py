@@ -5,6 +5,7 @@ from typing import Any
 from cifarnet.analysis.complexity import Complexity
 from cifarnet.cli.table import Column, Table
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent
 
 
 def model_table(rows: list[dict[str, Any]], baseline: Complexity) -> Table:
@@ -65,7 +66,7 @@ def layer_table(cost: Complexity) -> Table:
                 *(window if windows else ()),
                 output,
                 *counts,
-                f"{100 * layer.macs / cost.macs:.1f}%",
+                percent(layer.macs / cost.macs, 1),
             )
         )
     return Table(columns, cells, (cost.arch, "bold"))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarnet.cli.table import Column, Table
-from cifarnet.cli.tables import percent
+from cifarnet.core.percent import percent
 
 
 def deletion_table(documents: Sequence[dict[str, Any]], layer: str) -> Table:

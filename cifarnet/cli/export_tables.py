@@ -5,6 +5,7 @@ from typing import Any
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent
 
 
 def print_export(console: Terminal, done: dict[str, Any]) -> None:
@@ -53,6 +54,6 @@ def parity_rows(found: dict[str, Any], precision: str) -> list[tuple[str, str, s
     ]
     if found["accuracy"]:
         before, after = found["accuracy"]
-        least = "–" if exact else f"≥ {KEPT * before:.2%}"
-        rows.append((f"accuracy (the model's: {before:.2%})", f"{after:.2%}", least))
+        least = "–" if exact else f"≥ {percent(KEPT * before)}"
+        rows.append((f"accuracy (the model's: {percent(before)})", percent(after), least))
     return rows

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cifarnet.cli.table import Column, Facts, Table
-from cifarnet.cli.tables import percent
 from cifarnet.cli.terminal import Cell, Terminal
-from cifarnet.cli.verify_tables import share
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent, share
 
 if TYPE_CHECKING:
     from cifarnet.analysis.identification.pictures import Identified

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifarnet.cli.common import messages
 from cifarnet.core.errors import printable
+from cifarnet.core.percent import percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ class Target:
     @property
     def label(self) -> str:
         """The class and its probability."""
-        return f"{self.short} ({100 * self.probability:.1f}%)"
+        return f"{self.short} ({percent(self.probability, 1)})"
 
 
 @dataclass

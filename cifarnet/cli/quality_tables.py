@@ -5,9 +5,9 @@ from typing import Any
 
 from cifarnet.analysis.quality.verdict import signed
 from cifarnet.cli.table import Column, Facts, Table
-from cifarnet.cli.tables import percent
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent, share
 
 
 def print_quality(console: Terminal, document: dict[str, Any], figure: str) -> None:
@@ -17,7 +17,7 @@ def print_quality(console: Terminal, document: dict[str, Any], figure: str) -> N
     counts += f"{document['impostor_pairs']:,} impostor pairs"
     console.say((document["measured_on"], "bold"), f": {counts}")
     mark = "  (fewer than 30 such pairs: hardly known)" if document["few"] else ""
-    reached = f"{part(document['achieved_fmr'])} reached, {part(document['far'])} asked for{mark}"
+    reached = f"{share(document['achieved_fmr'])} reached, {share(document['far'])} asked for{mark}"
     rows: list[tuple[str, Cell]] = [
         ("threshold", f"{threshold:.6f}" if math.isfinite(threshold) else "∞: no observed score meets this FMR"),
         ("FMR (FAR)", reached),
@@ -47,7 +47,7 @@ def discard_table(document: dict[str, Any]) -> Table:
     for name, one in document["scores"].items():
         row: list[Cell] = [name, percent(one["fnmr_after_discard"])]
         for limit in limits:
-            row += [f"{one['pauc'][limit]:.4f}", share(one["share_of_best"][limit])]
+            row += [f"{one['pauc'][limit]:.4f}", way_to_best(one["share_of_best"][limit])]
         rows.append([*row, verdict_cell(one["against_chance"])])
     best, random = document["curve"]["best"][20], document["curve"]["random"][20]
     for name, after, areas, way in (
@@ -72,14 +72,9 @@ def degradation_table(document: dict[str, Any]) -> Table:
     return Table(columns, rows, (title, "dim"))
 
 
-def part(rate: float) -> str:
-    """0.00987 -> 0.987%, without rounding small rates away."""
-    return f"{100 * rate:.3g}%"
-
-
-def share(way: float | None) -> str:
+def way_to_best(gone: float | None) -> str:
     """The way from random discard to the best possible, in percent."""
-    return "–" if way is None else f"{100 * way:.1f}%".replace("-", "−")
+    return percent(gone, 1).replace("-", "−")
 
 
 def verdict_cell(verdict: str) -> Cell:

@@ -10,9 +10,10 @@ import typer
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.options import spoken_error
 from cifarnet.cli.series_tables import series_table
-from cifarnet.cli.tables import of_views, percent
+from cifarnet.cli.tables import of_views
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Interrupted, Refused
+from cifarnet.core.percent import percent
 from cifarnet.core.signals import Stopped
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from cifarnet.cli.table import Cell, Column, Table
-from cifarnet.cli.tables import percent
+from cifarnet.core.percent import percent
 
 if TYPE_CHECKING:
     from cifarnet.engine.series import SeedRun
@@ -24,7 +24,7 @@ def series_table(runs: Sequence["SeedRun"]) -> Table:
         test = one.summary["test"] if one.summary else {}
         rows.append([str(one.seed), str(one.path), *(percent(test[name]) if test else "failed" for name in names)])
     if len(tests) > 1:
-        values = {name: [100 * test[name] for test in tests] for name in names}
-        rows.append(["mean", "", *((f"{mean(values[name]):.2f}%", "bold") for name in names)])
-        rows.append(["sd", "", *(f"{stdev(values[name]):.2f}" for name in names)])
+        values = {name: [test[name] for test in tests] for name in names}
+        rows.append(["mean", "", *((percent(mean(values[name])), "bold") for name in names)])
+        rows.append(["sd", "", *(percent(stdev(values[name]), unit="") for name in names)])
     return Table(columns, rows)

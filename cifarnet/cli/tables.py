@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent
 from cifarnet.core.view_words import views_in_words
 
 MATRIX_CLASSES = 20  # of more the confusion matrix is no screen but a picture
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
 def of_views(views: Any) -> str:
     """What scores with --tta are measured on, and what is not; `views` as in `views_in_words`."""
     return f"{views_in_words(views)} (--tta); predict and export use one: see cifarnet eval"
-
-
-def percent(value: float | None) -> str:
-    """0.8765 -> 87.65%; what is not defined is a dash. Not all is >99.99%, not none <0.01%, however near."""
-    if value is None:
-        return "–"
-    text = f"{100 * value:.2f}%"
-    if text == "100.00%" and value < 1:
-        return ">99.99%"
-    return "<0.01%" if text == "0.00%" and value > 0 else text
 
 
 def print_summary(console: Terminal, summary: dict[str, Any]) -> None:
@@ -131,7 +122,7 @@ def confusion_table(scores: dict[str, Any], terminal: Terminal) -> Table | None:
 def _cell(part: float, diagonal: bool) -> Cell:
     if part == 0:
         return "·", "dim"
-    return f"{100 * part:.1f}", "bold green" if diagonal else "red" if part >= 0.05 else ""
+    return percent(part, 1, ""), "bold green" if diagonal else "red" if part >= 0.05 else ""
 
 
 def print_scores(console: Terminal, scores: dict[str, Any], figure: str) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cifarnet.cli.forecast import about
 from cifarnet.cli.options import typed
 from cifarnet.cli.table import Cell, Column, Table
-from cifarnet.cli.tables import percent
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent
 from cifarnet.engine.halving import ranked
 
 if TYPE_CHECKING:

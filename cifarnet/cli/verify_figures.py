@@ -12,7 +12,7 @@ from cifarnet.cli import figures
 from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Title
 from cifarnet.cli.run_option import Run, Runs
-from cifarnet.cli.tables import percent
+from cifarnet.core.percent import percent
 from cifarnet.storage.run_names import checkpoint_names
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figures import spared
 from cifarnet.cli.options import spoken
 from cifarnet.cli.table import Column, Facts, Table
-from cifarnet.cli.tables import percent
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import Failed, plural
+from cifarnet.core.percent import percent, share
 
 if TYPE_CHECKING:
     from cifarnet.analysis.verify_images import Asked, Measured
@@ -106,14 +106,9 @@ def say_files(remarks: list[str], errors: list[str]) -> None:
         messages().remark("error", spoken(error))
 
 
-def share(value: float | None) -> str:
-    """0.00987 -> 0.987%, without rounding small rates away; what is not defined is a dash."""
-    return "–" if value is None else f"{100 * value:.3g}%"
-
-
 def span(interval: Sequence[float] | None) -> str:
     """An interval in percent."""
-    return " – ".join(percent(end).removesuffix("%") for end in interval) if interval else "–"
+    return " – ".join(percent(end, unit="") for end in interval) if interval else "–"
 
 
 def print_verification(console: Terminal, document: dict[str, Any], files: Mapping[str, Path | None]) -> None:
@@ -150,7 +145,9 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Cell]]:
     rows.append(("d'", "–" if apart is None else f"{apart:.2f}"))
     if folds:
         mean, error, count = folds["mean"], folds["standard_error"], len(folds["accuracies"])
-        rows.append(("accuracy by folds", f"{100 * mean:.2f}% ± {100 * error:.2f} (standard error, {count} folds)"))
+        rows.append(
+            ("accuracy by folds", f"{percent(mean)} ± {percent(error, unit='')} (standard error, {count} folds)")
+        )
     if boot:
         paired, all_of_them = boot["identities_with_pairs"], document["identities"]
         which = plural(paired, "identity") + (" that have a genuine pair" if paired < all_of_them else "")

@@ -70,7 +70,7 @@ def comparison(checkpoint: str, images: Sequence[str], score: float, known: "Thr
 
 def print_comparison(console: Terminal, document: dict[str, Any]) -> None:
     """Score, decision, threshold, and the FMR that it had."""
-    from cifarnet.cli.verify_tables import share
+    from cifarnet.core.percent import share
 
     rows: list[tuple[str, Cell]] = [("score", f"{document['score']:.4f}")]
     if document["decision"]:

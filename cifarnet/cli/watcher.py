@@ -12,10 +12,10 @@ from cifarnet.cli.headline import named_loss
 from cifarnet.cli.options import spoken
 from cifarnet.cli.progress import load_with_progress
 from cifarnet.cli.table import Column, Facts, Lines
-from cifarnet.cli.tables import percent
 from cifarnet.cli.terminal import Terminal
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
+from cifarnet.core.percent import percent
 from cifarnet.data import Dataset, Split
 from cifarnet.data.shape_options import shaping_words
 from cifarnet.engine.loop import Watcher
@@ -101,7 +101,7 @@ class TerminalWatcher(Watcher):
         self.looked = now
         sums, mine = run.sums.read(), run.seen_here(step)
         rate = run.seen(step) / max(run.progress.seconds, 1e-9)
-        parts = [f"loss {number(sums.loss / mine)}", f"acc {100 * sums.correct / mine:.1f}%", f"{speed(rate)} img/s"]
+        parts = [f"loss {number(sums.loss / mine)}", f"acc {percent(sums.correct / mine, 1)}", f"{speed(rate)} img/s"]
         epoch = f"epoch {run.progress.epoch + 1}/{run.config.epochs}"
         while parts and BAR + len("  ".join([epoch, *parts])) > self.console.width:
             parts.pop()

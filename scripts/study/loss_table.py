@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import device_name
 from cifarnet.core.errors import Diverged
+from cifarnet.core.percent import percent
 from cifarnet.data import Dataset, load
 from cifarnet.engine.fit import fit
 from cifarnet.engine.setup import build_run
@@ -139,7 +140,7 @@ def markdown(table: dict[str, Any]) -> str:
 
     def accuracy(*key: str) -> str:
         run = found.get(key)
-        return "–" if run is None else run["ended"] if "ended" in run else f"{100 * run['test_accuracy']:.1f}"
+        return "–" if run is None else run["ended"] if "ended" in run else percent(run["test_accuracy"], 1, "")
 
     lines = ["| loss | `auto`, % | the authors' constants, % | ms a step |", "|---|---|---|---|"]
     for loss, constants, prototypes in wanted():

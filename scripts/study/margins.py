@@ -28,6 +28,7 @@ from study_run import Budget
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.errors import CifarnetError, Failed, Interrupted, plural
+from cifarnet.core.percent import percent
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import load
 
@@ -107,15 +108,15 @@ def run_item(study: Study, item: Item, stop: StopRequest) -> None:
     if there:
         return
     if item.seed is None:
-        words = ", ".join(f"{one['constants']} {percent(one['accuracy'])}" for one in found["tries"])
+        words = ", ".join(f"{one['constants']} {score(one['accuracy'])}" for one in found["tries"])
     else:
-        words = ", ".join(f"{name} {percent(value)}" for name, value in found["measures"].items())
+        words = ", ".join(f"{name} {score(value)}" for name, value in found["measures"].items())
     print(f"{item.name}: {words} in {found['seconds']:,.0f} s", flush=True)
 
 
-def percent(value: float | None) -> str:
+def score(value: float | None) -> str:
     """A score for a line; a try that diverged has none."""
-    return "diverged" if value is None else f"{100 * value:.2f}%"
+    return "diverged" if value is None else percent(value)
 
 
 def print_plan(regimes: list[Regime], out: Path) -> None:

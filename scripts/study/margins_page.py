@@ -25,6 +25,7 @@ from study_run import core_minutes, read_json
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent
 from cifarnet.storage.atomic import write_file
 
 HEAD = """# Where a margin pays
@@ -165,9 +166,9 @@ def table(regime: Regime, measure: Measure, rows: Sequence[Difference], results:
     lines = [f"| loss | {measure.words}, % | {regime.unit}s | better by | p | Holm's p |", "|---|---|---|---|---|---|"]
     by_method = {one.method: one for one in rows}
     for method in regime.methods:
-        values = [100 * one["measures"][measure.name] for one in results.get(method, {}).values()]
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        score = f"{statistics.mean(values):.2f}{spread}" if values else "not run"
+        values = [one["measures"][measure.name] for one in results.get(method, {}).values()]
+        spread = f" ± {percent(statistics.stdev(values), unit='')}" if len(values) > 1 else ""
+        score = percent(statistics.mean(values), unit="") + spread if values else "not run"
         one = by_method.get(method)
         cells = [f"`{method}`", score, str(len(values)), difference(one) if one else MISSING]
         cells += [p_words(one.p), p_words(one.holm)] if one else [MISSING, MISSING]
@@ -205,7 +206,7 @@ def words(values: dict[str, Any]) -> str:
 
 def score(value: float | None) -> str:
     """A held-out accuracy in percent."""
-    return "diverged" if value is None else f"{100 * value:.2f}"
+    return "diverged" if value is None else percent(value, unit="")
 
 
 def costs(regimes: Sequence[Regime], out: Path) -> str:

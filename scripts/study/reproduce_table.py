@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.analysis.report.published import cell_of
 from cifarnet.analysis.significance import student_interval
 from cifarnet.core.config import TrainConfig
+from cifarnet.core.percent import percent
 from cifarnet.storage.atomic import write_file
 
 Results = list[dict[str, Any]]
@@ -62,7 +63,7 @@ def row_of(name: str, results: Results, found: dict[str, Results]) -> list[str]:
         first["table"],
         name,
         f"{100 * published.accuracy:.2f} ({published.epochs} epochs)" if published else MISSING,
-        f"{mean:.2f}{spread}{one_view(results)}",
+        f"{percent(mean / 100, unit='')}{spread}{one_view(results)}",
         f"{mean - 100 * published.accuracy:+.2f}" if published else MISSING,
         against(results, plain) if plain else MISSING,
         f"{mean_of(reference):.2f}" if reference else MISSING,

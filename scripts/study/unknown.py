@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from cifarnet.core.percent import percent
 from cifarnet.data import load
 from cifarnet.engine.calibrate import calibration_scores
 from cifarnet.engine.evaluate import collect_logits
@@ -114,18 +115,20 @@ def main() -> None:
     print("| loss | accuracy | temperature | ECE | Brier | NLL |\n|---|---|---|---|---|---|")
     for one in found:
         before, after = one["before"], one["after"]
-        cells = [f"{100 * before['ece']:.2f}% → {100 * after['ece']:.2f}%"]
+        cells = [f"{percent(before['ece'])} → {percent(after['ece'])}"]
         cells += [f"{before[key]:.4f} → {after[key]:.4f}" for key in ("brier", "nll")]
-        print(f"| `{one['loss']}` | {one['accuracy']:.2%} | {one['fitted']['temperature']:.3f} | {' | '.join(cells)} |")
+        print(
+            f"| `{one['loss']}` | {percent(one['accuracy'])} | {one['fitted']['temperature']:.3f} | {' | '.join(cells)} |"
+        )
     kinds, names = list(found[0]["strangers"]), list(next(iter(found[0]["strangers"].values()))["scores"])
     print("\n| loss | shown | rejected | " + " | ".join(f"FPR@95, {name}" for name in names) + " |")
     print("|---" * (3 + len(names)) + "|")
     for one in found:
-        print(f"| `{one['loss']}` | test images | {one['test_images_rejected']:.1%} |" + " |" * len(names))
+        print(f"| `{one['loss']}` | test images | {percent(one['test_images_rejected'], 1)} |" + " |" * len(names))
         for kind in kinds:
             row = one["strangers"][kind]
-            cells = [f"{row['scores'][name]['fpr95']:.1%}" for name in names]
-            print(f"| | {kind} | {row['rejected']:.1%} | {' | '.join(cells)} |")
+            cells = [percent(row["scores"][name]["fpr95"], 1) for name in names]
+            print(f"| | {kind} | {percent(row['rejected'], 1)} | {' | '.join(cells)} |")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -23,6 +23,7 @@ from cifarnet.analysis.identification.protocol import divide
 from cifarnet.analysis.quality.measure import measure_quality
 from cifarnet.analysis.unit_embeddings import embed_classes
 from cifarnet.analysis.verification.measure import verification
+from cifarnet.core.percent import percent
 from cifarnet.engine.evaluate import open_for_evaluation
 
 FARS = (0.1, 0.01, 0.001)
@@ -70,10 +71,10 @@ def measure(run: Path, data_dir: str, bootstrap: int) -> dict[str, Any]:
     }
 
 
-def percent(value: float, interval: Any = None) -> str:
+def rate(value: float, interval: Any = None) -> str:
     """12.3%, or 12.3% (11.0 to 13.5)."""
-    text = f"{value:.1%}"
-    return text if interval is None else f"{text} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    ends = f" ({percent(interval[0], 1, '')} to {percent(interval[1], 1, '')})" if interval else ""
+    return percent(value, 1) + ends
 
 
 def main() -> None:
@@ -90,9 +91,9 @@ def main() -> None:
     print("| loss | EER | TAR at FAR 0.1 | 0.01 | 0.001 | DIR at FPIR 0.1 | 0.01 |\n|---|---|---|---|---|---|---|")
     for row in rows:
         points, found = row["verification"]["operating_points"], row["identification"]["ours"]["operating_points"]
-        cells = [percent(row["verification"]["eer"], row["verification"]["eer_interval"])]
-        cells += [percent(point["tar"], point["tar_interval"]) for point in points]
-        cells += [percent(point["dir"]) for point in found]
+        cells = [rate(row["verification"]["eer"], row["verification"]["eer_interval"])]
+        cells += [rate(point["tar"], point["tar_interval"]) for point in points]
+        cells += [rate(point["dir"]) for point in found]
         print(f"| `{row['loss']}` | " + " | ".join(cells) + " |")
     print("\n| loss | FPIR asked | ours: FPIR, DIR | the popular formula: FPIR, DIR |\n|---|---|---|---|")
     for row in rows:
@@ -100,8 +101,8 @@ def main() -> None:
             row["identification"]["ours"]["operating_points"], row["identification"]["popular"], strict=True
         ):
             print(
-                f"| `{row['loss']}` | {theirs['asked']:g} | {percent(ours['fpir'])}, {percent(ours['dir'])} | "
-                f"{percent(theirs['fpir'])}, {percent(theirs['dir'])} |"
+                f"| `{row['loss']}` | {theirs['asked']:g} | {rate(ours['fpir'])}, {rate(ours['dir'])} | "
+                f"{rate(theirs['fpir'])}, {rate(theirs['dir'])} |"
             )
 
 

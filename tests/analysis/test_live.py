@@ -118,6 +118,9 @@ def test_in_a_browser(tmp_path):
             ([5e4, 1e5, 1.5e5], ["5e+4", "1e+5", "1.5e+5"]),
         ):
             assert tab.evaluate(format, values) == texts
+        shares = tab.evaluate("[0.99998, 1, 0.00002, 0, 0.5].map((value) => percent(value, true))")
+        assert shares == [">99.99%", "100.00%", "<0.01%", "0.00%", "50.00%"]
+        assert tab.evaluate("[0, 0.25, 0.125, 1].map((value) => percent(value))") == ["0%", "25%", "12.5%", "100%"]
         spike = [record(epoch) | {"lr": lr} for epoch, lr in enumerate((8e-4, 1e-3, 1.2e-3), start=1)]
         spike[1] |= {"test_loss": 1000.0}
         write(replace(HERE, written=time.time(), records=spike))

@@ -10,6 +10,7 @@ from cifarnet.analysis.report.document import Block, Heading, Paragraph, markdow
 from cifarnet.analysis.report.document import Table as DocumentTable
 from cifarnet.analysis.significance import wilson_interval
 from cifarnet.core.errors import plural, printable
+from cifarnet.core.percent import percent
 from cifarnet.data.registry import DATASETS
 from cifarnet.data.shape_options import shaping_words
 from cifarnet.models.registry import find_arch
@@ -136,8 +137,8 @@ def score_blocks(facts: Facts) -> list[Block]:
         interval = "–"
         if key == "accuracy" and facts.images:
             low, high = wilson_interval(round(value * facts.images), facts.images)
-            interval = f"{100 * low:.2f} to {100 * high:.2f}"
-        rows.append([WORDS[key], f"{100 * value:.2f}", interval])
+            interval = f"{percent(low, unit='')} to {percent(high, unit='')}"
+        rows.append([WORDS[key], percent(value, unit=""), interval])
     where = f"on {plural(facts.images, 'test image')}" if facts.images else "on the test images"
     precision = facts.info.config.precision
     said = f"Measured {where}{'' if precision == 'auto' else f', computed in {precision}'}"
@@ -189,7 +190,7 @@ def file_blocks(exported: dict[str, Any]) -> list[Block]:
         f"{plural(found['changes'], 'image')} with another class; least cosine of two embeddings {found['cosine']:.7f}."
     )
     if found["accuracy"]:
-        check += f" Accuracy {found['accuracy'][0]:.2%} before, {found['accuracy'][1]:.2%} in the file."
+        check += f" Accuracy {percent(found['accuracy'][0])} before, {percent(found['accuracy'][1])} in the file."
     return [Heading("File"), Paragraph(text), Paragraph(check)]
 
 

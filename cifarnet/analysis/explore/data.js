@@ -80,3 +80,10 @@ function csvOf(chosen) {
   ]);
   return [header, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
+
+// A share as it is printed: not all is never 100%, not none never 0%.
+function percent(value, places) {
+  const text = (100 * value).toFixed(places), least = 10 ** -places;
+  if (Number(text) === 100 && value < 1 - 1e-12) return `>${(100 - least).toFixed(places)}%`;
+  return Number(text) === 0 && value > 1e-12 ? `<${least.toFixed(places)}%` : `${text}%`;
+}

@@ -73,7 +73,7 @@ async function drawPanel(panel) {
   sphere.hidden = !space;
   none.hidden = Boolean(there);
   none.textContent = `no ${METHODS[state.view]} of this run`;
-  note.textContent = space && run.lost > 0 ? `${run.title} · three directions of the last layer: ${(100 * run.lost).toFixed(0)}% of |W|² left out` : run.title;
+  note.textContent = space && run.lost > 0 ? `${run.title} · three directions of the last layer: ${percent(run.lost, 0)} of |W|² left out` : run.title;
   note.title = note.textContent;
   if (!space) { if (there) drawMap(map, run, state, shown, state.selected); return; }
   const first = !sphere.on;
@@ -98,7 +98,7 @@ function show(i) {
   const row = (name, ...cells) => { const line = element("tr"); line.append(element("th", name), ...cells.map((text) => (text instanceof Node ? text : element("td", text)))); table.append(line); };
   if (two) row("", ...runs.map((run) => run.name));
   row("prediction", ...runs.map((run) => element("td", classes[run.predictions[i]], { className: run.wrong[i] ? "wrong" : "" })));
-  row("probability", ...runs.map((run) => `${(100 * run.probabilities[i]).toFixed(1)}%`));
+  row("probability", ...runs.map((run) => percent(run.probabilities[i], 1)));
   row("θ own", ...runs.map((run) => `${run.own[i].toFixed(1)}°`));
   row("θ nearest other", ...runs.map((run) => `${run.other[i].toFixed(1)}° ${classes[run.rival[i]]}`));
   row("|z|", ...runs.map((run) => run.norms[i].toPrecision(3)));

@@ -120,6 +120,6 @@ function cellUnder(target, event) {
 // What a cell holds, in words.
 function told(at, [row, col]) {
   const hits = matrices[at][row][col], all = matrices[at][row].reduce((sum, value) => sum + value, 0);
-  const rate = all ? `, ${((100 * hits) / all).toFixed(1)}%` : "";
+  const rate = all ? `, ${percent(hits / all, 1)}` : "";
   return `true ${classes[row]}, predicted ${classes[col]}: ${hits.toLocaleString("en")} of ${all.toLocaleString("en")}${rate}`;
 }

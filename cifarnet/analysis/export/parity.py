@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cifarnet.analysis.export.formats import Runner
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.metrics import check_finite
 from cifarnet.engine.pixels import normalized_batch
@@ -141,12 +142,12 @@ def problems_of(found: Parity, precision: str) -> list[str]:
         least = AGREEMENT[precision]
         if not found.agreement >= least:
             problems.append(
-                f"it agrees with the model on {found.agreement:.1%} of the images, and {least:.0%} are asked for"
+                f"it agrees with the model on {percent(found.agreement, 1)} of the images, and {100 * least:g}% are asked for"
             )
         if found.accuracy and not found.accuracy[1] >= KEPT * found.accuracy[0]:
             was, now = found.accuracy
             problems.append(
-                f"its accuracy is {now:.2%} where the model's is {was:.2%}, and {KEPT:.0%} of that are asked for"
+                f"its accuracy is {percent(now)} where the model's is {percent(was)}, and {100 * KEPT:g}% of that are asked for"
             )
         return problems
     if not found.logit_difference <= found.logit_allowed:

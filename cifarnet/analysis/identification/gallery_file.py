@@ -16,6 +16,7 @@ from cifarnet.analysis.identification.rates import Point
 from cifarnet.analysis.identification.templates import KINDS, Templates
 from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, printable
+from cifarnet.core.percent import share
 from cifarnet.storage.output import write_output
 from cifarnet.storage.safetensors_header import read_header
 
@@ -160,4 +161,4 @@ def kept_threshold(gallery: Gallery) -> tuple[float, str] | None:
 
 def in_words(point: Point) -> str:
     """Where a threshold comes from that a gallery holds."""
-    return f"kept in the gallery, FPIR {100 * point.fpir:.3g}% when it was set"
+    return f"kept in the gallery, FPIR {share(point.fpir)} when it was set"

@@ -10,6 +10,7 @@ from cifarnet.analysis.identification.rates import FPIR, Point, check_fpir
 from cifarnet.analysis.identification.seen import copies
 from cifarnet.analysis.identification.templates import KINDS
 from cifarnet.core.errors import Refused, printable
+from cifarnet.core.percent import share
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def chosen_threshold(request: Request, gallery: Gallery, points: Sequence[Point]
     if not request.asked and (kept := kept_threshold(gallery)):
         return kept
     if points:
-        return points[0].threshold, f"FPIR {100 * points[0].fpir:.3g}% of these probes"
+        return points[0].threshold, f"FPIR {share(points[0].fpir)} of these probes"
     if request.asked and (point := stored_point(gallery, request.rates)):
         return point.threshold, in_words(point)
     return None, "none"

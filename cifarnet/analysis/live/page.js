@@ -15,7 +15,14 @@ function element(kind, text, properties = {}) {
 }
 
 const real = (value, exact) => (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5) ? value.toExponential(exact ? 2 : 0) : Number(value.toPrecision(exact ? 4 : 3)).toString());
-const percent = (value, exact) => `${(100 * value).toFixed(exact ? 2 : 1).replace(exact ? "" : /\.0$/, "")}%`;
+
+// A share as it is printed: not all is never 100%, not none never 0%. At the axis without needless zeros.
+function percent(value, exact) {
+  const places = exact ? 2 : 1, text = (100 * value).toFixed(places), least = 10 ** -places;
+  if (Number(text) === 100 && value < 1 - 1e-12) return `>${(100 - least).toFixed(places)}%`;
+  if (Number(text) === 0 && value > 1e-12) return `<${least.toFixed(places)}%`;
+  return `${exact ? text : Number(text)}%`;
+}
 
 function lasting(seconds) {
   if (seconds < 99.5) return seconds < 9.95 ? `${seconds.toFixed(1)} s` : `${seconds.toFixed(0)} s`;

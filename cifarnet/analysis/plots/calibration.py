@@ -13,6 +13,7 @@ from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, panel_sha
 from cifarnet.analysis.plots.text import fit, headline, height_of
 from cifarnet.analysis.significance import wilson_interval
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent
 from cifarnet.engine.calibrate import calibration_scores, equal_mass_bins
 from cifarnet.models.calibration import Calibration, probabilities
 
@@ -58,7 +59,7 @@ def draw(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, titl
             axes.tick_params(labelbottom=lowest)
             axes.set_xlabel("probability of the predicted class (%)" if lowest else "")
             axes.set_ylabel("accuracy (%)" if number % columns == 0 else "")
-            errors = " → ".join(f"{100 * scores['ece']:.1f}%" for scores in found.values())
+            errors = " → ".join(percent(scores["ece"], 1) for scores in found.values())
             images = plural(int(sum(found["before"]["images"])), "image")
             text = f"{name}\ncalibration error {errors}, {images}".lstrip()
             fit(axes.set_title(text, fontweight="normal", fontsize=7), 72 * width / columns)

@@ -10,6 +10,7 @@ import numpy as np
 from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, panel_shape, panels_of, plain, settle
 from cifarnet.analysis.plots.text import fit, headline, height_of, short_names
 from cifarnet.core.errors import plural
+from cifarnet.core.percent import percent
 
 LEAST = 3.5  # points of a name: rows that are lower are not all named
 WRITTEN = 20  # classes up to which every cell is written out
@@ -39,14 +40,14 @@ def draw(panels: Mapping[str, Any], classes: Sequence[str], path: Path, title: s
     with drawing(path, width, height) as figure:
         cells = panels_of(figure, len(panels), sharex=True, sharey=True)
         for axes, (name, matrix) in zip(cells, panels.items(), strict=True):
-            percent = numbers(matrix)
+            parts = numbers(matrix)
             plain(axes)
-            shown = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+            shown = axes.imshow(parts, cmap="Blues", vmin=0, vmax=100)
             if count <= WRITTEN:
-                write_cells(axes, percent, 72 * side / count)
+                write_cells(axes, parts, 72 * side / count)
             images = int(np.asarray(matrix).sum())
             accuracy = np.trace(np.asarray(matrix)) / max(images, 1)
-            text = f"{name}\naccuracy {100 * accuracy:.2f}% of {plural(images, 'image')}".lstrip()
+            text = f"{name}\naccuracy {percent(accuracy)} of {plural(images, 'image')}".lstrip()
             fit(axes.set_title(text, fontweight="normal", fontsize=7), 72 * side)
         name_classes(cells, classes, columns, 72 * side / count)
         beside = cells[columns - 1].inset_axes((1.04, 0, 0.05, 1))  # as high as the matrix
@@ -75,14 +76,14 @@ def name_classes(cells: Sequence[Any], classes: Sequence[str], columns: int, cel
         axes.set_xlabel("predicted class" + note if lowest else "")
 
 
-def write_cells(axes: Any, percent: np.ndarray, cell: float) -> None:
+def write_cells(axes: Any, parts: np.ndarray, cell: float) -> None:
     """Writes each cell that is not zero, `cell` points wide; dark cells in white. Narrow cells have whole numbers."""
     wide = cell >= 15
-    for row, column in zip(*np.nonzero(percent), strict=True):
-        value = percent[row, column]
-        text = f"{value:.0f}" if value >= 9.95 or not wide else f"{value:.1f}"
+    for row, column in zip(*np.nonzero(parts), strict=True):
+        value = parts[row, column]
+        text = percent(value / 100, 0 if value >= 9.95 or not wide else 1, "")
         ink = "white" if value > 67 else INK  # whichever stands out more, by WCAG
         style: dict[str, Any] = {"fontweight": "bold"} if row == column else {}
-        if text != "0":
+        if text != "<1":
             size = min(6.5, (0.45 if len(text) < 3 or wide else 0.36) * cell)
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=ink, **style)

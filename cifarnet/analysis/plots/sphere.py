@@ -10,6 +10,7 @@ from cifarnet.analysis.embedding import Sphere
 from cifarnet.analysis.plots.legend import add_classes, height_of_classes
 from cifarnet.analysis.plots.style import COLOURS, FAINT, IN_A_ROW, PAGE, class_colours, class_markers, drawing, plain
 from cifarnet.analysis.plots.text import fit, headline, height_of
+from cifarnet.core.percent import percent
 
 Points = tuple[Sphere, np.ndarray]  # and the classes [N]
 LONGEST = 1.2  # where the longest feature of all panels is drawn
@@ -32,7 +33,7 @@ def draw(panels: Mapping[str, Points], classes: Sequence[str], path: Path, title
     shrink = max(shrink, 1e-12)
     flat = all(sphere.features.shape[1] == 2 for sphere in spheres)
     notes = ["▲ features, length ÷ " + f"{shrink:.3g}   ● on the {'circle' if flat else 'sphere'}   → prototypes"]
-    lost = [f"{100 * sphere.lost:.0f}%" for sphere in spheres if sphere.lost]
+    lost = [percent(sphere.lost, 0) for sphere in spheres if sphere.lost]
     notes += [f"the projection leaves out {', '.join(lost)} of the weights"] if lost else []
     sides = 1 if flat else 2
     columns = sides if len(panels) == 1 else min(len(panels), IN_A_ROW)

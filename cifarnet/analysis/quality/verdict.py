@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cifarnet.analysis.quality.degraded import WEAK
+from cifarnet.core.percent import percent
 
 SAID = {
     "yes": "is a quality",
@@ -42,7 +43,7 @@ def of_errors(document: Mapping[str, Any], score: str, errors: str) -> str:
         return f"{which} genuine pair is rejected at this threshold, so the errors say nothing; they may at another false match rate"
     after = document["scores"][score]["fnmr_after_discard"]
     than = {"better": "beyond chance", "as chance": "within chance", "worse": "worse than chance"}
-    moved = f"takes FNMR from {100 * start:.2f}% to {100 * after:.2f}%"
+    moved = f"takes FNMR from {percent(start)} to {percent(after)}"
     return f"leaving out the fifth of the genuine pairs with the least {score} {moved}, {than[errors]}"
 
 

@@ -11,13 +11,14 @@ from cifarnet.analysis.report.results import Result
 from cifarnet.analysis.report.seeds import SeedGroup
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError
+from cifarnet.core.percent import percent
 
 Score = tuple[float, float | None] | None  # mean over the seeds, and its deviation; None where it is not defined
 
 EXACT_IMAGES = "The report's numbers are of the exact images of CIFAR-10, one seed, the model of the last epoch."
 HARD_LABELS = (
     "The report's AUROC and AUPRC of the baseline are of hard labels: 1 for the predicted class and 0 for all others, not "
-    "probabilities. They follow from its confusion matrix alone (Table {table}: AUROC {auroc:.2f}, AUPRC {auprc:.2f}), and "
+    "probabilities. They follow from its confusion matrix alone (Table {table}: AUROC {auroc}, AUPRC {auprc}), and "
     "are to be put beside ours of hard labels. Those of its other models are higher than their matrices alone can give."
 )
 COSTS_NOTE = (
@@ -50,7 +51,9 @@ def notes(known: Sequence[tuple[SeedGroup, Cell]]) -> list[str]:
         if cell.hard_labels and cell.confusion:
             auroc, auprc = hard_label_scores(cell.confusion)
             found.append(
-                HARD_LABELS.format(table=cell.confusion_table, auroc=100 * (auroc or 0), auprc=100 * (auprc or 0))
+                HARD_LABELS.format(
+                    table=cell.confusion_table, auroc=percent(auroc, unit=""), auprc=percent(auprc, unit="")
+                )
             )
     wrong = [sentence for cell in cells for sentence in inconsistencies(cell)]
     if wrong:
@@ -94,7 +97,7 @@ def hard(one: SeedGroup, place: int) -> Score:
 
 def three(published: float | None, ours: Score) -> list[str]:
     """Published, ours and the difference, in percent; a dash where there is none."""
-    there = "–" if published is None else f"{100 * published:.2f}"
+    there = percent(published, unit="")
     both = published is not None and ours is not None
     return [there, spread(ours), signed(100 * (ours[0] - published)) if both else "–"]  # type: ignore[index, operator]
 
@@ -104,7 +107,7 @@ def spread(score: Score) -> str:
     if score is None:
         return "–"
     value, deviation = score
-    return f"{100 * value:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+    return percent(value, unit="") + ("" if deviation is None else f" ± {percent(deviation, unit='')}")
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -144,8 +147,8 @@ def confusion_blocks(one: SeedGroup, cell: Cell) -> list[Block]:
     ours = mean_rows(one)
     rows = []
     for name, there, here in zip(names, cell.confusion, ours, strict=True):
-        rows.append([f"{name}, published", *(f"{100 * part:.1f}" for part in there)])
-        rows.append([f"{name}, ours", *(f"{100 * part:.1f}" for part in here)])
+        rows.append([f"{name}, published", *(percent(part, 1, "") for part in there)])
+        rows.append([f"{name}, ours", *(percent(part, 1, "") for part in here)])
         rows.append([f"{name}, difference", *(signed(100 * (b - a), 1) for a, b in zip(there, here, strict=True))])
     title = f"{one.name} beside {cell.name} (Table {cell.confusion_table})"
     return [Paragraph(title), Table(["true class", *names], rows)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarnet.core.config import TrainConfig
+from cifarnet.core.percent import percent
 from cifarnet.core.plain_file import read_text
 from cifarnet.data.shape_options import shaping_options
 
@@ -98,7 +99,7 @@ def inconsistencies(cell: Cell) -> list[str]:
             found.append(f"In Table {cell.confusion_table} the row of {name} sums to {sum(row):.3f}, not to 1.")
     diagonal = sum(row[index] for index, row in enumerate(matrix)) / len(matrix)
     if abs(diagonal - cell.accuracy) > EXACT:
-        here, there = f"{100 * diagonal:.2f}%", f"{100 * cell.accuracy:.2f}%"
+        here, there = percent(diagonal), percent(cell.accuracy)
         found.append(
             f"The diagonal of Table {cell.confusion_table} gives an accuracy of {here}; Table {cell.table} has {there}."
         )

@@ -23,6 +23,7 @@ from cifarnet.analysis.report.seeds import (
 from cifarnet.analysis.significance import Interval, Paired
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import CifarnetError
+from cifarnet.core.percent import percent
 from cifarnet.core.warn import warn
 
 HEADS = ("accuracy", "precision", "recall", "F1", "AUROC", "AUPRC", "ECE")
@@ -95,7 +96,7 @@ def seeds_table(pairs: Sequence[tuple[str, str, Interval]]) -> Table:
     rows = []
     for first, second, one in pairs:
         ends = f"{signed(100 * one.low)} to {signed(100 * one.high)}"
-        rows.append([f"{first} / {second}", str(one.n), signed(100 * one.mean), f"{100 * one.sd:.2f}", ends])
+        rows.append([f"{first} / {second}", str(one.n), signed(100 * one.mean), percent(one.sd, unit=""), ends])
     return Table(["first / second", "seeds (n)", "mean difference", "sd", "95% interval"], rows)
 
 
