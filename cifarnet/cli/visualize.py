@@ -124,6 +124,8 @@ Metric = Annotated[str, typer.Option(help="auto (cosine for angular losses), cos
 def umap(views: Views, method: Method = "umap", neighbors: Neighbors = 6, metric: Metric = "auto") -> Numbers:
     """Features in the plane: which classes lie together, which apart; of several runs a panel each, at one scale.
 
+    A PCA of angles and one of distances have no scale in common: each panel then has its own.
+
     Examples:
         cifarnet visualize umap
         cifarnet visualize umap runs/* --method tsne --out tsne.png
@@ -143,8 +145,10 @@ def umap(views: Views, method: Method = "umap", neighbors: Neighbors = 6, metric
     shown = metrics[0] if len(set(metrics)) == 1 else ", ".join(metrics)
     detail = f"{METHODS[method]} of {plural(count, f'{views.split} image')}, {shown}"
     detail += f", {neighbors} neighbours" if method == "umap" else ""
+    one_scale = method != "pca" or len(set(metrics)) == 1  # of PCA alone is the unit that of the features
+    detail += "" if one_scale else ", each at its own scale"
     heading = views.headed()
-    picture.draw(panels, classes, views.path, f"{heading}\n{detail}" if heading else detail)
+    picture.draw(panels, classes, views.path, f"{heading}\n{detail}" if heading else detail, one_scale)
     return {name: {"points": points, "labels": labels} for name, (points, labels) in panels.items()}
 
 

@@ -1,6 +1,7 @@
 """Figures of data unlike CIFAR-10: names that begin alike, hundreds of classes, a spike, a bin of one image, many runs."""
 
 import colorsys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,10 @@ from cifarnet.analysis.plots import (
     style,
 )
 from cifarnet.analysis.plots.text import short_names
+from cifarnet.analysis.plots.verification import draw_scores
+from cifarnet.analysis.verification.rates import OperatingPoint
 from cifarnet.cli.image_figures import Drawn, ImageFigures, Target
+from cifarnet.models.calibration import Calibration
 
 ALIKE = [f"Passeriformes Carduelis carduelis {index:02d}" for index in range(37)]
 
@@ -159,6 +163,53 @@ def test_a_bin_of_one_image_is_not_sure(tmp_path, kept):
     for bar, expected in zip(bars, (right, wrong, right), strict=True):
         np.testing.assert_allclose(np.sort(bar[:, 1]), expected, atol=1e-6)
     assert "3 images" in kept[0].axes[0].get_title(loc="left")
+
+
+def test_a_circle_alone_says_all_of_its_marks(tmp_path, kept):
+    """It is half as wide as a page, and the lengths of short features have many digits."""
+    points = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    drawn = Sphere(1e-5 * points, points[:3], 0.25)
+    sphere.draw({"": (drawn, np.arange(20) % 3)}, ["a", "b", "c"], tmp_path / "x.png", "a title")
+    said = kept[0]._suptitle.get_text()
+    assert "prototypes" in said and "leaves out 25% of the weights" in said and "…" not in said
+
+
+def box_of(text):
+    """Left, lower, right, upper end of a text in a figure that was saved, in points."""
+    dots = style.STYLE["savefig.dpi"]
+    return text.get_window_extent(dpi=dots).extents * 72 / dots
+
+
+@pytest.mark.parametrize("runs", [("",), ("one", "two")])
+def test_title_panels_and_legend_of_a_calibration_stand_apart(tmp_path, kept, runs):
+    fitted = Calibration(2.0, 0.0, 2, "made up")
+    found = calibration.numbers((torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]), fitted))
+    calibration.draw(dict.fromkeys(runs, found), tmp_path / "x.png", "a title")
+    (figure,) = kept
+    above, below = box_of(figure._suptitle), box_of(figure.legends[0].texts[0])
+    for axes in figure.axes:
+        assert above[1] - box_of(axes._left_title)[3] > 3
+        assert box_of(axes.xaxis.label)[1] - below[3] > 3
+
+
+def test_names_of_thresholds_that_lie_close_are_read(tmp_path, kept):
+    scores = np.sort(np.random.default_rng(0).normal(0.8, 0.05, 400))
+    points = [
+        OperatingPoint(far, 0.9 + 0.001 * place, far, 0.5, False) for place, far in enumerate((0.1, 0.01, 1e-3, 1e-4))
+    ]
+    draw_scores(scores, scores, points, tmp_path / "x.png", "a title")
+    boxes = sorted((box_of(text) for text in kept[0].axes[0].texts), key=lambda box: box[1])
+    assert len(boxes) == 4 and all(lower[3] <= upper[1] for lower, upper in pairwise(boxes))
+
+
+def test_clouds_without_a_unit_in_common_fill_a_panel_each(tmp_path, kept):
+    labels = np.arange(30) % 3
+    points = np.random.default_rng(0).normal(size=(30, 2))
+    clouds = {"long": (30 * points, labels), "unit": (points, labels)}
+    for one_scale, times in ((True, 1), (False, 30)):
+        embedding.draw(clouds, ["a", "b", "c"], tmp_path / "x.png", one_scale=one_scale)
+        wide, narrow = (np.ptp(axes.get_xlim()) for axes in kept[-1].axes)
+        assert wide / narrow == pytest.approx(times)
 
 
 def test_deletion_has_a_panel_for_each_class_whatever_their_names(tmp_path, kept):

@@ -126,6 +126,13 @@ def test_a_title_is_the_title_that_went_in(figure, tmp_path):
 
 
 @pytest.mark.parametrize("figure", FIGURES)
+def test_what_a_figure_says_itself_is_whole(figure, tmp_path):
+    draw, _ = FIGURES[figure]
+    texts = texts_of(draw([f"c{index}" for index in range(COUNT)], tmp_path / "x.svg", "t"))
+    assert "t" in [text.split(" · ")[0] for text in texts] and [text for text in texts if "…" in text] == []
+
+
+@pytest.mark.parametrize("figure", FIGURES)
 def test_no_name_ends_a_figure_or_leaves_its_panel(figure, tmp_path):
     draw, _ = FIGURES[figure]
     names = [

@@ -239,6 +239,7 @@ def test_several_runs_in_panels(cli, runs, tmp_path):
     for command in (("umap", *shown, "--method", "pca"), ("angles", *shown), ("sphere", *shown, "--project")):
         assert cli("visualize", *command, "--out", f"{command[0]}.svg")[0] == 0
         assert "baseline · arcface · digits" in (tmp_path / f"{command[0]}.svg").read_text()
+    assert "euclidean, cosine, each at its own scale" in (tmp_path / "umap.svg").read_text()
     code, _, err = cli("visualize", "confusion", runs / "ce", runs / "ce", "nope")
     assert code == 2 and "nope: there is no such run" in err
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cifarnet.analysis.plots.legend import ROW, columns_of
 from cifarnet.analysis.plots.mpl import Line2D
-from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, panel_shape, panels_of
+from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, panel_shape, panels_of, settle
 from cifarnet.analysis.plots.text import fit, headline, height_of
 from cifarnet.analysis.significance import wilson_interval
 from cifarnet.core.errors import plural
@@ -69,6 +69,7 @@ def draw(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, titl
         figure.legend(names.values(), list(names), loc="outside lower left", ncols=columns_of_names)
         if title:
             headline(figure, title, fontsize=8)
+        settle(figure)
     return path
 
 

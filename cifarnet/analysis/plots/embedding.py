@@ -23,8 +23,13 @@ Points = tuple[np.ndarray, np.ndarray]  # [N, 2] and the classes [N]
 ROOM = 0.53  # of the widest cloud, to each side of a panel's middle
 
 
-def draw(panels: Mapping[str, Points], classes: Sequence[str], path: Path, title: str = "") -> Path:
-    """Draws the points of each panel, named by its key, all at the same scale; the classes are named below.
+def draw(
+    panels: Mapping[str, Points], classes: Sequence[str], path: Path, title: str = "", one_scale: bool = True
+) -> Path:
+    """Draws the points of each panel, named by its key; the classes are named below.
+
+    Args:
+        one_scale: all panels have the same unit; else each is filled by its points.
 
     Raises:
         Failed: the file cannot be written.
@@ -33,9 +38,11 @@ def draw(panels: Mapping[str, Points], classes: Sequence[str], path: Path, title
     width = COLUMN if columns == 1 else PAGE
     side = width / columns
     height = rows * (side + 0.25 * (len(panels) > 1)) + 0.2 + height_of(title) + height_of_classes(classes, width)
-    room = max(1e-9, *(ROOM * float(np.ptp(points, axis=0).max()) for points, _ in panels.values()))
+    rooms = [max(1e-9, ROOM * float(np.ptp(points, axis=0).max())) for points, _ in panels.values()]
+    rooms = [max(rooms)] * len(rooms) if one_scale else rooms
     with drawing(path, width, height) as figure:
-        for axes, (name, (points, labels)) in zip(panels_of(figure, len(panels)), panels.items(), strict=True):
+        cells = panels_of(figure, len(panels))
+        for axes, room, (name, (points, labels)) in zip(cells, rooms, panels.items(), strict=True):
             plain(axes)
             draw_points(axes, points, labels, len(classes), s=9 if columns == 1 else 5)
             middle = (points.min(axis=0) + points.max(axis=0)) / 2

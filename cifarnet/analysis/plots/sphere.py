@@ -32,13 +32,14 @@ def draw(panels: Mapping[str, Points], classes: Sequence[str], path: Path, title
     shrink = max(float(np.linalg.norm(sphere.features.numpy(), axis=1).max()) for sphere in spheres) / LONGEST
     shrink = max(shrink, 1e-12)
     flat = all(sphere.features.shape[1] == 2 for sphere in spheres)
-    notes = ["▲ features, length ÷ " + f"{shrink:.3g}   ● on the {'circle' if flat else 'sphere'}   → prototypes"]
+    notes = [f"▲ features, length ÷ {shrink:.3g}", f"● on the {'circle' if flat else 'sphere'}   → prototypes"]
     lost = [percent(sphere.lost, 0) for sphere in spheres if sphere.lost]
     notes += [f"the projection leaves out {', '.join(lost)} of the weights"] if lost else []
     sides = 1 if flat else 2
     columns = sides if len(panels) == 1 else min(len(panels), IN_A_ROW)
     rows = -(-len(panels) * sides // columns) if len(panels) == 1 else sides * -(-len(panels) // IN_A_ROW)
     width = PAGE / 2 if columns == 1 else PAGE
+    notes = notes if columns == 1 else ["   ".join(notes[:2]), *notes[2:]]
     side = width / columns
     height = rows * (side + 0.1) + 0.2 + height_of(title) + 0.16 * len(notes) + height_of_classes(classes, width)
     with drawing(path, width, height) as figure:
