@@ -25,7 +25,7 @@ def identify(
         Path | None, typer.Option(help="Who is known: a folder with a folder an identity, or a saved gallery.")
     ] = None,
     probes: Annotated[
-        Path | None, typer.Option(help="Who is searched: images, in a folder an identity where that is known.")
+        Path | None, typer.Option(help="Who is searched: an image, or a folder of them, in a folder an identity where known.")
     ] = None,
     save_gallery: Annotated[
         Path | None, typer.Option(help="Keep the gallery and its thresholds in this .safetensors file.")
@@ -50,6 +50,7 @@ def identify(
     """Search images in a gallery: who is it, or nobody who is enrolled? With the rates, where identities are known.
 
     Examples:
+        cifarnet identify --gallery known --probes photo.jpg
         cifarnet identify --gallery known --probes photos --threshold 0.5
         cifarnet identify --gallery known --probes labelled --figure cmc.png
         cifarnet identify --gallery known --save-gallery known.safetensors

@@ -80,6 +80,23 @@ def test_answers_scores_and_files(cli, folders):
     assert code == 0 and "[red]eve" in out and "max templates" in out and "needs 100 probes" in out
 
 
+def test_one_picture_is_searched_as_it_is_among_others(cli, folders):
+    kept = ["identify", "--gallery", "known", "--threshold", "0.5", "--json", "--probes"]
+    among = json.loads(cli(*kept, "alone")[1])["probes"]
+    code, out, _ = cli(*kept, "alone/ada.png")
+    document = json.loads(out)
+    assert code == 0 and document["non_mated_searches"] == 0
+    (probe,) = document["probes"]
+    assert Path(probe["file"]).name == "ada.png" and probe["identity"] is None
+    (wanted,) = [one for one in among if Path(one["file"]).name == "ada.png"]
+    assert probe["answer"] == wanted["answer"]
+    for one, other in zip(probe["candidates"], wanted["candidates"], strict=True):
+        assert one["name"] == other["name"] and one["score"] == pytest.approx(other["score"], abs=1e-5)
+    Path("note.txt").write_text("no picture")
+    code, out, err = cli(*kept, "note.txt")
+    assert code in (1, 2) and "note.txt" in err, (code, err)
+
+
 def test_a_gallery_keeps_the_threshold_that_it_was_saved_with(cli, folders):
     """Whatever it was set by, until another one is asked for."""
     kept, probes = ["--gallery", "kept.safetensors"], ["--probes", "alone", "--json"]
@@ -240,7 +257,7 @@ def test_what_is_refused_is_one_line_and_2(cli, folders):
         (["--gallery", "alone", *probes], "--gallery: alone: 5 images in no identity's folder", "the identity's name"),
         (["--gallery", "parts", *probes], "--gallery: parts holds the parts of a data set", "parts/train"),
         (["--gallery", "hole", *probes], "--gallery: hole: no images of ada", "fill it"),
-        ([*known, "--probes", "alone/ada.png"], "--probes: alone/ada.png: is no folder", "a folder of images"),
+        ([*known, "--probes", "gone.png"], "--probes: gone.png: there is no such image or folder", "give an image"),
         ([*known, *probes, "--fpir", "0.01"], "--fpir: 0.01 needs 100 probes", "ask for 0.1 or more"),
         ([*known, "--probes", "alone", "--fpir", "0.1"], "--fpir: no probe is known to show", "--threshold"),
         ([*known, "--probes", "one", "--fpir", "0.1"], "--fpir: no probe is known to show", "--threshold"),

@@ -30,14 +30,18 @@ def find_pictures(folder: Path, what: str) -> Pictures:
     """The images in and below a folder; the identity of each is the name of the folder (or of the link to one) in it that holds it.
 
     Args:
+        folder: for probes one image as well, of nobody known.
         what: the argument that names the folder, for messages.
 
     Raises:
         Refused: there is no such folder, it holds no image, or the parts of a data set.
     """
+    if what == "probes" and folder.is_file():
+        return Pictures(folder.parent, [folder], [""])
     if not folder.is_dir():
-        why = "is no folder" if folder.exists() else "there is no such folder"
-        raise Refused(what, f"{printable(folder)}: {why}", SHAPE if what == "gallery" else "give a folder of images")
+        place, fix = ("folder", SHAPE) if what == "gallery" else ("image or folder", "give an image, or a folder of images")
+        why = f"is no {place}" if folder.exists() else f"there is no such {place}"
+        raise Refused(what, f"{printable(folder)}: {why}", fix)
     files = find_images([folder], recursive=True, linked=True)
     parts = [file.relative_to(folder).parts for file in files]
     found = Pictures(folder, files, [composed(names[0]) if len(names) > 1 else "" for names in parts])

@@ -61,7 +61,7 @@ def make_request(
 
     Args:
         gallery: a folder with a folder of images an identity, or a file of `write_gallery`.
-        probes: a folder of images, in folders with the identity's name where that is known.
+        probes: an image, or a folder of images, in folders with the identity's name where that is known.
         template: None: mean, or that of the file.
         fpir: None: `FPIR`, as far as the probes support them; else all of these must be.
         enrol_only: the gallery itself is wanted, so that there may be no probes.
@@ -74,7 +74,7 @@ def make_request(
         fix = "name a folder that holds a folder of images for each identity, or a saved gallery"
         raise Refused("gallery", "none is given", fix)
     if probes is None and not enrol_only:
-        raise Refused("probes", "none are given", "name a folder of images, or only enrol, with `save_gallery`")
+        raise Refused("probes", "none are given", "name an image or a folder of images, or only enrol, with `save_gallery`")
     if template is not None and template not in KINDS:
         raise Refused("template", f"'{template}' is not known", f"choose from {', '.join(KINDS)}")
     known = read_gallery(gallery) if gallery.is_file() else find_identities(gallery)
