@@ -25,7 +25,8 @@ def identify(
         Path | None, typer.Option(help="Who is known: a folder with a folder an identity, or a saved gallery.")
     ] = None,
     probes: Annotated[
-        Path | None, typer.Option(help="Who is searched: an image, or a folder of them, in a folder an identity where known.")
+        Path | None,
+        typer.Option(help="Who is searched: an image, or a folder of them, in a folder an identity where known."),
     ] = None,
     save_gallery: Annotated[
         Path | None, typer.Option(help="Keep the gallery and its thresholds in this .safetensors file.")

@@ -39,7 +39,9 @@ def find_pictures(folder: Path, what: str) -> Pictures:
     if what == "probes" and folder.is_file():
         return Pictures(folder.parent, [folder], [""])
     if not folder.is_dir():
-        place, fix = ("folder", SHAPE) if what == "gallery" else ("image or folder", "give an image, or a folder of images")
+        place, fix = (
+            ("folder", SHAPE) if what == "gallery" else ("image or folder", "give an image, or a folder of images")
+        )
         why = f"is no {place}" if folder.exists() else f"there is no such {place}"
         raise Refused(what, f"{printable(folder)}: {why}", fix)
     files = find_images([folder], recursive=True, linked=True)

@@ -74,7 +74,9 @@ def make_request(
         fix = "name a folder that holds a folder of images for each identity, or a saved gallery"
         raise Refused("gallery", "none is given", fix)
     if probes is None and not enrol_only:
-        raise Refused("probes", "none are given", "name an image or a folder of images, or only enrol, with `save_gallery`")
+        raise Refused(
+            "probes", "none are given", "name an image or a folder of images, or only enrol, with `save_gallery`"
+        )
     if template is not None and template not in KINDS:
         raise Refused("template", f"'{template}' is not known", f"choose from {', '.join(KINDS)}")
     known = read_gallery(gallery) if gallery.is_file() else find_identities(gallery)
