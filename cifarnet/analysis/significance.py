@@ -39,7 +39,7 @@ def mcnemar(first_right: Tensor, second_right: Tensor) -> Paired:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `n` values with their sample standard deviation, and the ends of its interval."""
+    """A mean over `n` values with their sample standard deviation, and the ends of its interval; NaN where it has none."""
 
     n: int
     mean: float
@@ -47,8 +47,14 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def defined(self) -> bool:
+        """Are there ends?"""
+        return not math.isnan(self.low)
+
 
 ANY = (-math.inf, math.inf)
+ROUNDING = 1e-12  # the differences of accuracies that are alike are so but for this
 PART = (0.0, 1.0)  # of an accuracy
 
 
@@ -65,13 +71,16 @@ def student_interval(
             the formula knows no bounds: of two seeds it may reach from −71% to 169%, cut off from 0% to 100%.
 
     Returns:
-        None of fewer than two values: one seed says nothing of the spread.
+        None of fewer than two values: one seed says nothing of the spread. Nor do values that are all alike, as accuracies on
+        few images may be: they have a mean, and no interval.
     """
     from scipy.stats import t
 
     if len(values) < 2:
         return None
     center, sd = mean(values), stdev(values)
+    if sd < ROUNDING:
+        return Interval(len(values), center, sd, math.nan, math.nan)
     half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * sd / len(values) ** 0.5
     return Interval(len(values), center, sd, max(within[0], center - half), min(within[1], center + half))
 

@@ -116,7 +116,9 @@ def say_series(runs: Sequence["SeedRun"], base: Path, as_json: bool) -> None:
     measured = [one.summary for one in done if one.summary and one.summary.get("tta")]
     for words in dict.fromkeys(of_views(summary.get("views")) for summary in measured):
         console.say(f"measured on {words}")
-    if interval:
+    if interval and not interval.defined:
+        console.say(f"accuracy: the same of all {interval.n} seeds, which says nothing of the spread: no interval")
+    elif interval:
         ends = f"{percent(interval.low)} to {percent(interval.high)}"
         console.say(f"accuracy: 95% interval of the mean {ends} (Student's t, n = {interval.n})")
     if len(done) > 1:

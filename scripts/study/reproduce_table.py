@@ -101,5 +101,5 @@ def against(results: Results, plain: Results) -> str:
     if not apart:
         return f"{mean_of(results) - mean_of(plain):+.2f}, of means: no seed in common"
     interval = student_interval(apart) if len(apart) > 2 else None
-    ends = f" ({interval.low:+.2f} to {interval.high:+.2f})" if interval else ""
+    ends = f" ({interval.low:+.2f} to {interval.high:+.2f})" if interval and interval.defined else ""
     return f"{statistics.mean(apart):+.2f}{ends}, n = {len(apart)}"

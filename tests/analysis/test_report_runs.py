@@ -24,7 +24,7 @@ from cifarnet.core.config import TrainConfig
         ({"epochs": 99}, "epochs 99"),
         ({"augment": "none"}, "augment none"),
         ({"loss_options": {"label_smoothing": 0.1}}, "loss label_smoothing 0.1"),
-        ({"tta": True}, "tta True"),
+        ({"tta": True}, "tta several views of each image"),
     ],
 )
 def test_whatever_is_not_the_seed_is_another_cell_and_says_so(change, told):
@@ -102,6 +102,16 @@ def test_the_interval_of_a_difference_is_not_cut_off():
     runs += [result(f"b{seed}", value, seed=seed, loss="arcface") for seed, value in enumerate(theirs)]
     (row,) = seeds_table(paired_seeds(group(runs))).rows
     assert row[2:] == ["−40.00", "70.71", "−675.31 to +595.31"]
+
+
+def test_seeds_that_are_all_alike_have_no_interval():
+    """They were said to differ by exactly so much, from so much to so much."""
+    runs = [result(f"a{seed}", value, seed=seed) for seed, value in enumerate((0.8, 0.9, 0.7))]
+    runs += [result(f"b{seed}", value, seed=seed, loss="arcface") for seed, value in enumerate((0.7, 0.8, 0.6))]
+    (pair,) = paired_seeds(group(runs))
+    assert seeds_table([pair]).rows[0][2:] == ["+10.00", "0.00", "none: all alike"]
+    found = student_interval([0.8] * 3)
+    assert found.mean == pytest.approx(0.8) and not found.defined and student_interval([0.8, 0.8, 0.79]).defined
 
 
 def drawn(name, accuracy, seed, images="", **options):

@@ -88,6 +88,16 @@ def test_the_interval_of_the_mean_accuracy_ends_at_0_and_100_percent(capfd):
         assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-6)
 
 
+def test_seeds_that_are_all_alike_are_said_to_tell_nothing_of_the_spread(capfd):
+    runs = [SeedRun(seed, Path(f"x-seed{seed}"), {"test": {"accuracy": 0.8}}) for seed in range(3)]
+    say_series(runs, Path("x"), False)
+    out = capfd.readouterr().out
+    assert "accuracy: the same of all 3 seeds" in out and "interval of the mean" not in out
+    say_series(runs, Path("x"), True)
+    found = json.loads(capfd.readouterr().out)["accuracy"]
+    assert (found["mean"], found["low"], found["high"]) == (pytest.approx(0.8), None, None)
+
+
 @pytest.mark.parametrize("tta", [True, False, None])
 def test_a_series_of_six_views_says_so(capfd, tta):
     summary = {"test": {"accuracy": 0.5}} | ({} if tta is None else {"tta": tta, "views": 6})

@@ -95,7 +95,7 @@ def seeds_table(pairs: Sequence[tuple[str, str, Interval]]) -> Table:
     """A row a pair of configurations."""
     rows = []
     for first, second, one in pairs:
-        ends = f"{signed(100 * one.low)} to {signed(100 * one.high)}"
+        ends = f"{signed(100 * one.low)} to {signed(100 * one.high)}" if one.defined else "none: all alike"
         rows.append([f"{first} / {second}", str(one.n), signed(100 * one.mean), percent(one.sd, unit=""), ends])
     return Table(["first / second", "seeds (n)", "mean difference", "sd", "95% interval"], rows)
 
