@@ -21,6 +21,7 @@ from cifarnet.engine.same_data import unlike_training
 from cifarnet.models.checkpoint import load_model, save_model
 from cifarnet.models.model_info import ModelInfo
 
+SET = "say what is in `data_dir` with `dataset`, which may be `folder`"
 NEW = "name a set of other images with `dataset` and `data_dir`, or train with `val_fraction`"
 
 
@@ -43,7 +44,8 @@ def open_held_out(path: Path, dataset: str | None = None, **options: Any) -> Ope
         raise Refused("calibrate", "this model has no images", "take a run of an image classifier")
     if dataset is None:
         if info.config.val_fraction == 0:
-            raise Refused("calibrate", "the run held no images out", NEW)
+            named = options.get("data_dir") is not None
+            raise Refused("calibrate", "the run held no images out", SET if named else NEW)
         opened = open_split(path, model, info, "val", **options)
         check_held_out(opened)
         return opened
