@@ -21,7 +21,7 @@ from cifarnet.engine.same_data import unlike_training
 from cifarnet.models.checkpoint import load_model, save_model
 from cifarnet.models.model_info import ModelInfo
 
-SET = "say what is in `data_dir` with `dataset`, which may be `folder`"
+SET = "say of what kind `data_dir` is with `dataset`, for example 'folder'"
 NEW = "name a set of other images with `dataset` and `data_dir`, or train with `val_fraction`"
 
 

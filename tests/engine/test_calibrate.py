@@ -192,7 +192,9 @@ def test_calibrating_later_takes_no_image_that_the_run_has_seen(cli, tmp_path):
     code, _, err = cli("calibrate", "run")
     assert code == 2 and "the run held no images out; name a set of other images with --dataset" in err
     code, _, err = cli("calibrate", "run", "--data-dir", "new")
-    assert code == 2 and "held no images out; say what is in --data-dir with --dataset, which may be folder" in err
+    assert (
+        code == 2 and "held no images out; say of what kind --data-dir is with --dataset, for example 'folder'" in err
+    )
     code, _, err = cli("calibrate", "run", "--dataset", "folder", "--data-dir", "own")
     assert code == 2 and "these are images of the run's own training or test" in err
     line = ["calibrate", "run", "--dataset", "folder", "--data-dir", "new", "--json"]
