@@ -2,6 +2,7 @@
 
 import datetime
 
+import forked  # noqa: F401 (what the ranks are forked from has imported everything)
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -11,7 +12,7 @@ from cifarnet.core.distributed import Ranks
 
 def launch(work, ranks, *arguments):
     """Runs work(rank, ranks, ...) in gloo processes; an assertion that fails in one fails here, with its traceback."""
-    mp.spawn(_enter, (work, ranks, *arguments), nprocs=ranks)
+    mp.start_processes(_enter, (work, ranks, *arguments), nprocs=ranks, start_method="forkserver")
 
 
 def _enter(rank, work, ranks, folder, *arguments):

@@ -331,7 +331,7 @@ def test_an_extension_for_another_torch(tmp_path):
     if origin is None:
         pytest.skip("the extension is not built")
     package, stamp = Path(cifarnet.__file__).parent, f"torch={torch.__version__};".encode()
-    shutil.copytree(package, tmp_path / "cifarnet", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copytree(package, tmp_path / "cifarnet", ignore=shutil.ignore_patterns("*.safetensors"))
     library = tmp_path / "cifarnet" / Path(origin).name
     data = Path(origin).read_bytes()
     assert stamp in data  # once or twice: compilers may copy a string

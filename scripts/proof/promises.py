@@ -19,7 +19,7 @@ PROMISES = [
     ("disk full while logging: one warning, training goes on, no line is lost", "test_faults::test_a_full_disk_while_logging"),
     ("power cut: the old or the new file, whole", "test_faults::test_a_power_cut_leaves_the_old_or_the_new_file"),
     ("SIGTERM, Ctrl-C and a closed terminal: the step is finished, the state saved, 143, 130 and 129; a second signal, or one outside training, ends at once",
-     "engine/test_loop::test_signals_end_the_real_program_in_good_order test_faults::test_a_second_signal_ends_the_process_at_once test_faults::test_signals_while_data_is_read engine/test_loop::test_a_training_under_nohup_outlives_its_terminal"),
+     "engine/test_loop::test_signals_end_the_program_in_good_order test_faults::test_a_second_signal_ends_the_process_at_once test_faults::test_signals_while_data_is_read engine/test_loop::test_a_training_under_nohup_outlives_its_terminal"),
     ("a loss or gradient that is not finite: stopped before the update, checkpoints as they were; 1",
      "engine/test_loop::test_a_loss_that_is_not_finite_stops_before_the_update"),
     ("a metric that is not a number is never best", "engine/test_loop::test_a_metric_that_is_not_a_number_is_never_best"),

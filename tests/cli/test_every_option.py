@@ -16,7 +16,7 @@ from cifarnet.cli import app, run
 from cifarnet.core.config import TrainConfig
 from cifarnet.engine import conflicts, fit, rehearsal
 
-TRAIN = "train --dry-run --dataset digits --arch baseline --epochs 1 --batch-size 512 --device cpu --precision fp32"
+TRAIN = "train --dry-run --dataset digits --arch baseline --epochs 1 --batch-size 64 --device cpu --precision fp32"
 BASES = {
     "train": TRAIN,
     "tune": TRAIN.replace("train", "tune") + " --loss arcface --margin 0.1,0.2",
@@ -150,7 +150,8 @@ def call(made, cli, tmp_path, monkeypatch, graphs):
 
     reads, resolve = [], registry.resolve_name
     monkeypatch.setattr(style.Figure, "savefig", lambda *_, **__: None)  # how a figure looks is not the matter here
-    monkeypatch.setattr("cifarnet.engine.rehearsal.STEPS", 1)  # nor how long a step takes
+    for name in ("WARM_UP", "STEPS", "SECONDS"):  # nor how long a step takes
+        monkeypatch.setattr(rehearsal, name, 0)
     monkeypatch.setattr(registry, "resolve_name", lambda name: reads.append(name) or resolve(name))
     once(monkeypatch, export, graphs)
     number = itertools.count()

@@ -58,7 +58,8 @@ def test_every_example_works(cli, place, monkeypatch, example):
         raise typer.Exit
 
     monkeypatch.setattr("cifarnet.engine.fit.fit", fit)
-    monkeypatch.setattr("cifarnet.engine.rehearsal.STEPS", 1)  # how long it takes is not the matter here
+    for name in ("WARM_UP", "STEPS", "SECONDS"):  # how long a step takes is not the matter here
+        monkeypatch.setattr(f"cifarnet.engine.rehearsal.{name}", 0)
     monkeypatch.setattr("cifarnet.storage.hub.push", lambda *_: "pushed")
     monkeypatch.chdir(place)
     code, out, err = cli(*words(example))
@@ -72,20 +73,21 @@ def test_every_command_has_an_example_of_its_own():
     assert ROOT.examples
 
 
-def page(*arguments, width=80):
-    """What a terminal of this width shows."""
-    environment = {**os.environ, "COLUMNS": str(width), "TERMINAL_WIDTH": str(width), "TERM": "dumb"}
+@pytest.fixture(scope="module")
+def pages():
+    """What a terminal of 80 columns shows of each help, by the words that ask for it: of one process, whose terminal is no other."""
+    asked = [f"{path} --help".strip() for path in ["", *COMMANDS]] + ["train --help-all"]
+    code = "import sys; from cifarnet.cli import run\nfor line in sys.argv[1:]: print(end='\f', file=sys.stdout if run(line.split()) == 0 else sys.stderr)"
+    environment = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80", "TERM": "dumb"}
     environment["_TYPER_FORCE_DISABLE_TERMINAL"] = "1"  # hosted runners look like terminals to Typer
-    done = subprocess.run(
-        [sys.executable, "-m", "cifarnet", *arguments], env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, *asked], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return dict(zip(asked, done.stdout.split("\f")[:-1], strict=True))
 
 
 @pytest.mark.parametrize("path", ["", *COMMANDS])
-def test_help_fits_into_80_columns_and_ends_with_the_examples(path):
-    lines = page(*path.split(), "--help").splitlines()
+def test_help_fits_into_80_columns_and_ends_with_the_examples(pages, path):
+    lines = pages[f"{path} --help".strip()].splitlines()
     assert max(map(len, lines)) <= 80
     command = COMMANDS.get(path, ROOT)
     assert [line.strip() for line in lines[-len(command.examples) :]] == command.examples
@@ -96,8 +98,8 @@ def options_of(text):
     return re.findall(r"^│ (--[\w-]+)", text, re.MULTILINE)
 
 
-def test_train_shows_a_dozen_options_and_all_on_request():
-    few, every = page("train", "--help"), page("train", "--help-all")
+def test_train_shows_a_dozen_options_and_all_on_request(pages):
+    few, every = pages["train --help"], pages["train --help-all"]
     assert options_of(few) == [*("--" + name.replace("_", "-") for name in BASIC), "--help"]
     assert len(few.splitlines()) < 60
     everything = {one.opts[0] for one in COMMANDS["train"].params} | {"--help"}

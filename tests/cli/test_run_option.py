@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
 from cifarnet.storage.runs import own_name
@@ -95,8 +96,7 @@ def test_the_own_name_of_a_folder(tmp_path, monkeypatch):
 def test_a_stopped_training_says_what_goes_on(cli, tmp_path, number, said):
     """The command is run as it is printed, by a shell: the folder has a space in its name."""
     command = [sys.executable, "-m", "cifarnet", *TRAIN, "--epochs", "500", "--out", "my run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 90
     while not (tmp_path / "my run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -110,10 +110,9 @@ def test_a_stopped_training_says_what_goes_on(cli, tmp_path, number, said):
     done = len((tmp_path / "my run" / "metrics.jsonl").read_text().splitlines())
     config = tmp_path / "my run" / "config.json"
     assert json.loads(config.read_text())["epochs"] == 500
-    again = subprocess.Popen(
-        [sys.executable, "-m", *shlex.split(shown)], stderr=subprocess.PIPE, text=True, env=environment
-    )
+    again = forked.start(*shlex.split(shown)[1:], errors=tmp_path / "said")
     while len((tmp_path / "my run" / "metrics.jsonl").read_text().splitlines()) <= done and time.monotonic() < deadline:
         time.sleep(0.05)
-    again.send_signal(number)
-    assert "stopped by" in again.communicate(timeout=60)[1] and again.returncode == 128 + number
+    os.kill(again.pid, number)
+    again.join(60)
+    assert "stopped by" in (tmp_path / "said").read_text() and again.exitcode == 128 + number

@@ -10,11 +10,10 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from typing import ClassVar
 
+import forked
 import pytest
 import torch
 import torchvision.transforms.functional as tvf
@@ -177,18 +176,33 @@ def test_every_second_epoch_and_the_last_one_are_measured(tmp_path):
     assert len(records) == 5 and [record["epoch"] for record in records if "test_loss" in record] == [2, 4, 5]
 
 
+RESUMED = {
+    "ce": {},
+    "adaface": {"optimizer": "sgd", "ema": 0.9},
+    "curricularface": {"augment": "autoaugment", "cutout": 8},
+    "sphereface": {"swa": 0.4, "neck": "bn", "embed_dim": 16},
+}
+RESUMED = {loss: dataclasses.replace(FEWER, loss=loss, log_grad=True, **more) for loss, more in RESUMED.items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of the run of RESUMED with a loss, never stopped; each is trained once."""
+
+    @functools.cache
+    def folder(loss):
+        path = tmp_path_factory.mktemp(loss) / "whole"
+        start(path, RESUMED[loss])
+        return path
+
+    return folder
+
+
 @pytest.mark.parametrize("where", [1, 5, 12, 13, 20])
-@pytest.mark.parametrize("loss", ["ce", "adaface", "curricularface", "sphereface"])
-def test_resume_is_bitwise(tmp_path, loss, where):
+@pytest.mark.parametrize("loss", RESUMED)
+def test_resume_is_bitwise(tmp_path, undisturbed, loss, where):
     """Stopped by a signal at a step (12 steps an epoch), resumed: the same weights, state and metrics, bit for bit."""
-    changes = {
-        "adaface": {"optimizer": "sgd", "ema": 0.9},
-        "curricularface": {"augment": "autoaugment", "cutout": 8},
-        "sphereface": {"swa": 0.4, "neck": "bn", "embed_dim": 16},
-    }.get(loss, {})
-    config = dataclasses.replace(FEWER, loss=loss, log_grad=True, **changes)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    start(whole, config)
+    whole, broken, config = undisturbed(loss), tmp_path / "broken", RESUMED[loss]
     with pytest.raises(Interrupted) as caught:
         start(broken, config, StopAt(where))
     assert caught.value.exit_code == 143
@@ -213,35 +227,38 @@ def test_the_seconds_before_a_stop_count(tmp_path):
 TRAIN = "train --dataset digits --arch baseline --loss adaface --epochs 3 --batch-size 64 --augment basic --checkpoint-every 3 -q"
 
 
-def command(folder, *more):
-    return [sys.executable, "-m", "cifarnet", *TRAIN.split(), "--out", str(folder), *more]
+def begun(process, folder):
+    """Waits until a training has measured its first epoch."""
+    metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 60
+    while not metrics.exists():
+        assert process.exitcode is None and time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_kill_9_loses_nothing(tmp_path):
     """Killed without warning at five moments, some within a write; resumed each time; equal to the run left alone."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command(whole), env=environment, check=True, cwd=tmp_path)
-    kills = 0
+    alone = forked.start(*TRAIN.split(), "--out", whole)
+    alone.join(60)
+    assert alone.exitcode == 0
+    kills, mark = 0, broken / "state.safetensors"
     for attempt in range(12):
-        more = ["--resume"] if (broken / "state.safetensors").exists() else []
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cifarnet", *(TRAIN.split() if not more else ["train", "-q"]), "--out", str(broken), *more],
-            env=environment, cwd=tmp_path,
-        )  # fmt: skip
-        deadline = time.monotonic() + 60
-        mark = broken / "state.safetensors"
         before = mark.stat().st_mtime_ns if mark.exists() else 0
-        while process.poll() is None and attempt < 5 and time.monotonic() < deadline:
+        line = ["train", "--resume", "-q"] if before else TRAIN.split()
+        process = forked.start(*line, "--out", broken)
+        deadline = time.monotonic() + 60
+        while process.exitcode is None and attempt < 5 and time.monotonic() < deadline:
             if mark.exists() and mark.stat().st_mtime_ns != before:
                 time.sleep(0.013 * attempt)
                 process.kill()
-                kills += process.wait() == -signal.SIGKILL
+                process.join(60)
+                kills += process.exitcode == -signal.SIGKILL
                 break
             time.sleep(0.002)
-        if process.wait() == 0:
+        process.join(60)
+        if process.exitcode == 0:
             break
-    assert kills >= 3 and process.returncode == 0
+    assert kills >= 3 and process.exitcode == 0
     assert same_files(whole / "state.safetensors", broken / "state.safetensors")
     assert same_files(whole / "last.safetensors", broken / "last.safetensors")
     assert timeless(whole) == timeless(broken)
@@ -249,34 +266,23 @@ def test_kill_9_loses_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_signals_end_the_real_program_in_good_order(tmp_path, number, code):
-    process = subprocess.Popen(
-        [*command(tmp_path / "run"), "--epochs", "500"], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
-    )  # fmt: skip  # (the tests themselves may run under nohup)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not metrics.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == code
+def test_signals_end_the_program_in_good_order(tmp_path, number, code):
+    process = forked.start(*TRAIN.split(), "--out", tmp_path / "run", "--epochs", 500, errors=tmp_path / "messages")
+    begun(process, tmp_path / "run")
+    os.kill(process.pid, number)
+    process.join(60)
+    messages = (tmp_path / "messages").read_text()
+    assert process.exitcode == code
     assert messages.count("\n") == 1 and "cifarnet train --resume --out" in messages
 
 
 def test_a_training_under_nohup_outlives_its_terminal(tmp_path):
     """`nohup` has the signal ignored before the program starts; so it stays."""
-    code = (
-        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
-    )
-    line = [sys.executable, "-c", code, *map(str, command(tmp_path / "run")), "--epochs", "8"]
-    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 60
-    while not metrics.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGHUP)
-    process.communicate(timeout=120)
-    assert process.returncode == 0
+    process = forked.start(*TRAIN.split(), "--out", tmp_path / "run", "--epochs", 4, ignored=signal.SIGHUP)
+    begun(process, tmp_path / "run")
+    os.kill(process.pid, signal.SIGHUP)
+    process.join(120)
+    assert process.exitcode == 0
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 def package(tmp_path):
     """A copy of the package without its library, and the place where that would be."""
     source = Path(cifarnet.__file__).parent
-    shutil.copytree(source, tmp_path / "cifarnet", ignore=shutil.ignore_patterns("__pycache__", "_C.*"))
+    shutil.copytree(source, tmp_path / "cifarnet", ignore=shutil.ignore_patterns("_C.*"))
     return tmp_path / "cifarnet" / Path(LIBRARY).name
 
 

@@ -13,6 +13,14 @@ EXTENSION = pytest.importorskip("cifarnet._C", reason="the extension is not buil
 kernels.resolve("cpu", "cpu")
 
 
+@pytest.fixture(scope="module")
+def inductor(tmp_path_factory):
+    """A folder for what torch.compile makes here: no graph of an earlier build, and C++'s headers are prepared once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
 def arguments(loss, n=12, d=20, c=7):
     torch.manual_seed(0)
     head = MarginHead(d, c, loss)
@@ -61,8 +69,7 @@ def test_a_graph_is_of_any_number_of_classes(shape):
 
 
 @pytest.mark.parametrize("loss", ["adaface", "arcface"])
-def test_a_training_step_compiles_without_graph_breaks(loss, monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # no graph of an earlier build
+def test_a_training_step_compiles_without_graph_breaks(loss, inductor):
     torch.manual_seed(0)
     net, head = nn.Linear(12, 8), MarginHead(8, 5, loss, backend="cpu")
     eager_net, eager_head = nn.Linear(12, 8), MarginHead(8, 5, loss, backend="torch")
@@ -83,9 +90,8 @@ def test_a_training_step_compiles_without_graph_breaks(loss, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize("loss", ["sphereface", "curricularface", "adaface", "adacos"])
-def test_a_state_that_moves_gives_the_compiled_gradient_of_its_own_step(loss, monkeypatch, tmp_path):
+def test_a_state_that_moves_gives_the_compiled_gradient_of_its_own_step(loss, inductor):
     """In pure torch the step moves the state before its backward pass reads it: SphereFace's lambda would be the next one's."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.manual_seed(0)
     eager, head = (MarginHead(6, 5, loss, backend="torch") for _ in range(2))
     head.load_state_dict(eager.state_dict())
