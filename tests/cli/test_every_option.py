@@ -3,12 +3,14 @@
 Each ends in a documented exit code and never in "internal"; what is refused is refused in one line, before data is read.
 """
 
+import functools
 import itertools
 import math
 import os
 import shutil
 
 import pytest
+import torch
 import typer
 from PIL import Image
 
@@ -152,6 +154,7 @@ def call(made, cli, tmp_path, monkeypatch, graphs):
     monkeypatch.setattr(style.Figure, "savefig", lambda *_, **__: None)  # how a figure looks is not the matter here
     for name in ("WARM_UP", "STEPS", "SECONDS"):  # nor how long a step takes
         monkeypatch.setattr(rehearsal, name, 0)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # nor what a compiler makes
     monkeypatch.setattr(registry, "resolve_name", lambda name: reads.append(name) or resolve(name))
     once(monkeypatch, export, graphs)
     number = itertools.count()

@@ -41,35 +41,51 @@ def package(tmp_path):
     return tmp_path / "cifarnet" / Path(LIBRARY).name
 
 
-# Like `python -m cifarnet`, but an editable install does not lend the copy its own library.
+# Like `python -m cifarnet`, line after line, but an editable install does not lend the copy its own library.
 PROGRAM = """
-import runpy, sys
+import contextlib, io, json, sys, warnings
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
-runpy.run_module("cifarnet", run_name="__main__", alter_sys=True)
+from cifarnet.cli import run
+from cifarnet.cli.common import show_warning
+warnings.showwarning, done = show_warning, []
+for line in sys.argv[1:]:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = run(line.split())
+    done.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
 """
 
 
-def execute(folder, line, prefix=()):
+def execute(folder, *lines, prefix=()):
+    """(exit code, stdout, stderr) of each line, of one process."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [*prefix, sys.executable, "-c", PROGRAM, *line.split()]
-    return subprocess.run(
-        command, cwd=folder, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", PROGRAM, *lines],
+        cwd=folder,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
     )
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
 
 
 def falls_back(folder, why, prefix=()):
     """What the program has to do of such a library, whose fault is `why`."""
-    done = execute(folder, f"{TRAIN} --out run --overwrite", prefix)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("warning: the compiled margin head is not used: ") and done.stderr.count("\n") == 1
-    assert why in done.stderr and json.loads(done.stdout)["backend"] == "torch"
-    done = execute(folder, f"{TRAIN} --backend cpu --out other", prefix)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: --backend: ") and why in done.stderr and "--backend torch" in done.stderr
+    train, refusal, doctor = execute(
+        folder, f"{TRAIN} --out run", f"{TRAIN} --backend cpu --out other", "doctor --json", prefix=prefix
+    )
+    code, out, err = train
+    assert code == 0, err
+    assert err.startswith("warning: the compiled margin head is not used: ") and err.count("\n") == 1
+    assert why in err and json.loads(out)["backend"] == "torch"
+    code, out, err = refusal
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert err.startswith("error: --backend: ") and why in err and "--backend torch" in err
     assert not (folder / "other").exists()
-    done = execute(folder, "doctor --json", prefix)
-    found = json.loads(done.stdout)
-    assert done.returncode == 0 and done.stderr == "" and found["backend"]["auto"] == "torch"
+    code, out, err = doctor
+    found = json.loads(out)
+    assert code == 0 and err == "" and found["backend"]["auto"] == "torch"
     assert any(why in problem for problem in found["problems"])
 
 
