@@ -203,7 +203,7 @@ def test_results_that_cannot_be_written_are_an_error():
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command("complexity"), stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        done = subprocess.run(command("doctor"), stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert done.returncode == 1 and done.stderr == (
         "error: stdout: cannot be written (No space left on device); send the results elsewhere\n"
     )

@@ -100,14 +100,15 @@ def prepare(case: Case, competitor: Competitor, device: str, rounds: int) -> tup
 
 def bench(shape: tuple[int, int, int], options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each competitor at one shape; one that fails has the reason in its row."""
-    torch.compiler.reset()  # a shape's graphs are its own: what another one compiled would count towards dynamo's limits
+    if "compile" in options.only:
+        torch.compiler.reset()  # a shape's graphs are its own: what another one compiled would count towards dynamo's limits
     device, rounds = options.device, 3 if options.seconds > 5 else 2
     case = Case.make(*shape, device, DTYPES[options.dtype])
     runs: dict[str, Run] = {}
     rows: dict[str, dict[str, Any]] = {}
-    for name, competitor in competitors(case.weight, case.features.dtype, options.compiler).items():
-        if competitor.group not in options.only:
-            continue
+    for name, competitor in competitors(
+        case.weight, case.features.dtype, options.only, options.compiler
+    ).items():
         rows[name] = dict(zip("NDC", shape, strict=True)) | {"dtype": options.dtype, "name": name}
         try:
             runs[name], facts = prepare(case, competitor, device, rounds)

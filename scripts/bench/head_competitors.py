@@ -3,7 +3,7 @@
 import importlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -184,8 +184,16 @@ def in_triton(weight: nn.Parameter) -> dict[str, Competitor]:
     return found
 
 
-def competitors(weight: nn.Parameter, dtype: torch.dtype, compiler: str = "inductor") -> dict[str, Competitor]:
-    """By name; those that cannot run with so many classes are left out."""
+def competitors(
+    weight: nn.Parameter, dtype: torch.dtype, groups: Collection[str] = GROUPS, compiler: str = "inductor"
+) -> dict[str, Competitor]:
+    """Those of `groups` by name; those that cannot run with so many classes are left out."""
+    found = all_of(weight, dtype, compiler if "compile" in groups else None)
+    return {name: competitor for name, competitor in found.items() if competitor.group in groups}
+
+
+def all_of(weight: nn.Parameter, dtype: torch.dtype, compiler: str | None) -> dict[str, Competitor]:
+    """All groups; without a compiler none is compiled: torch's own takes seconds to be loaded."""
     device, classes = weight.device.type, len(weight)
     many = device == "cuda" and classes > 10_000
     mine = Peer(in_chunks(CHUNK) if many else ours, weight)
@@ -208,10 +216,10 @@ def competitors(weight: nn.Parameter, dtype: torch.dtype, compiler: str = "induc
         return found
     for ending, (loss, tf32) in ways(device, dtype).items():
         found[f"eager{ending}"] = Competitor("eager", Peer(loss, weight), tf32)
-        if classes <= 1000 or device == "cuda":
+        if compiler and (classes <= 1000 or device == "cuda"):
             compiled = torch.compile(Peer(loss, weight), dynamic=False, backend=compiler)
             found[f"torch.compile{ending}"] = Competitor("compile", compiled, tf32)
-        if device == "cuda":
+        if compiler and device == "cuda":
             compiled = torch.compile(Peer(loss, weight), dynamic=False, mode="reduce-overhead")
             found[f"torch.compile, CUDA graph{ending}"] = Competitor("compile", compiled, tf32)
     if classes <= 100_000:

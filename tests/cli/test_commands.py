@@ -392,8 +392,9 @@ def test_predict_starts_without_the_compiler(trained):
 
 
 def test_the_main_job_on_real_cifar(cli, cifar_data, tmp_path):
-    """One epoch on the 50,000 images, eval of the 10,000, predict of one of them."""
+    """One epoch on a fifth of the 50,000 images, eval of the 10,000, predict of one of them."""
     options = ["--arch", "baseline", "--loss", "adaface", "--scale", "16", "--epochs", "1", "--lr", "3e-3"]
+    options += ["--subset", "10000"]
     assert cli("train", "--data-dir", cifar_data, "--augment", "basic", *options, "-q", "--out", "run")[0] == 0
     code, out, _ = cli("eval", "run", "--data-dir", cifar_data, "--json")
     scores = json.loads(out)

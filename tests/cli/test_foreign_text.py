@@ -344,7 +344,7 @@ def test_an_error_that_nobody_can_read_keeps_its_code(tmp_path):
         assert done.returncode == code
 
 
-@pytest.mark.parametrize("command", ["complexity", "complexity --json", "--help", "--version"])
+@pytest.mark.parametrize("command", ["doctor", "doctor --json", "--help", "--version"])
 def test_results_that_cannot_be_written(command):
     """One line and 1; a reader that went away is no error, and says nothing."""
     line = f"{sys.executable} -m cifarnet {command}"

@@ -38,7 +38,7 @@ def test_a_run_has_one_name_in_every_command(cli, tmp_path):
     for line in (
         "eval",
         "predict x.png",
-        "featuremaps x.png --overwrite",
+        "featuremaps x.png --layer conv1 --channels 4 --overwrite",
         "complexity",
         "visualize confusion",
         "visualize curves",
