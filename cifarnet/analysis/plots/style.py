@@ -182,8 +182,9 @@ def plain_powers(axis: Any) -> None:
 
 def settle(figure: Figure) -> None:
     """Lays the figure out until axes of one aspect have found their place beside what stands around them: in the fourth pass."""
+    engine: Any = figure.get_layout_engine()
     for _ in range(3):  # saving is one more
-        figure.draw_without_rendering()
+        engine.execute(figure)
 
 
 def pack(figure: Figure, inches: float) -> None:
