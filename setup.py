@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import setup
@@ -152,7 +153,8 @@ def make_build_ext():
             folder = Path(self.build_temp).resolve()
             write_stamp(folder, cuda)
             built.include_dirs.append(str(folder))
-            built.extra_objects = [self.compile_rows(name, folder) for name in sets()]
+            with ThreadPoolExecutor(int(os.environ["MAX_JOBS"])) as pool:
+                built.extra_objects = list(pool.map(lambda name: self.compile_rows(name, folder), sets()))
             self.extensions[:] = [built]
             self.force = True  # another torch or CIFARNET_BUILD changes no source; ninja leaves what is up to date
             super().build_extensions()

@@ -21,7 +21,9 @@ def start(*arguments: object, errors: Path | None = None, ignored: int | None = 
 
     errors: the file that its stderr goes to; ignored: a signal that it ignores from its first moment.
     """
-    process = CONTEXT.Process(target=_work, args=([*map(str, arguments)], errors or os.devnull, ignored, {**os.environ}))
+    process = CONTEXT.Process(
+        target=_work, args=([*map(str, arguments)], errors or os.devnull, ignored, {**os.environ})
+    )
     process.start()
     return process
 

@@ -106,9 +106,7 @@ def bench(shape: tuple[int, int, int], options: argparse.Namespace) -> list[dict
     case = Case.make(*shape, device, DTYPES[options.dtype])
     runs: dict[str, Run] = {}
     rows: dict[str, dict[str, Any]] = {}
-    for name, competitor in competitors(
-        case.weight, case.features.dtype, options.only, options.compiler
-    ).items():
+    for name, competitor in competitors(case.weight, case.features.dtype, options.only, options.compiler).items():
         rows[name] = dict(zip("NDC", shape, strict=True)) | {"dtype": options.dtype, "name": name}
         try:
             runs[name], facts = prepare(case, competitor, device, rounds)
