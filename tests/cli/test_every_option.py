@@ -154,9 +154,7 @@ def call(made, cli, tmp_path, monkeypatch, graphs):
     monkeypatch.setattr(style.Figure, "savefig", lambda *_, **__: None)  # how a figure looks is not the matter here
     for name in ("WARM_UP", "STEPS", "SECONDS"):  # nor how long a step takes
         monkeypatch.setattr(rehearsal, name, 0)
-    monkeypatch.setattr(
-        torch, "compile", functools.partial(torch.compile, backend="eager")
-    )  # nor what a compiler makes
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # nor a compiler's code
     monkeypatch.setattr(registry, "resolve_name", lambda name: reads.append(name) or resolve(name))
     once(monkeypatch, export, graphs)
     number = itertools.count()
