@@ -30,38 +30,71 @@ inline void each_class_tile(int64_t classes, const Work& work) {
   (groups(Count<kSizes>()), ...);
 }
 
-// Rows whose sums with five prototypes fit into the registers: 32 of them on AVX-512, else 16.
+// Rows whose sums with five prototypes, and with themselves, fit into the registers: 32 of them on AVX-512, else 16.
 constexpr int kSumRows = kWidth == 16 ? 4 : 2;
 
-// cosine[r, c] of at most kSumRows rows, v = in / |in| made on the way, and the prototypes [first, first + kClasses).
-template <Type type, int kClasses>
-inline void cosines_of_rows(Rows in, const Length* length, Prototypes prototypes, int64_t first, float* cosine) {
+// cosine[r, c] = in[r] . unit[first + c] of at most kSumRows rows and kClasses prototypes, and square[r] = in[r] . in[r] if kSquares.
+template <Type type, int kClasses, bool kSquares>
+inline void products_of_rows(const Rows& in, const Prototypes& prototypes, int64_t first, float* cosine, float* square) {
   const float* unit = prototypes.unit + first * prototypes.stride;
-  Vec sums[kSumRows][kClasses] = {};
+  Vec sums[kClasses][kSumRows], squares[kSumRows];
+  for (int r = 0; r < kSumRows; ++r) {
+    squares[r] = Vec{};
+    for (int c = 0; c < kClasses; ++c) sums[c][r] = Vec{};
+  }
   each_block(in.size, [&](int64_t d, auto block) {
-    Vec v[kSumRows];
-    for (int r = 0; r < kSumRows; ++r)  // in place of a missing row, the first
-      v[r] = load_typed(in.data, type, (r < in.count ? r : 0) * in.size + d, block.left) * length[r].factor;
+    Vec z[kSumRows];
+    for (int r = 0; r < kSumRows; ++r) {  // in place of a missing row, the first
+      z[r] = load_typed(in.data, type, (r < in.count ? r : 0) * in.size + d, block.left);
+      if (kSquares) squares[r] += z[r] * z[r];
+    }
     for (int c = 0; c < kClasses; ++c) {
       const Vec w = load(unit + c * prototypes.stride + d);
-      for (int r = 0; r < kSumRows; ++r) sums[r][c] += v[r] * w;
+      for (int r = 0; r < kSumRows; ++r) sums[c][r] += z[r] * w;
     }
   });
-  for (int r = 0; r < kSumRows; ++r)  // a bound of `in.count` would put the sums into memory
-    if (r < in.count)
-      for (int c = 0; c < kClasses; ++c) cosine[r * prototypes.classes + first + c] = total(sums[r][c]);
+  if (kSquares) totals(squares, square);
+  for (int c = 0; c < kClasses; ++c) {
+    float products[kSumRows];
+    totals(sums[c], products);
+    for (int r = 0; r < kSumRows; ++r)
+      if (r < in.count) cosine[r * prototypes.classes + first + c] = products[r];
+  }
+}
+
+// The same cosines of a row whose squares may leave a float's range, of its unit vector.
+template <Type type>
+void cosines_of_odd_row(const Rows& in, int64_t row, const Prototypes& prototypes, float* norm, float* cosine) {
+  const Length length = length_of<type>(in.data, row, in.size);
+  *norm = length.norm;
+  for (int64_t c = 0; c < prototypes.classes; ++c) {
+    Vec sum{};
+    each_block(in.size, [&](int64_t d, auto block) {
+      const Vec v = load_typed(in.data, type, row * in.size + d, block.left) * length.factor;
+      sum += v * load(prototypes.unit + c * prototypes.stride + d);
+    });
+    cosine[c] = total(sum);
+  }
 }
 
 template <Type type>
-inline void cosines_of(Rows in, Prototypes prototypes, float* norm, float* cosine) {
-  Length length[kSumRows] = {};
-  for (int64_t r = 0; r < in.count; ++r) {
-    length[r] = length_of<type>(in.data, r, in.size);
-    norm[r] = length[r].norm;
-  }
+inline void cosines_of(const Rows& in, const Prototypes& prototypes, float* norm, float* cosine) {
+  float square[kSumRows];
   each_class_tile<5, 1>(prototypes.classes, [&](int64_t first, auto count) {
-    cosines_of_rows<type, count.value>(in, length, prototypes, first, cosine);
+    if (first)
+      products_of_rows<type, count.value, false>(in, prototypes, first, cosine, square);
+    else
+      products_of_rows<type, count.value, true>(in, prototypes, first, cosine, square);
   });
+  for (int64_t r = 0; r < in.count; ++r, cosine += prototypes.classes) {
+    if (!plain_square(square[r])) {
+      cosines_of_odd_row<type>(in, r, prototypes, norm + r, cosine);
+      continue;
+    }
+    norm[r] = __builtin_sqrtf(square[r]);
+    const float inverse = 1.0f / norm[r];
+    for (int64_t c = 0; c < prototypes.classes; ++c) cosine[c] *= inverse;
+  }
 }
 
 void cosines(Rows in, Prototypes prototypes, float* norm, float* cosine) {
@@ -88,88 +121,72 @@ __attribute__((flatten)) float gradient(const ClassRow& row, const SampleGradien
   return along;
 }
 
-// A tile of rows with what their gradients are made of: 1 / norm, the factor that makes v of a row, `along` of each, and grad, the
-// classes one after the other, kRowTile numbers of each; zeros for a missing row.
-struct Tile {
-  Rows in;
-  float inverse[kRowTile], factor[kRowTile], along[kRowTile];
-  float grad[kFewClasses * kRowTile];
-};
+// Of how many rows and vectors of D dz is taken at once, and of how many classes the sums: as the registers hold.
+constexpr int kGradRows = 4, kGradVectors = kWidth == 16 ? 4 : 2, kSumClasses = kWidth == 16 ? 10 : 5;
 
+// The entries [begin, end) of dz of at most kGradRows rows. They are read before any is written: a store delays the loads of
+// addresses that end in the same 12 bits.
 template <Type type>
-inline void fill(Tile& tile, int64_t classes, const float* norm, const float* along, const float* grad) {
-  for (int64_t r = 0; r < kRowTile; ++r) {
-    const bool present = r < tile.in.count;
-    tile.inverse[r] = present ? inverse_of(norm[r]) : 0.0f;
-    tile.factor[r] = present && norm[r] >= 1e15f ? length_of<type>(tile.in.data, r, tile.in.size).factor : tile.inverse[r];
-    tile.along[r] = present ? along[r] : 0.0f;
-    for (int64_t c = 0; c < classes; ++c) tile.grad[c * kRowTile + r] = present ? grad[r * classes + c] : 0.0f;
-  }
-}
-
-// The entries [begin, end) of dz of the rows [first, first + kHalf) of a tile. A number of `grad` serves two vectors.
-constexpr int kHalf = 4;
-template <Type type>
-inline void rows_of_tile(const Tile& tile, int first, int64_t begin, int64_t end, Prototypes prototypes, void* out) {
-  each_strip<2>(end - begin, [&](int64_t at, auto strip) {
+inline void dz_of_rows(const Rows& in, int64_t begin, int64_t end, const Prototypes& prototypes, const float* along,
+                       const float* grad, void* out) {
+  int64_t rows[kGradRows];  // in place of a missing one, the first
+  for (int64_t r = 0; r < kGradRows; ++r) rows[r] = r < in.count ? r : 0;
+  each_strip<kGradVectors>(end - begin, [&](int64_t at, auto strip) {
     const int64_t d = begin + at;
-    Vec h[kHalf][strip.vectors] = {};
-    for (int64_t c = 0; c < prototypes.classes; ++c) {
-      const float *w = prototypes.unit + c * prototypes.stride + d, *grad = tile.grad + c * kRowTile + first;
-      for (int r = 0; r < kHalf; ++r)
-        for (int i = 0; i < strip.vectors; ++i) h[r][i] += load(w + i * kWidth) * grad[r];
-    }
-    for (int r = 0; r < kHalf; ++r) {
-      const int row = first + r;
-      if (row >= tile.in.count) continue;  // a bound would put h into memory
-      for (int i = 0; i < strip.vectors; ++i) {
-        const int64_t place = row * tile.in.size + d + i * kWidth;
-        const Vec v = load_typed(tile.in.data, type, place, strip.left) * tile.factor[row];
-        store_typed(out, type, place, strip.left, h[r][i] * tile.inverse[row] + v * tile.along[row]);
-      }
+    const float* w = prototypes.unit + d;
+    Vec dz[kGradRows][strip.vectors];
+    for (int r = 0; r < kGradRows; ++r)
+      for (int i = 0; i < strip.vectors; ++i)
+        dz[r][i] = load_typed(in.data, type, rows[r] * in.size + d + i * kWidth, strip.left) * along[rows[r]];
+    for (int64_t c = 0; c < prototypes.classes; ++c, w += prototypes.stride)
+      for (int r = 0; r < kGradRows; ++r)
+        for (int i = 0; i < strip.vectors; ++i) dz[r][i] += load(w + i * kWidth) * grad[rows[r] * prototypes.classes + c];
+    for (int r = 0; r < kGradRows; ++r) {
+      if (r >= in.count) continue;  // a bound would put dz into memory
+      for (int i = 0; i < strip.vectors; ++i)
+        store_typed(out, type, r * in.size + d + i * kWidth, strip.left, dz[r][i]);
     }
   });
 }
 
-// The entries [begin, end) of what a tile adds to the sums of the prototypes [first, first + kClasses), `stride` apart.
+// The entries [begin, end) of what rows add to the sums of the prototypes [first, first + kClasses), `stride` apart.
 template <Type type, int kClasses>
-inline void sums_of_tile(const Tile& tile, int64_t begin, int64_t end, int64_t first, int64_t stride, float* sums) {
-  const float* grad = tile.grad + first * kRowTile;
+inline void sums_of_rows(const Rows& in, int64_t begin, int64_t end, const Prototypes& prototypes, int64_t first,
+                         const float* grad, float* sums) {
+  const int64_t stride = prototypes.stride;
   float* own = sums + first * stride;
   each_strip<2>(end - begin, [&](int64_t at, auto strip) {
     const int64_t d = begin + at;
     Vec sum[kClasses][strip.vectors];
     for (int c = 0; c < kClasses; ++c)
       for (int i = 0; i < strip.vectors; ++i) sum[c][i] = load(own + c * stride + d + i * kWidth);
-    for (int64_t r = 0; r < tile.in.count; ++r) {
-      Vec v[strip.vectors];
-      for (int i = 0; i < strip.vectors; ++i)
-        v[i] = load_typed(tile.in.data, type, r * tile.in.size + d + i * kWidth, strip.left) * tile.factor[r];
-      for (int c = 0; c < kClasses; ++c)
-        for (int i = 0; i < strip.vectors; ++i) sum[c][i] += v[i] * grad[c * kRowTile + r];
-    }
+    for (int64_t r = 0; r < in.count; ++r)
+      for (int i = 0; i < strip.vectors; ++i) {
+        const Vec z = load_typed(in.data, type, r * in.size + d + i * kWidth, strip.left);
+        for (int c = 0; c < kClasses; ++c) sum[c][i] += z * grad[r * prototypes.classes + first + c];
+      }
     for (int c = 0; c < kClasses; ++c)
       for (int i = 0; i < strip.vectors; ++i) store(own + c * stride + d + i * kWidth, sum[c][i]);
   });
 }
 
-constexpr int64_t kSpan = 512;  // entries of D taken at a time, so that prototypes and sums stay in a core's own caches
+// Entries of D and rows that are taken at a time, so that prototypes, sums and rows stay in a core's first cache.
+constexpr int64_t kSpan = 256, kGradTile = 16;
 
-void accumulate_grads(Rows in, Prototypes prototypes, const float* norm, const float* along, const float* grad, void* out,
-                      float* sums) {
+void accumulate_grads(Rows in, Prototypes prototypes, const float* along, const float* grad, void* out, float* sums) {
   with_type(in.type, [&](auto known) {
     constexpr Type type = known.type;
-    Tile tile;
     for (int64_t begin = 0; begin < in.size; begin += kSpan)
-      for (int64_t row = 0; row < in.count; row += kRowTile) {
+      for (int64_t row = 0; row < in.count; row += kGradTile) {
         const int64_t end = begin + kSpan < in.size ? begin + kSpan : in.size;
-        tile.in = rows_from(in, row, kRowTile);
-        fill<type>(tile, prototypes.classes, norm + row, along + row, grad + row * prototypes.classes);
-        for (int first = 0; out && first < kRowTile; first += kHalf)
-          rows_of_tile<type>(tile, first, begin, end, prototypes, static_cast<char*>(out) + bytes_of(in, row));
+        const Rows tile = rows_from(in, row, kGradTile);
+        const float* pull = grad + row * prototypes.classes;
+        for (int64_t r = 0; out && r < tile.count; r += kGradRows)
+          dz_of_rows<type>(rows_from(tile, r, kGradRows), begin, end, prototypes, along + row + r, pull + r * prototypes.classes,
+                           static_cast<char*>(out) + bytes_of(in, row + r));
         if (!sums) continue;
-        each_class_tile<5, 1>(prototypes.classes, [&](int64_t first, auto count) {
-          sums_of_tile<type, count.value>(tile, begin, end, first, prototypes.stride, sums);
+        each_class_tile<kSumClasses, 5, 1>(prototypes.classes, [&](int64_t first, auto count) {
+          sums_of_rows<type, count.value>(tile, begin, end, prototypes, first, pull, sums);
         });
       }
   });

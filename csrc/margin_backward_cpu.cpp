@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "few_classes_cpu.h"
 #include "margin_shard_cpu.h"
 
 namespace margin {
@@ -15,18 +16,16 @@ namespace {
 // Few classes, the samples [first, first + count): dz, and into `sums` [C, stride] (null: none) their part of dW.
 void few_block(const CpuBatch& batch, const Gradients& out, const float* cosines, Prototypes prototypes, int64_t first,
                int64_t count, float* sums) {
-  std::vector<float> grad(count * batch.classes), norm(count), along(count);
+  FewSamples few(first, count, batch.classes);
   for (int64_t r = 0; r < count; ++r) {
     const Statistics& sample = out.samples[first + r];
     const ClassRow row = batch.class_row(cosines + (first + r) * batch.classes, nullptr, first + r, 0, batch.classes);
-    const float negatives = batch.loops.gradient(row, sample.gradient, out.factor, grad.data() + r * batch.classes);
-    // Along unit(z): what |z| itself gets, less what the cosines' normalisation takes away.
-    const float across = negatives + out.factor * sample.gradient.target * sample.cosine;
-    norm[r] = sample.norm;
-    along[r] = out.factor * sample.gradient.norm - across * inverse_of(sample.norm);
+    const float negatives = batch.loops.gradient(row, sample.gradient, out.factor, few.pull.data() + r * batch.classes);
+    few.norm[r] = sample.norm;
+    few.across[r] = negatives + out.factor * sample.gradient.target * sample.cosine;
+    few.outward[r] = out.factor * sample.gradient.norm;
   }
-  batch.loops.accumulate_grads(batch.rows(batch.features, first, count), prototypes, norm.data(), along.data(), grad.data(),
-                               out.want_z() ? batch.mutable_row(out.dz, first) : nullptr, sums);
+  few_gradients(batch, prototypes, few, out.want_z() ? &out.dz : nullptr, sums);
 }
 
 // Backward with few classes: dz by tiles of rows, dW from the sums of at most kMostBlocks blocks of rows, added in order.

@@ -56,6 +56,9 @@ struct Length {
   float norm, factor;
 };
 
+// Is a sum of squares far from the ends of a float's range?
+inline bool plain_square(float square) { return square < 1e30f && square > 1e-30f; }
+
 template <Type type>
 Length length_of(const void* in, int64_t row, int64_t size) {
   const auto entries = [&](int64_t d, auto block) { return load_typed(in, type, row * size + d, block.left); };
@@ -67,7 +70,7 @@ Length length_of(const void* in, int64_t row, int64_t size) {
     }
   });
   float square = total((squares[0] + squares[1]) + (squares[2] + squares[3])), largest_entry = 1.0f;
-  if (!(square < 1e30f && square > 1e-30f)) {  // the squares may leave a float's range: again, the largest entry scaled to 1
+  if (!plain_square(square)) {  // again, the largest entry scaled to 1
     Vec largest{}, sum{};
     each_block(size, [&](int64_t d, auto block) {
       const Vec v = entries(d, block);

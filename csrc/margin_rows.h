@@ -76,10 +76,9 @@ struct RowLoops {
   // c_j grad[j].
   float (*gradient)(const ClassRow& row, const SampleGradient& sample, float factor, float* grad);
 
-  // Few classes, v = in / norm: out = (sum over c of grad[c] unit[c]) / norm + along v, of the type of `in`, and
-  // sums[c] += grad[c] v; 1 / norm and v are 0 without a direction. Without out or sums (null) that half is left out.
-  void (*accumulate_grads)(Rows in, Prototypes prototypes, const float* norm, const float* along, const float* grad, void* out,
-                           float* sums);
+  // Few classes: out = sum over c of grad[c] unit[c] + along in, of the type of `in`, and sums[c] += grad[c] in. Without out or
+  // sums (null) that half is left out.
+  void (*accumulate_grads)(Rows in, Prototypes prototypes, const float* along, const float* grad, void* out, float* sums);
 
   // In the place of the products, `factor` times these: of each class the cosine of its nearest prototype, the first of equals.
   // The class's others, and all of the label's class, are no negatives and become kNoNegative.

@@ -83,27 +83,49 @@ inline void store_part(float* p, Vec v, int64_t count) {
 #endif
 }
 
-// The halves of a vector joined until one number is left.
+// The halves of a vector joined until one number is left. Shuffles, not copies: gcc would take these through memory.
 template <int kCount>
 struct Floats {
   typedef float Type __attribute__((vector_size(kCount * sizeof(float))));
 };
-template <int kCount, typename Join>
-inline float joined(const typename Floats<kCount>::Type& v, const Join& join) {
-  if constexpr (kCount == 4) {
-    return join(join(v[0], v[2]), join(v[1], v[3]));
-  } else {
-    typename Floats<kCount / 2>::Type low, high;
-    memcpy(&low, &v, sizeof(low));
-    memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(low), sizeof(high));
-    return joined<kCount / 2>(join(low, high), join);
-  }
+template <typename Join>
+inline float joined(const Floats<4>::Type& v, const Join& join) {
+  return join(join(v[0], v[2]), join(v[1], v[3]));
+}
+template <typename Join>
+inline float joined(const Floats<8>::Type& v, const Join& join) {
+  return joined(join(__builtin_shufflevector(v, v, 0, 1, 2, 3), __builtin_shufflevector(v, v, 4, 5, 6, 7)), join);
+}
+template <typename Join>
+inline float joined(const Floats<16>::Type& v, const Join& join) {
+  return joined(join(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                     __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)), join);
 }
 inline float total(Vec v) {
-  return joined<kWidth>(v, [](auto a, auto b) { return a + b; });
+  return joined(v, [](auto a, auto b) { return a + b; });
+}
+// out[i] = total(v[i]), with the same bits. Four at a time they take less than half as many instructions.
+template <int kCount>
+inline void totals(const Vec (&v)[kCount], float* out) {
+#if defined(__AVX512F__)
+  if constexpr (kCount == 4) {
+    const auto halves = [](Vec a, Vec b) {
+      return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+             __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    };
+    const Vec ab = halves(v[0], v[1]), cd = halves(v[2], v[3]);
+    const Vec fours = __builtin_shufflevector(ab, cd, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+                      __builtin_shufflevector(ab, cd, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    const Vec twos = fours + __builtin_shufflevector(fours, fours, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    const Vec ones = twos + __builtin_shufflevector(twos, twos, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    for (int i = 0; i < kCount; ++i) out[i] = ones[4 * i];
+    return;
+  }
+#endif
+  for (int i = 0; i < kCount; ++i) out[i] = total(v[i]);
 }
 inline float highest(Vec v) {
-  return joined<kWidth>(v, [](auto a, auto b) { return a > b ? a : b; });
+  return joined(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // e^x of x <= 0 to 1 unit in the last place or so; Cody-Waite and a polynomial. Above 0, where rounding can bring an exponent

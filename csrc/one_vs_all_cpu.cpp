@@ -12,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "few_classes_cpu.h"
 #include "margin_shard_cpu.h"
 #include "one_vs_all_head.h"
 
@@ -73,17 +74,16 @@ struct Pass {
 // The samples [first, first + count): loss, dz, and into `sums` [C, stride] (null: none) their part of dW.
 void few_block(Pass& pass, Prototypes prototypes, int64_t first, int64_t count, float* sums) {
   const CpuBatch& batch = pass.batch;
-  std::vector<float> grad(count * batch.classes), norm(count), along(count);
+  FewSamples few(first, count, batch.classes);
+  float *norm = few.norm.data(), *pull = few.pull.data();
   for (int64_t r = 0; r < count; r += kRowTile)
-    batch.loops.cosines(batch.rows(batch.features, first + r, std::min(kRowTile, count - r)), prototypes, norm.data() + r,
-                        grad.data() + r * batch.classes);
+    batch.loops.cosines(batch.rows(batch.features, first + r, std::min(kRowTile, count - r)), prototypes, norm + r,
+                        pull + r * batch.classes);
   for (int64_t r = 0; r < count; ++r) {
     pass.begin(first + r, norm[r]);
-    along[r] = -inverse_of(norm[r]) * pass.take(first + r, grad.data() + r * batch.classes, nullptr, 0, batch.classes);
+    few.across[r] = pass.take(first + r, pull + r * batch.classes, nullptr, 0, batch.classes);
   }
-  if (pass.want_z() || sums)
-    batch.loops.accumulate_grads(batch.rows(batch.features, first, count), prototypes, norm.data(), along.data(), grad.data(),
-                                 pass.want_z() ? batch.mutable_row(pass.dz, first) : nullptr, sums);
+  if (pass.want_z() || sums) few_gradients(batch, prototypes, few, pass.want_z() ? &pass.dz : nullptr, sums);
 }
 
 // Few classes: dW from the sums of at most kMostBlocks blocks of rows, added in order.
