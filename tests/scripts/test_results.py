@@ -1,4 +1,4 @@
-"""The numbers that README.md shows are those of the JSON files under docs/results."""
+"""The numbers that README.md and docs/accuracy.md show are those of the JSON files under docs/results."""
 
 import json
 import shutil
@@ -18,15 +18,15 @@ from margins_statistics import differences, holm, paired_p
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["reproduce_cpu", "reproduce_exact"])
-def test_the_readmes_tables_are_made_of_the_results(name, tmp_path):
+@pytest.mark.parametrize(("name", "page"), [("reproduce_cpu", "docs/accuracy.md"), ("reproduce_exact", "README.md")])
+def test_the_tables_are_made_of_the_results(name, page, tmp_path):
     kept = ROOT / "docs" / "results" / name
     shutil.copytree(kept / "results", tmp_path / "results")
     table = reproduce.write_table(tmp_path).read_text()
     assert table == (kept / "tables.md").read_text()
     facts, rows = table.split("\n\n")
-    readme = (ROOT / "README.md").read_text()
-    assert facts in readme and rows in readme and rows.count("\n| ") >= 2
+    shown = (ROOT / page).read_text()
+    assert facts in shown and rows in shown and rows.count("\n| ") >= 2
 
 
 def accuracies(folder, cell):
@@ -34,14 +34,14 @@ def accuracies(folder, cell):
     return {result["seed"]: 100 * result["accuracy"] for result in found}
 
 
-def test_the_readme_says_of_margins_what_the_seeds_in_common_say():
+def test_the_page_says_of_margins_what_the_seeds_in_common_say():
     folder, names = ROOT / "docs" / "results" / "reproduce_cpu" / "results", ("ArcFace", "AdaFace", "CurricularFace")
     plain, apart = accuracies(folder, "resnet18-ce"), []
     for name in names:
         mine = accuracies(folder, f"resnet18-{name.lower()}")
         apart.append([plain[seed] - mine[seed] for seed in mine.keys() & plain.keys()])
     p = [paired_p(values) for values in apart]
-    lines = (ROOT / "README.md").read_text().splitlines()
+    lines = (ROOT / "docs/accuracy.md").read_text().splitlines()
     for name, values, own, corrected in zip(names, apart, p, holm(p), strict=True):
         [row] = [line for line in lines if line.startswith(f"| {name} | 0.")]
         assert row.startswith(f"| {name} | {statistics.mean(values):.2f} ")
