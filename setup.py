@@ -153,7 +153,7 @@ def make_build_ext():
             folder = Path(self.build_temp).resolve()
             write_stamp(folder, cuda)
             built.include_dirs.append(str(folder))
-            with ThreadPoolExecutor(int(os.environ["MAX_JOBS"])) as pool:
+            with ThreadPoolExecutor(max(1, int(os.environ["MAX_JOBS"]))) as pool:
                 built.extra_objects = list(pool.map(lambda name: self.compile_rows(name, folder), sets()))
             self.extensions[:] = [built]
             self.force = True  # another torch or CIFARNET_BUILD changes no source; ninja leaves what is up to date
@@ -178,7 +178,8 @@ def first_line(error: Exception) -> str:
 
 def limit_jobs() -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
-    os.environ.setdefault("MAX_JOBS", str(max(1, min(os.cpu_count() or 1, memory // (4 << 30)))))
+    if not os.environ.get("MAX_JOBS", "").isdigit():  # nor does torch take another word for a number
+        os.environ["MAX_JOBS"] = str(max(1, min(os.cpu_count() or 1, memory // (4 << 30))))
 
 
 def main() -> None:

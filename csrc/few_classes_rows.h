@@ -170,7 +170,7 @@ inline void sums_of_rows(const Rows& in, int64_t begin, int64_t end, const Proto
   });
 }
 
-// Entries of D and rows that are taken at a time, so that prototypes, sums and rows stay in a core's first cache.
+// Entries of D and rows that are taken at a time, so that those of ten classes, their sums and the rows stay in a core's first cache.
 constexpr int64_t kSpan = 256, kGradTile = 16;
 
 void accumulate_grads(Rows in, Prototypes prototypes, const float* along, const float* grad, void* out, float* sums) {
