@@ -19,10 +19,11 @@ CONTEXT.set_forkserver_preload(PRELOADED)
 def start(*arguments: object, errors: Path | None = None, ignored: int | None = None) -> BaseProcess:
     """Begins `cifarnet ARGUMENTS` in the current folder and returns its process, whose `exitcode` is minus the signal that killed it.
 
-    errors: the file that its stderr goes to; ignored: a signal that it ignores from its first moment.
+    errors: the file that its stderr goes to; ignored: a signal that it ignores from its first moment. Where a test fails before
+    its end, it is stopped with the tests.
     """
     process = CONTEXT.Process(
-        target=_work, args=([*map(str, arguments)], errors or os.devnull, ignored, {**os.environ})
+        target=_work, args=([*map(str, arguments)], errors or os.devnull, ignored, {**os.environ}), daemon=True
     )
     process.start()
     return process
@@ -32,8 +33,9 @@ def _work(arguments: list[str], errors: Path, ignored: int | None, environment: 
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
-    if ignored is not None:
-        signal.signal(ignored, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # as a terminal starts it; the tests may run under nohup
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number == ignored else usual)
     for stream, path in ((1, os.devnull), (2, errors)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), stream)
     sys.exit(run(arguments))
