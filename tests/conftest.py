@@ -133,6 +133,18 @@ def at_once(work: Callable[[], object], count: int = 3) -> list:
     return found
 
 
+def status_of(work: Callable[[], object]) -> int:
+    """How a forked process ends that does `work`: 0, or minus the signal that kills it."""
+    child = os.fork()
+    if not child:
+        try:
+            torch.set_num_threads(1)  # as in `at_once`
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 @pytest.fixture
 def kept(monkeypatch):
     """The figures that are saved, to look into."""

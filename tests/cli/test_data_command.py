@@ -10,6 +10,7 @@ import signal
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import status_of
 from PIL import Image
 
 from cifarnet.core.errors import Failed
@@ -173,13 +174,7 @@ def test_what_a_killed_one_left_is_in_nobodys_way(cli, tmp_path, monkeypatch, th
     line = ("data", "digits", "--convert", "folder", "--out", "out")
     with monkeypatch.context() as patch:
         patch.setattr("cifarnet.data.convert.fill_folder", lambda *places: os.kill(os.getpid(), signal.SIGKILL))
-        child = os.fork()
-        if not child:
-            try:
-                cli(*line)
-            finally:
-                os._exit(0)  # where it was not killed
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        assert status_of(lambda: cli(*line)) == -signal.SIGKILL
     assert len(list(tmp_path.rglob("*.png"))) > 1000
     assert cli(*line)[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "out"]

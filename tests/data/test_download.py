@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import status_of
 
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import load
@@ -455,13 +456,7 @@ def test_killed_while_it_is_unpacked(small, serve, cache, monkeypatch):
     """The archive is whole by then: the next call reads it where it is, and removes what was unpacked of it."""
     small(serve(PACKED).url("fast", "cifar-10-binary.tar.gz"))
     monkeypatch.setattr(archive, "move_folder", lambda *places: os.kill(os.getpid(), signal.SIGKILL))
-    child = os.fork()
-    if not child:
-        try:
-            load("cifar10")
-        finally:
-            os._exit(0)  # where it was not killed
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert status_of(lambda: load("cifar10")) == -signal.SIGKILL
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     small("http://127.0.0.1:9/cifar-10-binary.tar.gz")
