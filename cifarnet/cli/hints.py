@@ -149,13 +149,20 @@ def option_for(word: str, here: Sequence[str], typed: Sequence[str]) -> str | No
         found = same_name(word, values) or other_value(name, word)
         if flag(name) in here and found and found != "none":
             return f"{flag(name)} {found}"
-    if os.path.isdir(word) and (folder := next((one for one in FOLDERS if one in here), None)):
+    if os.path.isdir(word) and (folder := folder_option(word, here)):
         return f"{folder} {shlex.quote(printable(word))}"
     for name in ("arch", "loss", "dataset"):
         found = nearest(word, (*VALUES[name], *OTHER_VALUES.get(name, ())))
         if flag(name) in here and found:
             return f"{flag(name)} {other_value(name, found) or found}"
     return None
+
+
+def folder_option(word: str, here: Sequence[str]) -> str | None:
+    """What takes a folder on its own: one of images, or a run that is to go on."""
+    if os.path.isfile(os.path.join(word, "config.json")):
+        return "--resume --out" if "--resume" in here else None
+    return next((one for one in FOLDERS if one in here), None)
 
 
 def state_of(option: str, value: str, here: Sequence[str]) -> str | None:

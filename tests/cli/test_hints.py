@@ -110,6 +110,9 @@ def test_a_folder_on_its_own_is_named_the_option_that_takes_it(cli, tmp_path):
     for command, option in (("train", "--data-dir"), ("identify", "--gallery"), ("tune", "--data-dir")):
         assert refusal(cli, command, "my faces").endswith(f"did you mean {option} 'my faces'?")
     assert refusal(cli, "complexity", "my faces").endswith("see cifarnet complexity --help")
+    (tmp_path / "my faces" / "config.json").write_text("{}")  # a run, which holds no images
+    assert refusal(cli, "train", "my faces").endswith("did you mean --resume --out 'my faces'?")
+    assert refusal(cli, "identify", "runs/a", "my faces").endswith("see cifarnet identify --help")
 
 
 def test_every_hint_leads_to_something_that_is_there():
