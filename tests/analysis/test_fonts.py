@@ -11,6 +11,8 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from PIL import Image
 
 from cifarnet.analysis.plots import confusion, fonts, text
@@ -88,6 +90,20 @@ def test_titles_and_names_of_classes_ask_for_it(other, only, tmp_path):
     found = [line for line in path.read_text().split("\n") if f">{letter}" in line]
     assert len(found) == 3  # the title, a row, a column
     assert all(re.search(f"font-family: '?{FONT}'?, '?{entry.name}", line) for line in found)
+
+
+def test_every_pass_of_the_layout_is_made_with_the_fonts_of_the_figure(other, only, tmp_path, monkeypatch):
+    letter, entry = other
+    only(entry)
+    families, execute = [], ConstrainedLayoutEngine.execute
+
+    def note(engine, figure):
+        families.append({name for one in figure.findobj(Text) if letter in one.get_text() for name in one.get_family()})
+        execute(engine, figure)
+
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", note)
+    confusion.draw({"": np.eye(2) + 1}, [f"{letter}a", "b"], tmp_path / "x.png")
+    assert families == [{FONT, entry.name}] * 4
 
 
 def test_what_no_font_has_is_said_in_one_line_with_what_to_install(only, tmp_path, recwarn):

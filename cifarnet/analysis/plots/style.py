@@ -82,7 +82,7 @@ def check_path(path: Path) -> Path:
 
 
 @contextmanager
-def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Figure]:
+def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[FigureOfTexts]:
     """A figure of `width` x `height` inches in our style, saved to `path` at the end of the block.
 
     Raises:
@@ -180,8 +180,9 @@ def plain_powers(axis: Any) -> None:
     axis.set_minor_formatter(PlainLog(labelOnlyBase=False))
 
 
-def settle(figure: Figure) -> None:
+def settle(figure: FigureOfTexts) -> None:
     """Lays the figure out until axes of one aspect have found their place beside what stands around them: in the fourth pass."""
+    figure.take_fonts()
     engine: Any = figure.get_layout_engine()
     for _ in range(3):  # saving is one more
         engine.execute(figure)
@@ -189,6 +190,7 @@ def settle(figure: Figure) -> None:
 
 def pack(figure: Figure, inches: float) -> None:
     """Puts pictures close together, this far apart."""
+    figure.take_fonts()
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=inches, h_pad=inches, wspace=0, hspace=0)
 

@@ -111,11 +111,15 @@ def texts_of(figure: Figure) -> list[str]:
 class FigureOfTexts(Figure):
     """A figure whose texts have the fonts that hold their characters, whenever it is laid out or drawn."""
 
-    def draw(self, renderer: Any) -> None:
-        """As matplotlib's; it finds a font for each character in the families that a text names."""
+    def take_fonts(self) -> None:
+        """Names the families to each text; matplotlib finds a font for each character in them."""
         families = fonts_for(texts_of(self)).families
         for artist in self.findobj(Text) if len(families) > 1 else []:
             artist.set_fontfamily(list(families))
+
+    def draw(self, renderer: Any) -> None:
+        """As matplotlib's."""
+        self.take_fonts()
         super().draw(renderer)
 
 
