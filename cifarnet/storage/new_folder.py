@@ -13,7 +13,7 @@ from filelock import Timeout
 from cifarnet.storage.atomic import STALE
 from cifarnet.storage.lock import file_lock
 
-OURS = re.compile(r"\.cifarnet-[0-9a-f]{16}\.part")
+OURS = re.compile(r"\.cifarnet-[0-9a-f]{16}\.(part|lock)")  # of a process killed at the beginning or the end the lock alone is left
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def new_folder(place: Path) -> Iterator[Path]:
     folder = place / f".cifarnet-{secrets.token_hex(8)}.part"
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a file system without locks
-            stack.enter_context(file_lock(lock_of(folder)).acquire(timeout=0))
+            stack.enter_context(file_lock(lock_of(folder)).acquire(timeout=1))  # another may be sweeping at this moment
         try:
             folder.mkdir()
             yield folder
@@ -38,12 +38,12 @@ def new_folder(place: Path) -> Iterator[Path]:
 
 
 def sweep_folders(place: Path) -> None:
-    """Removes the folders that killed processes left in `place`; where locks cannot be had, those that are a day old.
+    """Removes the folders and locks that killed processes left in `place`; where locks cannot be had, folders that are a day old.
 
     Raises:
         OSError: `place` cannot be listed.
     """
-    for folder in [path for path in place.iterdir() if OURS.fullmatch(path.name)]:
+    for folder in {path.with_suffix(".part") for path in place.iterdir() if OURS.fullmatch(path.name)}:
         try:
             with file_lock(lock_of(folder)).acquire(timeout=0):
                 remove(folder)
