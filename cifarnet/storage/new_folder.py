@@ -13,7 +13,9 @@ from filelock import Timeout
 from cifarnet.storage.atomic import STALE
 from cifarnet.storage.lock import file_lock
 
-OURS = re.compile(r"\.cifarnet-[0-9a-f]{16}\.(part|lock)")  # of a process killed at the beginning or the end the lock alone is left
+OURS = re.compile(
+    r"\.cifarnet-[0-9a-f]{16}\.(part|lock)"
+)  # of a process killed at the beginning or the end the lock alone is left
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from PIL import Image
 import cifarnet
 import cifarnet.data
 from cifarnet.analysis.identification.rates import OpenSet
+from cifarnet.analysis.identification.seen import trained_on
 from cifarnet.analysis.plots import identification as picture
 from cifarnet.analysis.plots import style
 from cifarnet.models.checkpoint import load_model, save_model
@@ -194,6 +195,7 @@ def test_identities_that_the_model_was_trained_on_are_said(cli, folders):
     assert told not in cli("identify", "--gallery", "known", "--probes", "alone")[2]  # no rates
     code, _, err = cli("verify", "--folder", "seen", "--out", "o.json", "--bootstrap", "0")
     assert code == 0 and f"warning: 1 of 5 identities has the name of a class {told}" in err
+    assert len(trained_on([unicodedata.normalize("NFC", "Zoë")], [unicodedata.normalize("NFD", "Zoë")])) == 1
 
 
 def test_identities_may_be_links_and_are_those_of_verify(cli, folders):
