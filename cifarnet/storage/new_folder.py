@@ -13,9 +13,8 @@ from filelock import Timeout
 from cifarnet.storage.atomic import STALE
 from cifarnet.storage.lock import file_lock
 
-OURS = re.compile(
-    r"\.cifarnet-[0-9a-f]{16}\.(part|lock)"
-)  # of a process killed at the beginning or the end the lock alone is left
+# Of a process that was killed at the beginning or the end the lock alone is left.
+OURS = re.compile(r"\.cifarnet-[0-9a-f]{16}\.(part|lock)")
 
 
 @contextlib.contextmanager

@@ -149,9 +149,8 @@ with new_folder(Path(sys.argv[1])) as folder:
 
 def test_a_folder_of_a_killed_process_is_swept_and_one_at_work_is_not(tmp_path):
     (tmp_path / "photos.part").mkdir()  # a user's
-    (
-        tmp_path / f".cifarnet-{0:016x}.lock"
-    ).touch()  # of one that was killed before its folder was made, or once it was moved
+    # Of one that was killed before its folder was made, or once it was moved.
+    (tmp_path / f".cifarnet-{0:016x}.lock").touch()
     command = [sys.executable, "-c", KILLED, tmp_path]
     assert subprocess.run([*command, "at once"], check=False).returncode == -signal.SIGKILL
     assert len(os.listdir(tmp_path)) == 3  # a folder with its lock

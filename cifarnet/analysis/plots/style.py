@@ -190,7 +190,6 @@ def settle(figure: FigureOfTexts) -> None:
 
 def pack(figure: Figure, inches: float) -> None:
     """Puts pictures close together, this far apart."""
-    figure.take_fonts()
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=inches, h_pad=inches, wspace=0, hspace=0)
 
