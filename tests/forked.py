@@ -33,11 +33,8 @@ def _work(arguments: list[str], errors: Path, ignored: int | None, environment: 
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # as a terminal starts it; the tests may run under nohup
+    # As a terminal starts it: the tests may run under nohup.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if number == ignored else usual)
     for stream, path in ((1, os.devnull), (2, errors)):
