@@ -11,6 +11,12 @@ from cifarnet.cli.tables import confusion_table
 from cifarnet.cli.terminal import UNLIMITED, Terminal
 
 
+def written(count, total):
+    """Per cent to one place; what is not all is not 100.0, what is not none not 0.0."""
+    text = f"{100 * count / total:.1f}" if count else "·"
+    return ">99.9" if text == "100.0" and count < total else "<0.1" if text == "0.0" else text
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120, UNLIMITED])
 @pytest.mark.parametrize("count", [2, 10, 20])
 @pytest.mark.parametrize("name", ["automobile", "a class of many words", "中文中文中文"])
@@ -22,12 +28,12 @@ def test_every_cell_is_whole(width, count, name):
     console = Terminal(file=io.StringIO(), width=width)
     table = confusion_table({"classes": [{"name": name} for name in names], "confusion": counts}, console)
     if table is None:  # even headed by numbers: a label, and each column as wide as its widest cell or its number
-        columns = [[100 * row[j] / sum(row) for row in counts] for j in range(count)]
-        cells = sum(1 + max(len(f"{value:.1f}") if value else 1 for value in column) for column in columns)
+        cells = sum(1 + max(len(written(row[j], sum(row))) for row in counts) for j in range(count))
         assert len(str(count - 1)) + 1 + cell_len(names[-1]) + cells > width
         return
     console.print(table)
     text = console.file.getvalue()
     assert all(cell_len(line) <= width for line in text.splitlines())
-    cells = re.findall(r"(?<=\s)(?:\d{1,3}\.\d|·)(?=\s)", text)
-    assert sorted(cells) == sorted("·" if n == 0 else f"{100 * n / sum(row):.1f}" for row in counts for n in row)
+    cells = re.findall(r"(?<=\s)(?:[<>]?\d{1,3}\.\d|·)(?=\s)", text)
+    assert sorted(cells) == sorted(written(n, sum(row)) for row in counts for n in row)
+    assert {">99.9", "<0.1"} <= {*cells}
