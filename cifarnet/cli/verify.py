@@ -1,5 +1,6 @@
 """`cifarnet verify`: a model and pairs of images -> how well their scores tell identities apart; or two images -> a decision."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,9 +123,27 @@ def check_words(words: list[Path], run: Path | None) -> bool:
         raise Refused("verify", f"{len(words)} names are given", "give one run to measure, or two images to compare")
     if len(words) == 1 and is_image_name(words[0].name):
         raise Refused(printable(words[0]), "one image has nothing to be compared with", "give two, or a run to measure")
+    if len(words) == 1 and run is None and holds_identities(words[0]):
+        what = printable(words[0])
+        raise Refused(what, "holds folders of images, and is no run", f"did you mean --folder {shlex.quote(what)}?")
     if len(words) == 1 and run is not None:
         raise Refused("verify", f"{printable(words[0])} and --run {printable(run)} are both given", "name the run once")
     return len(words) == 2
+
+
+def holds_identities(path: Path) -> bool:
+    """Is there an image in some folder of this one, which is no run's?"""
+    from cifarnet.data.images.formats import is_image_name
+    from cifarnet.storage.run_folder import RunFolder
+
+    if RunFolder(path).is_run():
+        return False
+    try:
+        return any(
+            is_image_name(file.name) for folder in path.iterdir() if folder.is_dir() for file in folder.iterdir()
+        )
+    except OSError:
+        return False
 
 
 def check_together(two: bool, given: dict[str, Any], thresholds: Path | None, fars: list[float] | None) -> None:
