@@ -1,5 +1,6 @@
 """Help for what was mistyped, or is called otherwise in other tools: each function makes the refusal to raise."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -159,10 +160,18 @@ def option_for(word: str, here: Sequence[str], typed: Sequence[str]) -> str | No
 
 
 def folder_option(word: str, here: Sequence[str]) -> str | None:
-    """What takes a folder on its own: one of images, or a run that is to go on."""
-    if os.path.isfile(os.path.join(word, "config.json")):
+    """What takes a folder on its own: one of images, or a run that is to go on; nothing takes a folder of runs."""
+    if is_run(word):
         return "--resume --out" if "--resume" in here else None
+    with contextlib.suppress(OSError):
+        if any(is_run(os.path.join(word, name)) for name in os.listdir(word)):
+            return None
     return next((one for one in FOLDERS if one in here), None)
+
+
+def is_run(folder: str) -> bool:
+    """Is a configuration in it, as in every run's?"""
+    return os.path.isfile(os.path.join(folder, "config.json"))
 
 
 def state_of(option: str, value: str, here: Sequence[str]) -> str | None:

@@ -132,16 +132,15 @@ def check_words(words: list[Path], run: Path | None) -> bool:
 
 
 def holds_identities(path: Path) -> bool:
-    """Is there an image in some folder of this one, which is no run's?"""
+    """Is there an image in some folder of this one, and is none of them a run's? A run has pictures too."""
     from cifarnet.data.images.formats import is_image_name
     from cifarnet.storage.run_folder import RunFolder
 
-    if RunFolder(path).is_run():
-        return False
     try:
-        return any(
-            is_image_name(file.name) for folder in path.iterdir() if folder.is_dir() for file in folder.iterdir()
-        )
+        folders = [folder for folder in path.iterdir() if folder.is_dir()]
+        if any(RunFolder(folder).is_run() for folder in (path, *folders)):
+            return False
+        return any(is_image_name(file.name) for folder in folders for file in folder.iterdir())
     except OSError:
         return False
 

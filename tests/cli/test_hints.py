@@ -113,6 +113,7 @@ def test_a_folder_on_its_own_is_named_the_option_that_takes_it(cli, tmp_path):
     (tmp_path / "my faces" / "config.json").write_text("{}")  # a run, which holds no images
     assert refusal(cli, "train", "my faces").endswith("did you mean --resume --out 'my faces'?")
     assert refusal(cli, "identify", "runs/a", "my faces").endswith("see cifarnet identify --help")
+    assert "--data-dir" not in refusal(cli, "train", str(tmp_path))  # a folder of runs
 
 
 def test_every_hint_leads_to_something_that_is_there():

@@ -275,6 +275,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(cli, home):
         (image,): "give two",
         ("images",): f"images, and is no run; did you mean --folder {home / 'images'}?",
         (home / "images/d6",): "is no run folder",
+        (home,): "is no run folder",  # a folder of runs, with their pictures
         (image, image, image): "3 names",
         (image, image, "--csv", "x.csv"): "only compared",
         (image, image, "--far", "0.1,0.2"): "give one",
