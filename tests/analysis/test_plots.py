@@ -384,4 +384,36 @@ def test_runs_of_one_title_are_told_apart():
     ce, arc = TrainConfig(dataset="digits"), TrainConfig(loss="arcface", dataset="digits")
     assert panel_names([ce, arc], ["a", "b"]) == [title_of(ce), title_of(arc)]
     names = panel_names([ce, ce, ce], ["a", "b", "b"])
-    assert [name.split(" · digits")[1] for name in names] == [" · a", " · b (2)", " · b (3)"]
+    assert names == [f"a · {title_of(ce)}", f"(2) b · {title_of(ce)}", f"(3) b · {title_of(ce)}"]
+
+
+def draw_panels(figure, names, path):
+    """One of the figures that has a panel for each run, named by it."""
+    labels = np.arange(60) % 10
+    points = np.random.default_rng(0).normal(size=(60, 2))
+    if figure == "confusion":
+        return confusion.draw(dict.fromkeys(names, np.eye(10) + 1), CLASSES, path)
+    if figure == "embedding":
+        return embedding.draw(dict.fromkeys(names, (points, labels)), CLASSES, path)
+    if figure == "sphere":
+        one = Sphere(torch.randn(60, 3), torch.randn(10, 3))
+        return sphere.draw(dict.fromkeys(names, (one, labels)), CLASSES, path)
+    if figure == "angles":
+        one = measure_angles(torch.randn(60, 4), torch.tensor(labels), torch.randn(10, 4))
+        return angles.draw(dict.fromkeys(names, one), path)
+    found = calibration.numbers((torch.randn(60, 10), torch.tensor(labels), None))
+    return calibration.draw(dict.fromkeys(names, found), path)
+
+
+@pytest.mark.parametrize("figure", ["confusion", "embedding", "sphere", "angles", "calibration"])
+def test_panels_of_long_names_are_told_apart(figure, tmp_path, kept):
+    """Seeds of one run end alike in the words that are cut; a panel keeps what tells it from the others."""
+    runs = [f"resnet18-curricularface-cifar10-of-the-second-week-{seed}" for seed in (1, 2, 3)]
+    draw_panels(figure, panel_names([TrainConfig(dataset="digits")] * 3, runs), tmp_path / "x.png")
+    titles = [title.split("\n") for axes in kept[0].axes if (title := axes.get_title(loc="left"))]
+    assert len(titles) == 3
+    for seed, (name, *ours) in enumerate(titles, start=1):
+        assert f"k-{seed} " in name, titles
+        assert not any("…" in line for line in ours)  # the figure's own words are whole
+    if figure in ("confusion", "calibration"):
+        assert kept[0]._suptitle.get_text() in ("110 images", "60 images")

@@ -394,7 +394,9 @@ def test_the_names_of_det_curves_are_below_their_axes(tmp_path, monkeypatch):
     box = key.get_window_extent()
     assert axes.get_legend() is None and box.y1 <= axes.get_tightbbox().y0
     assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and figure.bbox.y0 <= box.y0
-    assert in_key("n" * 60 + ": EER 3.00%\nthree") == shorten("n" * 60, 22) + ": EER 3.00%\nthree"
+    assert in_key(["n" * 60 + ": EER 3.00%\nthree"]) == [shorten("n" * 60, 22) + ": EER 3.00%\nthree"]
+    seeds = [f"resnet18-arcface-cifar10-{seed}: EER 3.00%" for seed in (1, 2)]
+    assert in_key(seeds) == ["…10-1: EER 3.00%", "…10-2: EER 3.00%"]
     draw_det({"": perfect}, tmp_path / "y.png")
     assert figures[1].legends == []
     assert [text.get_text() for text in figures[1].axes[0].texts] == ["no errors at any threshold"]

@@ -8,10 +8,11 @@ import numpy as np
 
 from cifarnet.analysis.embedding import AngleStatistics
 from cifarnet.analysis.plots.style import INK, PAGE, drawing, whole_numbers
-from cifarnet.analysis.plots.text import fit, headline, height_of
+from cifarnet.analysis.plots.text import fit, headline, height_of, names_in
 
 OWN, OTHER, PLAIN = "#3f90da", "#e76300", "#717581"
 BINS = np.arange(0, 181, 2.5)
+ROOM = 72 * (PAGE - 0.7)  # points, of a row's title: from the left histogram to the page's edge
 
 
 def draw(panels: Mapping[str, AngleStatistics], path: Path, title: str = "") -> Path:
@@ -30,7 +31,8 @@ def draw(panels: Mapping[str, AngleStatistics], path: Path, title: str = "") -> 
     with drawing(path, PAGE, 0.75 + 1.75 * len(panels) + height_of(title)) as figure:
         shape: Any = {"width_ratios": (1.5, 1, 1), "squeeze": False, "sharex": "col", "sharey": "col"}
         grid = figure.subplots(len(panels), 3, **shape)
-        for (left, middle, right), (name, one) in zip(grid, panels.items(), strict=True):
+        names = names_in(list(panels), ROOM, 8, "bold")
+        for (left, middle, right), name, one in zip(grid, names, everything, strict=True):
             draw_angles(left, one)
             middle.hist(one.cosines, cosines, color=PLAIN)
             middle.axvline(-1 / (classes_of(one) - 1), color=INK, linestyle="--", linewidth=0.9)
@@ -38,7 +40,7 @@ def draw(panels: Mapping[str, AngleStatistics], path: Path, title: str = "") -> 
             middle.set_ylabel("pairs")
             whole_numbers(middle.yaxis)
             right.set_ylabel("images")
-            fit(left.set_title(name), 72 * 2.8)
+            fit(left.set_title(name), ROOM)
         left, middle, right = grid[-1]
         left.set_xlim(0, high)
         left.set_xticks(np.arange(0, high, 30))

@@ -10,7 +10,8 @@ from torch import Tensor
 from cifarnet.analysis.plots.legend import ROW, columns_of
 from cifarnet.analysis.plots.mpl import Line2D
 from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, panel_shape, panels_of, settle
-from cifarnet.analysis.plots.text import fit, headline, height_of
+from cifarnet.analysis.plots.text import fit, headline, height_of, names_in
+from cifarnet.analysis.plots.titles import shared
 from cifarnet.analysis.significance import wilson_interval
 from cifarnet.core.errors import plural
 from cifarnet.core.percent import percent
@@ -45,9 +46,12 @@ def draw(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, titl
     """
     rows, columns = panel_shape(len(panels))
     width = min(PAGE, columns * (SIDE + 0.25) + 0.5)
+    runs = names_in(list(panels), 72 * width / columns, 7)
+    counts = [plural(int(sum(found["before"]["images"])), "image") for found in panels.values()]
+    of_all = shared(counts)
     with drawing(path, width, rows * (width / columns + 0.4) + 2 * ROW + height_of(title)) as figure:
         cells = panels_of(figure, len(panels), sharex=True, sharey=True)
-        for number, (axes, (name, found)) in enumerate(zip(cells, panels.items(), strict=True)):
+        for number, (axes, name, found, count) in enumerate(zip(cells, runs, panels.values(), counts, strict=True)):
             axes.plot([0, 100], [0, 100], color=FAINT, linestyle="--", linewidth=0.8, label="right as often as it says")
             for key, label, colour in (("before", "as trained", LINES[1]), ("after", "calibrated", LINES[0])):
                 if key in found:
@@ -60,15 +64,15 @@ def draw(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, titl
             axes.set_xlabel("probability of the predicted class (%)" if lowest else "")
             axes.set_ylabel("accuracy (%)" if number % columns == 0 else "")
             errors = " → ".join(percent(scores["ece"], 1) for scores in found.values())
-            images = plural(int(sum(found["before"]["images"])), "image")
-            text = f"{name}\ncalibration error {errors}, {images}".lstrip()
+            of = "" if of_all else f", {count}"
+            text = f"{name}\ncalibration error {errors}{of}".lstrip()
             fit(axes.set_title(text, fontweight="normal", fontsize=7), 72 * width / columns)
         names = {label: mark for axes in cells for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         names["bars: 95% intervals"] = Line2D([], [], linestyle="")
         columns_of_names = columns_of(list(names), width, 4)
         figure.legend(names.values(), list(names), loc="outside lower left", ncols=columns_of_names)
-        if title:
-            headline(figure, title, fontsize=8)
+        if title or of_all:
+            headline(figure, " · ".join(filter(None, (title, of_all))), fontsize=8)
         settle(figure)
     return path
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, panel_shape, panels_of, plain, settle
-from cifarnet.analysis.plots.text import fit, headline, height_of, short_names
+from cifarnet.analysis.plots.text import fit, headline, height_of, names_in, short_names
+from cifarnet.analysis.plots.titles import shared
 from cifarnet.core.errors import plural
 from cifarnet.core.percent import percent
 
@@ -37,23 +38,26 @@ def draw(panels: Mapping[str, Any], classes: Sequence[str], path: Path, title: s
     width = alone if columns == 1 else PAGE
     side = (width - 1.8 * NAMES - 0.1 * (columns - 1)) / columns  # of a matrix; at the right stands the colour bar
     height = rows * (side + 0.35) + NAMES + height_of(title)
+    names = names_in(list(panels), 72 * side, 7)
+    of_all = shared([plural(int(np.asarray(matrix).sum()), "image") for matrix in panels.values()])
     with drawing(path, width, height) as figure:
         cells = panels_of(figure, len(panels), sharex=True, sharey=True)
-        for axes, (name, matrix) in zip(cells, panels.items(), strict=True):
+        for axes, name, matrix in zip(cells, names, panels.values(), strict=True):
             parts = numbers(matrix)
             plain(axes)
             shown = axes.imshow(parts, cmap="Blues", vmin=0, vmax=100)
             images = int(np.asarray(matrix).sum())
             accuracy = np.trace(np.asarray(matrix)) / max(images, 1)
-            text = f"{name}\naccuracy {percent(accuracy)} of {plural(images, 'image')}".lstrip()
+            of = "" if of_all else f" of {plural(images, 'image')}"
+            text = f"{name}\naccuracy {percent(accuracy)}{of}".lstrip()
             fit(axes.set_title(text, fontweight="normal", fontsize=7), 72 * side)
         name_classes(cells, classes, columns, 72 * side / count)
         beside = cells[columns - 1].inset_axes((1.04, 0, 0.05, 1))  # as high as the matrix
         bar = figure.colorbar(shown, cax=beside, ticks=range(0, 101, 25))
         bar.set_label("% of the images of the true class")
         bar.outline.set_visible(False)  # type: ignore[operator]
-        if title:
-            headline(figure, title, fontsize=8)
+        if title or of_all:
+            headline(figure, " · ".join(filter(None, (title, of_all))), fontsize=8)
         settle(figure)
         # What stands within the axes moves nothing: hundreds of texts are laid out once, and not in every pass.
         for axes, matrix in zip(cells, panels.values() if count <= WRITTEN else (), strict=False):

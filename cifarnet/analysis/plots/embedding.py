@@ -17,7 +17,7 @@ from cifarnet.analysis.plots.style import (
     panels_of,
     plain,
 )  # fmt: skip
-from cifarnet.analysis.plots.text import fit, headline, height_of
+from cifarnet.analysis.plots.text import fit, headline, height_of, names_in
 
 Points = tuple[np.ndarray, np.ndarray]  # [N, 2] and the classes [N]
 ROOM = 0.53  # of the widest cloud, to each side of a panel's middle
@@ -40,9 +40,10 @@ def draw(
     height = rows * (side + 0.25 * (len(panels) > 1)) + 0.2 + height_of(title) + height_of_classes(classes, width)
     rooms = [max(1e-9, ROOM * float(np.ptp(points, axis=0).max())) for points, _ in panels.values()]
     rooms = [max(rooms)] * len(rooms) if one_scale else rooms
+    names = names_in(list(panels), 72 * 0.95 * side, 7, "bold")
     with drawing(path, width, height) as figure:
         cells = panels_of(figure, len(panels))
-        for axes, room, (name, (points, labels)) in zip(cells, rooms, panels.items(), strict=True):
+        for axes, room, name, (points, labels) in zip(cells, rooms, names, panels.values(), strict=True):
             plain(axes)
             draw_points(axes, points, labels, len(classes), s=9 if columns == 1 else 5)
             middle = (points.min(axis=0) + points.max(axis=0)) / 2

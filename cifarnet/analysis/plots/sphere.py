@@ -9,7 +9,7 @@ import numpy as np
 from cifarnet.analysis.embedding import Sphere
 from cifarnet.analysis.plots.legend import add_classes, height_of_classes
 from cifarnet.analysis.plots.style import COLOURS, FAINT, IN_A_ROW, PAGE, class_colours, class_markers, drawing, plain
-from cifarnet.analysis.plots.text import fit, headline, height_of
+from cifarnet.analysis.plots.text import fit, headline, height_of, names_in
 from cifarnet.core.percent import percent
 
 Points = tuple[Sphere, np.ndarray]  # and the classes [N]
@@ -42,11 +42,12 @@ def draw(panels: Mapping[str, Points], classes: Sequence[str], path: Path, title
     notes = notes if columns == 1 else ["   ".join(notes[:2]), *notes[2:]]
     side = width / columns
     height = rows * (side + 0.1) + 0.2 + height_of(title) + 0.16 * len(notes) + height_of_classes(classes, width)
+    names = names_in(list(panels), 72 * 0.95 * side, 7, "bold")
     with drawing(path, width, height) as figure:
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat:
             plain(axes)
-        for number, (name, panel) in enumerate(panels.items()):
+        for number, (name, panel) in enumerate(zip(names, panels.values(), strict=True)):
             top, column = sides * (number // IN_A_ROW), number % IN_A_ROW
             cells = list(grid[0] if len(panels) == 1 else grid[top : top + sides, column])
             draw_panel(cells, panel, shrink, len(classes))

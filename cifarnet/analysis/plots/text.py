@@ -61,6 +61,11 @@ def short_names(names: Sequence[str], length: int) -> list[str]:
     return found
 
 
+def names_in(names: Sequence[str], room: float, size: float, weight: Any = "normal") -> list[str]:
+    """The names as `short_names` makes them, for `room` points each."""
+    return short_names(names, int(room / width_of("n", size, weight)))
+
+
 def repeated(names: Sequence[str]) -> list[list[int]]:
     """The places of each name that is there more than once."""
     places: dict[str, list[int]] = {}

@@ -11,10 +11,15 @@ def title_of(config: TrainConfig, split: str = "") -> str:
 
 
 def panel_names(configs: Sequence[TrainConfig], runs: Sequence[str]) -> list[str]:
-    """The name of each run's panel: its title; where two have the same one, its run's name too."""
+    """The name of each run's panel: its title; where two have the same one, its run's name before it: a title's end may be cut."""
     titles = [title_of(config) for config in configs]
-    same = [title if titles.count(title) == 1 else f"{title} · {run}" for title, run in zip(titles, runs, strict=True)]
-    return [name if same.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(same, start=1)]
+    same = [title if titles.count(title) == 1 else f"{run} · {title}" for title, run in zip(titles, runs, strict=True)]
+    return [name if same.count(name) == 1 else f"({place}) {name}" for place, name in enumerate(same, start=1)]
+
+
+def shared(words: Sequence[str]) -> str:
+    """What all panels say, for the figure's headline: they have little room. Empty for one panel, or where they differ."""
+    return words[0] if len(words) > 1 and len(set(words)) == 1 else ""
 
 
 def has_own_loss(config: TrainConfig) -> bool:

@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from cifarnet.analysis.plots.legend import ROW, columns_of
 from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, line_colours, settle
-from cifarnet.analysis.plots.text import headline, shorten
+from cifarnet.analysis.plots.text import headline, short_names, shorten
 from cifarnet.analysis.verification.rates import OperatingPoint, Rates
 
 TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
@@ -68,13 +68,14 @@ def draw_both(
 def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
     """FNMR over FMR, both on the axis of normal deviates; the diagonal is where both are equal."""
     least, most, drawn = 0.5, 0.6, False
-    for (name, curve), colour in zip(curves.items(), line_colours(len(curves)), strict=True):
+    names = in_key(list(curves))
+    for name, curve, colour in zip(names, curves.values(), line_colours(len(curves)), strict=True):
         inside = (curve.fmr > 0) & (curve.fmr < 1) & (curve.fnmr > 0) & (curve.fnmr < 1)
         fmr, fnmr = curve.fmr[inside], curve.fnmr[inside]
         if len(fmr):
             least = min(least, float(fmr.min()), float(fnmr.min()))
             most, drawn = max(most, float(fnmr.max())), True
-        label = in_key(name) + ("" if len(fmr) else " (no errors)")
+        label = name + ("" if len(fmr) else " (no errors)")
         axes.plot(ndtri(fmr), ndtri(fnmr), color=colour, label=label)
     if not drawn:
         axes.text(0.5, 0.6, "no errors at any threshold", ha="center", transform=axes.transAxes)
@@ -83,25 +84,26 @@ def det_axes(axes: Any, curves: Mapping[str, Rates]) -> None:
     for tick in reversed(TICKS):  # none so close to the next that their names touch
         if low <= ndtri(tick) <= high and (not ticks or ndtri(ticks[-1]) - ndtri(tick) > (high - low) / 8):
             ticks.append(tick)
-    names = [f"{100 * tick:g}%" for tick in ticks]
+    written = [f"{100 * tick:g}%" for tick in ticks]
     axes.plot([low, 0], [low, 0], color=INK, linestyle=":", linewidth=0.8)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
-    axes.set_xticks(ndtri(ticks), names)
-    axes.set_yticks(ndtri(ticks), names)
+    axes.set_xticks(ndtri(ticks), written)
+    axes.set_yticks(ndtri(ticks), written)
     axes.set_aspect("equal")
     axes.set_xlabel("FMR: impostor pairs accepted (FAR)")
     axes.set_ylabel("FNMR: genuine pairs rejected")
     axes.set_title("DET   (dotted: both errors equal)")
 
 
-def in_key(name: str) -> str:
-    """A curve's name, short enough for the legend; what follows its last colon stays whole, as in "run: EER 3%"."""
-    first, *more = name.split("\n")
-    who, colon, rest = first.rpartition(": ")
-    return "\n".join(
-        [shorten(who, 22) + colon + rest if colon else shorten(first, 28), *(shorten(line, 36) for line in more)]
-    )
+def in_key(names: Sequence[str]) -> list[str]:
+    """The curves' names, short enough for the legend and still apart; what follows a last colon stays whole, as in "run: EER 3%"."""
+    firsts = [name.split("\n")[0] for name in names]
+    rests = ["".join(first.rpartition(": ")[1:]) if ": " in first else "" for first in firsts]
+    runs = [first.removesuffix(rest) for first, rest in zip(firsts, rests, strict=True)]
+    runs = short_names(runs, 22 if any(rests) else 28)
+    more = ["".join("\n" + shorten(line, 36) for line in name.split("\n")[1:]) for name in names]
+    return ["".join(parts) for parts in zip(runs, rests, more, strict=True)]
 
 
 def score_axes(axes: Any, genuine: np.ndarray, impostor: np.ndarray, points: Sequence[OperatingPoint]) -> None:
