@@ -3,12 +3,13 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cifarnet.cli.forecast import about
 from cifarnet.cli.options import typed
 from cifarnet.cli.table import Cell, Column, Table
 from cifarnet.core.errors import plural
+from cifarnet.core.option_values import value_text
 from cifarnet.core.percent import percent
 from cifarnet.engine.halving import ranked
 
@@ -23,7 +24,7 @@ def plan_lines(search: "Search", found: "Rehearsal", out: Path) -> list[tuple[st
     """(name, text) of what is said before a search begins: settings, rungs, epochs, held-out images, time, folder."""
     losses, rungs = list(search.configs), search.rungs
     values = "; ".join(
-        f"{spaced(name)} {', '.join(word(value) for value in values)}" for name, values in search.grid.items()
+        f"{spaced(name)} {', '.join(value_text(value) for value in values)}" for name, values in search.grid.items()
     )
     settings = plural(len(search.configs[losses[0]]), "setting")
     each, start = search.epochs // len(losses), "goes on from its saved state"
@@ -50,11 +51,6 @@ def plan_lines(search: "Search", found: "Rehearsal", out: Path) -> list[tuple[st
     return lines
 
 
-def word(value: Any) -> str:
-    """A value as it is typed."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def spaced(name: str) -> str:
     """A constant's name in words."""
     return name.replace("_", " ")
@@ -62,7 +58,9 @@ def spaced(name: str) -> str:
 
 def setting_words(search: "Search", loss: str, number: int) -> str:
     """A setting in words: adaface, scale 16, margin 0.1."""
-    return ", ".join([loss, *(f"{spaced(name)} {word(value)}" for name, value in search.settings[number].items())])
+    return ", ".join(
+        [loss, *(f"{spaced(name)} {value_text(value)}" for name, value in search.settings[number].items())]
+    )
 
 
 def trial_line(search: "Search", loss: str, trial: "Trial") -> str:
@@ -158,5 +156,5 @@ def full_command(search: "Search", asked: "Asked") -> str:
     if asked.init_from is not None:
         words.append(typed("init_from", asked.init_from))
     constants = {**asked.fixed, **search.settings[trial.setting]}
-    words += [typed(name, value if isinstance(value, bool) else word(value)) for name, value in constants.items()]
+    words += [typed(name, value_text(value)) for name, value in constants.items()]
     return " ".join(words)

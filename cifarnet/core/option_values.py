@@ -6,6 +6,14 @@ from typing import Any
 LOSS_FIELDS_0_1 = ("scale", "margin", "h", "t_alpha", "easy_margin", "gamma", "label_smoothing")
 
 
+def value_text(value: Any) -> str:
+    """A value as it is typed: 16, 0.1, True; it is read as the very same value again."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def with_loss_options(values: dict[str, Any]) -> dict[str, Any]:
     """The values with the loss's constants under `loss_options`, where version 0.1 kept them beside it."""
     moved = {name: values[name] for name in LOSS_FIELDS_0_1 if name in values}

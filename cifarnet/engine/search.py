@@ -10,6 +10,7 @@ from typing import Any
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.core.later_version import refuse_later_options
+from cifarnet.core.option_values import value_text
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.halving import Rung, Trial, all_epochs, ranked, rungs_of, winner
 from cifarnet.losses.objectives import OBJECTIVES
@@ -46,11 +47,7 @@ class Search:
 
     def name(self, loss: str, number: int) -> str:
         """A setting as its folder is called: adaface-scale16-margin0.1."""
-        parts = [
-            f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}"
-            for name, value in self.settings[number].items()
-        ]
-        return "-".join([loss, *parts])
+        return "-".join([loss, *(f"{name}{value_text(value)}" for name, value in self.settings[number].items())])
 
     def folder(self, out: Path, loss: str, number: int, epochs: int) -> Path:
         """The run folder of a trial; one that starts again for more epochs has another."""

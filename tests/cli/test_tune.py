@@ -2,10 +2,11 @@
 
 import json
 import shlex
+from types import SimpleNamespace
 
 import pytest
 
-from cifarnet.cli.tune_tables import interval, notes
+from cifarnet.cli.tune_tables import full_command, interval, notes
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Interrupted
 from cifarnet.engine import fit as engine
@@ -110,3 +111,15 @@ def test_a_choice_that_is_not_sure_on_an_early_rung_is_said_to_be(first, second,
     search.trials["arcface"] = trials
     found = [note for note in notes(search) if "not sure" in note]
     assert len(found) == len(said) and all(word in note for word, note in zip(said, found, strict=True))
+
+
+def test_the_command_has_every_digit_of_the_setting(cli):
+    settings = [{"margin": 0.1234567}, {"margin": 0.2}]
+    search = Search({"arcface": [TrainConfig()] * 2}, settings, {}, 2, [Rung(2, 1, 1)], False)
+    search.trials["arcface"] = [Trial(0, 0, Outcome(0.9, 100)), Trial(1, 0, Outcome(0.8, 100))]
+    given = {"dataset": "digits", "arch": "baseline", "subset": 100, "epochs": 1, "device": "cpu"}
+    asked = SimpleNamespace(named=(), file=None, given=given, init_from=None, fixed={})
+    _, *words = shlex.split(full_command(search, asked))
+    code, out, err = cli(*words, "--dry-run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["config"]["loss_options"] == {"margin": 0.1234567}

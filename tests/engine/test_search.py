@@ -68,6 +68,15 @@ def test_the_best_go_on_equal_ones_in_order_and_a_diverged_one_never():
     assert winner(lost) is None and len(lost) == 2  # none is promoted
 
 
+def test_settings_that_agree_in_six_digits_have_a_folder_each(tmp_path):
+    search = plan({"margin": [0.1, 0.1234567, 0.1234568], "scale": [16.0]})
+    assert [search.name("arcface", number) for number in range(3)] == [
+        "arcface-margin0.1-scale16",
+        "arcface-margin0.1234567-scale16",
+        "arcface-margin0.1234568-scale16",
+    ]
+
+
 def test_the_last_rung_decides_between_the_losses_however_good_an_early_one_was():
     search = plan({"margin": [0.1, 0.4]}, ("arcface", "cosface"))
     early = [Trial(0, 0, Outcome(0.95, 100), True), Trial(1, 0, Outcome(None, 0, "diverged"))]
