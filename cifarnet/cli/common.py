@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from cifarnet.cli.options import how_to_go_on, spoken, spoken_error
 from cifarnet.cli.streams import drop_output, write_message, write_traceback
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import CifarnetError, Interrupted
+from cifarnet.core.json_values import plain
 from cifarnet.core.launcher import local_number
 from cifarnet.core.signals import Stopped, stoppable
 
@@ -47,15 +47,7 @@ def print_path(path: str | Path) -> None:
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout, in ASCII; a value that is not finite becomes null, since JSON has no word for it."""
-    print(json.dumps(_finite(document), indent=2).replace("\x7f", "\\u007f"))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(plain(document), indent=2).replace("\x7f", "\\u007f"))
 
 
 def given_options(context: typer.Context) -> set[str]:

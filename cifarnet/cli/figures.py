@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cifarnet.core.errors import CifarnetError, Refused
+from cifarnet.core.json_values import plain
 from cifarnet.storage.output import check_output, free_name, write_output
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
@@ -52,7 +53,7 @@ def numbers_path(path: Path | None, overwrite: bool) -> Path | None:
 
 
 def write_numbers(path: Path | None, numbers: Mapping[str, Any]) -> None:
-    """Writes the numbers behind a figure, if `path` is given: JSON, or NPZ with nested names joined by slashes.
+    """Writes the numbers behind a figure, if `path` is given: JSON (not finite: null), or NPZ with nested names joined by slashes.
 
     Raises:
         Failed: the file cannot be written.
@@ -60,7 +61,7 @@ def write_numbers(path: Path | None, numbers: Mapping[str, Any]) -> None:
     if path is None:
         return
     if path.suffix == ".json":
-        data = (json.dumps(plain(numbers)) + "\n").encode()
+        data = (json.dumps(plain(numbers), allow_nan=False) + "\n").encode()
     else:
         import numpy as np
 
@@ -69,13 +70,6 @@ def write_numbers(path: Path | None, numbers: Mapping[str, Any]) -> None:
         np.savez_compressed(buffer, **arrays)
         data = buffer.getvalue()
     write_output(path, data)
-
-
-def plain(value: Any) -> Any:
-    """Arrays and tensors as nested lists."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def flat(numbers: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

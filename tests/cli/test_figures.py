@@ -20,7 +20,9 @@ from cifarnet.analysis import embedding
 from cifarnet.analysis.embedding import project
 from cifarnet.analysis.report import read_results
 from cifarnet.analysis.significance import mcnemar
+from cifarnet.analysis.verification.rates import det_points
 from cifarnet.cli import run
+from cifarnet.cli.figures import write_numbers
 from cifarnet.cli.inputs import embed_images, open_samples
 from cifarnet.cli.report import paired_tests
 from cifarnet.data import load
@@ -470,3 +472,11 @@ def test_report_refuses(cli, runs):
     assert cli("report", "nope")[0] == 2
     code, _, err = cli("report", runs / "ce", "--out", "r.pdf")
     assert code == 2 and "end the name in .md, .html, .tex" in err
+
+
+def test_numbers_that_are_not_finite_are_null_in_json(tmp_path):
+    """The first threshold of a DET curve of few scores is infinity: json.dumps wrote `Infinity`, which is no JSON."""
+    few = det_points(np.array([0.2, 0.9]), np.array([0.1, 0.3]))
+    write_numbers(tmp_path / "few.json", {"threshold": few.thresholds})
+    found = json.loads((tmp_path / "few.json").read_text(), parse_constant=pytest.fail)
+    assert few.thresholds[0] == np.inf and found["threshold"] == [None, *few.thresholds[1:]]

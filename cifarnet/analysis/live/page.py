@@ -1,6 +1,5 @@
 """The live page: what there is to say of a training, in one HTML file that asks for nothing from anywhere."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from cifarnet import __version__
 from cifarnet.analysis.html_page import assemble, joined
+from cifarnet.core.json_values import plain
 
 HERE = Path(__file__).parent
 OWN = ("charts.js", "page.js")
@@ -51,12 +51,5 @@ class Watched:
 
 def render(watched: Watched) -> bytes:
     """The page, UTF-8. It reads its own file again as long as it is open, and so shows what was written since."""
-    numbers = asdict(watched) | {"version": __version__, "records": [finite(record) for record in watched.records]}
+    numbers = asdict(watched) | {"version": __version__, "records": plain(watched.records)}
     return assemble(HERE, f"{watched.name} · {watched.title}", numbers, {"own": joined(HERE, *OWN)})
-
-
-def finite(record: dict[str, Any]) -> dict[str, Any]:
-    """A record whose values that are not finite, for which JSON has no word, are None."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
-    }
