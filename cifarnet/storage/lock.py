@@ -26,12 +26,15 @@ def file_lock(path: Path) -> FileLock:
 
 
 def is_held(path: Path) -> bool:
-    """Does a process hold the lock on `path` at this moment? False where that cannot be told."""
+    """Does a process hold the lock on `path` at this moment? False where that cannot be told.
+
+    To look is to take the lock for a moment: whoever means to keep it waits for that moment, and so do others that look.
+    """
     if not path.exists():
         return False
     try:
         held = file_lock(path)
-        held.acquire(timeout=0)
+        held.acquire(timeout=0.1, poll_interval=0.01)
         held.release()
     except Timeout:
         return True

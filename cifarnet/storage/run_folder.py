@@ -103,7 +103,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = file_lock(self.path / LOCK)
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=1)  # another may be looking whether it is held, for a moment
             sweep_temporaries(self.path)
             tempfile.TemporaryFile(dir=self.path).close()  # an old lock may be writable in a folder that is not
         except Timeout as error:

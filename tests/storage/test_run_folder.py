@@ -15,7 +15,7 @@ from filelock import Timeout
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.storage.find_checkpoint import find_checkpoint
-from cifarnet.storage.lock import file_lock
+from cifarnet.storage.lock import file_lock, is_held
 from cifarnet.storage.open_run import open_run
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import list_runs, newest_state
@@ -141,6 +141,25 @@ def test_a_folder_in_the_place_of_the_job(tmp_path):
 def test_a_held_lock_is_refused_at_once(holder, tmp_path):
     with pytest.raises(Timeout):
         file_lock(tmp_path / "run" / ".lock").acquire(timeout=0)
+
+
+@pytest.fixture
+def looked_at(tmp_path, monkeypatch):
+    """tmp_path/run as another process looks whether it is held, and is done at the next moment."""
+    (tmp_path / "run").mkdir()
+    look = file_lock(tmp_path / "run" / ".lock").acquire(timeout=0).lock
+    monkeypatch.setattr("time.sleep", lambda _: look.release())
+    yield tmp_path / "run"
+    assert not look.is_locked
+
+
+def test_a_run_begins_while_another_process_lists_it(looked_at):
+    with RunFolder(looked_at) as folder:
+        folder.claim("ours")
+
+
+def test_two_lists_at_once_do_not_take_each_other_for_a_training(looked_at):
+    assert not is_held(looked_at / ".lock")
 
 
 def test_refusals_name_the_arguments(tmp_path):
