@@ -345,6 +345,12 @@ def test_the_card_is_one_for_the_hub_and_no_name_is_markup(tmp_path):
     assert body.count("\n````bash\n") == 1 and body.rstrip().endswith("````")  # the name's own fence ends nothing
 
 
+@pytest.mark.parametrize("arch", ["resnet18", "plainnet18"])
+def test_the_card_names_the_stem_of_every_network_that_has_one(tmp_path, arch):
+    info = info_of(TrainConfig(arch=arch, stem="imagenet"), list("0123456789"))
+    assert ", stem imagenet; loss ce" in card(facts_of(tmp_path / "alone.safetensors", info))
+
+
 def test_the_card_says_which_epoch_of_how_many_the_model_is(tmp_path):
     """The best on held-out images, of last.safetensors how far the run came, of a whole run their number."""
     info = info_of(TrainConfig(arch="baseline", dataset="digits", val_fraction=0.1, epochs=3), list("0123456789"))

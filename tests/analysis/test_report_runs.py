@@ -40,6 +40,7 @@ def test_whatever_is_not_the_seed_is_another_cell_and_says_so(change, told):
 
 def test_what_does_not_change_the_result_is_the_same_cell():
     loose = {"workers": [0, 4], "data_dir": ["/a", "/b"], "device": ["cpu", "cuda"]}
+    loose |= {"checkpoint_every": [0, 100], "log_grad": [False, True]}
     for name, (one, other) in loose.items():
         (cell,) = group([result("a", 0.5, seed=1, **{name: one}), result("b", 0.6, seed=2, **{name: other})])
         assert cell.name == "baseline-ce-cifar10 (2 runs)"

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cifarnet.analysis.report.results import Result, read_result
-from cifarnet.core.errors import Refused
+from cifarnet.analysis.report.results import FewMeasured, Result, read_result
 from cifarnet.core.view_words import views_in_words
 from cifarnet.data.identity import DataIdentity, parse_identity
 from cifarnet.engine.evaluate import only_coarse
@@ -86,12 +85,10 @@ def own_scores(info: ModelInfo) -> dict[str, float]:
 
 
 def result_of(path: Path) -> Result | None:
-    """The run's result, where its scores are those of this checkpoint; None of so many classes that few were measured."""
+    """The run's result, where its scores are those of this checkpoint; None where there are so many classes that few were measured."""
     try:
         result = read_result(path.parent)
-    except Refused as error:
-        if "only loss and accuracy" in error.why:
-            return None
-        raise
+    except FewMeasured:
+        return None
     same = Path(str(result.summary.get("checkpoint"))).name == path.name
     return result if same else None

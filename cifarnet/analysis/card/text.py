@@ -90,7 +90,8 @@ def about(facts: Facts) -> list[Block]:
     config, info = facts.info.config, facts.info
     values = [(name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in facts.constants.items()]
     constants = ", ".join(f"{name} {value}" for name, value in values)
-    layers = f"{find_arch(config.arch).title}" + (f", stem {config.stem}" if "resnet" in config.arch else "")
+    arch = find_arch(config.arch)
+    layers = arch.title + (f", stem {config.stem}" if "stem" in arch.options else "")
     text = f"An image classifier of {plural(len(info.classes), 'class')}, trained with cifarnet: {layers}; "
     text += f"loss {config.loss}{f' ({constants})' if constants else ''}; {epochs_words(facts)}; seed {config.seed}."
     inputs = (

@@ -19,6 +19,10 @@ from cifarnet.storage.run_names import names_apart
 SCORES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "auroc", "auprc", "ece")
 
 
+class FewMeasured(Refused):
+    """A run on so many classes that only loss and accuracy were measured."""
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished run. `summary` is its summary.json, `records` its metrics.jsonl, warnings what was wrong with that."""
@@ -109,6 +113,7 @@ def read_result(path: Path) -> Result:
     """The result in a run folder.
 
     Raises:
+        FewMeasured: it has so many classes that few scores were measured.
         Refused: no such folder, a run that has not ended, a file that is not what cifarnet writes.
     """
     folder = RunFolder(path)
@@ -121,7 +126,7 @@ def read_result(path: Path) -> Result:
     summary = read_json(folder.summary, "run cifarnet train again", within=folder.path)
     if is_few(summary):
         why = "of so many classes only loss and accuracy were measured"
-        raise Refused(str(folder.summary), why, "name runs of 1,000 classes or fewer")
+        raise FewMeasured(str(folder.summary), why, "name runs of 1,000 classes or fewer")
     if not is_summary(summary):
         raise Refused(str(folder.summary), "is not a summary of cifarnet train", "name another run")
     records, warnings = read_metrics(folder.metrics) if folder.metrics.exists() else ([], [])
@@ -129,7 +134,7 @@ def read_result(path: Path) -> Result:
 
 
 def is_few(values: Any) -> bool:
-    """True for the summary of a run on so many classes that little was measured (`evaluate.FewScores`)."""
+    """True for the summary of a run on so many classes that little was measured (`evaluate.CoarseScores`)."""
     test = values.get("test") if isinstance(values, dict) else None
     return isinstance(test, dict) and test.keys() == {"images", "loss", "accuracy"}
 

@@ -10,7 +10,7 @@ from cifarnet.analysis.significance import Interval, student_interval
 from cifarnet.data.shape_options import shaping_options
 
 # What may differ between two seeds of one cell: it does not change what is computed.
-LOOSE = {"seed", "workers", "data_dir", "device", "threads"}
+LOOSE = {"seed", "workers", "data_dir", "device", "checkpoint_every", "log_grad"}
 SAME = ("dataset", "data", "test images", "class names")  # what two cells must share to be compared seed by seed
 
 
