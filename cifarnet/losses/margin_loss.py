@@ -93,7 +93,11 @@ def settle(
         objective.collect(batch, loss.detach())
     if not moved:
         return {}
-    finite = batch.finite(loss.detach())
+    return where_finite(batch.finite(loss.detach()), moved, memory)
+
+
+def where_finite(finite: Tensor, moved: Mapping[str, Tensor], memory: Memory) -> dict[str, Tensor]:
+    """What has moved, in the types of `memory`; what is kept there already where the scalar bool `finite` is False."""
     return {name: torch.where(finite, value.to(memory[name].dtype), memory[name]) for name, value in moved.items()}
 
 

@@ -226,6 +226,6 @@ def everywhere(ranks: Ranks, mine: Tensor) -> tuple[Tensor, slice]:
     return gathered(ranks, mine, sizes), slice(start, start + len(mine))
 
 
-def held(value: Tensor, carrier: Tensor) -> Tensor:
+def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
     """`value` with the derivative of `carrier` (characteristic gradient detachment); both of one shape."""
     return value.detach() + (carrier - carrier.detach())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cifarnet.losses.objectives.base import Batch, Kernel, OneVsAll, held
+from cifarnet.losses.objectives.base import Batch, Kernel, OneVsAll, straight_through
 from cifarnet.losses.options import MarginOptions
 
 
@@ -34,12 +34,12 @@ class SphereFace2(OneVsAll, name="sphereface2"):
 
     def target_logit(self, batch: Batch, options: MarginOptions) -> Tensor:
         own = tau_of_target(batch.cosine, options)
-        own = held(own, batch.cosine) if self.detaches(options) else own
+        own = straight_through(own, batch.cosine) if self.detaches(options) else own
         return options.scale * own + batch.memory["bias"]
 
     def other_logits(self, cosine: Tensor, memory: Mapping[str, Tensor], options: MarginOptions) -> Tensor:
         others = spread(cosine, options["t"]) + options.margin * (options["variant"] == "C")
-        others = held(others, cosine) if self.detaches(options) else others
+        others = straight_through(others, cosine) if self.detaches(options) else others
         return options.scale * others + memory["bias"]
 
     def detaches(self, options: MarginOptions) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from cifarnet.losses.objectives.base import Batch, Kernel, Softmax, held
+from cifarnet.losses.objectives.base import Batch, Kernel, Softmax, straight_through
 from cifarnet.losses.objectives.originals import MAX_SCALE
 from cifarnet.losses.options import MarginOptions
 
@@ -52,14 +52,14 @@ class SphereFaceR(Softmax, name="sphereface-r"):
             return batch.cosine
         wide = self.margin(batch, options) * batch.cosine.detach().acos()
         if options["variant"] == "v1":
-            return held(wide.clamp_max(math.pi).cos(), batch.cosine)
+            return straight_through(wide.clamp_max(math.pi).cos(), batch.cosine)
         k = (wide / math.pi).floor()
-        return held((1 - 2 * (k % 2)) * wide.cos() - 2 * k, batch.cosine)
+        return straight_through((1 - 2 * (k % 2)) * wide.cos() - 2 * k, batch.cosine)
 
     def others(self, cosine: Tensor, batch: Batch, options: MarginOptions) -> Tensor:
         if options["variant"] != "v2":
             return cosine
-        return held((cosine.detach().acos() / self.margin(batch, options)).cos(), cosine)
+        return straight_through((cosine.detach().acos() / self.margin(batch, options)).cos(), cosine)
 
     def weight(self, options: MarginOptions) -> float:
         """What the softmax part is multiplied by."""

@@ -10,7 +10,7 @@ from cifarnet.core.errors import Refused
 from cifarnet.losses import kernels
 from cifarnet.losses.angles import COSINE_LIMIT
 from cifarnet.losses.contract import first_derivative_only
-from cifarnet.losses.margin_loss import in_type
+from cifarnet.losses.margin_loss import in_type, where_finite
 from cifarnet.losses.objectives.base import Batch, Kernel, OneVsAll, Softmax
 from cifarnet.losses.sharded import collectives
 from cifarnet.losses.sharded.blocks import target_cosines
@@ -56,10 +56,7 @@ class CompiledShardedLoss(torch.autograd.Function):
         correct = (cosine.clamp(max=COSINE_LIMIT) > highest)[found.mine]
         ctx.mark_non_differentiable(correct)
         loss = losses.mean()
-        kept = {name: head.memory[name] for name in moved}
-        finite = loss.isfinite()
-        moved = {name: torch.where(finite, moved[name].to(old.dtype), old) for name, old in kept.items()}
-        return loss, correct, moved
+        return loss, correct, where_finite(loss.isfinite(), moved, head.memory)
 
     @staticmethod
     @first_derivative_only

@@ -6,7 +6,7 @@ from torch import Tensor
 from cifarnet.core.distributed import Ranks
 from cifarnet.losses.angles import COSINE_LIMIT, clamp_cosine
 from cifarnet.losses.contract import first_derivative_only
-from cifarnet.losses.margin_loss import in_type
+from cifarnet.losses.margin_loss import in_type, where_finite
 from cifarnet.losses.objectives.base import Batch, Objective, OneVsAll, Softmax, softplus
 from cifarnet.losses.objectives.originals import MAX_SCALE
 from cifarnet.losses.options import MarginOptions
@@ -146,10 +146,7 @@ class ShardedLoss(torch.autograd.Function):
         correct = (cosine.detach().clamp(max=COSINE_LIMIT) > others.highest)[found.mine]
         loss = losses.detach().mean()
         ctx.mark_non_differentiable(correct)
-        kept = {name: head.memory[name] for name in moved}
-        finite = loss.isfinite()
-        moved = {name: torch.where(finite, moved[name].to(old.dtype), old) for name, old in kept.items()}
-        return loss, correct, moved
+        return loss, correct, where_finite(loss.isfinite(), moved, head.memory)
 
     @staticmethod
     @first_derivative_only
