@@ -36,12 +36,10 @@ def calibrate(
     from cifarnet.cli.tables import calibration_rows
     from cifarnet.engine.held_out import calibrate as fit_to
     from cifarnet.engine.held_out import open_held_out
-    from cifarnet.storage.find_checkpoint import find_checkpoint, is_packaged
+    from cifarnet.storage.find_checkpoint import is_packaged, need_checkpoint
     from cifarnet.storage.run_folder import RunFolder
 
-    path = find_checkpoint(run)
-    if path is None:
-        raise Refused("runs", "there is no run yet (no runs/latest)", "train one, or name a run folder")
+    path = need_checkpoint(run)
     if is_packaged(path):
         raise Refused("calibrate", "the model in the package stays as it is", "copy its file and name the copy")
     with ExitStack() as held:

@@ -1,7 +1,5 @@
 """`cifarnet explore`: one or two runs -> one HTML page in which their images, angles and errors are explored together."""
 
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
     from cifarnet.analysis.explore.gather import Seen
     from cifarnet.analysis.features import Embeddings
-    from cifarnet.engine.open_split import Opened
     from cifarnet.models.classifier import Classifier
     from cifarnet.models.model_info import ModelInfo
 
@@ -61,12 +58,13 @@ def explore(
     from cifarnet.analysis.explore.page import render
     from cifarnet.analysis.explore.thumbnails import thumbnails
     from cifarnet.cli import inputs
+    from cifarnet.storage.find_checkpoint import need_checkpoint
 
-    checkpoints = [inputs.need_checkpoint(run) for run in runs] if runs else [inputs.need_checkpoint(None)]
+    checkpoints = [need_checkpoint(run) for run in runs] if runs else [need_checkpoint(None)]
     target = destination(out, checkpoints, overwrite)
     names, models, found, pictures = checkpoint_names(checkpoints), [], [], []
     for checkpoint in checkpoints:
-        opened, indices = open_run(checkpoint, data_dir, split, samples, seed, device, named=bool(runs))
+        opened, indices = inputs.open_chosen(checkpoint, data_dir, split, samples, seed, device, named=bool(runs))
         found.append(inputs.embed_images(opened))
         pictures.append(thumbnails(opened.loader.split, opened.info.config.image_size))
         models.append((opened.model, opened.info, opened.angular))  # without the images, of which two sets may be large
@@ -142,29 +140,3 @@ def destination(out: Path | None, checkpoints: list[Path], overwrite: bool) -> P
         return home / "explore.html"
     path = Path("explore.html")
     return path if overwrite else free_name(path)
-
-
-def open_run(
-    path: Path, data_dir: str | None, split: str, samples: int, seed: int, device: str, named: bool
-) -> tuple["Opened", "Tensor"]:
-    """A run with the images that are shown, and the places of these in the split."""
-    import torch
-
-    from cifarnet.analysis.embedding import choose_balanced
-    from cifarnet.cli.headline import say_opened
-    from cifarnet.cli.progress import load_shown
-    from cifarnet.data import Loader
-    from cifarnet.engine.open_split import open_split
-    from cifarnet.models.checkpoint import load_model
-
-    model, info = load_model(path)
-    load = partial(load_shown, messages())
-    opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
-    whole: Any = opened.loader.split
-    indices = torch.arange(len(whole))
-    if 0 < samples < len(whole):
-        indices = choose_balanced(whole.labels.cpu(), samples, seed)
-        part: Any = whole.subset(indices)
-        opened = replace(opened, loader=Loader(part, 500, opened.device, mean=info.mean, std=info.std, shuffle=False))
-    say_opened(messages(), opened, named=named)
-    return opened, indices

@@ -114,9 +114,10 @@ def figure(app: typer.Typer, samples: int | None, file: str = "", several: bool 
             **own: Any,
         ) -> None:
             from cifarnet.cli import inputs
+            from cifarnet.storage.find_checkpoint import need_checkpoint
 
             asked: list[Path | None] = [*runs] if runs else [run]
-            paths = [inputs.need_checkpoint(one) for one in asked]
+            paths = [need_checkpoint(one) for one in asked]
             name = (file or draw.__name__).format(**own)
             target = figures.destination(out, paths[0] if len(paths) == 1 else Path("x"), name, overwrite)
             data_out = figures.numbers_path(data_out, overwrite)

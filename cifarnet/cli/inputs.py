@@ -5,33 +5,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from cifarnet.analysis.embedding import choose_balanced
 from cifarnet.analysis.features import Embeddings, embed
 from cifarnet.cli.common import messages
 from cifarnet.cli.headline import say_opened
 from cifarnet.cli.progress import load_shown
-from cifarnet.core.errors import Refused, plural
+from cifarnet.core.errors import plural
 from cifarnet.data import Loader
 from cifarnet.engine.evaluate import collect_logits, measure_batches, only_coarse
 from cifarnet.engine.metrics import check_finite
 from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.models.checkpoint import load_model
-from cifarnet.storage.find_checkpoint import find_checkpoint
+from cifarnet.storage.find_checkpoint import need_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def need_checkpoint(run: Path | None) -> Path:
-    """The checkpoint of `run`, else of the latest run.
-
-    Raises:
-        Refused: there is none.
-    """
-    path = find_checkpoint(run)
-    if path is None:
-        raise Refused("runs", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
-    return path
 
 
 def open_samples(run: Path | None, data_dir: str | None, split: str, samples: int, seed: int, device: str) -> Opened:
@@ -40,18 +30,30 @@ def open_samples(run: Path | None, data_dir: str | None, split: str, samples: in
     Raises:
         Refused: no such run, a broken checkpoint, data missing, an unknown split.
     """
-    path = need_checkpoint(run)
+    return open_chosen(need_checkpoint(run), data_dir, split, samples, seed, device, named=run is not None)[0]
+
+
+def open_chosen(
+    path: Path, data_dir: str | None, split: str, samples: int, seed: int, device: str, named: bool
+) -> "tuple[Opened, Tensor]":
+    """As `open_samples`, of a checkpoint, with the places of these images in the split [N].
+
+    Args:
+        named: the user named the run.
+    """
     model, info = load_model(path)
     opened = open_split(
         path, model, info, split, data_dir=data_dir, device=device, load=partial(load_shown, messages())
     )
     images = opened.loader.split
+    indices = torch.arange(len(images))
     if 0 < samples < len(images):
-        part: Any = images.subset(choose_balanced(images.labels.cpu(), samples, seed))
+        indices = choose_balanced(images.labels.cpu(), samples, seed)
+        part: Any = images.subset(indices)
         chosen = Loader(part, 500, opened.device, mean=info.mean, std=info.std, shuffle=False)
         opened = replace(opened, loader=chosen)
-    say_opened(messages(), opened, named=run is not None)
-    return opened
+    say_opened(messages(), opened, named=named)
+    return opened, indices
 
 
 def embed_images(opened: Opened) -> Embeddings:

@@ -14,7 +14,6 @@ from cifarnet.cli.figures import Overwrite, destination, numbers_path, write_num
 from cifarnet.cli.run_option import Run
 from cifarnet.cli.verify_figures import Classes
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.errors import Refused
 from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
@@ -98,10 +97,10 @@ def quality_figure(
         cifarnet visualize quality --far 0.01 --degrade blur,noise
         cifarnet visualize quality --far 0.01 --degrade none --out norm.pdf
     """
-    asked = check(scores, degrade, far)
-    from cifarnet.cli import inputs
+    from cifarnet.storage.find_checkpoint import need_checkpoint
 
-    target = destination(out, inputs.need_checkpoint(run), "quality", overwrite)
+    asked = check(scores, degrade, far)
+    target = destination(out, need_checkpoint(run), "quality", overwrite)
     data_out = numbers_path(data_out, overwrite)
     opened, document = measure(run, asked, far, samples, split, classes, data_dir, seed, device)
     from cifarnet.analysis.plots import quality as picture
@@ -143,12 +142,9 @@ def measure(
     from cifarnet.cli.progress import load_shown
     from cifarnet.engine.open_split import open_split
     from cifarnet.models.checkpoint import load_model
-    from cifarnet.storage.find_checkpoint import find_checkpoint
+    from cifarnet.storage.find_checkpoint import need_checkpoint
 
-    path = find_checkpoint(run)
-    if path is None:
-        why = "there is no run yet (no runs/latest)"
-        raise Refused("runs", why, "train one, or name a run folder or checkpoint")
+    path = need_checkpoint(run)
     model, info = load_model(path)
     checked_classes(info.config, split, classes)
     load = partial(load_shown, messages())

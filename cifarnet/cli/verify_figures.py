@@ -50,7 +50,7 @@ def det(
     """
     from cifarnet.analysis.plots.verification import draw_det, numbers
     from cifarnet.analysis.verification.rates import det_points
-    from cifarnet.cli.inputs import need_checkpoint
+    from cifarnet.storage.find_checkpoint import need_checkpoint
 
     asked: list[Path | None] = [*runs] if runs else [None]
     checkpoints = [need_checkpoint(run) for run in asked]
@@ -89,8 +89,8 @@ def scores(
         cifarnet visualize scores runs/latest --far 1e-2 --out scores.pdf
     """
     from cifarnet.analysis.plots.verification import densities_of, draw_scores
-    from cifarnet.cli.inputs import need_checkpoint
     from cifarnet.cli.verify import parse_far
+    from cifarnet.storage.find_checkpoint import need_checkpoint
 
     fars = parse_far(far)
     target = figures.destination(out, need_checkpoint(run), "scores", overwrite)
@@ -117,10 +117,10 @@ def measure(
     from cifarnet.analysis.unit_embeddings import checked_classes
     from cifarnet.analysis.verify_images import Asked, verify_split
     from cifarnet.cli.headline import say_model
-    from cifarnet.cli.inputs import need_checkpoint
     from cifarnet.cli.progress import load_shown
     from cifarnet.engine.open_split import open_split
     from cifarnet.models.checkpoint import load_model
+    from cifarnet.storage.find_checkpoint import need_checkpoint
 
     path = need_checkpoint(run)
     model, info = load_model(path, of_features=True)

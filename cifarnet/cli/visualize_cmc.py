@@ -38,10 +38,11 @@ def cmc(
     from cifarnet.analysis.plots.titles import title_of
     from cifarnet.analysis.unit_embeddings import CLASSES, embed_classes
     from cifarnet.cli import inputs
+    from cifarnet.storage.find_checkpoint import need_checkpoint
 
     if classes is not None and classes not in CLASSES:
         raise Refused("--classes", f"'{classes}' is not known", f"choose from {', '.join(CLASSES)}")
-    target = figures.destination(out, inputs.need_checkpoint(run), "cmc", overwrite)
+    target = figures.destination(out, need_checkpoint(run), "cmc", overwrite)
     data_out = figures.numbers_path(data_out, overwrite)
     opened = inputs.open_samples(run, data_dir, split, 0, seed, device)
     with messages().status("embedding"):

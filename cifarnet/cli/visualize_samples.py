@@ -40,8 +40,9 @@ def samples(
         cifarnet visualize samples --dataset digits --each 5 --out digits.png
     """
     from cifarnet.analysis.plots import grid as picture
-    from cifarnet.cli.inputs import need_checkpoint, open_samples
+    from cifarnet.cli.inputs import open_samples
     from cifarnet.cli.progress import load_shown
+    from cifarnet.storage.find_checkpoint import need_checkpoint
 
     if run is not None and (given_options(context) & {"dataset", "image_size"}):
         raise Refused("RUN", "says itself what the data is", "drop --dataset and --image-size")

@@ -19,7 +19,7 @@ from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.engine.views import VIEW_WEIGHTS, views
 from cifarnet.models.checkpoint import load_model
 from cifarnet.models.classifier import Classifier
-from cifarnet.storage.find_checkpoint import find_checkpoint
+from cifarnet.storage.find_checkpoint import need_checkpoint
 
 MANY_CLASSES = 1000  # of more, logits [N, C] and a confusion matrix [C, C] would fill memory and summary.json
 
@@ -105,9 +105,7 @@ def open_for_evaluation(
     Raises:
         Refused: no such run, more is asked for than is measured; else as `open_split`.
     """
-    path = find_checkpoint(run)
-    if path is None:
-        raise Refused("runs", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
+    path = need_checkpoint(run)
     model, info = load_model(path, of_features=True)
     if tta and info.config.dataset == SYNTHETIC:
         raise Refused("tta", f"{SYNTHETIC} has no images to move", "leave it out")

@@ -39,6 +39,18 @@ def find_checkpoint(name: str | Path | None) -> Path | None:
     raise without_checkpoint(path)
 
 
+def need_checkpoint(name: str | Path | None) -> Path:
+    """The checkpoint that `name` means; None: that of runs/latest.
+
+    Raises:
+        Refused: there is no run yet; else as `find_checkpoint`.
+    """
+    path = find_checkpoint(name)
+    if path is None:
+        raise Refused("runs", "there is no run yet (no runs/latest)", "train one, or name a run folder or checkpoint")
+    return path
+
+
 def without_checkpoint(path: Path) -> Refused:
     """The error for a folder in which no checkpoint is: what the folder is, and what became of the run in it."""
     another = "name another run, or a .safetensors file"
