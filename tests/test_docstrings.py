@@ -1,4 +1,4 @@
-"""A docstring's Args are the parameters that the code has."""
+"""A docstring names what is there: its Args are the parameters that the code has."""
 
 import ast
 import re
@@ -41,6 +41,20 @@ def documented(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
 @pytest.mark.parametrize(("path", "node"), WITH_ARGS, ids=[f"{path.stem}-{node.name}" for path, node in WITH_ARGS])
 def test_args_are_parameters(path, node):
     assert documented(node) - parameters(node) == set()
+
+
+def questions(code: str) -> list[str]:
+    """The first lines of docstrings that ask a question in place of naming what is there."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef
+    firsts = [ast.get_docstring(node) for node in ast.walk(ast.parse(code)) if isinstance(node, documented)]
+    return [text.splitlines()[0] for text in firsts if text and re.match(r"(What|Whether|Why)\b", text)]
+
+
+def test_a_docstring_names_what_is_there():
+    """ "The name of a run", not "What a run is called"."""
+    found = {path.stem: questions(path.read_text()) for path in (ROOT / "cifarnet").rglob("*.py")}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+    assert questions('"""What it is."""\n\n\ndef f():\n    """Whether it is."""\n') == ["What it is.", "Whether it is."]
 
 
 def test_a_name_that_is_no_parameter_is_found():

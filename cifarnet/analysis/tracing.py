@@ -12,7 +12,7 @@ _one_at_a_time = threading.Lock()
 
 
 class OwnThreadTracer(NodePathTracer):
-    """What torchvision's create_feature_extractor names layers by, for one thread.
+    """The tracer by which torchvision's create_feature_extractor names layers, for one thread.
 
     While torch.fx traces, `nn.Module.__call__` and `__getattr__` are patched for the whole process: the modules that other threads
     call are left as they are.

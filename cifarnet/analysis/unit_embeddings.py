@@ -79,7 +79,7 @@ def open_classes(opened: Opened, classes: str | None = None) -> list[Opened]:
 
 
 def checked_classes(config: TrainConfig, split: str, classes: str | None) -> str:
-    """What `classes` comes to for a run and a split: unseen, seen or all (seen where nothing was held out).
+    """The meaning of `classes` for a run and a split: unseen, seen or all (seen where nothing was held out).
 
     Raises:
         Refused: another word; the run held no classes out; the split is that of the validation images.

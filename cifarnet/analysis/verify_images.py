@@ -23,7 +23,7 @@ from cifarnet.models.model_info import ModelInfo
 
 @dataclass(frozen=True)
 class Asked:
-    """What is measured: TAR at these FARs (None: the usual ones), resamples of the intervals, folds, mirrored images too.
+    """The measurement asked for: TAR at these FARs (None: the usual ones), resamples of the intervals, folds, mirrored images too.
 
     Raises:
         Refused: a number of resamples that gives no interval; at once, and not when all images have been embedded.

@@ -76,7 +76,7 @@ class Beside(Watcher):
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, in one line without advice: none of it has to do with the training."""
+    """An error in one line without advice, since that has nothing to do with the training."""
     if isinstance(error, CifarnetError):
         return f"{error.what}: {error.why}"
     if isinstance(error, OSError):

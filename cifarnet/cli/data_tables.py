@@ -42,7 +42,7 @@ def print_one(console: "Terminal", facts: "DataFacts") -> None:
 
 
 def print_shape(console: "Terminal", found: dict[str, Any], options: str) -> None:
-    """What a run trains on, as `describe_shape` tells it; `options`: those that make it of the whole set, in words."""
+    """Prints the data that a run trains on, as `describe_shape` tells it; `options`: those that make it of the whole set, in words."""
     per_class = found["images_per_class"]
     counts = ", ".join(f"{printable(name)} {count:,}" for name, count in zip(found["classes"], per_class, strict=True))
     if len(per_class) > SHOWN:

@@ -176,7 +176,7 @@ def problems(found: dict[str, Any]) -> list[str]:
 
 
 def data_problems(data: dict[str, Any]) -> list[str]:
-    """What is wrong with the folders of data and with the files in them; CIFAR-100 alone is not missed."""
+    """The faults of the folders of data and of the files in them; CIFAR-100 alone is not missed."""
     listed = []
     for path, state in data["folders"].items():
         if path != str(cache()) and state.startswith("not there"):

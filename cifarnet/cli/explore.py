@@ -116,7 +116,11 @@ def check_images(
 def look(
     name: str, model: tuple["Classifier", "ModelInfo", bool], found: "Embeddings", methods: list[str], seed: int
 ) -> "Seen":
-    """What a run (its model, the text about it, whether its loss compares angles) makes of its images; says what has no map."""
+    """A run's images as it sees them; warns of each map that cannot be made.
+
+    Args:
+        model: the network, the text about it, and whether its loss compares angles.
+    """
     from cifarnet.analysis.embedding import METHODS
     from cifarnet.analysis.explore.gather import gather
 

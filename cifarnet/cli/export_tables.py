@@ -1,4 +1,4 @@
-"""What `cifarnet export` prints: the file, and what its check found."""
+"""The screen of `cifarnet export`: the file, and what its check found."""
 
 from typing import Any
 

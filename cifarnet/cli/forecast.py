@@ -33,7 +33,7 @@ class Forecast:
         self.seen = False
 
     def line(self, run: "TrainState", now: float) -> str | None:
-        """What to say after a step that ended at `now`, in seconds; None: nothing, or not yet."""
+        """The line to print after a step that ended at `now`, in seconds; None: nothing, or not yet."""
         if self.seen:
             return None
         done, everything = run.work
@@ -57,7 +57,7 @@ def quick_seconds(run: "TrainState", whole: float) -> float:
 
 
 def forecast_of(found: "Rehearsal") -> dict[str, Any]:
-    """What --dry-run --json prints: plain JSON values."""
+    """The document of --dry-run --json: plain JSON values."""
     run = found.run
     return {
         "config": run.config.to_dict(),

@@ -160,7 +160,7 @@ def option_for(word: str, here: Sequence[str], typed: Sequence[str]) -> str | No
 
 
 def folder_option(word: str, here: Sequence[str]) -> str | None:
-    """What takes a folder on its own: one of images, or a run that is to go on; nothing takes a folder of runs."""
+    """The option for a folder that stands alone: of images, or of a run that is to go on; None for a folder of runs."""
     if is_run(word):
         return "--resume --out" if "--resume" in here else None
     with contextlib.suppress(OSError):

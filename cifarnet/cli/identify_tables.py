@@ -1,4 +1,4 @@
-"""What an identification found -> tables."""
+"""The tables of an identification."""
 
 import math
 from collections.abc import Sequence

@@ -37,7 +37,7 @@ class Target:
 
 @dataclass
 class Drawn:
-    """What was made of an image: the figures, and for each map of a class its deletion, in the order they were made."""
+    """The pictures made of an image: the figures, and for each map of a class its deletion, in the order they were made."""
 
     figures: list[Path] = field(default_factory=list)
     deletions: list[tuple[str, Target, "Deletion"]] = field(default_factory=list)

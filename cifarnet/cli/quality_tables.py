@@ -78,6 +78,6 @@ def way_to_best(gone: float | None) -> str:
 
 
 def verdict_cell(verdict: str) -> Cell:
-    """What a score is against random orders of the images."""
+    """The cell that compares a score with random orders of the images."""
     styles = {"better": "green", "worse": "red"}
     return {"as chance": "not better", "unknown": "–"}.get(verdict, verdict), styles.get(verdict, "")

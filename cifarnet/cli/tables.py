@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def of_views(views: Any) -> str:
-    """What scores with --tta are measured on, and what is not; `views` as in `views_in_words`."""
+    """The note on scores with --tta: which are of several views and which are not; `views` as in `views_in_words`."""
     return f"{views_in_words(views)} (--tta); predict and export use one: see cifarnet eval"
 
 

@@ -45,7 +45,7 @@ def with_search_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 class Asked:
-    """What the command line of a search asks for.
+    """The request of a search's command line.
 
     losses: their names; grid: the constants with several values; fixed: those with one; given: the other options that stand there.
     """

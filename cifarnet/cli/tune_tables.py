@@ -1,4 +1,4 @@
-"""What `cifarnet tune` says: the plan before it begins, the table at the end, the command that trains the chosen setting."""
+"""The screens of `cifarnet tune`: the plan before it begins, the table at the end, the command that trains the chosen setting."""
 
 import shlex
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def setting_words(search: "Search", loss: str, number: int) -> str:
 
 
 def trial_line(search: "Search", loss: str, trial: "Trial") -> str:
-    """What is said when a trial has ended."""
+    """The line for a trial that has ended."""
     rung, outcome = search.rungs[trial.rung], trial.outcome
     result = "diverged" if outcome.accuracy is None else f"{percent(outcome.accuracy)} of the held-out images"
     place = f"rung {trial.rung + 1}/{len(search.rungs)}, {plural(rung.epochs, 'epoch')}"
@@ -100,7 +100,7 @@ def search_table(search: "Search") -> Table:
 
 
 def notes(search: "Search") -> Sequence[str]:
-    """What the reader of the table must know."""
+    """The notes below the table."""
     best = search.best()
     assert best is not None
     found = [

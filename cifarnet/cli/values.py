@@ -69,7 +69,7 @@ def other_value(name: str, value: str) -> str | None:
 
 
 def completion_of(name: str) -> Callable[[str], list[str]] | None:
-    """What completes the values of an option or argument of this name on Tab; None: nothing but the shell itself."""
+    """A function that completes the values of an option or argument of this name on Tab; None: the shell alone does."""
     if name in VALUES:
         return lambda incomplete: list(VALUES[name])
     return runs_here if name in ("run", "runs", "run_option", "checkpoint", "init_from") else None

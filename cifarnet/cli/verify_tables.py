@@ -78,7 +78,7 @@ def report(
 
 
 def no_points(impostors: int) -> str:
-    """Why there is no operating point, and so no threshold to keep."""
+    """The reason why there is no operating point, and so no threshold to keep."""
     from cifarnet.analysis.verification.rates import least_far
 
     pairs = plural(impostors, "impostor pair")
@@ -99,7 +99,7 @@ def draw(measured: "Measured", path: Path, info: "ModelInfo") -> None:
 
 
 def say_files(remarks: list[str], errors: list[str]) -> None:
-    """What is to be said of image files: one line each on stderr."""
+    """Prints remarks and errors of image files on stderr, a line each."""
     for remark in remarks:
         messages().remark("warning", remark)
     for error in errors:

@@ -53,7 +53,7 @@ def margins(
     data_out: DataOut = None,
     overwrite: figures.Overwrite = False,
 ) -> None:
-    """What margins do: the own class's logit against its angle, and the boundary between two classes that they move.
+    """The work of each margin: the own class's logit against its angle, and the boundary between two classes that they move.
 
     Examples:
         cifarnet visualize margins

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def callers_random() -> Iterator[None]:
-    """What draws from Python's `random` within it takes nothing from the caller.
+    """Keeps the state of Python's `random`: draws within it take nothing from the caller.
 
     For the first import of scikit-learn in a process, and of what imports it: rich, which it loads, draws a number.
     """

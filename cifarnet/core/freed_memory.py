@@ -1,4 +1,4 @@
-"""What becomes of the CPU memory that tensors free: glibc gives it back, and takes it anew a page fault at a time."""
+"""Keeps the CPU memory that tensors free. glibc would give it back, and take it anew a page fault at a time."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""What there is to say of a data set in a few words: where it lies, how many images of how many classes, its digest."""
+"""A data set in a few words: where it lies, how many images of how many classes, its digest."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What a caller in Python gives, a data set or a place: is it what training takes? Found out before anything is begun."""
+"""Checks a data set, or a place of data, that a caller in Python gives, before anything is begun."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What an image is, told by its pixels: a hash that no file format, name or place changes; and what follows from many."""
+"""Hashes of an image's pixels, which no file format, name or place changes; and digests of many."""
 
 import hashlib
 

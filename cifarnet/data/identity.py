@@ -1,4 +1,4 @@
-"""What data this is, told by its content: digests of classes, labels and images, the same wherever the files lie.
+"""The identity of data, told by its content: digests of classes, labels and images, the same wherever the files lie.
 
 The images of a split are one number, the sum modulo 2^256 of SHA-256 over (label, as uint32 in little-endian order, then
 the image's own hash) of each: no order of the images changes it, one pixel or one label does. An image's hash is that of

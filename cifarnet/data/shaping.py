@@ -120,7 +120,7 @@ def shape_splits(dataset: Dataset, config: TrainConfig) -> Dataset:
 
 
 def describe_shape(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
-    """What `config` makes of a data set, as plain JSON values.
+    """The data set as `config` shapes it, as plain JSON values.
 
     Returns:
         `options`, those given; `classes`, the names of those trained; `held_out_classes`; the number of `train_images`,

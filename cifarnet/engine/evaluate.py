@@ -117,7 +117,7 @@ def open_for_evaluation(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured: `document`, plain JSON values (see `Scores`), and the outputs behind it.
+    """A measurement: `document`, plain JSON values (see `Scores`), and the outputs behind it.
 
     logits [N, C] and labels [N], on the device; None where only loss and accuracy are measured.
     """

@@ -21,7 +21,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to: accuracy on `images` held-out images, in [0, 1]; None: it diverged, `error` says how."""
+    """The result of a trial: accuracy on `images` held-out images, in [0, 1]; None: it diverged, `error` says how."""
 
     accuracy: float | None
     images: int = 0

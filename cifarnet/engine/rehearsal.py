@@ -28,7 +28,7 @@ GRAPH_WARM_UP = WARM_STEPS + 1  # of a recorded step
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a training would be. seconds: of an epoch's training (the mean), and of measuring the model after it, as timed here.
+    """The cost of a training. seconds: of an epoch's training (the mean), and of measuring the model after it, as timed here.
 
     path: the run's folder; size: of checkpoint and training state together, in bytes.
     """

@@ -53,7 +53,7 @@ def known_data(state: Path) -> tuple[DataIdentity | None, ModelInfo | None]:
 
 
 def info_of(folder: RunFolder, path: Path) -> ModelInfo | None:
-    """What a model of the run says of itself; None where there is none, or none that can be read."""
+    """The metadata of a model of the run; None where there is none, or none that can be read."""
     with suppress(Refused):
         if found := existing(path):
             return read_info(folder.checked(found))

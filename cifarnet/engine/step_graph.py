@@ -57,7 +57,7 @@ class StepGraph:
         self.forget()
 
     def forget(self) -> None:
-        """What was recorded no longer holds: a loaded state lies elsewhere."""
+        """Drops the recorded step, which no longer holds: a loaded state lies elsewhere."""
         self.images = self.labels = torch.empty(0)
         self.warm = 0  # steps of the present shape before the recording
         self.replay: Callable[[], None] | None = None

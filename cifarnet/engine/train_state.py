@@ -122,7 +122,7 @@ class TrainState:
 
     @property
     def work(self) -> tuple[float, float]:
-        """What is done, and all there is to do: in steps, each weighed by its images' area, with which its time goes."""
+        """The work done, and the whole of it: in steps, each weighed by its images' area, with which its time goes."""
         if not self.config.progressive:
             return self.step, self.all_steps
         weights = areas(self.config.epochs, self.config.progressive, self.config.image_size)

@@ -70,7 +70,7 @@ def trial_outcome(
     init_from: Path | None,
     stop: StopRequest | None = None,
 ) -> Outcome:
-    """What the trial in `path` comes to: read where it has been trained, else trained, from its saved state where there is one."""
+    """The outcome of the trial in `path`: read where it has been trained, else trained, from its saved state where there is one."""
     if found := read_outcome(config, path):
         return found
     begun = existing(RunFolder(path).state) is not None
@@ -95,7 +95,7 @@ def trial_outcome(
 
 
 def read_outcome(config: TrainConfig, path: Path) -> Outcome | None:
-    """What the run in `path` came to after `config.epochs`, or None where it has not come so far.
+    """The outcome of the run in `path` after `config.epochs`, or None where it has not come so far.
 
     Raises:
         Refused: it was begun under another configuration.

@@ -76,7 +76,7 @@ def losses_of(objective: Objective, batch: Batch, options: MarginOptions, cosine
 
 @torch.no_grad()
 def next_memory(objective: Objective, batch: Batch, options: MarginOptions) -> dict[str, Tensor]:
-    """What has moved by this training step, which uses it already: `batch.memory` has it too."""
+    """The running state that this training step moved, and uses already: `batch.memory` has it too."""
     moved = objective.next(batch.detached(), options)
     batch.memory |= moved
     batch.moved = True
@@ -87,7 +87,7 @@ def next_memory(objective: Objective, batch: Batch, options: MarginOptions) -> d
 def settle(
     objective: Objective, batch: Batch, loss: Tensor, memory: Memory, moved: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """What has moved, in the types of `memory`: as before where the loss of any rank is not finite. Sums are collected in place."""
+    """The moved state, in the types of `memory`; unchanged where the loss of any rank is not finite. Sums are collected in place."""
     if batch.training and objective.collects:
         batch.memory |= memory  # the head's own tensors
         objective.collect(batch, loss.detach())

@@ -1,4 +1,4 @@
-"""What a row of the table of losses says: where a loss comes from, its constants, its running state. Read without torch."""
+"""A row of the table of losses: where a loss comes from, its constants, its running state. Read without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -48,7 +48,7 @@ def build_neck(kind: str, in_features: int, embed_dim: int) -> nn.Module:
 
 
 def layers_before_head(config: TrainConfig, classes: int) -> str:
-    """What a classifier of so many classes has between backbone and head, in words for the user."""
+    """The layers of a classifier between backbone and head, in words for the user."""
     layers = []
     if config.embed_dim:
         layers.append(f"a map to {config.embed_dim} dimensions" + (", BatchNorm" if config.neck == "bn" else ""))

@@ -84,6 +84,6 @@ def is_packaged(path: Path) -> bool:
 
 
 def newer_note(path: Path) -> str:
-    """What became of a newer run than that of the checkpoint `path`, which has none: to be said where nobody named a run."""
+    """The note on a newer run than that of the checkpoint `path`, which has no model: to be said where nobody named a run."""
     newer = newer_without_checkpoint(path.parent)
     return f"; the newer {newer[0]} has no checkpoint ({newer[1]})" if newer else ""

@@ -1,4 +1,4 @@
-"""What runs are called beside each other: by the last parts of their paths, as many as tell them apart."""
+"""The names of runs beside each other: by the last parts of their paths, as many as tell them apart."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ def names_apart(paths: Sequence[Path]) -> list[str]:
 
 
 def checkpoint_names(checkpoints: Sequence[Path]) -> list[str]:
-    """What the runs of checkpoints are called: by their folders, or by the files where these lie in no run's folder or two in one."""
+    """The names of the runs of checkpoints: by their folders, or by the files where these lie in no run's folder or two in one."""
     files = [path.resolve() for path in checkpoints]
     homes = [file.parent if (file.parent / "config.json").is_file() else file.with_suffix("") for file in files]
     return names_apart(homes if len(set(homes)) == len(homes) else [file.with_suffix("") for file in files])

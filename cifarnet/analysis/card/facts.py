@@ -1,4 +1,4 @@
-"""What there is to say of a trained model, from its checkpoint and the files of its run."""
+"""The facts of a trained model's card, from its checkpoint and the files of its run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

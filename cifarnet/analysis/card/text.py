@@ -81,12 +81,12 @@ def head(facts: Facts) -> str:
 
 
 def averaged(facts: Facts) -> str:
-    """What to add to the name of a score where several views of each image were averaged."""
+    """The words after a score's name where several views of each image were averaged; empty without them."""
     return VIEWS.format(facts.views) if facts.views else ""
 
 
 def about(facts: Facts) -> list[Block]:
-    """What the model is."""
+    """The card's first paragraphs: network, loss, classes, input."""
     config, info = facts.info.config, facts.info
     values = [(name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in facts.constants.items()]
     constants = ", ".join(f"{name} {value}" for name, value in values)
@@ -113,7 +113,7 @@ def epochs_words(facts: Facts) -> str:
 
 
 def data_blocks(facts: Facts) -> list[Block]:
-    """What it was trained and measured on."""
+    """The card's section on the data of training and measurement."""
     config, data = facts.info.config, facts.data
     row = DATASETS.get(config.dataset)
     said = facts.info.metrics.get("data")

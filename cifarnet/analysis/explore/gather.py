@@ -22,7 +22,7 @@ NEAREST = 5  # images that the page names beside one
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run makes of N images. Angles in degrees.
+    """N images as a run sees them. Angles in degrees.
 
     Args:
         name, title: of the run, and of its model, loss and data.
@@ -61,7 +61,7 @@ def gather(
     seed: int,
     calibration: Calibration | None = None,
 ) -> Seen:
-    """What a model makes of the images that `found` holds.
+    """The images in `found` as a model sees them.
 
     Args:
         angular: does its loss compare angles? Then maps and neighbours do too; else they compare distances.

@@ -49,7 +49,7 @@ class Deployed(nn.Module):
 
 
 def describe(model: Classifier, info: ModelInfo, precision: str) -> dict[str, str]:
-    """What the file says about itself, all of it text: names as they are, numbers and lists as JSON.
+    """The metadata of an exported file, all of it text: names as they are, numbers and lists as JSON.
 
     Args:
         precision: fp32, fp16 or int8.

@@ -111,7 +111,7 @@ def finished(proto: Any, metadata: Mapping[str, str]) -> bytes:
 
 
 def run_onnx(data: bytes) -> Runner:
-    """What onnxruntime computes by an ONNX file, on the CPU."""
+    """A function that computes by an ONNX file, in onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -122,7 +122,7 @@ def run_onnx(data: bytes) -> Runner:
 
 
 def run_pt2(data: bytes) -> Runner:
-    """What torch computes by a .pt2 file, on the CPU."""
+    """A function that computes by a .pt2 file, in torch on the CPU."""
     with quiet():
         network = torch.export.load(io.BytesIO(data)).module()
 

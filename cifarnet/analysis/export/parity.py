@@ -40,7 +40,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Parity:
-    """What the check found. Differences are the largest over all pictures, `cosine` is the least.
+    """The result of the check. Differences are the largest over all pictures, `cosine` is the least.
 
     logit_allowed: 1e-4 max(1, s). changed: pictures that the file takes for another class than the model, each with both classes
     and the gap between their logits in the model; `near_ties`: how many have a gap that rounding may turn over.
@@ -63,7 +63,7 @@ class Parity:
 
 @torch.inference_mode()
 def outputs_of(model: Classifier, info: ModelInfo, images: np.ndarray) -> Outputs:
-    """What `cifarnet predict` and `verify` compute of uint8 pictures [N, H, W, 3]. Raises Diverged: they are not finite."""
+    """The outputs of `cifarnet predict` and `verify` for uint8 pictures [N, H, W, 3]. Raises Diverged: they are not finite."""
     cpu = torch.device("cpu")
 
     def batches() -> Iterator[tuple[Tensor, None]]:
@@ -136,7 +136,7 @@ def least_cosine(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def problems_of(found: Parity, precision: str) -> list[str]:
-    """Why a file is not good; written so that a number that is not finite is a problem too."""
+    """The reasons why a file is not good; none where it is. Written so that a number that is not finite is a problem too."""
     problems = []
     if precision != "fp32":
         least = AGREEMENT[precision]

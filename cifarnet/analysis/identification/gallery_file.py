@@ -26,7 +26,7 @@ OTHER = "take another gallery, or enrol the images again"
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """What probes are searched in.
+    """The known identities that probes are compared with.
 
     Args:
         templates: the identities.

@@ -92,7 +92,7 @@ def identification(
 
 
 def kind_of(labels: np.ndarray) -> str:
-    """What labels are compared with labels of the same; numbers of all types are one kind."""
+    """The kind of labels, compared with labels of the same kind alone; numbers of all types are one kind."""
     return "number" if labels.dtype.kind in "biuf" else labels.dtype.kind
 
 

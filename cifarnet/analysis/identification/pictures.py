@@ -53,13 +53,13 @@ class Probes:
 
     @cached_property
     def rates(self) -> OpenSet:
-        """What the rates are computed from: the probes whose identity is known."""
+        """The scores behind the rates: those of the probes whose identity is known."""
         return open_set(self.searches, [name != "" for name in self.identities])
 
 
 @dataclass(frozen=True, eq=False)
 class Identified:
-    """What became of a request.
+    """The answer to a request.
 
     Args:
         gallery: with the thresholds in it, those that were set now or those that it came with.

@@ -138,7 +138,7 @@ def at_least(ascending: np.ndarray, threshold: Any) -> Any:
 
 
 def open_set(searches: Searches, known: Any = None) -> OpenSet:
-    """What the open-set rates need of searches. `known`: bool [N], the probes whose identity is known (None: all)."""
+    """The numbers of searches that open-set rates need. `known`: bool [N], the probes whose identity is known (None: all)."""
     top = searches.scores[:, 0]
     mated = searches.mates != NOT_ENROLLED
     other = ~mated if known is None else ~mated & np.asarray(known, dtype=bool)

@@ -1,4 +1,4 @@
-"""What is asked of `cifarnet identify`, checked before any image is read; and the threshold that follows from it."""
+"""A request to `cifarnet identify`, checked before any image is read; and the threshold that follows from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What makes rates of pictures look better than they are: copies of a file, and identities that the model was trained on."""
+"""Signs that rates of pictures look better than they are: copies of a file, and identities that the model was trained on."""
 
 import hashlib
 import os

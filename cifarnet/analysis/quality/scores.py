@@ -1,4 +1,4 @@
-"""What may stand for the quality of an image: four numbers that a model gives with it. Higher is better in each."""
+"""Four numbers of a model that may stand for the quality of an image. Higher is better in each."""
 
 from collections.abc import Mapping, Sequence
 

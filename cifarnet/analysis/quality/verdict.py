@@ -36,7 +36,7 @@ def judge(document: Mapping[str, Any], score: str = "norm") -> dict[str, str]:
 
 
 def of_errors(document: Mapping[str, Any], score: str, errors: str) -> str:
-    """What leaving out the pairs of least quality does to the errors, in words."""
+    """The change of the errors as the pairs of least quality are left out, in words."""
     start = document["fnmr"]
     if errors == "unknown":
         which = "no" if start == 0 else "every"
@@ -48,7 +48,7 @@ def of_errors(document: Mapping[str, Any], score: str, errors: str) -> str:
 
 
 def of_degradations(rhos: Mapping[str, float]) -> list[str]:
-    """What the score does as images get worse, in words."""
+    """The way of the score as images get worse: one clause, or none without degradations."""
     kinds: dict[str, list[str]] = {}
     for name, rho in rhos.items():
         does = "falls with" if rho <= -WEAK else "rises with" if rho >= WEAK else "does not follow"

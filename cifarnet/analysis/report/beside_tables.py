@@ -44,7 +44,7 @@ def beside_the_report(groups: Sequence[SeedGroup]) -> list[Block]:
 
 
 def notes(known: Sequence[tuple[SeedGroup, Cell]]) -> list[str]:
-    """What is to be known of the published numbers that stand here."""
+    """Notes on the published numbers that stand here."""
     cells = list({cell.name: cell for _, cell in known}.values())
     found = [EXACT_IMAGES]
     for cell in cells:

@@ -69,7 +69,7 @@ class Result:
 
     @property
     def data(self) -> str:
-        """What the run was trained on, as far as it is known: the data's digest, or that none was recorded, and of where."""
+        """The data of the training, as far as it is known: its digest, or that none was recorded, and of where."""
         return self.digest or self.unrecorded
 
     @property
@@ -79,7 +79,7 @@ class Result:
 
     @property
     def unrecorded(self) -> str:
-        """What stands for the digest of data that nobody recorded: of files their place is all that is known."""
+        """A stand-in for the digest of data that nobody recorded: the place of the files, since no more is known."""
         row = DATASETS.get(self.config.dataset)
         return f"unrecorded, {self.config.data_dir}" if row and row.from_files else "unrecorded"
 

@@ -128,7 +128,7 @@ def name_of(runs: Sequence[Result], cells: Sequence[Sequence[Result]]) -> str:
 
 
 def kind_of(result: Result) -> str:
-    """What a run is called for, without its number."""
+    """The name of a run without its number."""
     return f"{result.config.arch}-{result.config.loss}-{result.config.dataset}"
 
 

@@ -27,7 +27,7 @@ EVERYTHING = 64  # so many times wider than expected, a stretch is all there is
 
 @dataclass(frozen=True)
 class Known:
-    """What each of R resamples weighs: float64 [R] each.
+    """Weights of each of R resamples: float64 [R] each.
 
     genuine, impostor: the pairs from a score on; all_genuine, all_impostor: all of them.
     """
@@ -128,7 +128,7 @@ def expected(
 
 
 def count_all(pairs: AllPairs, draws: Draws, scores: Sequence[float]) -> list[Known]:
-    """What each resample weighs from each of some scores on."""
+    """The weights of each resample from each of some scores on."""
     images = draws.images.T.astype(np.float32)  # [N, R]; sums of so small integers are exact in float32
     both = images * draws.identities.T.astype(np.float32)[draws.labels]
     genuine, impostor = (np.zeros((len(scores), len(draws))) for _ in range(2))
@@ -156,7 +156,7 @@ def blocks(pairs: AllPairs, first: int, last: int) -> tuple[np.ndarray, np.ndarr
 
 
 def totals(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-    """What all genuine and all impostor pairs weigh in each resample, float64 [R] each."""
+    """Weights of all genuine and of all impostor pairs in each resample, float64 [R] each."""
     order = np.argsort(draws.labels, kind="stable")
     starts = np.searchsorted(draws.labels[order], np.arange(draws.identities.shape[1]))
     genuine, impostor = (np.zeros(len(draws)) for _ in range(2))

@@ -54,7 +54,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was measured; `genuine` and `impostor` are the sorted scores behind it."""
+    """A measurement; `genuine` and `impostor` are the sorted scores behind it."""
 
     images: int
     identities: int
@@ -154,7 +154,7 @@ def measured(
     seed: int = 0,
     folds: np.ndarray | None = None,
 ) -> Verification:
-    """What `verification` returns, of pairs that have their scores. These are sorted in place where `bootstrap` is 0.
+    """The same as `verification`, of pairs that have their scores. These are sorted in place where `bootstrap` is 0.
 
     Args:
         far: None takes 0.1, 0.01, 0.001 and 0.0001, as far as there are impostor pairs enough; of fewer than ten none.

@@ -153,7 +153,7 @@ def webp_size(start: bytes) -> tuple[int, int] | None:
 
 
 def unidentified(name: str, file: BinaryIO) -> ImageError:
-    """Why Pillow knows no format for a file: only the reader of the format that it bears the mark of says so."""
+    """The error for a file whose format Pillow does not know: the reader of the format whose mark it bears tells why."""
     kind = signature(file)
     if kind in FORMATS:
         try:

@@ -1,4 +1,4 @@
-"""What an index of images tells of them at no cost: test images that are trained on, images with two labels, files listed twice."""
+"""Repeats that an index of images shows at no cost: test images that are trained on, images with two labels, files listed twice."""
 
 import numpy as np
 from torch import Tensor

@@ -38,7 +38,7 @@ class Source(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What image `index` is called in a message, fit for a terminal."""
+        """The name of image `index` in a message, fit for a terminal."""
         ...
 
     def take(self, indices: np.ndarray) -> "Source":

@@ -108,14 +108,14 @@ def look_for_archive(cifar: Cifar, path: Path) -> Source | None:
 
 
 def archive_names(known: Archive) -> tuple[str, ...]:
-    """What an archive is called: as published, and as Keras names it."""
+    """The names of an archive: as published, and as Keras has it."""
     return known.name, f"{known.folder}.tar.gz", f"{known.folder}-target_archive"
 
 
 def packed(
     cifar: Cifar, layout: str, path: Path, contents: dict[str, bytes], status: str
 ) -> Callable[[str], Iterator[Records]]:
-    """What reads an archive's members."""
+    """The reader of an archive's members."""
 
     def read(split: str) -> Iterator[Records]:
         for file in files_of(cifar, split):

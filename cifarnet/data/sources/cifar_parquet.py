@@ -38,7 +38,7 @@ def look_for_parquet(cifar: Cifar, place: Path) -> Source | None:
 
 
 def reader(cifar: Cifar, files: dict[str, list[Path]]) -> Callable[[str], Iterator[Records]]:
-    """What reads a split: from the cache, where these very files were decoded before."""
+    """The reader of a split: from the cache, where these very files were decoded before."""
 
     def read(split: str) -> Iterator[Records]:
         paths = files[split]
@@ -57,7 +57,7 @@ def reader(cifar: Cifar, files: dict[str, list[Path]]) -> Callable[[str], Iterat
 
 
 def stamp_of(path: Path) -> list[Any]:
-    """What changes when a file does."""
+    """Plain values that change when a file does."""
     try:
         facts = path.stat()
     except OSError as error:

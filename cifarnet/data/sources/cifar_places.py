@@ -83,7 +83,7 @@ def only_folder(place: Path) -> list[Path]:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is in a folder, by name, hidden things left out; nothing where it cannot be read."""
+    """The entries of a folder, by name, without hidden ones; none where it cannot be read."""
     try:
         return [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(".")]
     except OSError:

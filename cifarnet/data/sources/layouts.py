@@ -58,7 +58,7 @@ def role_of(name: str) -> str | None:
 
 
 def look(folder: str | os.PathLike[str]) -> Seen:
-    """What lies in a folder, but for the folders of training runs, which hold figures. Raises OSError."""
+    """The contents of a folder, without the folders of training runs, which hold figures. Raises OSError."""
     with os.scandir(folder) as entries:
         found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
     found = [(name, inside) for name, inside in found if not (inside and is_of_runs(Path(folder, name)))]
@@ -171,7 +171,7 @@ def cifar_of_names(names: Iterable[str]) -> str | None:
 
 
 def of_file(name: str) -> str | None:
-    """What a file of this name, or a pattern of names, is."""
+    """The kind of a file of this name, or of a pattern of names; None for one of no known kind."""
     kinds = {"csv": TABLES, "parquet": PARQUET, "webdataset": SHARD}
     exact = cifar_of_names([re.sub(r"\.\d+$", "", name)])
     return exact or next((dataset for dataset, suffixes in kinds.items() if name.endswith(suffixes)), None)

@@ -87,7 +87,7 @@ def load_parquet(request: Request) -> Dataset:
 
 
 def find_files(given: Path | None) -> tuple[Path, list[Path]]:
-    """What names are relative to, and the parquet files that `data_dir` names."""
+    """The folder that names are relative to, and the parquet files that `data_dir` names."""
     if given is None:
         raise Refused("data_dir", "parquet needs it", "name a parquet file or a folder of them")
     if given.is_file():

@@ -18,7 +18,7 @@ class NotPlain(ValueError):
 
 
 class Name(Enum):
-    """What a pickle of an array may name."""
+    """A name that a pickle of an array may hold."""
 
     RECONSTRUCT = auto()
     FROM_BUFFER = auto()
@@ -51,7 +51,7 @@ def find_name(module: Any, name: Any) -> Name:
 
 
 def call(function: Any, arguments: Any) -> Any:
-    """What the call would give, where it is one of the four that an array of uint8 is spelled with."""
+    """The result of a call, where it is one of the four that an array of uint8 is spelled with."""
     match function, arguments:
         case Name.RECONSTRUCT, (Name.NDARRAY, (0,), "b" | b"b"):
             return Array()

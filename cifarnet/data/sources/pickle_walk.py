@@ -24,7 +24,7 @@ LAST_LATIN = 0xC3  # the first byte of "ÿ" in UTF-8
 
 
 def read_pickle(data: bytes) -> Any:
-    """What the pickle spells: dict, list, tuple, str, int, bool, None, `Array`, and bytes (a memoryview where they are many).
+    """The value that the pickle spells: dict, list, tuple, str, int, bool, None, `Array`, and bytes (a memoryview where they are many).
 
     Text of Python 2 is given as bytes. What stands behind the end of the pickle is left alone.
 
@@ -131,7 +131,7 @@ class Walk:
         self.stack = []
 
     def pop_to_mark(self) -> list[Any]:
-        """What was pushed since the last mark, which goes too."""
+        """The values pushed since the last mark, which goes too."""
         items, self.stack = self.stack, self.below.pop()
         return items
 

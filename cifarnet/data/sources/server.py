@@ -118,14 +118,14 @@ def check_address(url: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Why a connection failed, in a few words."""
+    """The reason why a connection failed, in a few words."""
     inner = getattr(error, "reason", None) or error
     text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
     return printable(" ".join(str(text).split()))[:200]
 
 
 def read_block(answer: http.client.HTTPResponse) -> bytes:
-    """What has come of an answer, at least a byte; none at its end. Raises NotFrom where the connection breaks."""
+    """The bytes of an answer that have come, at least one; none at its end. Raises NotFrom where the connection breaks."""
     try:
         return answer.read1(BLOCK)
     except (http.client.HTTPException, OSError) as error:

@@ -74,7 +74,7 @@ def best(tables: list[str]) -> str:
 
 
 def of_file(path: Path) -> str:
-    """What to do with a file that was given in the place of a folder."""
+    """The advice for a file that was given in the place of a folder."""
     name = path.name.lower()
     for suffixes, fix in ((TABLES, "`dataset=csv`"), (PARQUET, "`dataset=parquet`"), (SHARD, "`dataset=webdataset`")):
         if name.endswith(suffixes):

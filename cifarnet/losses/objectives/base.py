@@ -1,4 +1,4 @@
-"""What a margin loss sees of a batch, and what it may say of it. A loss is a subclass, known by its name in LOSSES.
+"""A batch as a margin loss sees it, and the base class of the losses. A loss is a subclass, known by its name in LOSSES.
 
 Pure torch, with autograd: the reference for the compiled kernels, and what runs where they do not. A loss speaks of the target's
 cosine c_y [N] and, block by block, of the other cosines, so that nothing of size N x C need exist.
@@ -107,11 +107,11 @@ class Objective:
         return classes, size
 
     def tables(self, classes: int, size: int, options: MarginOptions) -> dict[str, Tensor]:
-        """What the head keeps besides W, at its start; a "state" here takes the place of the row's."""
+        """The tensors that the head keeps besides W, at its start; a "state" here takes the place of the row's."""
         return {}
 
     def learned(self, classes: int, options: MarginOptions) -> dict[str, Tensor]:
-        """What the head learns besides W, without weight decay, at its start."""
+        """The parameters that the head learns besides W, without weight decay, at its start."""
         return {}
 
     def cosines(self, unit: Tensor, weight: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class Objective:
         return {}
 
     def counted(self, memory: Mapping[str, Tensor], options: MarginOptions) -> dict[str, Tensor]:
-        """What changes besides, by name, once the training samples of each class are counted."""
+        """The tensors that change, by name, once the training samples of each class are counted."""
         return {}
 
     def collect(self, batch: Batch, loss: Tensor) -> None:
@@ -132,7 +132,7 @@ class Objective:
     def begin_epoch(
         self, epoch: int, epochs: int, memory: Mapping[str, Tensor], options: MarginOptions
     ) -> dict[str, Tensor]:
-        """What is kept before the first step of `epoch` (from 0, of `epochs`), by name, where it changes."""
+        """The tensors that change before the first step of `epoch` (from 0, of `epochs`), by name."""
         return {}
 
     @abstractmethod

@@ -62,7 +62,7 @@ class SphereFaceR(Softmax, name="sphereface-r"):
         return straight_through((cosine.detach().acos() / self.margin(batch, options)).cos(), cosine)
 
     def weight(self, options: MarginOptions) -> float:
-        """What the softmax part is multiplied by."""
+        """The factor of the softmax part."""
         weighed = options["loss_weight"] > 0 and options["norm"] != "none"
         return options["loss_weight"] / options.scale if weighed else 1.0
 
