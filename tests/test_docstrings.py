@@ -52,7 +52,7 @@ def questions(code: str) -> list[str]:
 
 def test_a_docstring_names_what_is_there():
     """ "The name of a run", not "What a run is called"."""
-    found = {path.stem: questions(path.read_text()) for path in (ROOT / "cifarnet").rglob("*.py")}
+    found = {str(path): questions(path.read_text()) for path in (ROOT / "cifarnet").rglob("*.py")}
     assert {name: lines for name, lines in found.items() if lines} == {}
     assert questions('"""What it is."""\n\n\ndef f():\n    """Whether it is."""\n') == ["What it is.", "Whether it is."]
 

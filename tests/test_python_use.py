@@ -109,6 +109,25 @@ def test_a_data_set_of_arrays_is_trained_on_measured_and_named_as_python_has_it(
     assert scores["as_in_training"] is False and scores["dataset"] == "elsewhere"
     with pytest.raises(TypeError, match="images must be a tensor, not ndarray"):
         Split(np.zeros((2, 3, 32, 32), np.uint8), torch.arange(2))
+    pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="images are on the meta device, which holds no numbers"):
+        Split(pixels.to("meta"), torch.arange(2))
+    with pytest.raises(
+        TypeError, match=r"train must be a cifarnet\.data\.Split, not TensorDataset; .*makes one of uint8"
+    ):
+        make_dataset("noise", ("a", "b"), torch.utils.data.TensorDataset(pixels, torch.arange(2)), found.test)
+
+
+def test_a_run_of_arrays_goes_on_with_the_arrays_alone(cli):
+    found, config = of_noise(), cifarnet.TrainConfig(dataset="noise", **PLAIN)
+    cifarnet.fit(config, out="run", dataset=found)
+    more = dataclasses.replace(config, epochs=2)
+    with pytest.raises(cifarnet.Refused, match=r"Python code gave it to the training; give it to cifarnet\.fit in Py"):
+        cifarnet.fit(more, out="run", resume=True)
+    code, _, err = cli("train", "--resume", "--out", "run", "--epochs", "2")
+    assert code == 2 and "give it to cifarnet.fit in Python" in err
+    cifarnet.fit(more, out="run", resume=True, dataset=found)
+    assert cifarnet.load("run", device="cpu").info.epoch == 2
 
 
 @pytest.mark.parametrize(

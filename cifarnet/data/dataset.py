@@ -56,7 +56,12 @@ class Split:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
             raise ValueError(f"images must be uint8 [N, 3, H, W], not {self.images.dtype} {tuple(self.images.shape)}")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"labels must be int64 [{len(self.images)}], not {self.labels.dtype} {self.labels.shape}")
+            raise ValueError(
+                f"labels must be int64 [{len(self.images)}], not {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+        for name, value in (("images", self.images), ("labels", self.labels)):
+            if value.is_meta:
+                raise ValueError(f"{name} are on the meta device, which holds no numbers; give them on the CPU")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,7 +120,11 @@ class Dataset:
 
 
 def make_dataset(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:
-    """Put two splits together and measure the training split."""
+    """Two splits as a data set, with mean and standard deviation measured on the training split. Raises TypeError for other splits."""
+    for part, split in (("train", train), ("test", test)):
+        if not isinstance(split, Split):
+            how = "cifarnet.data.Split(images, labels) makes one of uint8 images [N, 3, H, W] and int64 labels [N]"
+            raise TypeError(f"{part} must be a cifarnet.data.Split, not {type(split).__name__}; {how}")
     mean, std = channel_statistics(train.images.split(CHUNK))
     return Dataset(name, classes, train, test, mean, std)
 

@@ -43,6 +43,12 @@ def checked_dataset(dataset: Any, config: TrainConfig) -> Dataset:
     return replace(dataset, mean=mean, std=std)
 
 
+def only_in_python(name: str, call: str) -> Refused:
+    """The refusal of a data set that no reader knows, to raise; `call` takes it in Python."""
+    why = f"'{printable(name)}' is none that cifarnet reads: Python code gave it to the training"
+    return Refused("dataset", why, f"give it to {call} in Python")
+
+
 def class_names(classes: Any) -> tuple[str, ...]:
     """The names as text, of text or of whole numbers. Raises Refused for fewer than two, one twice, or what no checkpoint keeps."""
     given = list(classes) if isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str) else []

@@ -17,8 +17,9 @@ from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_kind, check_path
 from cifarnet.core.signals import StopRequest
 from cifarnet.data import Dataset
-from cifarnet.data.given import checked_dataset
+from cifarnet.data.given import checked_dataset, only_in_python
 from cifarnet.data.known_folders import remember_folder
+from cifarnet.data.registry import DATASETS
 from cifarnet.engine.conflicts import check_options
 from cifarnet.engine.launch import begin, prepare, take_folder
 from cifarnet.engine.loop import Watcher, train
@@ -68,6 +69,8 @@ def fit(
     check_options(config)
     if dataset is not None:
         dataset = checked_dataset(dataset, config)
+    elif resume and config.dataset not in DATASETS:
+        raise only_in_python(config.dataset, "cifarnet.fit")
     if trial and not config.val_fraction:
         raise Refused("val_fraction", "is 0, and a trial is measured on held-out images", "hold out a part, as in 0.1")
     watcher = Watcher() if watcher is None else watcher

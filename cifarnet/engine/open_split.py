@@ -10,11 +10,11 @@ from torch import Tensor
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.devices import pick_device, pick_precision, precision_here
-from cifarnet.core.errors import Refused, printable
+from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_count, check_path
 from cifarnet.core.known import unknown
 from cifarnet.data import DATASETS, AnySplit, Dataset, Loader, load, load_options
-from cifarnet.data.given import checked_dataset
+from cifarnet.data.given import checked_dataset, only_in_python
 from cifarnet.data.identity import DataIdentity, identify_split, parse_identity
 from cifarnet.data.known_folders import is_known, remember_folder
 from cifarnet.data.shaping import Shaped, in_class_order, shape
@@ -123,8 +123,7 @@ def read_data(
         raise Refused("dataset", f"is of type {type(dataset).__name__}", "give a name, or a cifarnet.data.Dataset")
     name = dataset or config.dataset
     if name not in DATASETS and name == config.dataset:
-        why = f"'{printable(name)}' is none that cifarnet reads: Python code gave it to the training"
-        raise Refused("dataset", why, "give it to cifarnet.evaluate in Python")
+        raise only_in_python(name, "cifarnet.evaluate")
     data = load(name, folder_of(config, name, data_dir), **load_options(config, name))
     if data_dir is not None:
         remember_folder(data_dir)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cifarnet.core.devices import own_draws
 from cifarnet.core.distributed import ALONE, Ranks
-from cifarnet.losses.contract import check_range, checked_labels
+from cifarnet.losses.contract import check_range, checked_labels, whole_labels
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.options import MarginOptions
 from cifarnet.losses.registry import LOSSES
@@ -70,8 +70,9 @@ class Head(nn.Module):
         """Counts the classes of all training labels [M], for a loss that treats classes by their size."""
         counts = getattr(self, "counts", None)
         if isinstance(counts, Tensor):
+            labels = whole_labels(labels)
             check_range(labels, len(counts))
-            counts.copy_(torch.bincount(labels.to(counts.device).long(), minlength=len(counts)))
+            counts.copy_(torch.bincount(labels.to(counts.device), minlength=len(counts)))
 
     def reset_parameters(self) -> None:
         """Draws the parameters anew and puts the running state back to its start."""

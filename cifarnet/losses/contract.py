@@ -26,23 +26,42 @@ def check_classes(num_classes: int) -> int:
     return num_classes
 
 
+def check_tensor(name: str, value: Any) -> None:
+    """Raises TypeError for an array or a list."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, not {type(value).__name__}; torch.as_tensor makes one of an array")
+
+
+def check_features(features: Tensor, size: int, least: int = 0) -> None:
+    """Raises ValueError where features are not [N, size], N >= least, and TypeError where they are no tensor of floating-point numbers."""
+    check_tensor("features", features)
+    shape = features.shape
+    if len(shape) != 2 or shape[1] != size or shape[0] < least:
+        raise ValueError(f"features must be [N, {size}] with N >= {least}, not {list(shape)}")
+    if not features.is_floating_point():
+        raise TypeError(f"features must be floating-point numbers, not {features.dtype}")
+
+
+def whole_labels(labels: Tensor) -> Tensor:
+    """The labels as int64, of any integer type. Raises TypeError for other things, which would lose what is behind their point."""
+    check_tensor("labels", labels)
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"labels must be integers, not {labels.dtype}")
+    return labels.long()
+
+
 def check_batch(features: Tensor, labels: Tensor, size: int, least: int = 1) -> Tensor:
     """The labels [N] as int64, of features [N, size], N >= least; labels of any integer type.
 
     Raises:
         ValueError: other shapes, one of the two on the meta device. TypeError: labels that are not integers, features that are not floating-point numbers.
     """
-    shape = features.shape
-    if len(shape) != 2 or shape[1] != size or shape[0] < least:
-        raise ValueError(f"features must be [N, {size}] with N >= {least}, not {list(shape)}")
-    if labels.shape != shape[:1]:
-        raise ValueError(f"labels must be [{shape[0]}], not {list(labels.shape)}")
+    check_features(features, size, least)
+    whole = whole_labels(labels)
+    if labels.shape != features.shape[:1]:
+        raise ValueError(f"labels must be [{features.shape[0]}], not {list(labels.shape)}")
     refuse_meta("labels", labels, features)
-    if not features.is_floating_point():
-        raise TypeError(f"features must be floating-point numbers, not {features.dtype}")
-    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels must be integers, not {labels.dtype}")
-    return labels.long()
+    return whole
 
 
 def refuse_meta(name: str, tensor: Tensor, features: Tensor) -> None:

@@ -6,7 +6,15 @@ from torch import Tensor, nn
 
 from cifarnet.losses.angles import normalize
 from cifarnet.losses.base import Head
-from cifarnet.losses.contract import NO_LABEL, check_batch, check_range, full_precision, refuse_meta, working_type
+from cifarnet.losses.contract import (
+    NO_LABEL,
+    check_batch,
+    check_features,
+    check_range,
+    full_precision,
+    refuse_meta,
+    working_type,
+)
 from cifarnet.losses.focal import focal_loss
 
 NEVER_SEEN = 1e-12  # the frequency of a class without samples
@@ -53,6 +61,7 @@ class LinearHead(Head):
 
     def logits(self, features: Tensor) -> Tensor:
         """z W^T + b, [N, C]; fp32, of float64 features float64."""
+        check_features(features, self.weight.shape[1])
         refuse_meta("weight", self.weight, features)
         working = working_type(features)
         with full_precision(features.device):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.losses.angles import COSINE_LIMIT, clamp_cosine, normalize
-from cifarnet.losses.contract import full_precision, refuse_meta, working_type
+from cifarnet.losses.contract import check_features, full_precision, refuse_meta, working_type
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.objectives.base import Batch, Objective, OneVsAll, Softmax, softplus
 from cifarnet.losses.options import MarginOptions
@@ -108,6 +108,7 @@ def correct(rows: Tensor) -> Tensor:
 
 def inference_logits(features: Tensor, weight: Tensor, options: MarginOptions, memory: Memory) -> Tensor:
     """Logits [N, C] without margin or label, of most losses s cos(theta_j); fp32, of float64 features float64."""
+    check_features(features, weight.shape[-1])
     refuse_meta("weight", weight, features)
     objective = OBJECTIVES[options.loss]
     working = working_type(features)

@@ -52,5 +52,5 @@ def margin_options(loss: str, **given: Any) -> MarginOptions:
         raise Refused("loss", f"{loss} has no margin head", "build_head makes its head")
     for name, value in constants.items():
         if value == "auto":
-            raise Refused(name, "auto needs the number of classes", "give a number, or use build_head")
+            raise Refused(name, "auto is for TrainConfig and build_head", "give a number")
     return MarginOptions(loss, constants)

@@ -90,6 +90,38 @@ def test_other_labels_are_a_type_error(batch, dtype):
             head(z, y.to(dtype))
 
 
+def test_arrays_and_lists_are_a_type_error(batch):
+    z, y = batch
+    for head in heads().values():
+        for features in (z.numpy(), z.tolist()):
+            for call in (head.logits, lambda given, head=head: head(given, y)):
+                with pytest.raises(
+                    TypeError, match=rf"^features must be a tensor, not {type(features).__name__}; torch"
+                ):
+                    call(features)
+        for labels in (y.numpy(), y.tolist()):
+            with pytest.raises(TypeError, match=rf"^labels must be a tensor, not {type(labels).__name__}; torch"):
+                head(z, labels)
+
+
+def test_inference_demands_of_features_what_training_does(batch):
+    z, _ = batch
+    for name, head in heads().items():
+        assert head.logits(z[:0]).shape == (0, C), name
+        for wrong in (z[0], z[:, 1:], z[:, None], z[None]):
+            with pytest.raises(ValueError, match=rf"^features must be \[N, {D}\] with N >= 0, not \[{wrong.shape[0]}"):
+                head.logits(wrong)
+        with pytest.raises(TypeError, match=r"^features must be floating-point numbers, not torch\.int64"):
+            head.logits(z.long())
+
+
+def test_counted_labels_are_integers():
+    """Of 0.9 the class would be 0, without a word."""
+    head = MarginHead(D, C, "ldam")
+    with pytest.raises(TypeError, match=r"labels must be integers, not torch\.float64"):
+        head.count(torch.tensor([0.9, 1.2], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("label", [C, -1, -100])  # -100 is what F.cross_entropy leaves out without a word
 def test_a_label_out_of_range_is_named_with_its_sample(batch, label):
     z, y = batch
