@@ -61,10 +61,19 @@ def test_one_version_everywhere():
     assert ahead if on_the_way else here == released
 
 
+def headings(path):
+    """The names by which GitHub links to a page's headings."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    titles = [re.sub(r"[`*]", "", title).lower() for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    return [re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles]
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_a_document_names_are_there(path):
     text = path.read_text()
-    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", text)
+    assert [file for file, _ in links if not (path.parent / file).exists()] == []
+    within = [(path.parent / file if file else path, heading) for file, heading in links if heading]
+    assert [(target.name, heading) for target, heading in within if heading not in headings(target)] == []
     named = re.findall(r"(?<![\w./-])((?:cifarnet|csrc|docs|scripts|tests|\.ci|\.github)/[\w./-]*\w/?)", text)
     assert sorted({name for name in named if not (ROOT / name).exists()}) == []

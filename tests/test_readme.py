@@ -1,4 +1,4 @@
-"""What the README shows is true."""
+"""What the README shows is true, and every command that it and the pages name is one that runs."""
 
 import html
 import re
@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import cifarnet
 from cifarnet.cli import app
@@ -37,6 +38,46 @@ def test_every_loss_is_described_and_drawn():
     words, figure = (ROOT / "docs/losses.md").read_text(), (ROOT / "docs/losses.svg").read_text()
     titles = " ".join(re.findall(r"<text[^>]*>([^<]+)</text>", figure)).replace(",", " ").replace(":", " ").split()
     assert [name for name in LOSSES if f"**`{name}`**" not in words or name not in titles] == []
+
+
+def commands(page):
+    """What stands behind `cifarnet` in the page's commands: lines of its blocks, and between backquotes."""
+    blocks = re.findall(r"```(?:bash|console)\n(.*?)```", page, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`([^`\n]*)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+    found = [re.match(r"(?:\$ |.*torchrun .*-m |torchrun .*-m )?cifarnet ([a-z].*)", line.strip()) for line in lines]
+    return [re.sub(r"\s#.*", "", match[1]) for match in found if match]
+
+
+UNFINISHED = (
+    "[",
+    "|",
+    "$",
+    "predict",
+    "push",
+    "visualize",
+    "visualize …",
+)  # a command's name alone, choices, a script's words
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.stem
+)
+def test_its_commands_are_parsed(path):
+    """Each option is one of its command, and each value one that the option takes; nothing is run."""
+    tree, wrong = get_command(app), []
+    for command in commands(path.read_text()) if path.stem not in ("cli", "screens") else []:
+        if command in UNFINISHED or any(mark in command for mark in UNFINISHED[:3]):
+            continue
+        name, *words = [word for word in shlex.split(command) if word != "…"]
+        found = tree.commands[name]
+        if words and words[0] in getattr(found, "commands", ()):
+            found = found.commands[words.pop(0)]
+        try:
+            found.make_context(name, words)
+        except Exception as error:
+            wrong.append(f"{command}: {error}")
+    assert wrong == []
 
 
 def test_its_pictures_and_files_are_there():

@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,22 @@ def test_spearman_is_scipys_with_ties():
     assert found["tied"] == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-12)
     assert found["free"] != found["tied"] and found["flat"] is None
     assert correlations(severity, {"falls": -severity.astype(float)})["falls"] == pytest.approx(-1)
+
+
+def test_correlations_take_tensors_and_refuse_what_has_no_rank():
+    """A NaN would be "not defined", as of images that are all alike."""
+    severity, score = torch.arange(6), torch.tensor([5.0, 4, 3, 2, 1, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert correlations(severity, {"falls": score.bfloat16()})["falls"] == pytest.approx(-1)
+    for given, words in (
+        ((severity, {"n": score[:5]}), r"score n: has the shape \[5\]; give one number for each of 6 images"),
+        ((severity, {"n": score.where(score > 0, torch.nan)}), "score n: 1 of 6 are NaN"),
+        ((score.where(score > 0, torch.nan), {"n": score}), "severity: 1 of 6 are NaN"),
+        ((severity, score), "scores: are of type Tensor; give a mapping of names to them"),
+    ):
+        with pytest.raises(Refused, match=words):
+            correlations(*given)
 
 
 def test_degradations_are_torchvisions_pillows_and_scipys():

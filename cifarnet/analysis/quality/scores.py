@@ -1,9 +1,11 @@
 """Four numbers of a model that may stand for the quality of an image. Higher is better in each."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from cifarnet.core.arrays import as_array
 from cifarnet.core.errors import Refused
 from cifarnet.core.known import same_name, unknown
 
@@ -58,15 +60,37 @@ def entropy(logits: np.ndarray) -> np.ndarray:
     return np.log(total) - (weights * shifted).sum(axis=1) / total
 
 
-def correlations(severity: np.ndarray, values: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+def by_name(scores: Any) -> Mapping[str, Any]:
+    """The scores. Raises Refused where they have no names."""
+    if not isinstance(scores, Mapping):
+        raise Refused("scores", f"are of type {type(scores).__name__}", 'give a mapping of names to them: {"mine": …}')
+    return scores
+
+
+def checked_numbers(name: str, numbers: Any, count: int) -> np.ndarray:
+    """A number of each of `count` images, as float64 [count]. Raises Refused for another shape, or NaN."""
+    values = as_array(numbers).astype(np.float64)
+    if values.shape != (count,):
+        raise Refused(name, f"has the shape {list(values.shape)}", f"give one number for each of {count:,} images")
+    if missing := int(np.isnan(values).sum()):
+        raise Refused(name, f"{missing:,} of {count:,} are NaN", "leave these images out")
+    return values
+
+
+def correlations(severity: Any, values: Mapping[str, Any]) -> dict[str, float | None]:
     """Spearman's rho of each score [N] with how badly the images [N] are degraded; equal values share their mean rank.
 
     None where it is not defined: all severities or all values are the same.
+
+    Raises:
+        Refused: a score that is NaN, or not one number for each severity.
     """
     from scipy.stats import spearmanr
 
+    severity = checked_numbers("severity", severity, len(severity))
     found: dict[str, float | None] = {}
-    for name, value in values.items():
+    for name, given in by_name(values).items():
+        value = checked_numbers(f"score {name}", given, len(severity))
         varies = len(value) > 1 and np.ptp(value) > 0 and np.ptp(severity) > 0
         found[name] = float(spearmanr(severity, value).statistic) if varies else None
     return found

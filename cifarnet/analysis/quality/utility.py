@@ -9,10 +9,10 @@ from scipy.special import stdtrit
 
 from cifarnet.analysis.quality.discard import DiscardCurve, best_area, best_at, discard_curve, share_of_best
 from cifarnet.analysis.quality.pairs import check_labels, failures_by_image, identities
+from cifarnet.analysis.quality.scores import by_name, checked_numbers
 from cifarnet.analysis.verification.measure import checked
 from cifarnet.analysis.verification.pairs import all_pairs
 from cifarnet.analysis.verification.rates import OperatingPoint, at_far
-from cifarnet.core.errors import Refused
 
 LIMITS = (0.2, 1.0)  # of pAUC
 GRID = np.arange(100) / 100  # fractions at which a curve is written down
@@ -101,7 +101,7 @@ class Utility:
 
 
 def error_versus_discard(
-    embeddings: Any, labels: Any, scores: Mapping[str, np.ndarray], far: float = 1e-3, seed: int = 17
+    embeddings: Any, labels: Any, scores: Mapping[str, Any], far: float = 1e-3, seed: int = 17
 ) -> Utility:
     """How the false non-match rate falls as the pairs with the least quality are left out.
 
@@ -113,11 +113,11 @@ def error_versus_discard(
         seed: of the random orders beside them.
 
     Raises:
-        Refused: no genuine or no impostor pair, too few for `far`; embeddings that are not finite; a score that is NaN.
+        Refused: no genuine or no impostor pair, too few for `far`; embeddings that are not finite; scores without names, a score that is NaN.
     """
     units, numbers = checked(embeddings, labels)
     check_labels(numbers, far)
-    qualities = [checked_score(name, score, len(units)) for name, score in scores.items()]
+    qualities = [checked_numbers(f"score {name}", score, len(units)) for name, score in by_name(scores).items()]
     pairs = all_pairs(units, numbers)
     point = at_far(np.sort(pairs.genuine), np.sort(pairs.impostor), far)
     many = sum((end - first) ** 2 for first, end in identities(pairs)) > MANY
@@ -128,15 +128,3 @@ def error_versus_discard(
     curves = [discard_curve(*rows) for rows in zip(orders, failures, counts, strict=True)]
     named = dict(zip(scores, curves, strict=False))
     return Utility(point, len(pairs.genuine), len(pairs.impostor), named, curves[len(scores) :])
-
-
-def checked_score(name: str, score: Any, count: int) -> np.ndarray:
-    """A score as float64 [N]. Raises Refused for another shape, or NaN."""
-    values = np.asarray(score, np.float64)
-    if values.shape != (count,):
-        raise Refused(
-            f"score {name}", f"has the shape {list(values.shape)}", f"give one number for each of {count:,} images"
-        )
-    if missing := int(np.isnan(values).sum()):
-        raise Refused(f"score {name}", f"{missing:,} of {count:,} are NaN", "leave these images out")
-    return values
