@@ -12,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
+import ranks_worker
 import torch
 from ranks_worker import CASES, run
 from safetensors import safe_open
@@ -57,9 +59,10 @@ def same_files(a: Path, b: Path) -> bool:
 def three(tmp_path_factory) -> Path:
     """What three ranks left behind: see ranks_worker.py."""
     out = tmp_path_factory.mktemp("three")
-    worker = Path(__file__).parents[1] / "ranks_worker.py"
-    done = subprocess.run(torchrun(3, worker, out), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    errors = out / "messages"
+    process = forked.start_ranks(3, ranks_worker.main, out, errors=errors)
+    process.join(300)
+    assert process.exitcode == 0, errors.read_text()[-3000:]
     return out
 
 
@@ -172,27 +175,27 @@ class Launch:
     """A launch of two ranks under way in `folder`."""
 
     def __init__(self, folder: Path, *arguments: object, restarts: int = 0) -> None:
-        self.folder = folder
-        command = torchrun(2, *program(*arguments, "--out", folder), restarts=restarts)
-        self.process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        self.folder, self.errors = folder, folder.with_name(f"{folder.name}-messages")
+        self.process = forked.start_ranks(
+            2, forked.program, *arguments, "--out", folder, errors=self.errors, restarts=restarts
+        )
 
     def wait_for(self, mark: str, older: float = 0.0) -> None:
         """Until the folder's file `mark` is there, written after the time `older`."""
         deadline, path = time.monotonic() + 90, self.folder / mark
         while not (path.exists() and path.stat().st_mtime > older):
-            assert self.process.poll() is None and time.monotonic() < deadline, self.process.communicate()[1][-3000:]
+            assert self.process.is_alive() and time.monotonic() < deadline, self.errors.read_text()[-3000:]
             time.sleep(0.01)
 
     def signal(self, rank: int, number: int) -> None:
         """Sends a signal to one rank."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        (found,) = [pid for pid in children if f"\0RANK={rank}\0" in Path(f"/proc/{pid}/environ").read_text()]
-        os.kill(int(found), number)
+        os.kill(forked.rank_number(self.errors, rank), number)
 
     def end(self, within: float = 30.0) -> tuple[int, str]:
         """Exit code and messages; it must end within so many seconds."""
-        _, messages = self.process.communicate(timeout=within)
-        return self.process.returncode, messages
+        self.process.join(within)
+        assert self.process.exitcode is not None, self.errors.read_text()[-3000:]
+        return self.process.exitcode, self.errors.read_text()
 
 
 def test_kill_9_of_a_rank_ends_all_and_torchrun_resumes(two, tmp_path):
