@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked_python
 import pytest
 import torch
 from PIL import Image
@@ -35,6 +36,11 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 def command(*arguments, code=None):
     """The program, or Python code, as a process of its own."""
     return [sys.executable, *(["-c", code] if code else ["-m", "cifarnet"]), *map(str, arguments)]
+
+
+def forked_command(*arguments, code=None):
+    """As `command`, where its start and its signals are not the matter."""
+    return [forked_python.executable(), *command(*arguments, code=code)[1:]]
 
 
 def execute(line, **options):
@@ -203,7 +209,7 @@ def test_results_that_cannot_be_written_are_an_error():
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command("doctor"), stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        done = subprocess.run(forked_command("doctor"), stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert done.returncode == 1 and done.stderr == (
         "error: stdout: cannot be written (No space left on device); send the results elsewhere\n"
     )
@@ -211,7 +217,7 @@ def test_results_that_cannot_be_written_are_an_error():
 
 def test_a_reader_that_went_away_is_no_error(trained):
     """As `| head`, but the pipe is closed before the first line is written."""
-    line = command("predict", trained / "a.png", "--checkpoint", trained / "one", "--json")
+    line = forked_command("predict", trained / "a.png", "--checkpoint", trained / "one", "--json")
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     process.stdout.close()
     which, how = (
@@ -283,7 +289,7 @@ from cifarnet.engine import loop
 loop.save_state = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # after config.json, before the state
 run(sys.argv[1:])
 """
-    done = execute(command(*QUICK.split(), "--out", "run", code=code), cwd=tmp_path)
+    done = execute(forked_command(*QUICK.split(), "--out", "run", code=code), cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL and (tmp_path / "run" / "config.json").exists()
     one_line(cli("train", "--resume", "--out", "run"), 2, "no training state", "--overwrite")
     one_line(cli(*QUICK.split(), "--out", "run"), 2, "already holds", "--overwrite")
@@ -336,7 +342,9 @@ def test_an_extension_for_another_torch(tmp_path):
     data = Path(origin).read_bytes()
     assert stamp in data  # once or twice: compilers may copy a string
     library.write_bytes(data.replace(stamp, b"torch=" + b"0" * (len(stamp) - 7) + b";"))
-    done = execute(command(*QUICK.split(), "--loss", "arcface", "--epochs", 1, "--json", "--out", "run"), cwd=tmp_path)
+    done = execute(
+        forked_command(*QUICK.split(), "--loss", "arcface", "--epochs", 1, "--json", "--out", "run"), cwd=tmp_path
+    )
     assert done.stderr.startswith("warning: the compiled margin head is not used: it is built for torch 000")
     assert done.stderr.count("\n") == 1
     assert done.returncode == 0 and json.loads(done.stdout)["backend"] == "torch"

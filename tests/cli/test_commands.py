@@ -11,6 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import forked
+import forked_python
 import numpy as np
 import pytest
 import torch
@@ -132,8 +134,7 @@ def test_resume_and_overwrite(cli, tmp_path):
 
 
 def test_one_run_a_folder(cli, tmp_path):
-    command = [sys.executable, "-m", "cifarnet", "train", *QUICK, "--epochs", "500", "--out", "run"]
-    other = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    other = forked.start("train", *QUICK, "--epochs", "500", "--out", "run")
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
@@ -141,7 +142,7 @@ def test_one_run_a_folder(cli, tmp_path):
         refused(cli("train", "--resume", "--out", "run"), "another process is training there")
     finally:
         other.kill()
-        other.wait()
+        other.join()
 
 
 def test_config_file_recipe_and_flags_in_that_order(cli, tmp_path):
@@ -343,7 +344,7 @@ def test_a_folder_needs_recursive(cli, trained, tmp_path):
 
 
 def test_head_of_a_pipe_is_quiet(trained):
-    line = f"{sys.executable} -m cifarnet predict {' '.join([str(trained / 'five.png')] * 3)} --checkpoint {trained / 'run'} --top 10 | head -1"
+    line = f"{forked_python.executable()} -m cifarnet predict {' '.join([str(trained / 'five.png')] * 3)} --checkpoint {trained / 'run'} --top 10 | head -1"
     done = subprocess.run(line, shell=True, capture_output=True, text=True)
     which, how = done.stderr.splitlines()  # which model this is, and what its probabilities are worth
     assert which.startswith(f"{trained / 'run'}: baseline") and how == "probabilities: not calibrated"

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import forked_python
 import pytest
 
 from cifarnet.analysis.plots import sphere
@@ -50,7 +51,11 @@ no.such.name: 3
 def draw(folder, name, **environment):
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | environment
     result = subprocess.run(
-        [sys.executable, "-c", DRAW, str(folder / name)], capture_output=True, text=True, cwd=folder, env=environment
+        [forked_python.executable(), "-c", DRAW, str(folder / name)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
     )
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     return (folder / name).read_bytes(), result.stdout.strip().split("|")

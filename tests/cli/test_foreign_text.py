@@ -10,6 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import forked_python
 import pytest
 from PIL import Image
 from rich.table import Table as RichTable
@@ -313,7 +314,8 @@ def finished(tmp_path):
 def test_a_broken_stderr_ends_nothing(tmp_path, broken):
     if "full" in broken and not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    line = f"{' '.join(map(repr, QUICK))} {broken}"
+    start = QUICK[0] if "&-" in broken else forked_python.executable()  # streams that Python finds closed
+    line = f"{' '.join(map(repr, [start, *QUICK[1:]]))} {broken}"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0 and finished(tmp_path)
     assert "accuracy" in done.stdout or ">&- " in broken
@@ -347,7 +349,7 @@ def test_an_error_that_nobody_can_read_keeps_its_code(tmp_path):
 @pytest.mark.parametrize("command", ["doctor", "doctor --json", "--help", "--version"])
 def test_results_that_cannot_be_written(command):
     """One line and 1; a reader that went away is no error, and says nothing."""
-    line = f"{sys.executable} -m cifarnet {command}"
+    line = f"{forked_python.executable()} -m cifarnet {command}"
     done = subprocess.run(["bash", "-c", f"{line} >/dev/full"], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "error: stdout: cannot be written (No space left on device); send the results elsewhere\n"

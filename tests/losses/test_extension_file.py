@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked_python
 import pytest
 
 import cifarnet
@@ -60,7 +61,7 @@ def execute(folder, *lines, prefix=()):
     """(exit code, stdout, stderr) of each line, of one process."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [*prefix, sys.executable, "-c", PROGRAM, *lines],
+        [*prefix, sys.executable if prefix else forked_python.executable(), "-c", PROGRAM, *lines],
         cwd=folder,
         env=environment | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

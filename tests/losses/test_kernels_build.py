@@ -4,11 +4,11 @@ said in one line."""
 import os
 import shutil
 import subprocess
-import sys
 import types
 import warnings
 from pathlib import Path
 
+import forked_python
 import pytest
 import torch
 
@@ -102,7 +102,9 @@ def test_the_stamp_names_what_torch_compiles_for(monkeypatch, asked, expected):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
     monkeypatch.setenv("CIFARNET_BUILD", "none")
     script = "import runpy, sys; sys.argv[1:] = ['--name']; print(runpy.run_path('setup.py')['built_archs']())"
-    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [forked_python.executable(), "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert found.stdout.split("\n")[-2] == expected
 
 
@@ -208,7 +210,7 @@ def build(mode, tmp_path, **environment):
     (tmp_path / "cifarnet").mkdir(exist_ok=True)
     shutil.copy(ROOT / "cifarnet" / "__init__.py", tmp_path / "cifarnet")
     environment = {**os.environ, "CIFARNET_BUILD": mode, **environment}
-    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    command = [forked_python.executable(), "setup.py", "build_ext", "--inplace"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     said = [line for line in result.stderr.splitlines() if line.startswith(("cifarnet: ", "error: "))]
     return result.returncode, said, list((tmp_path / "cifarnet").glob("_C*"))

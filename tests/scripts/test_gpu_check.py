@@ -8,6 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import forked_python
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "proof"))
@@ -29,9 +30,9 @@ RESULTS = {
 }
 
 
-def check(*arguments, python=sys.executable):
+def check(*arguments, python=None):
     """Exit code, stdout and stderr."""
-    environment = {**os.environ, "PYTHON": str(python), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHON": str(python or forked_python.executable()), "OMP_NUM_THREADS": "1"}
     environment.pop("AIRBENCH", None)
     command = ["bash", ROOT / "scripts" / "gpu_check.sh", *map(str, arguments)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -42,7 +43,7 @@ def breaking(folder, *scripts):
     """A Python that fails when it is given one of these scripts."""
     path = folder / "python"
     cases = "".join(f"*{name}*) echo '{name} is broken' >&2; exit 7 ;; " for name in scripts)
-    path.write_text(f'#!/bin/sh\ncase "$*" in {cases}esac\nexec {sys.executable} "$@"\n')
+    path.write_text(f'#!/bin/sh\ncase "$*" in {cases}esac\nexec {forked_python.executable()} "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 
