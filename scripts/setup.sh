@@ -32,13 +32,22 @@ if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && .venv/bin/cifarnet --version
   exit 0
 fi
 
+# Bytecode is made at the end, on all cores; pip would make it on one.
+install() { .venv/bin/python -m pip install --quiet --no-compile "$@"; }
 echo "installing torch and torchvision (a matching pair; 2 GB or more to download)" >&2
-.venv/bin/python -m pip install --quiet --upgrade pip 'setuptools>=77' ninja build
-.venv/bin/python -m pip install --quiet torch torchvision
+install --upgrade pip 'setuptools>=77' ninja build
+install torch torchvision
 echo "installing cifarnet" >&2
-# --no-build-isolation: the extension is compiled against the torch that is installed here.
-.venv/bin/python -m pip install --quiet --no-build-isolation --editable '.[test]'
-# An editable install is not compiled to bytecode; where Python may write none, each start would do it anew.
-.venv/bin/python -m compileall -q cifarnet
+# The extension is compiled, against the torch that is installed here, while pip fetches the rest.
+mkdir -p build
+.venv/bin/python setup.py build_ext --inplace >build/setup.log 2>&1 &
+building=$!
+trap 'kill "$building" 2>/dev/null || true' EXIT
+CIFARNET_BUILD=none install --no-build-isolation --editable '.[test]'
+wait "$building" || { tail -n 30 build/setup.log >&2 && exit 1; }
+trap - EXIT
+grep '^cifarnet: ' build/setup.log >&2 || true
+# Where Python may write no bytecode, each start would make it anew. Some packages hold files that are none of this Python's.
+.venv/bin/python -m compileall -qq -j 0 .venv/lib cifarnet || true
 .venv/bin/cifarnet --version >&2
 echo "$wanted" >"$stamp"
