@@ -74,7 +74,7 @@ def test_a_user_without_a_home(stranger):
     bare = BARE | {"TMPDIR": str(temporary), "PYTHONPATH": f"{ROOT}:{folder}"}
     done = subprocess.run(line, cwd=own, env=bare, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(execute("doctor", "--json", **where).stdout)
+    found = json.loads(done.stdout)
     cache = temporary / f"cifarnet-{STRANGER}"
     assert found["data"]["folders"] == {str(cache): "writable"}
     assert sorted(path.name for path in cache.iterdir()) == ["matplotlib", "numba"]

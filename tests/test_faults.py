@@ -274,7 +274,7 @@ def test_signals_while_data_is_read(tmp_path, number, expected):
 def test_kill_storm(tmp_path):
     """The short form of scripts/proof/kill_storm.py: kill -9 at random moments, some within a write."""
     line = f"{SCRIPTS / 'kill_storm.py'} --kills 2 --epochs 2 --losses curricularface --signals SIGKILL --json k.json"
-    done = execute([sys.executable, *line.split()], cwd=tmp_path)
+    done = execute([forked_python.executable(), *line.split()], cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = json.loads((tmp_path / "k.json").read_text())
     assert found["kills"] == 2 and found["runs"] >= 1 and found["differences"] == []
@@ -310,7 +310,7 @@ resource.setrlimit(resource.RLIMIT_AS, (size + 500_000_000,) * 2)
 sys.exit(run(sys.argv[1:]))
 """
     line = f"{QUICK} --arch resnet18 --stem cifar --batch-size 1442 --image-size 64 --epochs 1 --out run"
-    done = execute(command(*line.split(), code=code), cwd=tmp_path)
+    done = execute(forked_command(*line.split(), code=code), cwd=tmp_path)
     one_line((done.returncode, done.stdout, done.stderr), 1, "memory", "smaller --batch-size")
 
 
@@ -524,7 +524,8 @@ def test_numbers_in_a_log_that_no_float_holds(cli, tmp_path):
 def test_fuzz(tmp_path):
     """The short form of scripts/proof/fuzz.py."""
     done = execute(
-        [sys.executable, SCRIPTS / "fuzz.py", "--cases", "350", "--seed", "99", "--json", "f.json"], cwd=tmp_path
+        [forked_python.executable(), SCRIPTS / "fuzz.py", "--cases", "350", "--seed", "99", "--json", "f.json"],
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = json.loads((tmp_path / "f.json").read_text())

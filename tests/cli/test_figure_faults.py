@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 
 import forked_python
 import pytest
@@ -101,7 +100,7 @@ def test_a_film_that_fails_is_warned_of_once(cli, tmp_path, monkeypatch):
 
 def test_a_matplotlib_that_does_not_start(tmp_path):
     (tmp_path / "matplotlibrc").write_bytes(b"# \xe9\n")
-    line = [sys.executable, "-m", "cifarnet", *TRAIN[:-4], "--epochs", "1", "--out", "run"]
+    line = [forked_python.executable(), "-m", "cifarnet", *TRAIN[:-4], "--epochs", "1", "--out", "run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert result.returncode == 0 and (tmp_path / "run" / "summary.json").exists()

@@ -324,7 +324,8 @@ def test_a_broken_stderr_ends_nothing(tmp_path, broken):
 def test_a_terminal_that_is_closed_ends_nothing(tmp_path):
     """stderr and stdout are terminals; the first goes away while training begins, the second stays."""
     (lost, first), (kept, second) = pty.openpty(), pty.openpty()
-    process = subprocess.Popen(QUICK, cwd=tmp_path, env=ENVIRONMENT, stdout=second, stderr=first, stdin=second)
+    line = [forked_python.executable(), *QUICK[1:]]
+    process = subprocess.Popen(line, cwd=tmp_path, env=ENVIRONMENT, stdout=second, stderr=first, stdin=second)
     os.close(first)
     os.read(lost, 10)
     os.close(lost)

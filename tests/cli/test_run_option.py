@@ -4,8 +4,6 @@ import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -95,15 +93,14 @@ def test_the_own_name_of_a_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 def test_a_stopped_training_says_what_goes_on(cli, tmp_path, number, said):
     """The command is run as it is printed, by a shell: the folder has a space in its name."""
-    command = [sys.executable, "-m", "cifarnet", *TRAIN, "--epochs", "500", "--out", "my run"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = forked.start(*TRAIN, "--epochs", "500", "--out", "my run", errors=tmp_path / "stopped")
     deadline = time.monotonic() + 90
     while not (tmp_path / "my run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(number)
-    err = process.communicate(timeout=60)[1]
-    assert process.returncode == 128 + number
-    first = err.strip()
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 128 + number
+    first = (tmp_path / "stopped").read_text().strip()
     assert "\n" not in first and "error" not in first and first.startswith(f"stopped by {said} in epoch ")
     shown = first.partition("go on with: ")[2]
     assert shown == "cifarnet train --resume --out 'my run'"
