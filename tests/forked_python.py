@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -38,6 +39,7 @@ sys.exit(code)
 def executable() -> str:
     """The path of that `python`, which serves until the tests end."""
     folder = Path(tempfile.mkdtemp(prefix="python-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     python, address = folder / "python", str(folder / "socket")
     python.write_text(CLIENT.format(python=sys.executable, address=address))
     python.chmod(0o700)
