@@ -99,8 +99,8 @@ def extension(with_cuda: bool):
         "margin_backward_cpu.cpp",
         "margin_shard_cpu.cpp",
         "side_ops_cpu.cpp",
+        "one_vs_all_cpu.cpp",
     ]
-    sources += ["one_vs_all_cpu.cpp", "one_vs_all_autograd.cpp"]
     macros: list[tuple[str, str | None]] = [("MARGIN_X86", None)] if X86 else []
     flags = {"cxx": [*COMMON, *(SANITIZE if sanitize() else [])]}
     if sys.platform == "linux":

@@ -13,6 +13,7 @@
 #include "build_stamp.h"
 #include "margin_head.h"
 #include "margin_head_cpu.h"
+#include "one_vs_all_autograd.h"
 #include "one_vs_all_head.h"
 
 namespace margin {

@@ -1,5 +1,7 @@
 // cifarnet::one_vs_all: its schema and its autograd. The operator computes the gradients with the loss, for an upstream gradient
 // of 1; backward multiplies them by the real one. They are fp32 until then: a gradient scaler's factor comes before the cast.
+// Compiled with bindings.cpp alone: reading torch's headers takes most of the time of either.
+#pragma once
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/custom_function.h>
