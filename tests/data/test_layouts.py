@@ -671,3 +671,29 @@ def test_parquet_files_that_number_their_classes_otherwise_agree_by_name(tmp_pat
     pq.write_table(wrong, tmp_path / "test.parquet")
     with pytest.raises(Refused, match="has the label 2, and names of 2 classes"):
         quiet("parquet", tmp_path)
+
+
+@pytest.mark.parametrize("told", ["one order", "two orders", "text"])
+def test_parquet_numbers_without_names_beside_files_that_name_their_classes(tmp_path, told):
+    """They count the classes in the one order that is written; of two orders none is taken. Text is names as it stands."""
+    write = lambda table, name: pq.write_table(table, tmp_path / f"{name}.parquet")  # noqa: E731
+    write(plain_table([10, 200], {"label": [0, 1]}, ["fox", "cat"]), "train-0")
+    write(plain_table([11, 201], {"label": [1, 0]}, ["cat", "fox"] if told == "two orders" else None), "train-1")
+    test = plain_table([12, 202], {"label": [0, 1]})
+    if told == "text":
+        write(plain_table([11, 201], {"label": [1, 0]}, ["fox", "cat"]), "train-1")
+        test = test.set_column(1, "label", pa.array(["fox", "cat"]))
+    elif told == "one order":
+        write(plain_table([11, 201], {"label": [0, 1]}), "train-1")
+    write(test, "test")
+    if told == "two orders":
+        with pytest.raises(
+            Refused, match=r"test.parquet: has numbers as labels and no names for them, and other files"
+        ):
+            quiet("parquet", tmp_path)
+        return
+    found, _ = quiet("parquet", tmp_path)
+    assert found.classes == ("fox", "cat") and found.test.labels.tolist() == [0, 1]
+    greys, labels = found.train.images[:, 0, 0, 0].tolist(), found.train.labels.tolist()
+    named = dict(zip(greys, labels, strict=True))
+    assert named == ({10: 0, 200: 1, 11: 1, 201: 0} if told == "text" else {10: 0, 200: 1, 11: 0, 201: 1})

@@ -131,7 +131,7 @@ def open_copy(root: Path, paths: list[Path], request: Request) -> Copied:
 
 def read_copy(place: Path, stamp: str, files: int) -> Copied | None:
     """The copy that `make_copy` left, if it is whole and could be true."""
-    known = read_arrays(place, f"parquet, classes by name {stamp}", SHAPES)
+    known = read_arrays(place, f"parquet, labels by name {stamp}", SHAPES)
     if known is None:
         return None
     try:
@@ -173,7 +173,7 @@ def make_copy(place: Path, stamp: str, paths: list[Path], request: Request) -> C
         why = f"a copy of the images cannot be written ({error.strerror or error})"
         raise Failed(printable(place.parent), why, "set XDG_CACHE_HOME to a folder that can be written") from error
     copied = copied.at(target, copied_stamp)
-    write_arrays(place, f"parquet, classes by name {stamp}", copied.to_arrays())
+    write_arrays(place, f"parquet, labels by name {stamp}", copied.to_arrays())
     return copied
 
 

@@ -105,21 +105,19 @@ def copy_rows(
     image = label = ""
     named = [names_in(path, options) for path in paths]
     known = in_common(named)
+    spoken = known if all(names in (None, known) for names in named) else None  # for files that name none
     written = 0
     for number, path in enumerate(paths):
         with OpenTable(path) as table:
             image, label = find_columns(path, table.schema, options)
-            names = named[number]
-            numbers = [known.index(name) for name in names] if names and known and names != known else None
             for row, data, value in table.rows(image, label):
                 if data is None or value is None or value == -1:
                     left["rows without an image" if data is None else "rows without a label", ""] += 1
                     continue
                 if len(data) > MAX_IMAGE:
                     raise Refused(f"{printable(path)}, row {row}", f"has {len(data):,} bytes", "make it smaller")
-                if numbers is not None and isinstance(value, int):
-                    check_named(path, value, len(numbers))
-                    value = numbers[value]
+                if known and isinstance(value, int):
+                    value = name_of(value, path, named[number] or spoken)
                 out.write(data)
                 places.append((written, len(data), number, row))
                 labels.append(value)
@@ -132,26 +130,34 @@ def copy_rows(
             "no row has an image and a label",
             "name the columns with `image_column` and `label_column`",
         )
-    classes, of_rows = as_classes(paths[0], labels, known)
+    classes, of_rows = as_classes(labels, known)
     offsets, sizes, files, rows = np.array(places, dtype=np.int64).T
     rows = np.stack([files, rows], axis=1)
     return Copied(Path(), "", offsets.copy(), sizes.copy(), of_rows, rows, classes, image, label, left)
 
 
-def as_classes(path: Path, labels: list[Any], known: list[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
-    """The classes, and int64 [N], the labels as their numbers. Raises Refused where a label is no known class."""
-    if known is None or not all(isinstance(label, int) for label in labels):
-        return encode_labels(list(map(str, labels)))
-    for label in (min(labels), max(labels)):
-        check_named(path, label, len(known))
-    return tuple(known), np.array(labels, dtype=np.int64)
+def as_classes(labels: Sequence[Any], known: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
+    """The classes, and int64 [N], the labels as their numbers; where a label is no known class, all are those of the labels."""
+    texts = [composed(str(label)) for label in labels]
+    place = {name: number for number, name in enumerate(known or ())}
+    if not place.keys() >= set(texts):
+        return encode_labels(texts)
+    return tuple(place), np.array([place[text] for text in texts], dtype=np.int64)
 
 
-def check_named(path: Path, label: int, classes: int) -> None:
-    """Refuses a label that is no number of a class that is named."""
-    if not 0 <= label < classes:
-        why = f"has the label {label}, and names of {classes:,} classes"
+def name_of(label: int, path: Path, names: Sequence[str] | None) -> str:
+    """The name of the class that is a label of this file.
+
+    Raises:
+        Refused: it is no number of a class that is named, or the file names none and the others do in several orders.
+    """
+    if names is None:
+        why = "has numbers as labels and no names for them, and other files number their classes differently"
+        raise Refused(printable(path), why, "write the names into each file, or labels as text")
+    if not 0 <= label < len(names):
+        why = f"has the label {label}, and names of {len(names):,} classes"
         raise Refused(printable(path), why, "write the labels again, counted from 0")
+    return names[label]
 
 
 def names_in(path: Path, options: Mapping[str, Any]) -> list[str] | None:
