@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from cifarnet.cli.common import messages, print_path
+from cifarnet.cli.common import messages, print_path, results
 from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
 from cifarnet.core.errors import CifarnetError, Refused
@@ -53,24 +53,26 @@ def report(
     """
     from cifarnet.analysis.report import build, read_results, render
     from cifarnet.analysis.report.document import renderer
+    from cifarnet.cli.report_lines import print_report
 
     if not runs:
         raise Refused("report", "no run is named", "for example: cifarnet report runs/latest")
     renderer(out or DEFAULT)  # a suffix that is no format is refused before any work
     out = check_output(out or (DEFAULT if overwrite else free_name(DEFAULT)), overwrite)
     kept = picture_folder(out, overwrite)
-    results, left_out = read_results(runs)
-    if len(left_out) == 1 and not results:
+    finished, left_out = read_results(runs)
+    if len(left_out) == 1 and not finished:
         raise left_out[0]
     notes = [f"left out: {spoken(str(error))}" for error in left_out]
-    for note_of_run in [*notes, *(warning for result in results for warning in result.warnings)]:
+    for note_of_run in [*notes, *(warning for result in finished for warning in result.warnings)]:
         messages().remark("warning", note_of_run)
-    if not results:
+    if not finished:
         raise Refused("report", f"none of {len(left_out)} runs can be reported", "see the lines above")
-    pairs = paired_tests(results, data_dir, device) if test else []
+    pairs = paired_tests(finished, data_dir, device) if test else []
     with TemporaryDirectory() as inside:
-        blocks = build(results, pairs, kept or Path(inside), note)
+        blocks = build(finished, pairs, kept or Path(inside), note)
         write_output(out, render(title, blocks, out).encode())
+    print_report(results(), finished, len(left_out))
     print_path(out)
 
 

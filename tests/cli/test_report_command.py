@@ -23,7 +23,12 @@ def test_one_run_that_is_not_finished_costs_no_report(cli, tmp_path):
     code, out, err = cli(
         "report", *sorted(path.relative_to(tmp_path) for path in (tmp_path / "runs").iterdir()), "--no-test"
     )
-    assert (code, out) == (0, "report.md\n")
+    assert (code, out) == (
+        0,
+        "2 runs of 1 configuration, 1 left out\n"
+        "cifar10: baseline-ce-cifar10 (2 runs), accuracy 50.00%, the same of all 2 seeds\n"
+        "report.md\n",
+    )
     assert err == (
         "warning: left out: runs/[b]unfinished: has no summary.json: the run has not ended; "
         "finish it with cifarnet train --resume\n"
@@ -33,6 +38,48 @@ def test_one_run_that_is_not_finished_costs_no_report(cli, tmp_path):
         ("seed-1", "1"), ("seed-2", "2"),
     ]  # fmt: skip
     assert "baseline-ce-cifar10 (2 runs)" in text
+
+
+def test_the_best_of_each_data_set_is_said_with_its_interval(cli, tmp_path):
+    """Against textbook numbers: of 50 of 100 Wilson's interval is 40.4% to 59.6%; of 0.6 and 0.7 Student's is cut off at 0 and 1."""
+    paths = [write_run(tmp_path / f"ce-{seed}", seed=seed) for seed in (1, 2)]
+    paths += [
+        write_run(tmp_path / name, loss="arcface", **options) for name, options in (("arc", {}), ("twin", {"lr": 0.1}))
+    ]
+    paths += [write_run(tmp_path / "digits", dataset="digits")]
+    for path, accuracy in zip(paths, (0.6, 0.7, 0.5, 0.65, 0.5), strict=True):
+        values = json.loads((path / "summary.json").read_text())
+        values["test"]["accuracy"] = accuracy
+        (path / "summary.json").write_text(json.dumps(values))
+
+    def lines(*names):
+        code, out, _ = cli("report", *names, "--no-test", "--out", "r.md", "--overwrite")
+        assert code == 0
+        return out.splitlines()
+
+    assert lines("ce-1", "ce-2", "arc", "digits") == [
+        "4 runs of 3 configurations",
+        "best on cifar10: baseline-ce-cifar10 (2 runs), accuracy 65.00%, 95% interval 1.47% to 100.00% (Student's t, n = 2)",
+        "best on digits: digits, accuracy 50.00%, 95% interval 40.38% to 59.62% (Wilson, 100 images)",
+        "r.md",
+    ]
+    assert lines("arc") == [
+        "1 run",
+        "cifar10: arc, accuracy 50.00%, 95% interval 40.38% to 59.62% (Wilson, 100 images)",
+        "r.md",
+    ]
+    assert lines("ce-1", "ce-2", "twin")[1].startswith(
+        "best on cifar10: baseline-ce-cifar10 (2 runs) and 1 more, accuracy 65.00%"
+    )
+    # Two sets of images under one name are told apart, and none is better than the other.
+    for name, digest in (("arc", "a" * 16), ("twin", "b" * 16)):
+        values = json.loads((tmp_path / name / "summary.json").read_text())
+        (tmp_path / name / "summary.json").write_text(
+            json.dumps(values | {"source_digest": digest, "data_digest": digest})
+        )
+    assert [line.partition(",")[0] for line in lines("arc", "twin")[1:3]] == [
+        "best on cifar10 aaaaaaaa: arc", "best on cifar10 bbbbbbbb: twin",
+    ]  # fmt: skip
 
 
 def test_an_error_only_where_none_is_left(cli, tmp_path):

@@ -11,13 +11,16 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import report_runs
 from rich.cells import cell_len
 from screens import BASELINE, CIFAR, DATA, FOUND, PREDICTIONS, RESNETS, RUNS, SUMMARY, scores, training
 
 from cifarnet.analysis.diagram import diagram
+from cifarnet.analysis.report.results import Result
 from cifarnet.cli import data_tables, doctor, tables, watcher
 from cifarnet.cli.complexity import print_tables
 from cifarnet.cli.headline import head_line
+from cifarnet.cli.report_lines import print_report
 from cifarnet.cli.stage_tables import stage_table
 from cifarnet.cli.streams import fitting
 from cifarnet.cli.table import Column, Facts, Table
@@ -84,7 +87,7 @@ NUMBERS = {
     ],
     "complexity-stages": [("resnet18", "3×3, 64"), ("resnet101", "23 blocks"), ("resnet152", "36 blocks"), ("", "1×1, 1024"), ("", "max 3×3, /2")],
     "predict": [("probability", text) for text in ("98.77%", "1.23%", "0.00%", "100.00%", "score -12.3")],
-    "report": [("", "10,000 images"), ("", "250"), ("", "0.4"), ("", "18")],
+    "report": [("", "10,000 images"), ("", "250"), ("", "0.4"), ("", "18"), ("", "91.50%"), ("", "85.15%")],
     "runs": [("accuracy", "95.31%"), ("epochs", "250/250"), ("seed", "1234"), ("started", "2024-06-13 17:45"), ("", "resnet18-adaface-cifar10-1")],
     "data": [("train", "1,281,167"), ("train", "50,000"), ("test", "355"), ("classes", "1,000"), ("digest", "b2dc3329d4e27c01"), ("layout", "Python batches")],
     "data-folder": [("", text) for text in ("1,281,167", "50,000", "1,000", "0123456789abcdef", "12: no image's suffix")],
@@ -111,13 +114,16 @@ def networks():
 
 def report(console):
     """Two runs on the same test images, and one that is left out."""
-    for name, seed in (("resnet18-adaface-cifar10-1", 17), ("resnet18-adaface-cifar10-2", 18)):
+    finished = []
+    for name, seed, accuracy in (("resnet18-adaface-cifar10-1", 17, 0.91), ("resnet18-adaface-cifar10-2", 18, 0.92)):
         config = TrainConfig(arch="resnet18", loss="adaface", dataset="cifar10", seed=seed)
         model = SimpleNamespace(head=SimpleNamespace(options=MarginOptions("adaface", loss_constants("adaface", {}))))
         path, info = Path("runs", name, "last.safetensors"), SimpleNamespace(config=config, epoch=250)
         with mock.patch("cifarnet.cli.headline.name_of", lambda path: str(path.parent)):  # there is no such folder here
             console.say(head_line(path, model, info, "cifar10 test, 10,000 images"))
+        finished.append(Result(path.parent, config, report_runs.summary(accuracy), [], []))
     console.remark("warning", "left out: runs/broken: has no summary.json: the run has not ended")
+    print_report(console, finished, 1)
     console.say("report.md")
 
 

@@ -6,7 +6,7 @@ from itertools import combinations
 from statistics import mean, stdev
 
 from cifarnet.analysis.report.results import Result
-from cifarnet.analysis.significance import Interval, student_interval
+from cifarnet.analysis.significance import ROUNDING, Interval, student_interval
 from cifarnet.data.shape_options import shaping_options
 
 # What may differ between two seeds of one cell: it does not change what is computed.
@@ -32,6 +32,23 @@ class SeedGroup:
         if any(value is None for value in values):
             return None
         return mean(values), stdev(values) if len(values) > 1 else None
+
+
+def leaders(groups: Sequence[SeedGroup]) -> list[list[SeedGroup]]:
+    """Of the cells on each data set those with the highest mean accuracy, several where it is the same; sets in the order given."""
+    of_data: dict[tuple[str, ...], list[SeedGroup]] = {}
+    for one in groups:
+        of_data.setdefault(tuple(traits(one.first)[name] for name in SAME), []).append(one)
+    found = []
+    for cells in of_data.values():
+        best = max(mean_accuracy(one) for one in cells)
+        found.append([one for one in cells if best - mean_accuracy(one) < ROUNDING])
+    return found
+
+
+def mean_accuracy(one: SeedGroup) -> float:
+    """The mean accuracy over the seeds, a part."""
+    return mean(run.summary["test"]["accuracy"] for run in one.runs)
 
 
 def paired_seeds(groups: Sequence[SeedGroup]) -> list[tuple[str, str, Interval]]:
