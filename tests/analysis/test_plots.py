@@ -417,3 +417,23 @@ def test_panels_of_long_names_are_told_apart(figure, tmp_path, kept):
         assert not any("…" in line for line in ours)  # the figure's own words are whole
     if figure in ("confusion", "calibration"):
         assert kept[0]._suptitle.get_text() in ("110 images", "60 images")
+
+
+
+@pytest.mark.parametrize(("classes", "runs"), [(3, 1), (10, 1), (10, 4), (30, 2)])
+def test_a_figure_that_is_saved_again_is_the_same_to_the_byte(tmp_path, monkeypatch, classes, runs):
+    """Axes of one aspect beside long names are where they belong before they are drawn, in each format."""
+    saved, save = [], style.save
+
+    def save_again(figure, path):
+        for number in range(2):
+            saved.append(path.with_name(f"{number}{path.suffix}"))
+            save(figure, saved[-1])
+
+    monkeypatch.setattr(style, "save", save_again)
+    panels = {f"run {number}": np.eye(classes) + 1 for number in range(runs)}
+    names = [f"{number} with a long name" for number in range(classes)]
+    for suffix in ("png", "svg"):
+        confusion.draw(panels, names, tmp_path / f"matrix.{suffix}", "a title")
+    first, second, *others = (path.read_bytes() for path in saved)
+    assert first == second and others[0] == others[1]

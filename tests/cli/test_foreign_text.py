@@ -193,7 +193,7 @@ def test_titles_and_paths_of_figures(clean_cli, title):
     out, _ = clean_cli(
         "report", "r[/b]x", *DATA, "--title", title, "--note", title, "--out", f"\x1b[31mr{len(title)}.md"
     )
-    assert "folder: x, accuracy" in out and out.endswith(f"\n\\x1b[31mr{len(title)}.md\n")
+    assert "folder: b]x, accuracy" in out and out.endswith(f"\n\\x1b[31mr{len(title)}.md\n")
 
 
 @pytest.mark.parametrize("text", ["[/b]", "r[/b]x\x1b[31m", "\u202e1.0", "two\nlines", "[red]1.0"])

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 import cifarnet
 import cifarnet.data
+from cifarnet.analysis.identification.gallery_file import read_gallery, write_gallery
 from cifarnet.analysis.identification.rates import OpenSet
 from cifarnet.analysis.identification.seen import trained_on
 from cifarnet.analysis.plots import identification as picture
@@ -180,6 +182,17 @@ def test_probes_that_are_files_of_the_gallery_are_warned_of(cli, folders):
     (folders / "seen" / "zoe" / "other.png").write_bytes(picture + b"x")
     code, _, err = cli("identify", "--gallery", "known", "--probes", "seen")
     assert code == 0 and f"warning: 2 probes are in the gallery too: {told}\n" in err
+    # As well where the gallery was saved; one that was saved without digests is read, and tells nothing.
+    assert cli("identify", "--gallery", "known", "--save-gallery", "g.safetensors")[0] == 0
+    look = ("identify", "--gallery", "g.safetensors", "--probes", "seen")
+    assert f"warning: 2 probes are in the gallery too: {told}\n" in cli(*look)[2]
+    gallery = read_gallery(folders / "g.safetensors")
+    write_gallery(folders / "g.safetensors", replace(gallery, contents=None))
+    code, _, err = cli(*look)
+    assert code == 0 and told not in err
+    write_gallery(folders / "g.safetensors", replace(gallery, contents=gallery.contents[:, :31]))
+    assert cli(*look)[0::2] == (2, "error: g.safetensors: is broken (its digests have another shape or type); "
+                                   "take another gallery, or enrol the images again\n")  # fmt: skip
 
 
 def test_identities_that_the_model_was_trained_on_are_said(cli, folders):

@@ -1,6 +1,7 @@
 """`cifarnet verify` as it is used: a run, a list of pairs, folders of identities, two images; and what cannot be measured."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -114,6 +115,35 @@ def test_copies_in_folders_are_said(cli, home, tmp_path):
     code, _, err = cli("verify", *options)
     wrong = tmp_path / "own" / "d7" / "wrong.png"
     assert code == 0 and f"warning: 2 images are copies of another, 1 of several identities ({wrong})" in err
+
+
+def test_copies_in_pairs_are_said(cli, home, tmp_path):
+    """Two files with the same bytes: their score is 1, whatever the model is. Of two pairs with one of them nothing is said."""
+    for number, name in enumerate(("a", "b", "c", "d")):
+        Image.new("RGB", (32, 32), (40 * number, 99, 200 - 40 * number)).save(tmp_path / f"{name}.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "copy.png")
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "d.png").rename(tmp_path / "cat" / "d.png")
+    list_of, look = (
+        tmp_path / "pairs.csv",
+        ("verify", "--pairs", tmp_path / "pairs.csv", "--run", "packaged", "--bootstrap", "0"),
+    )
+    list_of.write_text("a,b,same\na.png,b.png,1\ncopy.png,c.png,0\n")
+    code, _, err = cli(*look)
+    assert code == 0 and "copy" not in err and "trained on" not in err
+    files = f"({tmp_path / 'a.png'} and {tmp_path / 'copy.png'})"
+    list_of.write_text("a,b,same\na.png,copy.png,1\na.png,b.png,1\na.png,c.png,0\n")
+    code, _, err = cli(*look)
+    assert (
+        code == 0
+        and f"warning: 1 pair is of an image and its copy {files}; remove them, else the rates say little\n" in err
+    )
+    list_of.write_text("a,b,same\na.png,copy.png,0\na.png,b.png,1\ncat/d.png,c.png,0\n")
+    code, _, err = cli(*look)
+    assert (
+        code == 0 and f"warning: 1 pair is of an image and its copy, 1 of them called different {files}; remove" in err
+    )
+    assert "1 of 2 identities has the name of a class that the model was trained on" in err
 
 
 def test_a_split_with_one_image_of_each_class_says_what_else_to_take(cli, home, tmp_path):

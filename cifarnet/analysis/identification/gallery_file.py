@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Gallery:
         images: that were enrolled.
         points: thresholds that were set on this gallery, with the rates that they had then.
         threshold: the one that was in force when it was saved, given or one of these, or infinite; None: none was.
+        contents: uint8 [N, 32], SHA-256 of the enrolled files; None of a gallery that was saved without.
     """
 
     templates: Templates
@@ -43,6 +44,7 @@ class Gallery:
     images: int
     points: tuple[Point, ...] = ()
     threshold: float | None = None
+    contents: np.ndarray | None = None
 
 
 def write_gallery(path: Path, gallery: Gallery) -> None:
@@ -60,6 +62,8 @@ def write_gallery(path: Path, gallery: Gallery) -> None:
         "cifarnet": __version__,
     }
     tensors = {"templates": templates.vectors, "owners": templates.owners.astype(np.int64)}
+    if gallery.contents is not None:
+        tensors["contents"] = gallery.contents
     write_output(path, save(tensors, {"format": FORMAT, "gallery": json.dumps(facts)}))
 
 
@@ -79,7 +83,8 @@ def read_gallery(path: Path) -> Gallery:
         facts = json.loads(metadata.get("gallery", ""))
         with safetensors.safe_open(path, framework="numpy") as file:
             vectors, owners = file.get_tensor("templates"), file.get_tensor("owners")
-        return parsed(facts, vectors, owners)
+            contents = file.get_tensor("contents") if "contents" in file.keys() else None  # noqa: SIM118: it has keys alone
+        return replace(parsed(facts, vectors, owners), contents=checked_contents(contents))
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise Refused(printable(path), f"is broken ({printable(str(error))})", OTHER) from error
 
@@ -120,6 +125,13 @@ def parsed(facts: dict[str, Any], vectors: np.ndarray, owners: np.ndarray) -> Ga
         raise ValueError("its threshold is no number")
     templates = Templates(vectors, owners, tuple(map(composed, names)), kind)
     return Gallery(templates, facts["model"], facts["flip"], facts["images"], points, threshold)
+
+
+def checked_contents(contents: np.ndarray | None) -> np.ndarray | None:
+    """The digests of the enrolled files, where a file holds them. Raises ValueError where they are none."""
+    if contents is not None and (contents.dtype != np.uint8 or contents.ndim != 2 or contents.shape[1] != 32):
+        raise ValueError("its digests have another shape or type")
+    return contents
 
 
 def checked_point(values: dict[str, Any]) -> Point:

@@ -14,7 +14,7 @@ from cifarnet.analysis.identification.gallery_file import Gallery, check_model
 from cifarnet.analysis.identification.rates import OpenSet, Point, cmc, open_set
 from cifarnet.analysis.identification.request import Request, chosen_threshold
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
-from cifarnet.analysis.identification.seen import trained_on
+from cifarnet.analysis.identification.seen import contents_of, trained_on
 from cifarnet.analysis.identification.templates import make_templates
 from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_files, model_digest, model_digests
 from cifarnet.analysis.verification.rates import NOISE, supports
@@ -177,7 +177,8 @@ def enrol(embedder: Embedder, pictures: Pictures, template: str, tell: Tell) -> 
     lost = sorted(set(range(len(names))) - set(there.tolist()))
     tell([], [f"{printable(names[one])}: is not enrolled, none of its images can be used" for one in lost])
     templates = make_templates(found.vectors, numbers, [names[place] for place in there], template)
-    return Gallery(templates, model_digest(embedder.model), embedder.flip, len(found))
+    contents = contents_of(pictures.files)
+    return Gallery(templates, model_digest(embedder.model), embedder.flip, len(found), contents=contents)
 
 
 def search_pictures(embedder: Embedder, gallery: Gallery, pictures: Pictures, top: int, tell: Tell) -> Probes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from cifarnet.analysis.identification.folders import Pictures, find_identities, find_pictures
 from cifarnet.analysis.identification.gallery_file import Gallery, in_words, kept_threshold, read_gallery, stored_point
 from cifarnet.analysis.identification.rates import FPIR, Point, check_fpir
-from cifarnet.analysis.identification.seen import copies
+from cifarnet.analysis.identification.seen import content_of, copies
 from cifarnet.analysis.identification.templates import KINDS
 from cifarnet.core.errors import Refused, printable
 from cifarnet.core.percent import share
@@ -38,9 +38,12 @@ class Request:
     top: int
 
     def in_both(self) -> int:
-        """How many files are searched that are enrolled too, or are copies of one that is."""
-        if self.probes is None or not isinstance(self.gallery, Pictures):
+        """How many files are searched that are enrolled too, or are copies of one that is; 0 where that is not known."""
+        if self.probes is None:
             return 0
+        if isinstance(self.gallery, Gallery):
+            known = set() if self.gallery.contents is None else set(map(bytes, self.gallery.contents))
+            return sum(content_of(file) in known for file in self.probes.files) if known else 0
         enrolled = len(self.gallery.files)
         groups = copies([*self.gallery.files, *self.probes.files])
         return sum(sum(place >= enrolled for place in places) for places in groups if min(places) < enrolled)

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cifarnet.core.class_names import composed
 from cifarnet.core.errors import plural
 from cifarnet.core.plain_file import open_plain
@@ -27,12 +29,24 @@ def copies(files: Sequence[Path]) -> list[list[int]]:
             sizes[status.st_size].append(place)
     for places in sizes.values():
         for place in places if len(places) > 1 else []:
-            try:
-                with open_plain(files[place]) as opened:
-                    contents[hashlib.file_digest(opened, "sha256").digest()].append(place)
-            except OSError:
-                continue
+            if content := content_of(files[place]):
+                contents[content].append(place)
     return [places for places in contents.values() if len(places) > 1]
+
+
+def content_of(file: Path) -> bytes | None:
+    """SHA-256 of a file's bytes; None where it cannot be read."""
+    try:
+        with open_plain(file) as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError:
+        return None
+
+
+def contents_of(files: Sequence[Path]) -> np.ndarray:
+    """uint8 [N, 32]: SHA-256 of each file that can be read."""
+    found = b"".join(filter(None, map(content_of, files)))
+    return np.frombuffer(found, np.uint8).reshape(-1, 32)
 
 
 def trained_on(identities: Collection[str], classes: Collection[str]) -> list[str]:

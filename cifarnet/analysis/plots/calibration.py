@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cifarnet.analysis.plots.legend import ROW, columns_of
 from cifarnet.analysis.plots.mpl import Line2D
-from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, panel_shape, panels_of, settle
+from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, panel_shape, panels_of
 from cifarnet.analysis.plots.text import fit, headline, height_of, names_in
 from cifarnet.analysis.plots.titles import shared
 from cifarnet.analysis.significance import wilson_interval
@@ -73,7 +73,6 @@ def draw(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, titl
         figure.legend(names.values(), list(names), loc="outside lower left", ncols=columns_of_names)
         if title or of_all:
             headline(figure, " · ".join(filter(None, (title, of_all))), fontsize=8)
-        settle(figure)
     return path
 
 

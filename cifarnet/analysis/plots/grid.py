@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from cifarnet.analysis.plots.mpl import Rectangle
-from cifarnet.analysis.plots.style import COLUMN, PAGE, RIGHT, WRONG, drawing, pack, plain, settle
+from cifarnet.analysis.plots.style import COLUMN, PAGE, RIGHT, WRONG, drawing, pack, plain
 from cifarnet.analysis.plots.text import headline, height_of, short_names, width_of
 from cifarnet.data import AnySplit
 
@@ -104,5 +104,4 @@ def draw_samples(samples: Samples, classes: Sequence[str], path: Path, title: st
         axes.tick_params(length=0)
         if title:
             headline(figure, title)
-        settle(figure)
     return path

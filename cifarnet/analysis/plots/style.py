@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cifarnet.analysis.plots.fonts import FONT
 from cifarnet.analysis.plots.mpl import Figure, LogFormatter, matplotlib, quiet_log
 from cifarnet.analysis.plots.text import FigureOfTexts, warn_of_missing_glyphs
@@ -17,6 +19,7 @@ from cifarnet.storage.output import write_output
 COLUMN, PAGE = 3.5, 7.1  # inches: a column and a page of a two-column paper
 IN_A_ROW = 3  # panels, as in the figures of a page
 FORMATS = (".png", ".svg", ".pdf")
+PASSES, STILL = 8, 1e-4  # of a layout; parts of a figure's side, a twentieth of a point
 INK, FAINT = "#222222", "#8a8a8a"
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 
@@ -92,6 +95,7 @@ def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Fi
     with our_style():
         figure = FigureOfTexts(figsize=(width, height), layout="constrained")
         yield figure
+        settle(figure)
         save(figure, path)
 
 
@@ -181,11 +185,20 @@ def plain_powers(axis: Any) -> None:
 
 
 def settle(figure: FigureOfTexts) -> None:
-    """Lays the figure out until axes of one aspect have found their place beside what stands around them: in the fourth pass."""
+    """Lays the figure out until its axes stand still, and leaves them there: whatever is drawn or saved then moves nothing.
+
+    Axes of one aspect find their place beside what stands around them bit by bit: the further, the longer their names are.
+    """
     figure.take_fonts()
     engine: Any = figure.get_layout_engine()
-    for _ in range(3):  # saving is one more
+    before = None
+    for _ in range(PASSES):
         engine.execute(figure)
+        places = np.array([axes.get_position(original=True).extents for axes in figure.axes])
+        if before is not None and np.abs(places - before).max(initial=0) < STILL:
+            break
+        before = places
+    figure.set_layout_engine("none")
 
 
 def pack(figure: Figure, inches: float) -> None:

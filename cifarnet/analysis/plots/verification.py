@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from cifarnet.analysis.plots.legend import ROW, columns_of
-from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, line_colours, settle
+from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, line_colours
 from cifarnet.analysis.plots.text import headline, short_names, shorten
 from cifarnet.analysis.verification.rates import OperatingPoint, Rates
 
@@ -32,7 +32,6 @@ def draw_det(curves: Mapping[str, Rates], path: Path, title: str = "") -> Path:
             figure.legend(handles, names, loc="outside lower left", ncols=columns)
         if title:
             headline(figure, title)
-        settle(figure)
     return path
 
 
