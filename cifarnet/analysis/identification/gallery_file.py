@@ -83,7 +83,8 @@ def read_gallery(path: Path) -> Gallery:
         facts = json.loads(metadata.get("gallery", ""))
         with safetensors.safe_open(path, framework="numpy") as file:
             vectors, owners = file.get_tensor("templates"), file.get_tensor("owners")
-            contents = file.get_tensor("contents") if "contents" in file.keys() else None  # noqa: SIM118: it has keys alone
+            # The file is no mapping: it has `keys` alone.
+            contents = file.get_tensor("contents") if "contents" in file.keys() else None  # noqa: SIM118
         return replace(parsed(facts, vectors, owners), contents=checked_contents(contents))
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise Refused(printable(path), f"is broken ({printable(str(error))})", OTHER) from error
