@@ -12,9 +12,8 @@ from typing import Any
 from cifarnet.core.class_names import listed_names
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_bounds, check_type, option
-from cifarnet.core.known import nearest
 from cifarnet.core.option_values import merged as merged
-from cifarnet.core.option_values import with_loss_options, without_unset
+from cifarnet.core.option_values import unknown_option, with_loss_options, without_unset
 
 SYNTHETIC = "synthetic-identities"  # the data set of features
 IDENTITY = "identity"  # the backbone that passes them on
@@ -221,6 +220,14 @@ class TrainConfig:
     )
     log_grad: bool = option(False, "log the gradient norm of the first and the last layer", group="Output")
 
+    def __new__(cls, *values: Any, **given: Any) -> "TrainConfig":
+        """Before the dataclass's own `__init__`, whose TypeError names no option. Raises Refused."""
+        names = [item.name for item in dataclasses.fields(cls)]
+        for name in given:
+            if name not in names:
+                raise unknown_option("TrainConfig", name, names)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         if isinstance(self.data_dir, os.PathLike):  # as a notebook would give it
             object.__setattr__(self, "data_dir", os.fspath(self.data_dir))
@@ -250,8 +257,6 @@ class TrainConfig:
         values = without_unset(with_loss_options(values))
         for name, value in values.items():
             if name not in known:
-                meant = nearest(str(name), known)
-                hint = f"did you mean {meant}? " if meant else ""
-                raise Refused(source, f"unknown option '{name}'", f"{hint}known: {', '.join(known)}")
+                raise unknown_option(source, str(name), known)
             check_type(known[name], value, source)
         return cls(**values).check()

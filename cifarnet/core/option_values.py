@@ -1,6 +1,10 @@
 """Options as plain values, by name: those of several sources put together, and those of older files brought up to date."""
 
+from collections.abc import Iterable
 from typing import Any
+
+from cifarnet.core.errors import Refused
+from cifarnet.core.known import nearest
 
 # Constants of losses that were fields of their own up to version 0.1.
 LOSS_FIELDS_0_1 = ("scale", "margin", "h", "t_alpha", "easy_margin", "gamma", "label_smoothing")
@@ -44,3 +48,15 @@ def merged(*layers: dict[str, Any]) -> dict[str, Any]:
         if isinstance(options, dict) and isinstance(more, dict) and (options or more):
             result["loss_options"] = options | more
     return result
+
+
+def unknown_option(source: str, name: str, known: Iterable[str]) -> Refused:
+    """The refusal of an option that is none of the `known`, to raise: it names the nearest, and where a loss's constants stand."""
+    names = list(known)
+    if name in LOSS_FIELDS_0_1:
+        return Refused(
+            source, f"unknown option '{name}'", f"a constant of the loss: give loss_options={{'{name}': ...}}"
+        )
+    meant = nearest(name, names)
+    hint = f"did you mean {meant}? " if meant else ""
+    return Refused(source, f"unknown option '{name}'", f"{hint}known: {', '.join(names)}")

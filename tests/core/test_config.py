@@ -1,7 +1,9 @@
 """The configuration refuses what cannot be, and says what can."""
 
+import copy
 import dataclasses
 import math
+import pickle
 
 import pytest
 import typer
@@ -213,3 +215,18 @@ def test_recipes_are_configurations_for_every_loss(name, loss):
     values = recipe_values(name, loss)
     config = TrainConfig.from_dict(values | ({"loss": loss} if loss else {}), name)
     build_head(64, 10, config.loss, config.loss_options)
+
+
+def test_an_option_that_is_none_is_refused_by_name_in_python_too():
+    for given, said in (
+        ({"margin": 0.5}, "unknown option 'margin'; a constant of the loss: give loss_options={'margin': ...}"),
+        ({"batchsize": 8}, "unknown option 'batchsize'; did you mean batch_size? known: arch, "),
+        ({"zzzz": 8}, "unknown option 'zzzz'; known: arch, "),
+    ):
+        with pytest.raises(Refused) as refused:
+            TrainConfig(**given)
+        assert str(refused.value).startswith("TrainConfig: " + said)
+        with pytest.raises(Refused, match="unknown option"):
+            dataclasses.replace(TrainConfig(), **given)
+    config = TrainConfig("plainnet18", seed=3)
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
