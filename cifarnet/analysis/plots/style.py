@@ -93,7 +93,8 @@ def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Fi
     """
     check_path(path)
     with our_style():
-        figure = FigureOfTexts(figsize=(width, height), layout="constrained")
+        # Laid out in the pixels that it is saved in: at others texts have other widths.
+        figure = FigureOfTexts(figsize=(width, height), dpi=STYLE["savefig.dpi"], layout="constrained")
         yield figure
         settle(figure)
         save(figure, path)
