@@ -419,7 +419,6 @@ def test_panels_of_long_names_are_told_apart(figure, tmp_path, kept):
         assert kept[0]._suptitle.get_text() in ("110 images", "60 images")
 
 
-
 @pytest.mark.parametrize(("classes", "runs"), [(3, 1), (10, 1), (10, 4), (30, 2)])
 def test_a_figure_that_is_saved_again_is_the_same_to_the_byte(tmp_path, monkeypatch, classes, runs):
     """Axes of one aspect beside long names are where they belong before they are drawn, in each format."""
