@@ -57,7 +57,8 @@ def verify_split(opened: Opened, classes: str | None, asked: Asked) -> Measured:
     seen = set(opened.info.classes)
     inside = [name in seen for name in embeddings.classes]
     kind = "seen classes" if all(inside) else "seen and unseen classes" if any(inside) else "unseen classes"
-    words = f"{opened.dataset} {opened.split}, {len(embeddings.classes):,} {kind}"
+    other = "" if opened.of_own_data else " (not the run's images)"
+    words = f"{opened.dataset} {opened.split}{other}, {len(embeddings.classes):,} {kind}"
     return Measured(measure_all(embeddings, asked), words)
 
 

@@ -9,6 +9,7 @@ from cifarnet.cli.common import print_path
 from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.run_option import Run
 from cifarnet.storage.output import check_output, write_output
+from cifarnet.storage.run_names import home_of
 
 
 def card(
@@ -28,7 +29,6 @@ def card(
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
     path = default_checkpoint(run)
-    inside = (path.parent / "config.json").is_file()
-    place = check_output(out or (path.parent if inside else Path()) / "README.md", overwrite)
+    place = check_output(out or (home_of(path) or Path()) / "README.md", overwrite)
     write_output(place, text_of(facts_of(path, read_info(path))).encode())
     print_path(place)

@@ -9,7 +9,7 @@ import typer
 
 from cifarnet.cli.common import given_options, messages, print_json, results
 from cifarnet.cli.csv_file import write_rows
-from cifarnet.cli.figures import Overwrite, destination
+from cifarnet.cli.figures import Overwrite, asked_figure
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.models import ARCHS
@@ -64,7 +64,7 @@ def complexity(
     if every and "arch" in given:
         raise Refused("--all", "takes every architecture", "drop --arch")
     csv = check_output(csv, overwrite) if csv else None
-    figure = destination(figure, Path("x"), "", overwrite) if figure else None
+    figure = asked_figure(figure, overwrite)
     configs, classes = chosen_configs(arch or [TrainConfig.arch], every, run, image_size, stem)
     costs = count(configs, classes, batch, skip=every)
     (baseline,) = count([TrainConfig(arch="baseline")], classes, 1)

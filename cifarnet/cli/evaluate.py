@@ -11,7 +11,7 @@ import typer
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, results
 from cifarnet.cli.csv_file import write_rows
-from cifarnet.cli.figures import Overwrite, destination, spared
+from cifarnet.cli.figures import Overwrite, asked_figure, home_of_images, of_split, spared, unnamed
 from cifarnet.cli.run_option import Run
 from cifarnet.storage.output import check_output
 
@@ -40,7 +40,10 @@ def evaluate(
         str | None, typer.Option(help="auto, fp32, bf16 (default: the run's, or auto if slower here).")
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Where the confusion matrix is drawn (default: beside the checkpoint).")
+        Path | None,
+        typer.Option(
+            help="Where the confusion matrix is drawn (default: beside the checkpoint, of other images here)."
+        ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write precision, recall and F1 of each class.")] = None,
     predictions: Annotated[
@@ -60,7 +63,7 @@ def evaluate(
     from cifarnet.engine.evaluate import measure, open_for_evaluation
 
     csv, predictions = (check_output(path, overwrite) if path else None for path in (csv, predictions))
-    asked = destination(figure, Path("x"), "", overwrite) if figure else None
+    asked = asked_figure(figure, overwrite)
     opened = open_for_evaluation(
         run,
         tta=tta,
@@ -78,8 +81,8 @@ def evaluate(
         found = measure(opened, tta)
     document, drawn = found.document, None
     if found.logits is not None and found.labels is not None:
-        name = "confusion" + (f"-{split}" if split != "test" else "") + ("-tta" if tta else "")
-        drawn = asked or destination(None, opened.path, name, overwrite)
+        name = of_split("confusion", split) + ("-tta" if tta else "")
+        drawn = asked or unnamed(f"{name}.png", overwrite, home_of_images(opened))
         title = title_of(replace(opened.info.config, dataset=opened.dataset), split) + (" · six views" if tta else "")
         if not draw_confusion(document, drawn, title, asked=figure is not None):
             drawn = None

@@ -8,11 +8,11 @@ import typer
 from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataDir, Device, Seed, Split
-from cifarnet.cli.figures import Overwrite
+from cifarnet.cli.figures import Overwrite, home_of_images, of_split, unnamed
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.known import unknown
-from cifarnet.storage.output import check_output, free_name, write_output
+from cifarnet.storage.output import check_output, write_output
 from cifarnet.storage.run_names import checkpoint_names
 
 if TYPE_CHECKING:
@@ -61,11 +61,12 @@ def explore(
     from cifarnet.storage.find_checkpoint import need_checkpoint
 
     checkpoints = [need_checkpoint(run) for run in runs] if runs else [need_checkpoint(None)]
-    target = destination(out, checkpoints, overwrite)
-    names, models, found, pictures = checkpoint_names(checkpoints), [], [], []
+    out = asked_page(out, overwrite)
+    names, models, found, pictures, homes = checkpoint_names(checkpoints), [], [], [], []
     for checkpoint in checkpoints:
         opened, indices = inputs.open_chosen(checkpoint, data_dir, split, samples, seed, device, named=bool(runs))
         found.append(inputs.embed_images(opened))
+        homes.append(home_of_images(opened))
         pictures.append(thumbnails(opened.loader.split, opened.info.config.image_size))
         models.append((opened.model, opened.info, opened.angular))  # without the images, of which two sets may be large
     check_images(names, [info.classes for _, info, _ in models], [one.labels for one in found], pictures, split)
@@ -77,6 +78,7 @@ def explore(
         "indices": indices,
         "small": pictures[0],
     }
+    target = out or unnamed(f"{of_split('explore', split)}.html", overwrite, *homes)
     write_output(target, render(seen, title=heading, split=split, **shown))
     print_path(target)
 
@@ -133,14 +135,10 @@ def look(
     return seen
 
 
-def destination(out: Path | None, checkpoints: list[Path], overwrite: bool) -> Path:
-    """Where the page goes. Raises Refused: no name of an HTML file, or something is in the way."""
-    if out is not None:
-        if out.suffix.lower() not in (".html", ".htm"):
-            raise Refused(str(out), f"'{out.suffix}' is no suffix of a page", "end the name in .html")
-        return check_output(out, overwrite)
-    home = checkpoints[0].parent
-    if len(checkpoints) == 1 and (home / "config.json").is_file():
-        return home / "explore.html"
-    path = Path("explore.html")
-    return path if overwrite else free_name(path)
+def asked_page(out: Path | None, overwrite: bool) -> Path | None:
+    """Where the user wants the page; None where no name is given. Raises Refused: no name of an HTML file, or something is in the way."""
+    if out is None:
+        return None
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise Refused(str(out), f"'{out.suffix}' is no suffix of a page", "end the name in .html")
+    return check_output(out, overwrite)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Out = Annotated[
     Path | None,
-    typer.Option(help="PNG, SVG or PDF by its suffix (default: beside the checkpoint, of several runs here)."),
+    typer.Option(help="PNG, SVG or PDF (default: beside the checkpoint; of several runs, or of other images, here)."),
 ]
 DataOut = Annotated[Path | None, typer.Option(help="Also write the numbers behind the figure (.json or .npz).")]
 DataDir = Annotated[str | None, typer.Option(help="Where the data is (default: the run's, else the user's cache).")]
@@ -118,13 +118,14 @@ def figure(app: typer.Typer, samples: int | None, file: str = "", several: bool 
 
             asked: list[Path | None] = [*runs] if runs else [run]
             paths = [need_checkpoint(one) for one in asked]
-            name = (file or draw.__name__).format(**own)
-            target = figures.destination(out, paths[0] if len(paths) == 1 else Path("x"), name, overwrite)
-            data_out = figures.numbers_path(data_out, overwrite)
+            out, data_out = figures.asked_figure(out, overwrite), figures.numbers_path(data_out, overwrite)
             views = []
             for one in asked:
                 opened = inputs.open_samples(one, data_dir, split, samples, seed, device)
                 views.append(View(opened, inputs.embed_images(opened)))
+            name = figures.of_split((file or draw.__name__).format(**own), split)
+            homes = [figures.home_of_images(view.opened) for view in views]
+            target = out or figures.unnamed(f"{name}.png", overwrite, *homes)
             found = draw(Views(named(views, paths), split, seed, target, title), **own)
             figures.write_numbers(data_out, found if len(views) > 1 else next(iter(found.values())))
             print_path(target)

@@ -5,33 +5,54 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifarnet.core.errors import CifarnetError, Refused
 from cifarnet.core.json_values import plain
 from cifarnet.storage.output import check_output, free_name, write_output
+from cifarnet.storage.run_names import home_of
+
+if TYPE_CHECKING:
+    from cifarnet.engine.open_split import Opened
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")]
 
 
-def destination(out: Path | None, checkpoint: Path, name: str, overwrite: bool) -> Path:
-    """Where a figure goes: `out`; else `name`.png in the run's folder, or of a checkpoint without one in the current folder.
-
-    In a run's folder the figure of that name is replaced; elsewhere one without a name from the user gets a free one.
+def asked_figure(path: Path | None, overwrite: bool) -> Path | None:
+    """Where the user wants a figure, checked before any work; None where no name is given.
 
     Raises:
         Refused: the suffix names no format, something is in the way, a file is there and `overwrite` is not given.
     """
     from cifarnet.analysis.plots.style import check_path
 
-    if out is not None:
-        return check_output(check_path(out), overwrite)
-    if (checkpoint.parent / "config.json").is_file():
-        return checkpoint.parent / f"{name}.png"
-    path = Path(f"{name}.png")
-    return path if overwrite else free_name(path)
+    return None if path is None else check_output(check_path(path), overwrite)
+
+
+def unnamed(file: str, overwrite: bool, *homes: Path | None) -> Path:
+    """Where a result goes that the user gave no name: `file` in the folder of its only run, where it is drawn anew.
+
+    Args:
+        homes: of each run, its folder; None for one without, or whose folder is not the place (see `home_of_images`).
+
+    Returns:
+        of no run, of several, or of one without a folder, `file` in the current folder, or a free name like it.
+    """
+    if len(homes) == 1 and homes[0] is not None:
+        return homes[0] / file
+    return Path(file) if overwrite else free_name(Path(file))
+
+
+def home_of_images(opened: "Opened") -> Path | None:
+    """The run's folder for what is made of a split: None of images that are not its own, whose figures would replace its own's."""
+    return home_of(opened.path) if opened.of_own_data else None
+
+
+def of_split(name: str, split: str, usual: str = "test") -> str:
+    """The name of a figure of a split: each has its own."""
+    return name if split == usual else f"{name}-{split}"
 
 
 @contextlib.contextmanager

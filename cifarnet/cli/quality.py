@@ -10,7 +10,7 @@ from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli.common import messages, print_json, print_path, results
 from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Title
-from cifarnet.cli.figures import Overwrite, destination, numbers_path, write_numbers
+from cifarnet.cli.figures import Overwrite, asked_figure, home_of_images, numbers_path, of_split, unnamed, write_numbers
 from cifarnet.cli.run_option import Run
 from cifarnet.cli.verify_figures import Classes
 from cifarnet.core.config import TrainConfig
@@ -59,7 +59,7 @@ def quality(
     """
     asked = check(scores, degrade, far)
     csv = check_output(csv, overwrite) if csv else None
-    figure = destination(figure, Path("x"), "", overwrite) if figure else None
+    figure = asked_figure(figure, overwrite)
     opened, document = measure(run, asked, far, samples, split, classes, data_dir, seed, device)
     if figure is not None:
         from cifarnet.analysis.plots import quality as picture
@@ -97,12 +97,10 @@ def quality_figure(
         cifarnet visualize quality --far 0.01 --degrade blur,noise
         cifarnet visualize quality --far 0.01 --degrade none --out norm.pdf
     """
-    from cifarnet.storage.find_checkpoint import need_checkpoint
-
     asked = check(scores, degrade, far)
-    target = destination(out, need_checkpoint(run), "quality", overwrite)
-    data_out = numbers_path(data_out, overwrite)
+    out, data_out = asked_figure(out, overwrite), numbers_path(data_out, overwrite)
     opened, document = measure(run, asked, far, samples, split, classes, data_dir, seed, device)
+    target = out or unnamed(f"{of_split('quality', split)}.png", overwrite, home_of_images(opened))
     from cifarnet.analysis.plots import quality as picture
 
     picture.draw(document, target, title or title_of(opened.info.config))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cifarnet.cli.common import messages
-from cifarnet.cli.figures import Overwrite, destination
+from cifarnet.cli.figures import Overwrite, asked_figure
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.storage.output import check_output
 
@@ -82,7 +82,7 @@ def verify(
     given |= {"folds": folds, "split": split, "classes": classes, "data_dir": data_dir, "flip": flip}
     check_together(two, given, thresholds, fars)
     csv, out = (check_output(path, overwrite) if path else None for path in (csv, out))
-    drawn = destination(figure, Path("x"), "", overwrite) if figure else None
+    drawn = asked_figure(figure, overwrite)
     if words and not two:
         run = words[0]
     path = default_checkpoint(run)

@@ -54,16 +54,17 @@ def det(
 
     asked: list[Path | None] = [*runs] if runs else [None]
     checkpoints = [need_checkpoint(run) for run in asked]
-    target = figures.destination(out, checkpoints[0] if len(checkpoints) == 1 else Path("x"), "det", overwrite)
-    data_out = figures.numbers_path(data_out, overwrite)
+    out, data_out = figures.asked_figure(out, overwrite), figures.numbers_path(data_out, overwrite)
     measured = [measure(run, split, classes, flip, data_dir, device, []) for run in asked]
-    headings, sets = {heading for _, heading in measured}, {one.measured_on for one, _ in measured}
+    headings, sets = {heading for _, heading, _ in measured}, {one.measured_on for one, _, _ in measured}
     if len(sets) > 1:
         messages().remark("warning", f"these curves are not of the same images: {', '.join(sorted(sets))}")
     curves = {}
-    for (one, _), name in zip(measured, checkpoint_names(checkpoints), strict=True):
+    for (one, _, _), name in zip(measured, checkpoint_names(checkpoints), strict=True):
         where = f"\n{one.measured_on}" if len(sets) > 1 else ""
         curves[f"{name}: EER {percent(one.found.eer)}{where}"] = det_points(one.found.genuine, one.found.impostor)
+    homes = [home for _, _, home in measured]
+    target = out or figures.unnamed(f"{figures.of_split('det', split)}.png", overwrite, *homes)
     draw_det(curves, target, title if title is not None else headings.pop() if len(headings) == 1 else "")
     figures.write_numbers(data_out, numbers(curves))
     print_path(target)
@@ -90,13 +91,12 @@ def scores(
     """
     from cifarnet.analysis.plots.verification import densities_of, draw_scores
     from cifarnet.cli.verify import parse_far
-    from cifarnet.storage.find_checkpoint import need_checkpoint
 
     fars = parse_far(far)
-    target = figures.destination(out, need_checkpoint(run), "scores", overwrite)
-    data_out = figures.numbers_path(data_out, overwrite)
-    one, heading = measure(run, split, classes, flip, data_dir, device, fars)
+    out, data_out = figures.asked_figure(out, overwrite), figures.numbers_path(data_out, overwrite)
+    one, heading, home = measure(run, split, classes, flip, data_dir, device, fars)
     found = one.found
+    target = out or figures.unnamed(f"{figures.of_split('scores', split)}.png", overwrite, home)
     draw_scores(found.genuine, found.impostor, found.points, target, title if title is not None else heading)
     edges, densities = densities_of(found.genuine, found.impostor)
     thresholds = {f"{point.far:g}": point.threshold for point in found.points}
@@ -112,8 +112,8 @@ def measure(
     data_dir: str | None,
     device: str,
     far: Sequence[float] | None,
-) -> "tuple[Measured, str]":
-    """All pairs of a run's split, and the heading of its figure."""
+) -> "tuple[Measured, str, Path | None]":
+    """All pairs of a run's split, the heading of its figure, and the folder for it (see `home_of_images`)."""
     from cifarnet.analysis.unit_embeddings import checked_classes
     from cifarnet.analysis.verify_images import Asked, verify_split
     from cifarnet.cli.headline import say_model
@@ -130,4 +130,4 @@ def measure(
     opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
     with messages().status("comparing all pairs"):
         found = verify_split(opened, classes, Asked(far, flip=flip))
-    return found, f"{title_of(info.config)}\n{found.measured_on}"
+    return found, f"{title_of(info.config)}\n{found.measured_on}", figures.home_of_images(opened)

@@ -12,6 +12,7 @@ from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import Failed, plural
 from cifarnet.core.percent import percent, share
+from cifarnet.storage.run_names import home_of
 
 if TYPE_CHECKING:
     from cifarnet.analysis.verify_images import Asked, Measured
@@ -47,7 +48,8 @@ def report(
     digests = model_digests(model)
     document: dict[str, Any] = {"checkpoint": str(path), "model_digest": digests[0]}
     document |= {"measured_on": measured.measured_on, "flip": asked.flip} | measured.found.to_dict()
-    kept = out or (path.parent / NAME if (path.parent / "config.json").is_file() else None)
+    home = home_of(path)
+    kept = out or (home / NAME if home else None)
     if not measured.found.points:
         kept = out  # thresholds that are there stay
         messages().say(no_points(len(measured.found.impostor)))

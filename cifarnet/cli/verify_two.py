@@ -8,6 +8,7 @@ from cifarnet.cli.common import messages, print_json, results
 from cifarnet.cli.table import Facts
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import Failed, Refused
+from cifarnet.storage.run_names import home_of
 
 if TYPE_CHECKING:
     from cifarnet.analysis.verification.stored import Threshold
@@ -35,8 +36,8 @@ def compare(
     from cifarnet.analysis.verify_images import score_two
     from cifarnet.cli.verify_tables import say_files
 
-    own = path.parent / NAME if (path.parent / "config.json").is_file() else None
-    place = thresholds or (own if own and own.exists() else None)
+    home = home_of(path)
+    place = thresholds or (home / NAME if home and (home / NAME).exists() else None)
     known = None
     if place:
         far = fars[0] if fars else None

@@ -47,7 +47,7 @@ def curves(
     from cifarnet.analysis.plots import curves as picture
     from cifarnet.storage.run_files import read_metrics
     from cifarnet.storage.run_folder import RunFolder
-    from cifarnet.storage.run_names import names_apart
+    from cifarnet.storage.run_names import home_of, names_apart
     from cifarnet.storage.runs import latest
 
     newest = latest()
@@ -55,7 +55,8 @@ def curves(
         raise Refused("runs", "there is no run yet (no runs/latest)", "train one, or name a run folder")
     chosen = runs or ([newest] if newest else [])
     folders = [path.parent if path.is_file() else path for path in chosen]
-    target = figures.destination(out, folders[0] / "x" if len(folders) == 1 else Path("x"), "curves", overwrite)
+    homes = [home_of(folder / "metrics.jsonl") for folder in folders]
+    target = figures.asked_figure(out, overwrite) or figures.unnamed("curves.png", overwrite, *homes)
     data_out = figures.numbers_path(data_out, overwrite)
     records, titles, own = {}, [], []
     for name, folder in zip(names_apart(folders), folders, strict=True):

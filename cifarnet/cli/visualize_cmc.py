@@ -38,18 +38,18 @@ def cmc(
     from cifarnet.analysis.plots.titles import title_of
     from cifarnet.analysis.unit_embeddings import CLASSES, embed_classes
     from cifarnet.cli import inputs
-    from cifarnet.storage.find_checkpoint import need_checkpoint
 
     if classes is not None and classes not in CLASSES:
         raise Refused("--classes", f"'{classes}' is not known", f"choose from {', '.join(CLASSES)}")
-    target = figures.destination(out, need_checkpoint(run), "cmc", overwrite)
-    data_out = figures.numbers_path(data_out, overwrite)
+    out, data_out = figures.asked_figure(out, overwrite), figures.numbers_path(data_out, overwrite)
     opened = inputs.open_samples(run, data_dir, split, 0, seed, device)
     with messages().status("embedding"):
         found = embed_classes(opened, classes)
     done = identify_split(found.vectors, found.labels, enrolled, strangers, seed)
     detail = f"{enrolled} images each of {plural(len(done.templates), 'class')} enrolled, of {len(found.classes)}"
     heading = f"{title or title_of(opened.info.config, split)}\n{detail}"
+    name = f"{figures.of_split('cmc', split)}.png"
+    target = out or figures.unnamed(name, overwrite, figures.home_of_images(opened))
     picture.draw(done.cmc, done.open_set, done.points, target, heading)
     figures.write_numbers(data_out, picture.numbers(done.cmc, done.open_set, done.points))
     print_path(target)

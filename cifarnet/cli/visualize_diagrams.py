@@ -33,7 +33,7 @@ def network(
         cifarnet visualize network --arch resnet50
         cifarnet visualize network --arch baseline --out baseline.svg
     """
-    target = figures.destination(out, Path("x"), "network", overwrite)
+    target = figures.asked_figure(out, overwrite) or figures.unnamed("network.png", overwrite)
     config = TrainConfig(arch=arch, stem=stem, image_size=image_size).check()
     from cifarnet.analysis.diagram import diagram
     from cifarnet.analysis.plots import network as picture
@@ -59,7 +59,7 @@ def margins(
         cifarnet visualize margins
         cifarnet visualize margins --loss arcface --scale 30 --margin 0.3
     """
-    target = figures.destination(out, Path("x"), "margins", overwrite)
+    target = figures.asked_figure(out, overwrite) or figures.unnamed("margins.png", overwrite)
     data_out = figures.numbers_path(data_out, overwrite)
     given: dict[str, Any] = {"scale": scale, "margin": margin}
     constants = {name: value for name, value in given.items() if value is not None}

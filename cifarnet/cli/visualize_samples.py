@@ -42,20 +42,21 @@ def samples(
     from cifarnet.analysis.plots import grid as picture
     from cifarnet.cli.inputs import open_samples
     from cifarnet.cli.progress import load_shown
-    from cifarnet.storage.find_checkpoint import need_checkpoint
 
     if run is not None and (given_options(context) & {"dataset", "image_size"}):
         raise Refused("RUN", "says itself what the data is", "drop --dataset and --image-size")
-    target = figures.destination(out, need_checkpoint(run) if run is not None else Path("x"), "samples", overwrite)
-    data_out = figures.numbers_path(data_out, overwrite)
+    out, data_out = figures.asked_figure(out, overwrite), figures.numbers_path(data_out, overwrite)
+    home = None
     if run is not None:
         opened = open_samples(run, data_dir, split, 0, seed, "cpu")
         part, classes, name = opened.loader.split, opened.info.classes, opened.dataset
+        home = figures.home_of_images(opened)
     else:
         if split not in ("train", "test"):
             raise Refused("--split", f"'{split}' is not known", "choose train or test")
         data = load_shown(messages(), dataset, data_dir, image_size=image_size)
         part, classes, name = data.train if split == "train" else data.test, data.classes, dataset
+    target = out or figures.unnamed(f"{figures.of_split('samples', split, 'train')}.png", overwrite, home)
     chosen = picture.choose_samples(part, len(classes), each, seed)
     picture.draw_samples(chosen, classes, target, title or f"{name} {split}")
     figures.write_numbers(data_out, {"indices": chosen.indices})

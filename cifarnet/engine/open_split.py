@@ -56,6 +56,11 @@ class Opened:
             return None
 
     @property
+    def of_own_data(self) -> bool:
+        """Is the split one of the run's own data, as far as is known?"""
+        return self.dataset == self.info.config.dataset and self.as_in_training is not False
+
+    @property
     def angular(self) -> bool:
         """Does the loss compare angles?"""
         return LOSSES[self.info.config.loss].angular

@@ -1,7 +1,12 @@
-"""The names of runs beside each other: by the last parts of their paths, as many as tell them apart."""
+"""The folder of a run, and the names of runs beside each other: the last parts of their paths that tell them apart."""
 
 from collections.abc import Sequence
 from pathlib import Path
+
+
+def home_of(file: Path) -> Path | None:
+    """The folder of the run that a checkpoint or another file lies in; None where it lies in no run's."""
+    return file.parent if (file.parent / "config.json").is_file() else None
 
 
 def names_apart(paths: Sequence[Path]) -> list[str]:
@@ -17,7 +22,7 @@ def names_apart(paths: Sequence[Path]) -> list[str]:
 def checkpoint_names(checkpoints: Sequence[Path]) -> list[str]:
     """The names of the runs of checkpoints: by their folders, or by the files where these lie in no run's folder or two in one."""
     files = [path.resolve() for path in checkpoints]
-    homes = [file.parent if (file.parent / "config.json").is_file() else file.with_suffix("") for file in files]
+    homes = [home_of(file) or file.with_suffix("") for file in files]
     return names_apart(homes if len(set(homes)) == len(homes) else [file.with_suffix("") for file in files])
 
 

@@ -265,7 +265,7 @@ def test_runs_of_one_name_are_called_alike_in_every_figure(cli, runs, tmp_path, 
 def test_samples_of_a_run(cli, runs, tmp_path):
     """A run's own images; what the run says is not said twice."""
     code, out, _ = cli("visualize", "samples", runs / "ce", "--each", 2, "--split", "test", "--data-out", "s.json")
-    assert (code, out) == (0, f"{runs / 'ce' / 'samples.png'}\n")
+    assert (code, out) == (0, f"{runs / 'ce' / 'samples-test.png'}\n")
     labels = load("digits").test.labels
     indices = json.loads((tmp_path / "s.json").read_text())["indices"]
     assert [[int(labels[i]) for i in row] for row in indices] == [[c] * 2 for c in range(10)]

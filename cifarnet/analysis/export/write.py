@@ -16,6 +16,7 @@ from cifarnet.data import load
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo
 from cifarnet.storage.output import write_checked
+from cifarnet.storage.run_names import home_of
 
 
 @dataclass(frozen=True)
@@ -109,4 +110,4 @@ def refuse_unlike(out: Path, parity: Parity, found: Pictures, precision: str) ->
 def default_name(checkpoint: Path, kind: str, precision: str) -> Path:
     """Where an export goes that the user gave no name: into the run's folder, else into the current one."""
     name = f"model{'' if precision == 'fp32' else f'-{precision}'}{SUFFIXES[kind]}"
-    return checkpoint.parent / name if (checkpoint.parent / "config.json").is_file() else Path(name)
+    return (home_of(checkpoint) or Path()) / name
