@@ -9,6 +9,7 @@ from cifarnet.cli.common import messages, print_json, print_path, results
 from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
+from cifarnet.cli.rates import parse_rates
 from cifarnet.core.errors import Failed, Refused, plural
 from cifarnet.storage.output import check_output
 
@@ -66,7 +67,7 @@ def identify(
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
-    target, rates = pick_device(device), read_rates(fpir)
+    target, rates = pick_device(device), parse_rates("--fpir", fpir, "0.01,0.1", one_too=True)
     if probes is None and (csv or figure):
         raise Refused("--csv" if csv else "--figure", "is about probes, and none are given", "add --probes")
     csv, save_gallery = (check_output(path, overwrite) if path else None for path in (csv, save_gallery))
@@ -116,25 +117,6 @@ class Told:
         for kind, lines in (("warning", remarks), ("error", errors)):
             for line in lines:
                 messages().remark(kind, spoken(line))
-
-
-def read_rates(text: str | None) -> list[float] | None:
-    """`0.01,0.1` as numbers; None stays.
-
-    Raises:
-        Refused: something else stands there, or no rate.
-    """
-    if text is None:
-        return None
-    rates = []
-    for word in text.split(","):
-        try:
-            rates.append(float(word))
-        except ValueError:
-            raise Refused("--fpir", f"'{word.strip()}' is no number", "give rates like 0.01,0.1") from None
-        if not 0 < rates[-1] <= 1:
-            raise Refused("--fpir", f"{word.strip()} is no rate", "give numbers above 0, to 1")
-    return rates
 
 
 def write_csv(path: Path, found: "Identified") -> None:

@@ -9,6 +9,7 @@ import typer
 
 from cifarnet.cli.common import messages
 from cifarnet.cli.figures import Overwrite, asked_figure
+from cifarnet.cli.rates import parse_rates
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.storage.output import check_output
 
@@ -76,7 +77,7 @@ def verify(
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import default_checkpoint
 
-    words, fars, target = list(images or ()), parse_far(far), pick_device(device)
+    words, fars, target = list(images or ()), parse_rates("--far", far, "1e-2,1e-3"), pick_device(device)
     two = check_words(words, run)
     given: dict[str, Any] = {"pairs": pairs, "folder": folder, "csv": csv, "figure": figure, "out": out}
     given |= {"folds": folds, "split": split, "classes": classes, "data_dir": data_dir, "flip": flip}
@@ -97,22 +98,6 @@ def verify(
     else:
         measured = of_split(path, model, info, split or "test", classes, data_dir, device, asked)
     report(measured, asked, path, model, info, csv, drawn, out, overwrite, json_output)
-
-
-def parse_far(text: str | None) -> list[float] | None:
-    """`1e-1,0.01` -> numbers. Raises Refused."""
-    if text is None:
-        return None
-    found = []
-    for word in text.split(","):
-        try:
-            number = float(word)
-        except ValueError:
-            raise Refused("--far", f"'{printable(word)}' is no number", "for example --far 1e-2,1e-3") from None
-        if not 0 < number < 1:
-            raise Refused("--far", f"{number:g} is not between 0 and 1", "for example --far 1e-2,1e-3")
-        found.append(number)
-    return found
 
 
 def check_words(words: list[Path], run: Path | None) -> bool:

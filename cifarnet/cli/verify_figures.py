@@ -11,6 +11,7 @@ from cifarnet.analysis.plots.titles import title_of
 from cifarnet.cli import figures
 from cifarnet.cli.common import messages, print_path
 from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Title
+from cifarnet.cli.rates import parse_rates
 from cifarnet.cli.run_option import Run, Runs
 from cifarnet.core.percent import percent
 from cifarnet.storage.run_names import checkpoint_names
@@ -90,9 +91,8 @@ def scores(
         cifarnet visualize scores runs/latest --far 1e-2 --out scores.pdf
     """
     from cifarnet.analysis.plots.verification import densities_of, draw_scores
-    from cifarnet.cli.verify import parse_far
 
-    fars = parse_far(far)
+    fars = parse_rates("--far", far, "1e-2,1e-3")
     out, data_out = figures.asked_figure(out, overwrite), figures.numbers_path(data_out, overwrite)
     one, heading, home = measure(run, split, classes, flip, data_dir, device, fars)
     found = one.found

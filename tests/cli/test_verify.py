@@ -291,7 +291,7 @@ def test_a_line_that_is_no_pair_is_named(tmp_path, text, words):
 def test_what_cannot_be_measured_is_refused_in_one_line(cli, home):
     image = home / "images/d6/d6_0001.png"
     refused = {
-        ("run", "--far", "0"): "not between 0 and 1",
+        ("run", "--far", "0"): "--far: 0 is no rate; give numbers above 0, below 1",
         ("run", "--far", "x"): "is no number",
         ("run", "--far", "1e-9"): "give at least",
         ("run", "--classes", "unsen"): "did you mean unseen",
