@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -53,6 +54,13 @@ def print_json(document: Any) -> None:
 def given_options(context: typer.Context) -> set[str]:
     """Names of the parameters that stand on the command line."""
     return {name for name in context.params if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+
+
+def resume_command(context: typer.Context, out: Path) -> str:
+    """The command that goes on with what was stopped: the one that was typed, with --resume, and --out where it named none."""
+    words = [word for word in context.find_root().obj if word not in ("--resume", "--overwrite")]
+    place = [] if "out" in given_options(context) else ["--out", str(out)]
+    return shlex.join(["cifarnet", *words, *place, "--resume"])
 
 
 def run_app(app: Callable[..., Any], arguments: list[str]) -> int:

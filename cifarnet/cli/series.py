@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cifarnet.cli.common import given_options, messages, print_json, results
+from cifarnet.cli.common import messages, print_json, results, resume_command
 from cifarnet.cli.options import spoken_error
 from cifarnet.cli.series_tables import series_table
 from cifarnet.cli.tables import of_views
@@ -40,13 +40,6 @@ def resumed_base() -> Path:
     if base is None:
         raise Refused("resume", "there is no series of seeds in runs yet", "name its folder with --out")
     return base
-
-
-def command_of(context: typer.Context, base: Path) -> str:
-    """The command that goes on with a series: the one that was typed, with --resume, and --out where it named none."""
-    words = [word for word in context.find_root().obj if word not in ("--resume", "--overwrite")]
-    out = [] if "out" in given_options(context) else ["--out", str(base)]
-    return shlex.join(["cifarnet", *words, *out, "--resume"])
 
 
 def train_series(
@@ -89,10 +82,10 @@ def train_series(
     try:
         runs = fit_seeds(config, seeds, base, watcher_of=watcher_of, heed=heed, **start)
     except Interrupted as stop:
-        stop.command = command_of(context, base)
+        stop.command = resume_command(context, base)
         raise
     except Stopped:
-        messages().say(f"go on with: {command_of(context, base)}", soft_wrap=True)
+        messages().say(f"go on with: {resume_command(context, base)}", soft_wrap=True)
         raise
     say_series(runs, base, as_json)
     if failed := [str(one.seed) for one in runs if one.error]:

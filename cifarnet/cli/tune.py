@@ -1,18 +1,17 @@
 """`cifarnet tune`: values of a loss's constants -> successive halving on held-out training images -> the command to train."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import given_options, messages, print_json, results
+from cifarnet.cli.common import messages, print_json, results, resume_command
 from cifarnet.cli.grammar import HelpAll
 from cifarnet.cli.options import spoken
 from cifarnet.cli.train_options import MORE
 from cifarnet.cli.tune_options import Asked, with_search_options
-from cifarnet.core.errors import Interrupted, Refused
+from cifarnet.core.errors import Interrupted
 from cifarnet.core.signals import Stopped
 from cifarnet.engine.recipes import RECIPES
 
@@ -90,10 +89,10 @@ def tune(
     try:
         carry_out(search, out, data, init_from, quiet)
     except Interrupted as stop:
-        stop.command = command_of(context, out)
+        stop.command = resume_command(context, out)
         raise
     except Stopped:
-        messages().say(f"go on with: {command_of(context, out)}", soft_wrap=True)
+        messages().say(f"go on with: {resume_command(context, out)}", soft_wrap=True)
         raise
     show(search, full_command(search, asked), json_output)
 
@@ -115,21 +114,13 @@ def carry_out(search: "Search", out: Path, data: Any, init_from: Path | None, qu
     )
 
 
-def command_of(context: typer.Context, out: Path) -> str:
-    """The command that goes on with a search: the one that was typed, with --resume, and --out where it named none."""
-    words = [word for word in context.find_root().obj if word != "--resume"]
-    place = [] if "out" in given_options(context) else ["--out", str(out)]
-    return shlex.join(["cifarnet", *words, *place, "--resume"])
-
-
 def show(search: "Search", command: str, as_json: bool) -> None:
     """The table and the command on stdout."""
     from cifarnet.cli.tune_tables import notes, search_table
     from cifarnet.engine.search import document_of
 
     best = search.best()
-    if best is None:
-        raise Refused("tune", "no setting was measured", "try a smaller --lr")
+    assert best is not None  # `run_search` raises where no setting was measured
     if as_json:
         chosen = {"loss": best[0], "setting": search.settings[best[1].setting]}
         print_json(document_of(search, search.trials) | {"chosen": chosen, "command": command})
