@@ -15,6 +15,7 @@ from cifarnet.core.caches import NAME_ONE, cache_folder, can_be_written, nearest
 from cifarnet.core.devices import available_devices, device_name, has_bf16, pick_device, pick_precision
 from cifarnet.core.distributed import launched
 from cifarnet.core.errors import CifarnetError
+from cifarnet.data.images.streamed import cores
 from cifarnet.data.request import Request
 from cifarnet.data.sources import cifar
 from cifarnet.losses import kernels
@@ -87,8 +88,7 @@ def devices() -> dict[str, Any]:
             row["capability"] = ".".join(map(str, torch.cuda.get_device_capability(device)))
         listed.append(row)
     chosen = pick_device("auto")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"found": listed, "device": str(chosen), "precision": pick_precision("auto", chosen), "cores": cores}
+    return {"found": listed, "device": str(chosen), "precision": pick_precision("auto", chosen), "cores": cores()}
 
 
 def backend() -> dict[str, Any]:
