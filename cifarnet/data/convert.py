@@ -14,9 +14,7 @@ from cifarnet.storage.atomic import FULL, fill_folder
 from cifarnet.storage.new_folder import new_folder, sweep_folders
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cifarnet.data.dataset import Dataset, Split
+    from cifarnet.data.dataset import Dataset
 
 LAYOUTS = ("binary", "folder", "parquet")
 CIFAR = ("cifar10", "cifar100")  # the sets that have an official binary layout
@@ -110,14 +108,17 @@ def convert(
 
 def check_written(data: "Dataset", layout: str, out: Path) -> "Dataset":
     """Reads `out` again. Raises Failed where it is not the data set that was written: other images, labels or classes."""
+    import torch
+
     from cifarnet.data.identity import identify
+    from cifarnet.data.shaping import relabelled
     from cifarnet.data.writers import read_back
 
     written = read_back(data, layout, out)
     order = sorted(data.classes)  # an image folder has its classes in the order of their names
     renumbered = layout == "folder" and order != list(data.classes)
-    numbers = [order.index(name) for name in data.classes] if renumbered else list(range(len(data.classes)))
-    train, test = (relabelled(split, numbers) for split in (data.train, data.test))  # type: ignore[arg-type]
+    numbers = torch.tensor([order.index(name) for name in data.classes] if renumbered else range(len(data.classes)))
+    train, test = (relabelled(split, numbers[split.labels]) for split in (data.train, data.test))
     before = identify(order if renumbered else data.classes, train, test)
     after = identify(written.classes, written.train, written.test)
     for name in ("train", "test"):
@@ -126,13 +127,3 @@ def check_written(data: "Dataset", layout: str, out: Path) -> "Dataset":
                 str(out), f"its {name} images are not those that were written", "the disk may be damaged: remove it"
             )
     return written
-
-
-def relabelled(split: "Split", numbers: "list[int]") -> "Split":
-    """The split with label i as numbers[i]."""
-    import torch
-
-    from cifarnet.data.dataset import Split
-
-    labels: Tensor = torch.tensor(numbers)[split.labels]
-    return Split(split.images, labels, split.hashes)

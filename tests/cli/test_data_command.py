@@ -10,13 +10,15 @@ import signal
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import status_of
 from PIL import Image
 
 from cifarnet.core.errors import Failed
-from cifarnet.data import DATASETS, load
+from cifarnet.data import DATASETS, dataset, load
 from cifarnet.data.convert import check_written, convert
 from cifarnet.data.found import Found
+from cifarnet.data.hashing import hash_images
 from cifarnet.data.identity import identify
 from cifarnet.data.sources import server
 from cifarnet.data.sources.cifar import SETS
@@ -103,6 +105,17 @@ def test_pictures_hold_the_pixels_and_are_where_their_class_is(cli, tmp_path):
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     with pytest.raises(Failed, match="its test images are not those that were written"):
         check_written(digits, "folder", tmp_path / "made" / "png")
+
+
+def test_images_whose_hashes_are_known_are_not_hashed_again(tmp_path, monkeypatch):
+    """Their classes are numbered anew in an image folder, which leaves the images as they are."""
+    digits, hashed = load("digits"), []
+    few = {name: getattr(digits, name).subset(torch.arange(40)) for name in ("train", "test")}
+    for split in few.values():
+        split.hash_now()
+    monkeypatch.setattr(dataset, "hash_images", lambda images: hashed.append(images) or hash_images(images))
+    convert(dataclasses.replace(digits, **few), "folder", tmp_path / "made")
+    assert not [images for images in hashed if any(images is split.images for split in few.values())]
 
 
 def test_parquet_as_the_hub_has_it(cli, tmp_path):
