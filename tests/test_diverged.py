@@ -64,9 +64,8 @@ def test_every_command_says_so(cli, trained, tmp_path, tensors):
         assert code == 1 and out == "", (line, out, err)
         *notes, error = err.splitlines()
         assert error.startswith("error: diverged: the ") and "not finite; " in error, (line, err)
-        assert not any(
-            word in note for note in notes for word in ("rror", "arning", "NaN", "nan")
-        )  # what was being done
+        # The notes say what was being done.
+        assert not any(word in note for note in notes for word in ("rror", "arning", "NaN", "nan"))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
     assert not list(tmp_path.glob("*.csv"))
 

@@ -220,9 +220,8 @@ def test_a_reader_that_went_away_is_no_error(trained):
     line = forked_command("predict", trained / "a.png", "--checkpoint", trained / "one", "--json")
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     process.stdout.close()
-    which, how = (
-        process.stderr.read().splitlines()
-    )  # which model this is, what its probabilities are worth, and no more
+    # Which model this is, what its probabilities are worth, and no more.
+    which, how = process.stderr.read().splitlines()
     assert which.startswith(f"{trained / 'one'}: baseline") and how == "probabilities: not calibrated"
     assert process.wait() == 141
 

@@ -264,11 +264,8 @@ def test_labels_that_are_missing_are_no_identity():
         with pytest.raises(cifarnet.Refused, match="the labels of the gallery: 1 label missing"):
             cifarnet.identification(vectors, missing, vectors, missing)
     found = cifarnet.verification(vectors, labels, far=0.1)
-    for same in (
-        list(torch.as_tensor(labels)),
-        labels.astype(object),
-        [f"n{one}" for one in labels],
-    ):  # as people have them
+    # Labels as people have them.
+    for same in (list(torch.as_tensor(labels)), labels.astype(object), [f"n{one}" for one in labels]):
         assert cifarnet.verification(vectors, same, far=0.1).to_dict() == found.to_dict()
     for factor in (1e300, 1e-300):  # whose squares leave a float's range
         other = cifarnet.verification(vectors * factor, labels, far=0.1)

@@ -49,15 +49,8 @@ def commands(page):
     return [re.sub(r"\s#.*", "", match[1]) for match in found if match]
 
 
-UNFINISHED = (
-    "[",
-    "|",
-    "$",
-    "predict",
-    "push",
-    "visualize",
-    "visualize …",
-)  # a command's name alone, choices, a script's words
+# A command's name alone, choices, a script's words.
+UNFINISHED = ("[", "|", "$", "predict", "push", "visualize", "visualize …")
 
 
 @pytest.mark.parametrize(

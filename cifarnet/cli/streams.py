@@ -74,9 +74,8 @@ def guard_streams() -> None:
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except (
-            OSError
-        ):  # closed by the caller (`>&-`): the next file to be opened would get this number, and messages in it
+        except OSError:
+            # Closed by the caller (`>&-`): the next file to be opened would get this number, and messages in it.
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115

@@ -28,9 +28,8 @@ class Terminal(Console):
 
     def __init__(self, **options: Any) -> None:
         if options.get("width"):
-            options.setdefault(
-                "height", 25
-            )  # of a terminal without control codes Rich believes a width with a height alone
+            # Of a terminal without control codes Rich believes a width with a height alone.
+            options.setdefault("height", 25)
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def shown(self, text: str | os.PathLike[str]) -> str:

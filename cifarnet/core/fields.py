@@ -42,9 +42,8 @@ class Bounds:
         """Is the number inside, and finite?"""
         inside = (self.low is None or value >= self.low) and (self.above is None or value > self.above)
         inside = inside and (self.high is None or value <= self.high)
-        return (
-            inside and abs(value) < LARGEST and math.isfinite(value)
-        )  # isfinite takes no integer beyond a float's range
+        # math.isfinite takes no integer beyond a float's range.
+        return inside and abs(value) < LARGEST and math.isfinite(value)
 
 
 def option(

@@ -69,9 +69,8 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     counts = np.maximum(np.floor(shares), sizes > 0).astype(np.int64)
     if (missing := count - counts.sum()) > 0:
         counts[np.argsort(counts - shares, kind="stable")[:missing]] += 1
-    while (
-        counts.sum() > count
-    ):  # small classes had to have one: it comes from those that are furthest above their share
+    # Small classes had to have one: it comes from those that are furthest above their share.
+    while counts.sum() > count:
         counts[np.where(counts > 1, counts - shares, -np.inf).argmax()] -= 1
     return drawn(labels, torch.from_numpy(counts), generator_for("subset", seed, 0))
 

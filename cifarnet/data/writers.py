@@ -61,9 +61,8 @@ def write_binary(data: Dataset, superclasses: Dataset | None, place: Path, done:
         if first != len(split):
             raise ValueError(f"{len(split)} images, and the official files have {first}")
     if data.found and any(data.substituted) and (data.found.path / SUBSTITUTED).is_file():
-        write_new(
-            folder / SUBSTITUTED, read_bytes(data.found.path / SUBSTITUTED)
-        )  # it names files and records of these
+        # It names files and records of these.
+        write_new(folder / SUBSTITUTED, read_bytes(data.found.path / SUBSTITUTED))
 
 
 def write_images(data: Dataset, place: Path, done: Counter) -> None:

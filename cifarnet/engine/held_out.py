@@ -96,9 +96,8 @@ def calibrate(opened: Opened) -> dict[str, Any]:
     Raises:
         Refused: no finite temperature is best. Failed: the checkpoint cannot be written.
     """
-    logits, labels = collect_logits(
-        opened.model, opened.loader.epoch(0), opened.device, "fp32"
-    )  # as predict and export
+    # In fp32, as predict and export compute.
+    logits, labels = collect_logits(opened.model, opened.loader.epoch(0), opened.device, "fp32")
     logits, labels = logits.cpu(), labels.cpu()
     source = "validation images of the training" if opened.split == "val" else f"training images of {opened.dataset}"
     found = fit_calibration(logits, labels, source)

@@ -17,9 +17,8 @@ from cifarnet.core.errors import Failed
 # choice of algorithms, the libraries' workspaces.
 WARM_STEPS = 3
 
-Update = Callable[
-    [Tensor, Tensor], None
-]  # the device's part of a step: images [n, 3, H, W] as they are trained on, labels [n]
+# The device's part of a step: images [n, 3, H, W] as they are trained on, labels [n].
+Update = Callable[[Tensor, Tensor], None]
 
 
 def new_stream(device: torch.device) -> torch.cuda.Stream:

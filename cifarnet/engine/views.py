@@ -8,14 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SHIFT = 1  # pixels, as in airbench94
-VIEW_WEIGHTS = (
-    1 / 4,
-    1 / 4,
-    1 / 8,
-    1 / 8,
-    1 / 8,
-    1 / 8,
-)  # half of the vote for the image where it is, half for the moved
+# Half of the vote for the image where it is, half for the moved.
+VIEW_WEIGHTS = (1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8)
 
 
 def views(images: Tensor) -> list[Tensor]:

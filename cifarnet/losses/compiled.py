@@ -93,9 +93,8 @@ def compiled_loss(
     outside = training and objective.moves and ranks.world > 1
     moved = next_memory(objective, batch, options) if outside else {}
     kernel = objective.kernel(batch, options)
-    state = (
-        batch.state if kernel.loss == options.loss else batch.state[:0]
-    )  # a loss that borrows a kernel has none there
+    # A loss that borrows a kernel has no state there.
+    state = batch.state if kernel.loss == options.loss else batch.state[:0]
     moves = training and objective.moves and not outside
     if weight.dim() == 3 and weight.shape[1] > 1:
         labels = torch.ops.cifarnet.nearest_centres(batch.features, batch.weight, labels)

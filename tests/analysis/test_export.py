@@ -182,9 +182,8 @@ def test_the_command(cli, checkpoint, remembered, capfd):
         for one in graph.initializer
         if one.data_type == onnx.TensorProto.INT8 and len(one.dims) > 1
     ]
-    assert (
-        weights and max(int(np.abs(one.astype(int)).max()) for one in weights) <= 64
-    )  # 8 bits saturate where there is no VNNI
+    # 8 bits saturate where there is no VNNI.
+    assert weights and max(int(np.abs(one.astype(int)).max()) for one in weights) <= 64
     assert "m8.onnx: ONNX, opset 18, int8" in Path("m8.onnx.md").read_text() and done["card"] == "m8.onnx.md"
     code, out, err = cli("export", checkpoint, "--out", "m8.onnx")
     why = "m8.onnx: is there already; add --overwrite to replace it, or name another file"
@@ -362,9 +361,8 @@ def test_the_card_says_which_epoch_of_how_many_the_model_is(tmp_path):
         ("last.safetensors", 3, "; 3 epochs; seed 17."),
     ):
         assert words in card(facts_of(tmp_path / name, replace(info, epoch=epoch))), name
-    alone = facts_of(
-        tmp_path / "elsewhere" / "best.safetensors", replace(info, epoch=2)
-    )  # in no run: of what, is not known
+    # In no run: of what, is not known.
+    alone = facts_of(tmp_path / "elsewhere" / "best.safetensors", replace(info, epoch=2))
     assert "; 2 of 3 epochs; seed 17." in card(alone)
 
 

@@ -123,11 +123,8 @@ def test_a_resample_by_weights_is_the_resample_written_out(monkeypatch):
         fars = [far for far in (0.5, 0.1, 0.02) if far * len(impostor) >= 1]
         kind = {"identities": number % 3 != 1, "images": number % 3 != 0}
         draws = next(weights.draw(found.labels, 4, number, **kind))
-        for small, slack in (
-            (10**6, (0, 0)),
-            (0, (0, 0)),
-            (0, (3, 0.1)),
-        ):  # all pairs, or a stretch around the threshold
+        # All pairs, or a stretch around the threshold.
+        for small, slack in ((10**6, (0, 0)), (0, (0, 0)), (0, (3, 0.1))):
             monkeypatch.setattr(bootstrap, "SMALL", small)
             monkeypatch.setattr(bootstrap, "SLACK", slack)
             values = bootstrap.resampled(found, genuine, impostor, fars, draws)

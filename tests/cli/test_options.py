@@ -97,10 +97,8 @@ def test_every_argument_that_an_error_names_is_spoken():
         )
         for text in texts:
             flags = text.startswith("--") or " --" in text
-            assert not flags or "torchrun" in text or "cifarnet train" in text, (
-                file,
-                text,
-            )  # a command may be spelled out
+            # A command may be spelled out.
+            assert not flags or "torchrun" in text or "cifarnet train" in text, (file, text)
             assert all(name in SPOKEN | PYTHON_ONLY for name, _ in QUOTED.findall(text)), (file, text)
 
 

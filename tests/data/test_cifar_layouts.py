@@ -296,6 +296,7 @@ def test_caches_of_other_tools_are_used_and_named(tmp_path, monkeypatch, home):
     files, known = small.batches(), "cifar-10-batches-py"
     packed = small.archive("python", files)
     keras, hub = home / ".keras" / "datasets", tmp_path / "xdg" / "huggingface" / "hub"
+    # The later one is preferred.
     for place, contents, owner in (
         (hub / "datasets--uoft-cs--cifar10" / "snapshots" / "0a1b" / "plain_text", None, "the Hugging Face hub"),
         (home / "data" / known, files, "torchvision"),
@@ -303,7 +304,7 @@ def test_caches_of_other_tools_are_used_and_named(tmp_path, monkeypatch, home):
         (keras, {f"{known}-target_archive": packed}, "Keras"),
         (keras / known, files, "Keras"),
         (keras / f"{known}-target" / known, files, "Keras"),
-    ):  # the later one is preferred
+    ):
         at = small.parquet(place) if contents is None else write(place, contents)
         before = sorted((path, path.stat().st_mtime_ns) for path in home.rglob("*"))
         at = next(iter(at.glob("*_archive")), at)

@@ -184,9 +184,8 @@ def test_the_first_frame_that_shows_something(kind):
     empty, red = Image.new("RGBA", (8, 8), EMPTY), Image.new("RGBA", (8, 8), (255, 0, 0, 255))
     blue = Image.new("RGBA", (8, 8), (0, 0, 255, 255))
     data = encoded(empty, kind, save_all=True, append_images=[empty.copy(), red, blue], duration=50, lossless=True)
-    number = next(
-        at for at in range(4) if frame(data, at).convert("RGBA").getextrema()[3][1]
-    )  # GIF and PNG join equals
+    # GIF and PNG join equals.
+    number = next(at for at in range(4) if frame(data, at).convert("RGBA").getextrema()[3][1])
     pixels, remarks = read(data)
     assert pixels[0].min() > 250 and pixels[1:].max() < 5
     assert remarks == [f"has several frames or pages; the first that shows something, number {number + 1}, is used"]

@@ -98,14 +98,8 @@ def test_a_subset_has_of_each_class_its_share():
         assert labels[chosen].bincount().tolist() == expected and len(chosen.unique()) == count
         assert chosen.tolist() == sorted(chosen.tolist()) == stratified(labels, count, seed=3).tolist()
     labels = labels_of((1000, 3, 2, 1, 0, 1))
-    assert labels[stratified(labels, 10, 0)].bincount(minlength=6).tolist() == [
-        6,
-        1,
-        1,
-        1,
-        0,
-        1,
-    ]  # one of each that is there
+    # One of each that is there.
+    assert labels[stratified(labels, 10, 0)].bincount(minlength=6).tolist() == [6, 1, 1, 1, 0, 1]
     assert not torch.equal(stratified(labels, 10, 0), stratified(labels, 10, 1))
     for count in (4, 1008):
         with pytest.raises(Refused, match="give 5 to 1,007"):

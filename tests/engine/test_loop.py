@@ -498,9 +498,8 @@ def test_the_average_is_the_running_average(tmp_path):
 )
 def test_the_lists_of_the_average_are_made_once_and_stay_right(tmp_path, monkeypatch, changes):
     """Over a stop, a resume, and all that a step writes into: they are the tensors that the models hold."""
-    monkeypatch.setattr(
-        torch, "compile", functools.partial(torch.compile, backend="aot_eager")
-    )  # no code is made of it
+    # No code is made of it.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     config = dataclasses.replace(BASE, **changes)
     asked, saved = [], Classifier.state_dict
     monkeypatch.setattr(Classifier, "state_dict", lambda self, *a, **k: asked.append(self) or saved(self, *a, **k))

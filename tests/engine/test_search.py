@@ -136,9 +136,8 @@ def test_a_search_that_is_stopped_gives_the_same_table_and_sees_no_test_image(tm
         check_place(again, cut, resume=False)
     kept = json.loads((cut / "tune.json").read_text())
     options = kept["plan"]["options"]
-    assert (
-        options["rest_lr"] == 1.0 and "epochs" not in options
-    )  # which a resume of a run may change; the rungs have them
+    # A resume of a run may change the epochs; the rungs have them.
+    assert options["rest_lr"] == 1.0 and "epochs" not in options
     # Of a version without that option, which kept those too that may change.
     before = {name: value for name, value in options.items() if name != "rest_lr"} | {"epochs": 2, "cuda_graph": False}
     (cut / "tune.json").write_text(json.dumps(kept | {"plan": kept["plan"] | {"options": before}}))

@@ -13,9 +13,8 @@ from cifarnet.losses.more_rows import MORE_LOSSES
 from cifarnet.losses.sharded.head import ClassParallelOptions, ShardedMarginHead
 
 N, D, C = 12, 16, 10
-ANGULAR = [
-    name for name, row in LOSSES.items() if row.angular and name not in MORE_LOSSES
-]  # the others: test_objectives.py
+# The others: test_objectives.py.
+ANGULAR = [name for name, row in LOSSES.items() if row.angular and name not in MORE_LOSSES]
 STATEFUL = [name for name in ANGULAR if LOSSES[name].state]
 COMPILED = kernels.build_info() != {}
 BACKENDS = [pytest.param("cpu", marks=pytest.mark.skipif(not COMPILED, reason="the extension is not built")), "torch"]

@@ -26,6 +26,5 @@ def test_any_shape(n, d, c, loss, kept, seed, device):
     if d == 1:  # every cosine is +-1, where the reference's derivative does not exist
         assert all(x.isfinite().all() for x in compiled(loss, *batch))
         return
-    check(
-        loss, batch, 1e-5 if d >= 4 else 1e-3
-    )  # in 2 or 3 dimensions cosines come close to 1, where sin is ill-conditioned
+    # In 2 or 3 dimensions cosines come close to 1, where sin is ill-conditioned.
+    check(loss, batch, 1e-5 if d >= 4 else 1e-3)

@@ -142,9 +142,8 @@ def test_rows_of_every_norm(backend):
             ours, theirs = step(head.to(backend.device), z, y), step(truth, z.double(), y)
             assert all(value.isfinite().all() for value in ours), (loss, options)
             assert relative(ours[0], theirs[0]) < 1e-4, (loss, options)
-            for row, true in zip(
-                ours[2].double()[2:], theirs[2][2:], strict=True
-            ):  # at 0 and 180 degrees a sine is rounding's
+            # At 0 and 180 degrees a sine is rounding's.
+            for row, true in zip(ours[2].double()[2:], theirs[2][2:], strict=True):
                 if true.norm() > 1e-30:
                     assert (row - true).norm() < 1e-3 * true.norm(), (loss, options, true.norm())
 

@@ -37,9 +37,8 @@ def test_whitened_patches_have_the_identity_as_covariance():
     torch.testing.assert_close(out[:, :12], -out[:, 12:])
     covariance = out[:, :12].transpose(0, 1).flatten(1).detach().double().cov()
     patches = torch.nn.functional.unfold(images, 2).transpose(0, 1).flatten(1).double()
-    shrunk = 1 - RIDGE / (
-        torch.linalg.eigvalsh(patches.cov()) + RIDGE
-    )  # the ridge leaves variance v at v / (v + ridge)
+    # The ridge leaves variance v at v / (v + ridge).
+    shrunk = 1 - RIDGE / (torch.linalg.eigvalsh(patches.cov()) + RIDGE)
     torch.testing.assert_close(covariance, shrunk.diag(), rtol=0, atol=1e-4)
     assert (covariance - torch.eye(12)).abs().max() < 0.05
 

@@ -127,9 +127,8 @@ def test_the_plan():
         items = items_of(regime)
         runs = [item for item in items if item.seed is not None]
         seeds = [item.seed for item in runs]
-        assert seeds == sorted(seeds) and len(runs) == regime.seeds * len(
-            regime.methods
-        )  # a seed whole before the next
+        # A seed whole before the next.
+        assert seeds == sorted(seeds) and len(runs) == regime.seeds * len(regime.methods)
         for place, item in enumerate(items):
             source = source_of(item)
             if item.seed is not None and source is not None:
@@ -176,9 +175,8 @@ def script(monkeypatch, capsys):
         monkeypatch.setitem(METHODS, method, short)
     for name in ("margins_run", "study_run"):
         monkeypatch.setattr(sys.modules[name], "RunWatcher", StopAt)
-    monkeypatch.setattr(
-        margins, "REGIMES", [dataclasses.replace(OF_SPEED[0], methods=("ce", "arcface")), OF_SPEED[1]]
-    )  # the second is not run
+    # The second is not run.
+    monkeypatch.setattr(margins, "REGIMES", [dataclasses.replace(OF_SPEED[0], methods=("ce", "arcface")), OF_SPEED[1]])
     monkeypatch.setattr(margins, "choose", lambda names: [margins.REGIMES[0]])
 
     def call(*options, stop_after=0):

@@ -95,9 +95,8 @@ def test_results_of_another_recipe_are_refused(script, tmp_path):
         script("--out", tmp_path, "--only", "baseline", "--seeds", "2")
     path.unlink()
     faster = dataclasses.replace(CELLS[0], config=dataclasses.replace(CELLS[0].config, lr=0.25))
-    with pytest.raises(
-        Refused, match=r"state\.safetensors: was made with lr .* \(now 0\.25\)"
-    ):  # a run that would go on
+    # A run that would go on.
+    with pytest.raises(Refused, match=r"state\.safetensors: was made with lr .* \(now 0\.25\)"):
         reproduce.fill(faster, 0, load("digits"), tmp_path, None)
     assert state.exists() and not path.exists()
 
@@ -120,9 +119,8 @@ def test_a_new_run_joins_no_results_of_other_epochs(script, tmp_path):
     assert [one.name for one in (tmp_path / "runs").iterdir() if one.name != "latest"] == ["baseline-0"]
     path.unlink()
     longer = dataclasses.replace(CELLS[0], config=dataclasses.replace(TINY, epochs=3))
-    with pytest.raises(
-        Refused, match=r"state\.safetensors: was made with epochs 2 \(now 3\)"
-    ):  # a run that would go on
+    # A run that would go on.
+    with pytest.raises(Refused, match=r"state\.safetensors: was made with epochs 2 \(now 3\)"):
         reproduce.fill(longer, 0, load("digits"), tmp_path, None)
 
 

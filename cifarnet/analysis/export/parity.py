@@ -20,10 +20,8 @@ from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo
 
 BATCH = 100
-LOGITS, COSINE = (
-    1e-4,
-    1 - 1e-6,
-)  # fp32: the largest difference, in units of the scale; the least cosine of two embeddings
+# In fp32: the largest difference, in units of the scale; the least cosine of two embeddings.
+LOGITS, COSINE = (1e-4, 1 - 1e-6)
 KEPT = 0.99  # fp16, int8: of the accuracy, as MLPerf Inference asks for
 AGREEMENT = {"fp16": 0.99, "int8": 0.95}  # the least part of the pictures that get the same class
 SHOWN = 10  # pictures whose class changed that are listed

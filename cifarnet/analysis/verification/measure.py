@@ -195,9 +195,8 @@ def intervals(
 ) -> Intervals:
     """The intervals of `measured_rates`: TAR at each FAR, then the EER. `sorted_scores`: genuine, impostor."""
     genuine, impostor = sorted_scores
-    images = np.unique(pairs.labels[pairs.genuine_images], return_counts=True)[
-        1
-    ]  # of each identity with a genuine pair
+    # Of each identity with a genuine pair.
+    images = np.unique(pairs.labels[pairs.genuine_images], return_counts=True)[1]
     identities = len(images)
     many = identities >= FEWEST
     units = identities if many else int((images // 2).sum())

@@ -13,10 +13,8 @@ from torch import Tensor
 from cifarnet.core.distributed import Ranks
 from cifarnet.losses.angles import COSINE_LIMIT, NORM_FLOOR, normalize
 
-BLOCK = {
-    "cpu": 2**20,
-    "cuda": 2**24,
-}  # cosines a block: 4 MB in fp32 on the CPU, 64 MB on a GPU, which needs larger products
+# Cosines a block: 4 MB in fp32 on the CPU, 64 MB on a GPU, which needs larger products.
+BLOCK = {"cpu": 2**20, "cuda": 2**24}
 FEWEST = 256  # classes a block, however large the batch
 
 Shape = Callable[[Tensor], Tensor]  # of a block's cosines [N, c], as the loss takes them; it may return its argument

@@ -225,9 +225,8 @@ def _initial_rows(num_classes: int, in_features: int, classes: range) -> Tensor:
     if torch.empty(0).is_meta:
         return torch.empty(len(classes), in_features)
     rows = torch.empty(len(classes), in_features)
-    block = 16 * max(
-        1, 2**20 // (16 * in_features)
-    )  # torch fills 16 numbers at a time: whole groups give the same draws
+    # Torch fills 16 numbers at a time: whole groups give the same draws.
+    block = 16 * max(1, 2**20 // (16 * in_features))
     starts = list(range(0, num_classes, block))
     if len(starts) > 1 and num_classes - starts[-1] < 16:  # fewer than 16 numbers are drawn in another way
         starts.pop()

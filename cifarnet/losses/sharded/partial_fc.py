@@ -39,9 +39,8 @@ def draw_classes(own: Tensor, classes: int, fraction: float, key: tuple[int, int
     generator = torch.Generator(own.device).manual_seed(int.from_bytes(digest, "big") >> 1)
     count = min(classes, max(round(fraction * classes), len(own) + 1))
     order = torch.rand(classes + 1, generator=generator, device=own.device)
-    order.index_fill_(
-        0, torch.where(own >= 0, own, classes), 2.0
-    )  # positives come first; `classes` is a place for none
+    # Positives come first; `classes` is a place for none.
+    order.index_fill_(0, torch.where(own >= 0, own, classes), 2.0)
     index = order[:classes].topk(count, sorted=False).indices.sort().values
     positive = order[index] == 2.0
     positives = positive.sum()
