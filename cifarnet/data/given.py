@@ -32,7 +32,7 @@ def checked_dataset(dataset: Any, config: TrainConfig) -> Dataset:
     check_kind("dataset", dataset, Dataset, fix)
     if config.dataset != SYNTHETIC:
         dataset = replace(dataset, classes=class_names(dataset.classes))
-    mean, std = channels_of("mean", dataset.mean), channels_of("std", dataset.std)
+    mean, std = checked_channels("mean", dataset.mean), checked_channels("std", dataset.std)
     if min(std) <= 0:
         raise Refused("dataset", f"its std {std} normalises no image", "give three numbers above 0")
     for name, split in (("train", dataset.train), ("test", dataset.test)):
@@ -64,7 +64,7 @@ def class_names(classes: Any) -> tuple[str, ...]:
     return names
 
 
-def channels_of(what: str, values: Any) -> tuple[float, float, float]:
+def checked_channels(what: str, values: Any) -> tuple[float, float, float]:
     """Three numbers in [0, 1]. Raises Refused where they are none."""
     try:
         numbers = tuple(float(value) for value in values)

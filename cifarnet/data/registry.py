@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetRow:
     """A row: the "module:function" that reads the set, and its name in titles.
 
     options: fields of the configuration that not every set takes; from_files: it is read from files of the user's, which
@@ -32,15 +32,15 @@ class Source:
 
 SOURCES = "cifarnet.data.sources"
 COLUMNS = ("image_column", "label_column")
-DATASETS: dict[str, Source] = {
-    "cifar10": Source(f"{SOURCES}.cifar:load_cifar10", "CIFAR-10"),
-    "cifar100": Source(f"{SOURCES}.cifar:load_cifar100", "CIFAR-100", options=("coarse",)),
-    "digits": Source(f"{SOURCES}.digits:load_digits", "digits", takes_folder=False),
-    "folder": Source(f"{SOURCES}.folder:load_folder", "image folder", from_files=True),
-    "csv": Source(f"{SOURCES}.csv_table:load_csv", "CSV of images", options=COLUMNS, from_files=True),
-    "parquet": Source(f"{SOURCES}.parquet:load_parquet", "parquet of images", options=COLUMNS, from_files=True),
-    "webdataset": Source(f"{SOURCES}.webdataset:load_shards", "webdataset", from_files=True),
-    SYNTHETIC: Source(
+DATASETS: dict[str, DatasetRow] = {
+    "cifar10": DatasetRow(f"{SOURCES}.cifar:load_cifar10", "CIFAR-10"),
+    "cifar100": DatasetRow(f"{SOURCES}.cifar:load_cifar100", "CIFAR-100", options=("coarse",)),
+    "digits": DatasetRow(f"{SOURCES}.digits:load_digits", "digits", takes_folder=False),
+    "folder": DatasetRow(f"{SOURCES}.folder:load_folder", "image folder", from_files=True),
+    "csv": DatasetRow(f"{SOURCES}.csv_table:load_csv", "CSV of images", options=COLUMNS, from_files=True),
+    "parquet": DatasetRow(f"{SOURCES}.parquet:load_parquet", "parquet of images", options=COLUMNS, from_files=True),
+    "webdataset": DatasetRow(f"{SOURCES}.webdataset:load_shards", "webdataset", from_files=True),
+    SYNTHETIC: DatasetRow(
         f"{SOURCES}.synthetic:load_identities", SYNTHETIC, options=("classes", "dim", "spread"), takes_folder=False
     ),
 }

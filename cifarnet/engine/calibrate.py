@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.core.errors import Refused, plural
-from cifarnet.engine.metrics import check_finite
+from cifarnet.engine.metrics import CALIBRATION_BINS, check_finite
 from cifarnet.models.calibration import TEMPERATURES, Calibration, energy_scores, probabilities
 
-BINS = 15
 ACCEPTED = 0.99  # of the held-out images are taken for one of the classes
 
 
@@ -74,7 +73,7 @@ def calibration_scores(logits: Tensor, labels: Tensor, calibration: Calibration 
 
 
 def equal_mass_bins(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
+    confidence: np.ndarray, correct: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, accuracy and number of images of each bin that holds any, from the least confidence up.
 

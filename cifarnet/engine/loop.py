@@ -21,7 +21,7 @@ from cifarnet.engine.optim import learning_rate
 from cifarnet.engine.same_data import info_of
 from cifarnet.engine.step import raise_if_not_finite, train_step
 from cifarnet.engine.train_state import TrainState
-from cifarnet.engine.validate import Heed, evaluate_epoch, is_best, summarise
+from cifarnet.engine.validate import UntilStopped, evaluate_epoch, is_best, summarise
 from cifarnet.models.checkpoint import save_model
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import mark_latest
@@ -78,24 +78,24 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
             save_state(run, folder)
         else:
             make_up_for_lost(run, folder)
-        scores, heed = None, partial(heeding, run=run, folder=folder, stop=stop)
+        scores, until_stopped = None, partial(until_signal, run=run, folder=folder, stop=stop)
         while progress.epoch < config.epochs:
             run_epoch(run, folder, watcher, stop)
             save_state(run, folder)  # with all steps of the epoch done: a resume from here goes on with its evaluation
             if config.swa and progress.epoch + 1 == config.epochs:
-                finish_average(run, heed)
+                finish_average(run, until_stopped)
             record = measure_training(run)
             progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
             run.sums.values.zero_()
             best = False
             if progress.epoch % config.eval_every == 0 or progress.epoch == config.epochs:
-                scores = evaluate_epoch(run, record, heed)
+                scores = evaluate_epoch(run, record, until_stopped)
                 best = is_best(run, record)
             progress.history.append(record)
             keep_epoch(run, folder, watcher, record, best)
             if progress.epoch == config.epochs:
                 save_state(run, folder)
-        return summarise(run, folder, scores, heed)
+        return summarise(run, folder, scores, until_stopped)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def save_state(run: TrainState, folder: RunFolder) -> None:
     run.save(folder.state)
 
 
-def heeding(batches: Iterable[T], run: TrainState, folder: RunFolder, stop: StopRequest) -> Iterator[T]:
+def until_signal(batches: Iterable[T], run: TrainState, folder: RunFolder, stop: StopRequest) -> Iterator[T]:
     """The batches of an evaluation, until a signal comes. Raises Interrupted; the state was saved before."""
     progress = run.progress
     for number, batch in enumerate(batches):
@@ -196,7 +196,7 @@ def make_up_for_lost(run: TrainState, folder: RunFolder) -> None:
     progress.best = None
 
 
-def finish_average(run: TrainState, heed: Heed = iter) -> None:
+def finish_average(run: TrainState, until_stopped: UntilStopped = iter) -> None:
     """The averaged weights get BatchNorm statistics of their own, from a pass over the training images."""
     assert run.average is not None
     started, config = time.perf_counter(), run.config
@@ -204,7 +204,7 @@ def finish_average(run: TrainState, heed: Heed = iter) -> None:
     batches = run.train.epoch(config.epochs)
     if config.dataset != SYNTHETIC:
         batches = ((images.contiguous(memory_format=layout), labels) for images, labels in batches)
-    measure_batch_norm(run.average, heed(batches), run.device, run.precision)
+    measure_batch_norm(run.average, until_stopped(batches), run.device, run.precision)
     run.progress.seconds += time.perf_counter() - started
 
 

@@ -71,7 +71,7 @@ def predict_images(
             scores = iter(energy_scores(logits, info.calibration.temperature).tolist() if info.calibration else [])
         for prediction in predictions:
             if prediction.error is None:
-                prediction = ranked(prediction, next(rows), info.classes, top)
+                prediction = with_candidates(prediction, next(rows), info.classes, top)
                 if info.calibration:
                     score = next(scores)
                     unknown = score < info.calibration.unknown_at
@@ -101,7 +101,7 @@ def read_batches(
         yield batch, predictions
 
 
-def ranked(prediction: Prediction, row: list[float], classes: Sequence[str], top: int | None) -> Prediction:
+def with_candidates(prediction: Prediction, row: list[float], classes: Sequence[str], top: int | None) -> Prediction:
     """The prediction with the classes of the largest probabilities of `row` [C]."""
     best = sorted(range(len(row)), key=lambda index: -row[index])[:top]
     return replace(prediction, classes=[classes[index] for index in best], probabilities=[row[index] for index in best])

@@ -18,21 +18,24 @@ from cifarnet.models.checkpoint import load_model, read_info, restore_weights, s
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.sharded_file import existing
 
-Heed = Callable[[Iterable[Any]], Iterator[Any]]  # passes batches on, and raises Interrupted once a signal has come
+# Passes batches on, and raises Interrupted once a signal has come.
+UntilStopped = Callable[[Iterable[Any]], Iterator[Any]]
 
 
-def evaluate_epoch(run: TrainState, record: dict[str, Any], heed: Heed = iter) -> Scores | CoarseScores:
+def evaluate_epoch(
+    run: TrainState, record: dict[str, Any], until_stopped: UntilStopped = iter
+) -> Scores | CoarseScores:
     """Adds loss and accuracy on the test split (and the validation split) to `record`; returns the test scores.
 
     Of a trial the validation split alone is measured, and its scores are returned. `views`, with `tta`: of so many of each image.
     """
     record |= kept_views(run)
     if run.validation is not None:
-        held_out = evaluate_on(run, "validation", heed)
+        held_out = evaluate_on(run, "validation", until_stopped)
         record |= {"val_loss": held_out.loss, "val_accuracy": held_out.accuracy}
         if run.trial:
             return held_out
-    scores = evaluate_on(run, "test", heed)
+    scores = evaluate_on(run, "test", until_stopped)
     record |= {"test_loss": scores.loss, "test_accuracy": scores.accuracy}
     return scores
 
@@ -44,15 +47,17 @@ def kept_views(run: TrainState) -> dict[str, int]:
     return {"views": 1 if only_coarse(len(run.classes)) else len(VIEW_WEIGHTS)}
 
 
-def evaluate_on(run: TrainState, name: str, heed: Heed = iter) -> Scores | CoarseScores:
+def evaluate_on(run: TrainState, name: str, until_stopped: UntilStopped = iter) -> Scores | CoarseScores:
     """Scores of the model as it is on `test` or `validation`; each rank sees its part of the split and scores the whole."""
     loader, ranks = getattr(run, name), run.ranks
     ranks.copy_from_first(run.result.buffers())
     count = len(loader.split)  # what comes after are repetitions
     if only_coarse(len(run.classes)):
-        losses, correct = measure_batches(run.result, heed(loader.epoch(0)), run.device, run.precision)
+        losses, correct = measure_batches(run.result, until_stopped(loader.epoch(0)), run.device, run.precision)
         return coarse_score(ranks.concatenated(losses)[:count], ranks.concatenated(correct)[:count])
-    logits, labels = collect_logits(run.result, heed(loader.epoch(0)), run.device, run.precision, run.config.tta)
+    logits, labels = collect_logits(
+        run.result, until_stopped(loader.epoch(0)), run.device, run.precision, run.config.tta
+    )
     return score(ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count], run.classes)
 
 
@@ -68,7 +73,7 @@ def is_best(run: TrainState, record: dict[str, Any]) -> bool:
 
 
 def summarise(
-    run: TrainState, folder: RunFolder, scores: Scores | CoarseScores | None, heed: Heed = iter
+    run: TrainState, folder: RunFolder, scores: Scores | CoarseScores | None, until_stopped: UntilStopped = iter
 ) -> dict[str, Any]:
     """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch.
 
@@ -89,10 +94,10 @@ def summarise(
                 best, _ = load_model(folder.best, of_features=True)
                 run.result.load_state_dict(best.state_dict())
             ranks.copy_from_first(run.result.state_dict().values())
-        calibration, reason = calibrate_best(run, chosen, heed)
+        calibration, reason = calibrate_best(run, chosen, until_stopped)
         scores = None
     if scores is None:
-        scores = evaluate_on(run, split, heed)
+        scores = evaluate_on(run, split, until_stopped)
     summary = {
         "run": str(folder.path),
         "checkpoint": str(chosen),
@@ -121,7 +126,7 @@ def summarise(
     return summary
 
 
-def calibrate_best(run: TrainState, path: Path, heed: Heed = iter) -> tuple[Calibration | None, str]:
+def calibrate_best(run: TrainState, path: Path, until_stopped: UntilStopped = iter) -> tuple[Calibration | None, str]:
     """Fits a calibration of `best` at `path`, whose weights the model has, on the validation images, and writes it there.
 
     Returns it with ""; or None with the reason.
@@ -129,7 +134,7 @@ def calibrate_best(run: TrainState, path: Path, heed: Heed = iter) -> tuple[Cali
     if only_coarse(len(run.classes)) or run.validation is None:
         return None, "of so many classes no logits are kept"
     ranks, count = run.ranks, len(run.validation.split)
-    batches = heed(run.validation.epoch(0))
+    batches = until_stopped(run.validation.epoch(0))
     logits, labels = collect_logits(run.result, batches, run.device, "fp32")  # as predict and export
     logits, labels = ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count]
     try:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cifarnet.core.errors import Refused
 from cifarnet.data import load, pixels_of
-from cifarnet.data.sources.cifar_sets import SETS, Batch
+from cifarnet.data.sources.cifar_sets import SETS, PublishedBatch
 
 COUNT = 4  # images in a file
 
@@ -67,7 +67,9 @@ class Small:
     def batches(self) -> dict[str, bytes]:
         """As Python 2 wrote them; published with their checksums."""
         made = {name: python2(self.content(name)) for name in self.files}
-        self.publish(batches={name: Batch(hashlib.md5(data).hexdigest(), len(data)) for name, data in made.items()})
+        self.publish(
+            batches={name: PublishedBatch(hashlib.md5(data).hexdigest(), len(data)) for name, data in made.items()}
+        )
         return made
 
     def archive(self, kind: str, files: dict[str, bytes]) -> bytes:

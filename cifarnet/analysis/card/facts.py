@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cifarnet.analysis.report.results import FewMeasured, Result, read_result
+from cifarnet.core.fields import is_number
 from cifarnet.core.view_words import views_in_words
 from cifarnet.data.identity import DataIdentity, parse_identity
 from cifarnet.engine.evaluate import only_coarse
-from cifarnet.engine.resume import is_number
 from cifarnet.models.checkpoint import laid_out
 from cifarnet.models.model_info import ModelInfo
 from cifarnet.storage.find_checkpoint import is_packaged

@@ -23,7 +23,7 @@ Load = Callable[..., Dataset]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class CheckPictures:
     """uint8 [N, H, W, 3], their labels [N] (None where they are no images of the model's classes), and what they are in words."""
 
     images: np.ndarray
@@ -33,7 +33,7 @@ class Pictures:
 
 def pictures_of(
     path: Path, model: Classifier, info: ModelInfo, data_dir: str | Path | None, fit: bool = False, read: Load = load
-) -> tuple[Pictures, Tensor | None]:
+) -> tuple[CheckPictures, Tensor | None]:
     """Test pictures of the run, else scikit-learn's digits; with `fit` also training pictures, uint8 [n, H, W, 3].
 
     Nothing is downloaded.
@@ -59,11 +59,11 @@ def pictures_of(
             [images_of(split, spread_over(len(split), size, CHECKED // 2)) for split in (digits.train, digits.test)]
         )
         words = f"{plural(len(both), 'image')} of scikit-learn's digits, since the run's data is not here"
-        return Pictures(channels_last(both), None, words), None
+        return CheckPictures(channels_last(both), None, words), None
     split = opened.loader.split
     index = spread_over(len(split), size, CHECKED)
     words = f"{plural(len(index), 'test image')} of {opened.dataset}"
-    found = Pictures(channels_last(images_of(split, index)), split.labels.cpu()[index], words)
+    found = CheckPictures(channels_last(images_of(split, index)), split.labels.cpu()[index], words)
     if not fit:
         return found, None
     training = shape(opened.data, opened.shaping).train

@@ -7,7 +7,7 @@ from typing import Any
 
 from cifarnet.analysis.export.deployed import INPUT, Deployed, describe
 from cifarnet.analysis.export.formats import OPSET, SUFFIXES, finished, run_onnx, run_pt2, to_onnx, to_pt2, traced
-from cifarnet.analysis.export.images import Load, Pictures, pictures_of
+from cifarnet.analysis.export.images import CheckPictures, Load, pictures_of
 from cifarnet.analysis.export.parity import Parity, compare, outputs_of, scale_of
 from cifarnet.analysis.export.quantise import quantised
 from cifarnet.core.devices import own_modes
@@ -99,7 +99,7 @@ def export_model(
     return Exported(out, kind, precision, len(data), metadata, found.words, parity)
 
 
-def refuse_unlike(out: Path, parity: Parity, found: Pictures, precision: str) -> None:
+def refuse_unlike(out: Path, parity: Parity, found: CheckPictures, precision: str) -> None:
     """Raises Failed where the check found a problem."""
     if parity.problems:
         why = f"on {found.words} {'; '.join(parity.problems)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifarnet.core.errors import Refused, printable
+from cifarnet.core.fields import is_number
 from cifarnet.storage.output import write_output
 from cifarnet.storage.run_files import read_json
 
@@ -88,8 +89,3 @@ def read_threshold(
         )
     measured_on = str(document.get("measured_on", ""))
     return Threshold(points[chosen][0], chosen, points[chosen][1], printable(measured_on), document.get("flip") is True)
-
-
-def is_number(value: Any) -> bool:
-    """Is this a finite number (JSON as Python reads it has NaN and booleans too)?"""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cifarnet.core.warn import warn
 from cifarnet.data.hashing import LENGTH, hash_picture
-from cifarnet.data.images.streamed import Readable, StreamedSplit, Unreadable, cores, stack
+from cifarnet.data.images.streamed import ImageFault, Readable, StreamedSplit, cores, stack
 from cifarnet.data.request import ProgressCallback
 
 PIECE = 64  # images decoded between two looks at the result
@@ -31,7 +31,7 @@ class Decoded(NamedTuple):
     pixels: np.ndarray
     readable: np.ndarray
     sums: np.ndarray
-    errors: list[Unreadable]
+    errors: list[ImageFault]
     remarks: list[str]
     hashes: np.ndarray
 
@@ -50,7 +50,7 @@ def decode_all(
         yield index, found
 
 
-def sum_up(items: list[Readable | Unreadable], keep: bool) -> Decoded:
+def sum_up(items: list[Readable | ImageFault], keep: bool) -> Decoded:
     """Images stacked, with their sums; in a worker, so that those which are not kept need not come through its pipe."""
     images, readable, errors = stack(items)
     first = images.sum((2, 3), dtype=np.int64)

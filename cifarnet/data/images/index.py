@@ -19,7 +19,7 @@ from cifarnet.data.images.cache import arrays_path, held, read_arrays, write_arr
 from cifarnet.data.images.decode import printable
 from cifarnet.data.images.first_reading import Remarks, decode_all
 from cifarnet.data.images.repeats import say_repeats
-from cifarnet.data.images.streamed import StreamedSplit, Unreadable
+from cifarnet.data.images.streamed import ImageFault, StreamedSplit
 from cifarnet.data.request import ProgressCallback
 
 MEMORY = 4 << 30  # bytes of pixels, both splits together, above which a set is streamed
@@ -160,7 +160,7 @@ def read_index(path: Path, size: int) -> Index | None:
 
 def complete(
     known: Index | None, whole: StreamedSplit, keys: Tensor, in_memory: bool, progress: ProgressCallback | None
-) -> tuple[Index, Tensor, list[Unreadable]]:
+) -> tuple[Index, Tensor, list[ImageFault]]:
     """The index of `whole`, with the images that `known` lacks decoded; bool [N], which can be read; why the others cannot."""
     size, count = whole.image_size, len(whole)
     sums = torch.zeros(count, 6, dtype=torch.int64)
@@ -176,7 +176,7 @@ def complete(
         if in_memory:
             pixels[readable] = known.pixels[source[readable]]
 
-    errors: list[Unreadable] = []
+    errors: list[ImageFault] = []
     remarks = Remarks()
     missing = (~readable).nonzero().flatten()
     for index, found in decode_all(whole, missing, in_memory, progress):

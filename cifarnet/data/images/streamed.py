@@ -17,7 +17,7 @@ from cifarnet.core.signals import ignore_signals
 from cifarnet.data.images.decode import ImageError, printable
 from cifarnet.data.images.square import Square
 
-Unreadable = tuple[str, str]  # (name of an image, why it cannot be read)
+ImageFault = tuple[str, str]  # (name of an image, why it cannot be read)
 
 
 class Readable(NamedTuple):
@@ -28,7 +28,7 @@ class Readable(NamedTuple):
     hash: bytes
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Where images lie. Held in a few arrays, not in an object an image: workers fork it, and a fork copies what it touches."""
 
     def __len__(self) -> int: ...
@@ -41,7 +41,7 @@ class Source(Protocol):
         """The name of image `index` in a message, fit for a terminal."""
         ...
 
-    def take(self, indices: np.ndarray) -> "Source":
+    def take(self, indices: np.ndarray) -> "ImageSource":
         """The images at `indices` (int64 [n]), in this order."""
         ...
 
@@ -61,7 +61,7 @@ class StreamedSplit:
         sums: int64 [N, 6], of each image those of its channels (see `index.Index`), where they are known.
     """
 
-    source: Source
+    source: ImageSource
     labels: Tensor
     image_size: int
     sums: Tensor | None = None
@@ -110,10 +110,10 @@ class StreamedSplit:
 class Decoder(TorchDataset):
     """Runs in a worker: an image, or (name, why) as a value, since an exception would lose its type."""
 
-    def __init__(self, source: Source, image_size: int, hashed: bool) -> None:
+    def __init__(self, source: ImageSource, image_size: int, hashed: bool) -> None:
         self.source, self.image_size, self.hashed = source, image_size, hashed
 
-    def __getitem__(self, index: int) -> Readable | Unreadable:
+    def __getitem__(self, index: int) -> Readable | ImageFault:
         try:
             found = self.source.read(index, self.image_size, self.hashed)
             return Readable(found.pixels.numpy(), found.remarks, found.hash)
@@ -121,7 +121,7 @@ class Decoder(TorchDataset):
             return error.what, error.why
 
 
-def stack(items: list[Readable | Unreadable]) -> tuple[np.ndarray, np.ndarray, list[Unreadable]]:
+def stack(items: list[Readable | ImageFault]) -> tuple[np.ndarray, np.ndarray, list[ImageFault]]:
     """Images [k, 3, H, W] of those that can be read, which these are (bool [n]), and the others.
 
     Numpy arrays: they come through a pipe, where tensors would need room in shared memory.

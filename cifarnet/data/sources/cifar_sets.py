@@ -11,7 +11,7 @@ OFFICIAL = "https://www.cs.toronto.edu/~kriz/"
 
 
 @dataclass(frozen=True)
-class Batch:
+class PublishedBatch:
     """A Python batch as it was published: its MD5, and its size in bytes, None where that is not known."""
 
     md5: str
@@ -40,7 +40,7 @@ class Cifar:
     test: tuple[str, ...]
     label_classes: tuple[tuple[str, ...], ...]
     python: Archive
-    batches: Mapping[str, Batch]
+    batches: Mapping[str, PublishedBatch]
     label_keys: tuple[str, ...]
     parquet: tuple[str, str]
     label_columns: tuple[str, ...]
@@ -84,12 +84,12 @@ SETS = {
             ceilings=True,
         ),
         batches={
-            "data_batch_1": Batch("c99cafc152244af753f735de768cd75f", 31_035_704),
-            "data_batch_2": Batch("d4bba439e000b95fd0a9bffe97cbabec", 31_035_320),
-            "data_batch_3": Batch("54ebc095f3ab1f0389bbae665268c751", 31_035_999),
-            "data_batch_4": Batch("634d18415352ddfa80567beed471001a", 31_035_696),
-            "data_batch_5": Batch("482c414d41f54cd18b22e5b47cb7c3cb", 31_035_623),
-            "test_batch": Batch("40351d587109b95175f43aff81a1287e", 31_035_526),
+            "data_batch_1": PublishedBatch("c99cafc152244af753f735de768cd75f", 31_035_704),
+            "data_batch_2": PublishedBatch("d4bba439e000b95fd0a9bffe97cbabec", 31_035_320),
+            "data_batch_3": PublishedBatch("54ebc095f3ab1f0389bbae665268c751", 31_035_999),
+            "data_batch_4": PublishedBatch("634d18415352ddfa80567beed471001a", 31_035_696),
+            "data_batch_5": PublishedBatch("482c414d41f54cd18b22e5b47cb7c3cb", 31_035_623),
+            "test_batch": PublishedBatch("40351d587109b95175f43aff81a1287e", 31_035_526),
         },
         label_keys=("labels",),
         parquet=("uoft-cs/cifar10", "plain_text"),
@@ -118,8 +118,8 @@ SETS = {
             ceilings=True,
         ),
         batches={
-            "train": Batch("16019d7e3df5f24257cddd939b257f8d", 155_249_918),
-            "test": Batch("f0ef6b0ae62326f3e7ffdfab6717acfc"),
+            "train": PublishedBatch("16019d7e3df5f24257cddd939b257f8d", 155_249_918),
+            "test": PublishedBatch("f0ef6b0ae62326f3e7ffdfab6717acfc"),
         },
         label_keys=("coarse_labels", "fine_labels"),
         parquet=("uoft-cs/cifar100", "cifar100"),

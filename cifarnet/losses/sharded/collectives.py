@@ -10,7 +10,7 @@ from cifarnet.core.distributed import Ranks
 
 
 @dataclass
-class Batch:
+class GlobalBatch:
     """The samples of all ranks: unit features [N, D], norms [N], labels [N], where each own class stands here [N] or -1."""
 
     unit: Tensor
@@ -21,7 +21,7 @@ class Batch:
     mine: slice  # this rank's samples
 
     @classmethod
-    def gather(cls, ranks: Ranks, unit: Tensor, norm: Tensor, labels: Tensor, classes: range) -> "Batch":
+    def gather(cls, ranks: Ranks, unit: Tensor, norm: Tensor, labels: Tensor, classes: range) -> "GlobalBatch":
         """Collects them; the norm travels as one more column of the features."""
         sizes = ranks.concatenated(torch.tensor([len(unit)])).tolist()  # in main memory: no GPU is waited for
         both = gathered(ranks, torch.cat([unit, norm[:, None]], dim=1), sizes)

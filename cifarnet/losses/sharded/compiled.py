@@ -46,7 +46,7 @@ class CompiledShardedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, unit, norm, weight, labels, head, draws, training, *learned):  # type: ignore[no-untyped-def, override]
         ranks = head.ranks
-        found = collectives.Batch.gather(ranks, unit, norm, labels, head.classes)
+        found = collectives.GlobalBatch.gather(ranks, unit, norm, labels, head.classes)
         draw: Draw | None = draws(found.own) if draws is not None else None
         shard = (weight, found.own) if draw is None else (weight[draw.index], draw.own)
         times = None if draw is None else draw.offset.exp()
@@ -76,7 +76,7 @@ class CompiledShardedLoss(torch.autograd.Function):
 def softmax_forward(
     ctx: Any,
     head: Any,
-    found: collectives.Batch,
+    found: collectives.GlobalBatch,
     weight: Tensor,
     shard: tuple[Tensor, Tensor],
     times: Tensor | None,
@@ -130,7 +130,7 @@ def softmax_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | N
 def one_vs_all_forward(
     ctx: Any,
     head: Any,
-    found: collectives.Batch,
+    found: collectives.GlobalBatch,
     weight: Tensor,
     shard: tuple[Tensor, Tensor],
     times: Tensor | None,

@@ -26,7 +26,7 @@ from cifarnet.losses.objectives.base import Softmax, softplus
 from cifarnet.losses.options import MarginOptions, margin_options
 from cifarnet.losses.registry import LOSSES
 from cifarnet.losses.sharded.blocks import others_of, plain, target_cosines
-from cifarnet.losses.sharded.collectives import Batch, gathered
+from cifarnet.losses.sharded.collectives import GlobalBatch, gathered
 from cifarnet.losses.sharded.compiled import CompiledShardedLoss, resolve_shards
 from cifarnet.losses.sharded.loss import ShardedLoss
 from cifarnet.losses.sharded.partial_fc import Draw, draw_classes
@@ -202,7 +202,7 @@ def measure(
     """
     objective, working = OBJECTIVES[options.loss], working_type(features)
     unit, norm = normalize(features.to(working))
-    batch = Batch.gather(ranks, unit, norm, labels, classes)
+    batch = GlobalBatch.gather(ranks, unit, norm, labels, classes)
     memory = in_type(working, memory)
     cosine = ranks.sum(target_cosines(batch.unit, weight, batch.own))
     cosine = cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT)

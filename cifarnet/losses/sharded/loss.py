@@ -104,7 +104,7 @@ class ShardedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, unit, norm, weight, labels, head, draws, training, *learned):  # type: ignore[no-untyped-def, override]
         ranks, objective, options = head.ranks, head.objective, head.options
-        found = collectives.Batch.gather(ranks, unit, norm, labels, head.classes)
+        found = collectives.GlobalBatch.gather(ranks, unit, norm, labels, head.classes)
         cosine = ranks.sum(target_cosines(found.unit, weight, found.own))
         memory = in_type(unit.dtype, head.memory)
 
