@@ -7,7 +7,6 @@ would crash or compute nonsense. `auto` then falls back to pure torch with one w
 
 import functools
 import importlib
-import math
 import os
 import warnings
 from typing import Any
@@ -21,6 +20,7 @@ from cifarnet.losses import extension_file, one_vs_all
 from cifarnet.losses.contract import refuse_transforms
 from cifarnet.losses.extension_file import extension_path as _extension_path
 from cifarnet.losses.extension_file import runs_on
+from cifarnet.losses.fakes import register_fakes
 from cifarnet.losses.objectives.base import Kernel
 from cifarnet.losses.registry import LOSSES
 
@@ -222,37 +222,6 @@ def _load(path: str) -> str | None:
         return "it is built from older sources"
     for names in (_extension.losses(), _extension.one_vs_all_losses()):
         _loss_numbers.update((name, number) for number, name in enumerate(names))
-    _register_fakes()
+    register_fakes(_extension)
     one_vs_all.register_fake()
     return None
-
-
-def _register_fakes() -> None:
-    """Output shapes for torch.compile; the cosines come back for backward unless there are too many of them."""
-
-    @torch.library.register_fake("cifarnet::margin_loss")
-    def loss(features, weight, labels, state, call, training, margins=None, weights=None):  # type: ignore[no-untyped-def]
-        samples, classes = features.shape[0], math.prod(weight.shape[:-1])  # numel() would fix C in a graph of any C
-        kept = samples if samples * classes <= _extension.kept_cosines() else 0
-        new = features.new_empty
-        return (
-            new((), dtype=torch.float32),
-            torch.empty_like(state),
-            new((samples, _extension.statistics()), dtype=torch.float32),
-            new((kept, classes), dtype=torch.float32),
-        )
-
-    @torch.library.register_fake("cifarnet::nearest_centres")
-    def nearest(features, weight, labels):  # type: ignore[no-untyped-def]
-        return torch.empty_like(labels)
-
-    @torch.library.register_fake("cifarnet::normal_draws")
-    def draws(state, ahead, count, mean, std):  # type: ignore[no-untyped-def]
-        return state.new_empty(count)
-
-    @torch.library.register_fake("cifarnet::margin_loss_backward")
-    def backward(grad, features, weight, labels, statistics, cosines, want_features, want_weight):  # type: ignore[no-untyped-def]
-        return (
-            features.new_empty(features.shape if want_features else 0),
-            weight.new_empty(weight.shape if want_weight else 0),
-        )
