@@ -69,8 +69,7 @@ def file_values(file: Path | None) -> dict[str, Any]:
     """The options in a --config file, checked; none without a file."""
     if file is None:
         return {}
-    from cifarnet.storage.run_files import read_json
-    from cifarnet.storage.run_folder import split_config
+    from cifarnet.storage.run_files import read_json, split_config
 
     values, _ = split_config(read_json(file, "name a JSON file of options"))
     TrainConfig.from_dict(values, str(file))

@@ -7,6 +7,8 @@ from typing import Any
 from cifarnet.core.errors import Failed, Refused, printable
 from cifarnet.core.plain_file import read_bytes, read_text
 
+ABOUT = "run"  # the key in config.json of what is no option: recipe, command, start, data
+
 
 def read_json(path: Path, fix: str, within: Path | None = None) -> Any:
     """The JSON document in `path`.
@@ -34,6 +36,17 @@ def read_json(path: Path, fix: str, within: Path | None = None) -> Any:
         raise Refused(str(path), f"cannot be read ({error.strerror})", fix) from error
     except (ValueError, RecursionError) as error:
         raise Refused(str(path), f"is not JSON ({error})", fix) from error
+
+
+def split_config(document: Any) -> tuple[Any, dict[str, str]]:
+    """The options of a config.json, and what stands beside them about the run."""
+    if not isinstance(document, dict):
+        return document, {}
+    options = {name: value for name, value in document.items() if name != ABOUT}
+    about = document.get(ABOUT, {})
+    if not isinstance(about, dict):
+        about = {}
+    return options, {str(name): value for name, value in about.items() if isinstance(value, str)}
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:

@@ -18,13 +18,12 @@ from cifarnet.core.plain_file import check_within, read_text
 from cifarnet.storage.atomic import OURS, append, cannot_write, sweep_temporaries, write_file
 from cifarnet.storage.event_file import event_files
 from cifarnet.storage.lock import NO_LOCKS, file_lock
-from cifarnet.storage.run_files import read_json
+from cifarnet.storage.run_files import ABOUT, read_json, split_config
 from cifarnet.storage.safetensors_header import CHECKPOINT
 from cifarnet.storage.sharded_file import existing, files_of, metadata_of
 
 LOCK = ".lock"
 DOTS = (LOCK, ".job")  # of a folder that is held; no run yet
-ABOUT = "run"  # the key in config.json of what is no option: recipe, command, start, data
 
 
 class RunFolder:
@@ -243,14 +242,3 @@ class RunFolder:
         """Makes metrics.jsonl hold exactly these records: lines written after the checkpoint that is resumed are dropped."""
         self.check_held()
         write_file(self.metrics, "".join(json.dumps(record) + "\n" for record in history).encode())
-
-
-def split_config(document: Any) -> tuple[Any, dict[str, str]]:
-    """The options of a config.json, and what stands beside them about the run."""
-    if not isinstance(document, dict):
-        return document, {}
-    options = {name: value for name, value in document.items() if name != ABOUT}
-    about = document.get(ABOUT, {})
-    if not isinstance(about, dict):
-        about = {}
-    return options, {str(name): value for name, value in about.items() if isinstance(value, str)}
