@@ -104,26 +104,34 @@ def project(features: Tensor, method: str, *, metric: str, neighbors: int = 6, s
         )
     if method == "pca":
         return principal_components(unit if metric == "cosine" else points)
-    if method == "tsne":
-        with callers_random():
-            from sklearn.manifold import TSNE
-        from threadpoolctl import threadpool_limits
+    return tsne(points, metric, neighbors, seed) if method == "tsne" else umap(points, metric, neighbors, seed)
 
-        start: Any = "pca" if points.shape[1] >= 2 else "random"
-        with threadpool_limits(1):  # so few points: threads would only wait for each other
-            plane = TSNE(perplexity=neighbors, metric=metric, init=start, random_state=seed).fit_transform(points)
-        return plane.astype(np.float64)
+
+def tsne(points: np.ndarray, metric: str, neighbors: int, seed: int) -> np.ndarray:
+    """t-SNE's plane of points [N, E], float64 [N, 2]; on one thread, since so few points make others wait for each other."""
+    with callers_random():
+        from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    start: Any = "pca" if points.shape[1] >= 2 else "random"
+    with threadpool_limits(1):
+        plane = TSNE(perplexity=neighbors, metric=metric, init=start, random_state=seed).fit_transform(points)
+    return plane.astype(np.float64)
+
+
+def umap(points: np.ndarray, metric: str, neighbors: int, seed: int) -> np.ndarray:
+    """UMAP's plane of points [N, E], float64 [N, 2]; NumPy's generator and torch's threads are afterwards as they were."""
     import warnings
 
     threads, state = torch.get_num_threads(), np.random.get_state()
     try:
         with callers_random():
-            import umap
+            from umap import UMAP
 
         np.random.seed(seed)  # umap lays out separate clusters with NumPy's global generator, whatever its own seed
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a seed means one thread
-            reducer = umap.UMAP(n_neighbors=neighbors, metric=metric, random_state=seed, n_jobs=1)
+            reducer = UMAP(n_neighbors=neighbors, metric=metric, random_state=seed, n_jobs=1)
             return np.asarray(reducer.fit_transform(points), dtype=np.float64)
     finally:
         np.random.set_state(state)
