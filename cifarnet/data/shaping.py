@@ -51,9 +51,10 @@ def in_class_order(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     Names in Unicode's decomposed form, as macOS writes them, were sorted as such once, and composed since: é then comes
     after z. Images that lie class by class lie so in the new order too.
     """
-    place = {name: number for number, name in enumerate(classes)} if dataset.classes != classes else {}
-    if not len(place) == len(classes) == len(dataset.classes) or place.keys() != set(dataset.classes):
+    same_names = len(set(classes)) == len(classes) and sorted(classes) == sorted(dataset.classes)
+    if dataset.classes == classes or not same_names:
         return dataset
+    place = {name: number for number, name in enumerate(classes)}
     numbers = torch.tensor([place[name] for name in dataset.classes])
 
     def moved(split: AnySplit) -> AnySplit:
