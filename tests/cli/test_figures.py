@@ -259,7 +259,7 @@ def test_runs_of_one_name_are_called_alike_in_every_figure(cli, runs, tmp_path, 
         )
         assert code == 0, err
         names = json.loads(Path("x.json").read_text())
-        assert [name.split(" · ")[-1] for name in names] == ["side1/same", "side2/same"], command
+        assert [name.split(" · ")[0] for name in names] == ["side1/same", "side2/same"], command
 
 
 def test_samples_of_a_run(cli, runs, tmp_path):
