@@ -306,6 +306,17 @@ def test_a_loss_with_a_margin_has_an_axis_of_its_own(tmp_path, kept):
     assert levels["loss (cross-entropy)"] == pytest.approx([1 / 3, 0.5, 0.7, 1])
 
 
+@pytest.mark.parametrize(
+    ("rate", "title", "label"),
+    [(0.15, "learning rate", "0.05"), (1.0, "learning rate", "0.2"), (3e-3, "learning rate (×1e-3)", "1")],
+)
+def test_learning_rates_are_as_they_are_or_in_units_of_a_small_power(tmp_path, kept, rate, title, label):
+    lines = [{"epoch": epoch, "lr": rate * epoch / 4, "train_loss": 1.0} for epoch in range(5)]
+    curves.draw({"a": lines}, tmp_path / "x.png")
+    (axes,) = (axes for axes in kept[0].axes if axes.get_title(loc="left") == title)
+    assert label in [tick.get_text() for tick in axes.get_yticklabels()]
+
+
 def of_panel(figure, title):
     (axes,) = [axes for axes in figure.axes if axes.get_title(loc="left") == title]
     return axes

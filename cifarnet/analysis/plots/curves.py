@@ -141,9 +141,10 @@ def fill_panel(axes: Any, panel: str, series: Series) -> None:
         axes.set_yscale("log")
         plain_powers(axes.yaxis)
     if panel == "learning rate":
-        power = 10.0 ** math.floor(math.log10(max(axes.get_ylim()[1], 1e-12)))
+        top = max(axes.get_ylim()[1], 1e-12)
+        power = 1.0 if top >= 0.01 else 10.0 ** math.floor(math.log10(top))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value / power:g}")
-        axes.set_title(f"learning rate (×{power:.0e})".replace("e-0", "e-"))
+        axes.set_title("learning rate" + (f" (×{power:.0e})".replace("e-0", "e-") if power < 1 else ""))
 
 
 def spiked(axes: Any) -> bool:
