@@ -40,9 +40,11 @@ install torch torchvision
 echo "installing cifarnet" >&2
 # The extension is compiled, against the torch that is installed here, while pip fetches the rest.
 mkdir -p build
-.venv/bin/python setup.py build_ext --inplace >build/setup.log 2>&1 &
+set -m # a process group for the build: its compilers end with it, or they would write into the folder of the next one
+.venv/bin/python setup.py build_ext --inplace >build/setup.log 2>&1 </dev/null &
 building=$!
-trap 'kill "$building" 2>/dev/null || true' EXIT
+set +m
+trap 'kill -- -"$building" 2>/dev/null || true' EXIT
 CIFARNET_BUILD=none install --no-build-isolation --editable '.[test]'
 wait "$building" || { tail -n 30 build/setup.log >&2 && exit 1; }
 trap - EXIT
