@@ -81,29 +81,31 @@ def verify_listed(
     found, errors, remarks = embed_files(model, info, listed.files, places, [""], device=device, flip=asked.flip)
     units = np.zeros((len(places), found.vectors.shape[1]), np.float32)
     units[found.labels] = found.vectors
-    pairs, folds = listed.scored(units, np.isin(places, found.labels))
+    usable = np.isin(places, found.labels)
+    pairs, folds = listed.scored(units, usable)
     words = f"the pairs of {printable(name)}"
     if listed.repeated:
         remarks.append(f"{printable(name)} lists {plural(listed.repeated, 'pair')} again; each line counts")
-    remarks += told_of_paired_copies(listed)
-    remarks += trained_on({file.parent.name for file in listed.files}, info.classes)
+    remarks += told_of_paired_copies(listed, usable)
+    remarks += trained_on({composed(listed.files[place].parent.name) for place in found.labels}, info.classes)
     result = measured(pairs, asked.far, asked.bootstrap, folds=folds if asked.folds else None)
     return Measured(result, words, errors, remarks)
 
 
-def told_of_paired_copies(listed: PairList) -> list[str]:
-    """A remark on pairs of two files that hold the same bytes; none where there are none."""
+def told_of_paired_copies(listed: PairList, usable: np.ndarray) -> list[str]:
+    """A remark on pairs of two files that hold the same bytes; none where there are none. `usable`: bool, the images that count."""
     content = np.arange(len(listed.files))
     for places in copies(listed.files):
         content[places] = places[0]
-    alike = np.flatnonzero(content[listed.places[:, 0]] == content[listed.places[:, 1]])
+    one, other = content[listed.places].T
+    alike = np.flatnonzero((one == other) & usable[listed.places].all(axis=1))
     if not len(alike):
         return []
     different = int((~listed.same[alike]).sum())
     what = f"{plural(len(alike), 'pair')} {'is' if len(alike) == 1 else 'are'} of an image and its copy"
     what += f", {different:,} of them called different" if different else ""
-    one, other = (printable(listed.files[place]) for place in listed.places[alike[0]])
-    return [f"{what} ({one} and {other}); remove them, else the rates say little"]
+    which = " and ".join(printable(listed.files[place]) for place in listed.places[alike[0]])
+    return [f"{what} ({which}); remove them, else the rates say little"]
 
 
 def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked, device: torch.device) -> Measured:

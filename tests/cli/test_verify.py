@@ -146,6 +146,18 @@ def test_copies_in_pairs_are_said(cli, home, tmp_path):
     assert "1 of 2 identities has the name of a class that the model was trained on" in err
 
 
+def test_pairs_that_are_left_out_are_no_copies(cli, home, tmp_path):
+    """Files that a download left empty hold the same bytes, and no image; their folder's name is no identity's either."""
+    for number, name in enumerate(("a", "b", "c")):
+        Image.new("RGB", (32, 32), (40 * number, 99, 200 - 40 * number)).save(tmp_path / f"{name}.png")
+    (tmp_path / "cat").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "cat" / f"{name}.png").write_bytes(b"")
+    (tmp_path / "pairs.csv").write_text("a,b,same\na.png,b.png,1\na.png,c.png,0\ncat/one.png,cat/two.png,1\n")
+    code, _, err = cli("verify", "--pairs", tmp_path / "pairs.csv", "--run", "packaged", "--bootstrap", "0")
+    assert code == 1 and "2 files could not be used" in err and "copy" not in err and "trained on" not in err
+
+
 def test_a_split_with_one_image_of_each_class_says_what_else_to_take(cli, home, tmp_path):
     for label in (6, 7):
         (tmp_path / "few" / f"c{label}").mkdir(parents=True)
