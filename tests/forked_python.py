@@ -37,7 +37,9 @@ sys.exit(code)
 
 @functools.cache
 def executable() -> str:
-    """The path of that `python`, which serves until the tests end."""
+    """The path of that `python`, which serves until the tests end; of Python itself where processes have no descriptors (macOS)."""
+    if not hasattr(os, "pidfd_open"):
+        return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="python-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     python, address = folder / "python", str(folder / "socket")
