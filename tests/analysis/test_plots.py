@@ -447,3 +447,17 @@ def test_a_figure_that_is_saved_again_is_the_same_to_the_byte(tmp_path, monkeypa
         confusion.draw(panels, names, tmp_path / f"matrix.{suffix}", "a title")
     first, second, *others = (path.read_bytes() for path in saved)
     assert first == second and others[0] == others[1]
+
+
+@pytest.mark.parametrize(("classes", "runs"), [(3, 1), (10, 4), (30, 2)])
+def test_axes_of_one_aspect_are_where_another_layout_leaves_them(classes, runs, tmp_path, kept):
+    """They find their place in several passes: of too few the first is left, however still it is kept."""
+    panels = {f"run {number}": np.eye(classes) + 1 for number in range(runs)}
+    names = [f"{number} with a long name" for number in range(classes)]
+    confusion.draw(panels, names, tmp_path / "matrix.png", "a title")
+    (figure,) = kept
+    before = np.array([axes.get_position(original=True).extents for axes in figure.axes])
+    figure.set_layout_engine("constrained")
+    figure.get_layout_engine().execute(figure)
+    after = np.array([axes.get_position(original=True).extents for axes in figure.axes])
+    assert np.abs(after - before).max() < 1e-3
