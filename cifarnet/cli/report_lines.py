@@ -1,4 +1,4 @@
-"""What a report comes to, in a few lines: how many runs, and which are best."""
+"""The results of a report in a few lines: how many runs, and which are best."""
 
 from collections.abc import Sequence
 

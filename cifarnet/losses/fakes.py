@@ -1,4 +1,4 @@
-"""What torch.compile is told of the compiled margin losses: the shapes and types of their results (one-vs-all's: one_vs_all.py)."""
+"""The shapes and types of what the compiled margin losses return, for torch.compile (one-vs-all's: one_vs_all.py)."""
 
 import math
 from typing import Any

@@ -97,7 +97,7 @@ def settle(
 
 
 def where_finite(finite: Tensor, moved: Mapping[str, Tensor], memory: Memory) -> dict[str, Tensor]:
-    """What has moved, in the types of `memory`; what is kept there already where the scalar bool `finite` is False."""
+    """The state that has moved, in the types of `memory`; that which is kept there already where the scalar bool `finite` is False."""
     return {name: torch.where(finite, value.to(memory[name].dtype), memory[name]) for name, value in moved.items()}
 
 

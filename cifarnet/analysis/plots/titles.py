@@ -18,7 +18,7 @@ def panel_names(configs: Sequence[TrainConfig], runs: Sequence[str]) -> list[str
 
 
 def shared(words: Sequence[str]) -> str:
-    """What all panels say, for the figure's headline: they have little room. Empty for one panel, or where they differ."""
+    """The words that all panels have, for the figure's headline: panels have little room. Empty for one panel, or where they differ."""
     return words[0] if len(words) > 1 and len(set(words)) == 1 else ""
 
 
