@@ -110,8 +110,11 @@ def test_a_data_set_of_arrays_is_trained_on_measured_and_named_as_python_has_it(
     with pytest.raises(TypeError, match="images must be a tensor, not ndarray"):
         Split(np.zeros((2, 3, 32, 32), np.uint8), torch.arange(2))
     pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="images are on the meta device, which holds no numbers"):
-        Split(pixels.to("meta"), torch.arange(2))
+    nothing = Split(pixels.to("meta"), torch.arange(2))
+    with pytest.raises(ValueError, match="test is on the meta device, which holds no numbers"):
+        make_dataset("noise", ("a", "b"), found.train, nothing)
+    with pytest.raises(cifarnet.Refused, match="its test split is on the meta device, which holds no numbers"):
+        cifarnet.evaluate(run, dataset=dataclasses.replace(found, test=nothing))
     with pytest.raises(
         TypeError, match=r"train must be a cifarnet\.data\.Split, not TensorDataset; .*makes one of uint8"
     ):

@@ -59,9 +59,6 @@ class Split:
             raise ValueError(
                 f"labels must be int64 [{len(self.images)}], not {self.labels.dtype} {tuple(self.labels.shape)}"
             )
-        for name, value in (("images", self.images), ("labels", self.labels)):
-            if value.is_meta:
-                raise ValueError(f"{name} are on the meta device, which holds no numbers; give them on the CPU")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -120,11 +117,17 @@ class Dataset:
 
 
 def make_dataset(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:
-    """Two splits as a data set, with mean and standard deviation measured on the training split. Raises TypeError for other splits."""
+    """Two splits as a data set, with mean and standard deviation measured on the training split.
+
+    Raises:
+        TypeError: other splits. ValueError: one on the meta device.
+    """
     for part, split in (("train", train), ("test", test)):
         if not isinstance(split, Split):
             how = "cifarnet.data.Split(images, labels) makes one of uint8 images [N, 3, H, W] and int64 labels [N]"
             raise TypeError(f"{part} must be a cifarnet.data.Split, not {type(split).__name__}; {how}")
+        if split.images.is_meta or split.labels.is_meta:
+            raise ValueError(f"{part} is on the meta device, which holds no numbers; give it on the CPU")
     mean, std = channel_statistics(train.images.split(CHUNK))
     return Dataset(name, classes, train, test, mean, std)
 

@@ -90,6 +90,10 @@ def check_split(name: str, split: AnySplit, classes: int, config: TrainConfig) -
             why = f"its features have {split.source.dim} dimensions, and `dim` is {config.dim}"
             raise Refused("dataset", why, f"set `dim` to {split.source.dim}")
         return  # whose labels follow from their numbers
+    if isinstance(split, Split) and (split.images.is_meta or split.labels.is_meta):
+        raise Refused(
+            "dataset", f"its {name} split is on the meta device, which holds no numbers", "give it on the CPU"
+        )
     least, most = (int(value) for value in split.labels.aminmax())
     if least < 0 or most >= classes:
         why = f"its {name} split has labels from {least} to {most}, and there are {plural(classes, 'class')}"

@@ -103,7 +103,7 @@ def test_every_pass_of_the_layout_is_made_with_the_fonts_of_the_figure(other, on
 
     monkeypatch.setattr(ConstrainedLayoutEngine, "execute", note)
     confusion.draw({"": np.eye(2) + 1}, [f"{letter}a", "b"], tmp_path / "x.png")
-    assert families == [{FONT, entry.name}] * 4
+    assert len(families) > 1 and families == [{FONT, entry.name}] * len(families)
 
 
 def test_what_no_font_has_is_said_in_one_line_with_what_to_install(only, tmp_path, recwarn):

@@ -193,7 +193,7 @@ def settle(figure: FigureOfTexts) -> None:
     figure.take_fonts()
     engine: Any = figure.get_layout_engine()
     before = None
-    for _ in range(PASSES):
+    for _ in range(PASSES if figure.axes else 0):  # matplotlib warns where there is nothing to lay out
         engine.execute(figure)
         places = np.array([axes.get_position(original=True).extents for axes in figure.axes])
         if before is not None and np.abs(places - before).max(initial=0) < STILL:
