@@ -44,6 +44,8 @@ def begin(project, pip="true", build="true", **variables):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # A shell's background job, as these tests may be, ignores it, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
