@@ -88,7 +88,7 @@ def identify(
     with console.status("enrolling and searching"):
         found = pictures.identify(pictures.Embedder(model, info, target, flip), request, told)
     if save_gallery is not None:
-        write_gallery(save_gallery, found.gallery)
+        write_gallery(save_gallery, pictures.to_save(found.gallery, request.gallery))
     if csv is not None:
         write_csv(csv, found)
     if figure is not None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 import cifarnet
 import cifarnet.data
+from cifarnet.analysis.identification import pictures
 from cifarnet.analysis.identification.gallery_file import read_gallery, write_gallery
 from cifarnet.analysis.identification.rates import OpenSet
 from cifarnet.analysis.identification.seen import trained_on
@@ -193,6 +194,19 @@ def test_probes_that_are_files_of_the_gallery_are_warned_of(cli, folders):
     write_gallery(folders / "g.safetensors", replace(gallery, contents=gallery.contents[:, :31]))
     assert cli(*look)[0::2] == (2, "error: g.safetensors: is broken (its digests have another shape or type); "
                                    "take another gallery, or enrol the images again\n")  # fmt: skip
+
+
+def test_images_are_read_for_their_digests_only_where_the_gallery_is_saved(cli, folders, monkeypatch):
+    read = []
+    real = pictures.contents_of
+    monkeypatch.setattr(pictures, "contents_of", lambda files: read.append(len(files)) or real(files))
+    assert cli("identify", "--gallery", "known", "--probes", "seen")[0] == 0 and read == []
+    assert cli("identify", "--gallery", "known", "--save-gallery", "g.safetensors")[0] == 0 and read == [6]
+    # Of a gallery that is read and saved again the digests stay.
+    again = ("--gallery", "g.safetensors", "--probes", "seen", "--save-gallery", "again.safetensors")
+    assert cli("identify", *again)[0] == 0 and read == [6]
+    first, second = (read_gallery(folders / f"{name}.safetensors").contents for name in ("g", "again"))
+    assert first.shape == (6, 32) and np.array_equal(first, second)
 
 
 def test_identities_that_the_model_was_trained_on_are_said(cli, folders):

@@ -177,8 +177,12 @@ def enrol(embedder: Embedder, pictures: Pictures, template: str, tell: Tell) -> 
     lost = sorted(set(range(len(names))) - set(there.tolist()))
     tell([], [f"{printable(names[one])}: is not enrolled, none of its images can be used" for one in lost])
     templates = make_templates(found.vectors, numbers, [names[place] for place in there], template)
-    contents = contents_of(pictures.files)
-    return Gallery(templates, model_digest(embedder.model), embedder.flip, len(found), contents=contents)
+    return Gallery(templates, model_digest(embedder.model), embedder.flip, len(found))
+
+
+def to_save(gallery: Gallery, enrolled: Pictures | Gallery) -> Gallery:
+    """The gallery with the digests of its files, where it was enrolled now: to make them, each file is read once more."""
+    return replace(gallery, contents=contents_of(enrolled.files)) if isinstance(enrolled, Pictures) else gallery
 
 
 def search_pictures(embedder: Embedder, gallery: Gallery, pictures: Pictures, top: int, tell: Tell) -> Probes:

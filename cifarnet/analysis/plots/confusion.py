@@ -39,14 +39,14 @@ def draw(panels: Mapping[str, Any], classes: Sequence[str], path: Path, title: s
     side = (width - 1.8 * NAMES - 0.1 * (columns - 1)) / columns  # of a matrix; at the right stands the colour bar
     height = rows * (side + 0.35) + NAMES + height_of(title)
     names = names_in(list(panels), 72 * side, 7)
-    of_all = shared([plural(int(np.asarray(matrix).sum()), "image") for matrix in panels.values()])
+    counts = [int(np.asarray(matrix).sum()) for matrix in panels.values()]
+    of_all = shared([plural(images, "image") for images in counts])
     with drawing(path, width, height) as figure:
         cells = panels_of(figure, len(panels), sharex=True, sharey=True)
-        for axes, name, matrix in zip(cells, names, panels.values(), strict=True):
+        for axes, name, matrix, images in zip(cells, names, panels.values(), counts, strict=True):
             parts = numbers(matrix)
             plain(axes)
             shown = axes.imshow(parts, cmap="Blues", vmin=0, vmax=100)
-            images = int(np.asarray(matrix).sum())
             accuracy = np.trace(np.asarray(matrix)) / max(images, 1)
             of = "" if of_all else f" of {plural(images, 'image')}"
             text = f"{name}\naccuracy {percent(accuracy)}{of}".lstrip()
