@@ -51,8 +51,8 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
     """The learning rate of step `step` (from 0) of `total`.
 
     cosine, linear: linear warm-up from lr/warm-up steps to lr, then half a cosine, or a line, to 0 at the end. onecycle: as torch's
-    OneCycleLR, half a cosine up from lr/25 and half a cosine down to lr/250,000. constant: lr. With --swa the rate stays
-    what it is where the average begins.
+    OneCycleLR, half a cosine up from lr/25 and half a cosine down to lr/250,000, from the first step on where the warm-up is
+    no longer than that. constant: lr. With --swa the rate stays what it is where the average begins.
     """
     if config.swa and total > 1:
         step = min(step, swa_start(config.swa, total))
@@ -65,8 +65,8 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
         part = max(step + 1 - warm, 0) / (total - warm + 1) if total > warm else 0.0
         return config.lr * (1 - part) if config.schedule == "linear" else _cosine(config.lr, 0.0, part)
     low, end = config.lr / ONECYCLE_START, config.lr / ONECYCLE_START / ONECYCLE_END
-    peak = max(warm - 1, 1e-9)
-    if step <= peak:
+    peak = warm - 1  # the step with the highest rate; before the first one where there is no warm-up
+    if peak > 0 and step <= peak:
         return _cosine(low, config.lr, step / peak)
     return _cosine(config.lr, end, (step - peak) / max(total - 1 - peak, 1e-9))
 

@@ -344,6 +344,21 @@ def test_the_card_is_one_for_the_hub_and_no_name_is_markup(tmp_path):
     assert body.count("\n````bash\n") == 1 and body.rstrip().endswith("````")  # the name's own fence ends nothing
 
 
+def test_the_scores_of_some_classes_are_not_said_to_be_of_the_whole_data_set(tmp_path):
+    """The hub lists what a card says of a data set beside all others: an accuracy on six classes is none on CIFAR-10."""
+    from huggingface_hub import ModelCard
+
+    for held, name, kind in (
+        ("cat,dog,frog,ship", "cifar10 without cat, dog, frog, ship", "cifar10-6-classes"),
+        (None, "cifar10", "uoft-cs/cifar10"),
+    ):
+        config = TrainConfig(arch="baseline", dataset="cifar10", hold_out_classes=held, imbalance=10.0)
+        info = replace(info_of(config, list("abcdef")), metrics={"test_accuracy": 0.9})
+        read = ModelCard(card(facts_of(tmp_path / "alone.safetensors", info))).data
+        [result] = read.eval_results
+        assert (result.dataset_name, result.dataset_type, read.datasets) == (name, kind, ["uoft-cs/cifar10"])
+
+
 @pytest.mark.parametrize("arch", ["resnet18", "plainnet18"])
 def test_the_card_names_the_stem_of_every_network_that_has_one(tmp_path, arch):
     info = info_of(TrainConfig(arch=arch, stem="imagenet"), list("0123456789"))

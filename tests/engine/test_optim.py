@@ -22,10 +22,19 @@ def rates_of(make, steps):
     return rates
 
 
-def test_onecycle_is_torchs():
-    expected = rates_of(lambda o: OneCycleLR(o, 0.4, total_steps=100, pct_start=0.3), 99)
-    config = TrainConfig(schedule="onecycle", lr=0.4, warmup=0.3)
-    assert [learning_rate(config, step, 100) for step in range(99)] == pytest.approx(expected, rel=1e-9)
+@pytest.mark.parametrize(("warmup", "total"), [(0.3, 100), (0.0, 100), (0.0, 2), (0.3, 3), (0.1, 7), (1.0, 20)])
+def test_onecycle_is_torchs(warmup, total):
+    """From the first step to the last but one, also where the warm-up is shorter than a step."""
+    expected = rates_of(lambda o: OneCycleLR(o, 0.4, total_steps=total, pct_start=warmup), total - 1)
+    config = TrainConfig(schedule="onecycle", lr=0.4, warmup=warmup)
+    assert [learning_rate(config, step, total) for step in range(total - 1)] == pytest.approx(expected, rel=1e-9)
+
+
+def test_onecycle_begins_at_the_top_where_the_warm_up_is_one_step():
+    """torch divides by zero there."""
+    config = TrainConfig(schedule="onecycle", lr=0.4, warmup=0.1)
+    rates = [learning_rate(config, step, 10) for step in range(10)]
+    assert rates[0] == 0.4 and rates == sorted(rates, reverse=True)
 
 
 def test_cosine_is_torchs_linear_then_cosine():

@@ -12,7 +12,7 @@ from cifarnet.analysis.significance import wilson_interval
 from cifarnet.core.errors import plural, printable
 from cifarnet.core.percent import percent
 from cifarnet.data.registry import DATASETS
-from cifarnet.data.shape_options import shaping_words
+from cifarnet.data.shape_options import held_words, shaping_words
 from cifarnet.models.registry import find_arch
 
 HUB_NAMES = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}  # of data sets that the hub has
@@ -65,11 +65,8 @@ def head(facts: Facts) -> str:
             f"- name: {quoted(facts.name)}",
         ]
         lines += ["  results:", "  - task:", "      type: image-classification", "    dataset:"]
-        lines += [
-            f"      name: {quoted(config.dataset)}",
-            f"      type: {quoted(hub or config.dataset)}",
-            "      split: test",
-        ]
+        name, kind = measured_on(facts)
+        lines += [f"      name: {quoted(name)}", f"      type: {quoted(kind)}", "      split: test"]
         lines += ["    metrics:"]
         for key, value in measured.items():
             lines += [
@@ -78,6 +75,14 @@ def head(facts: Facts) -> str:
                 f"      name: {quoted(WORDS[key] + averaged(facts))}",
             ]
     return "\n".join([*lines, "---", ""])
+
+
+def measured_on(facts: Facts) -> tuple[str, str]:
+    """The data set that the scores are of, and what the hub calls it; where classes were held out, names of no data set there."""
+    config, held = facts.info.config, facts.info.config.hold_out_classes
+    if held is None:
+        return config.dataset, HUB_NAMES.get(config.dataset, config.dataset)
+    return f"{config.dataset} without {held_words(held)}", f"{config.dataset}-{len(facts.classes)}-classes"
 
 
 def averaged(facts: Facts) -> str:
