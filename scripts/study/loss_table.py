@@ -146,7 +146,8 @@ def markdown(table: dict[str, Any]) -> str:
     for loss, constants, prototypes in wanted():
         if constants == "auto" or not fitted(loss):
             name = f"`{loss}`" + (f", {prototypes}" if prototypes != "learned" else "")
-            auto = accuracy(loss, "auto", prototypes) if constants == "auto" and loss != "sphereface" else "no `auto`"
+            auto = accuracy(loss, "auto", prototypes) if constants == "auto" else "no `auto`"
+            auto = "as the authors'" if loss == "sphereface" else auto
             theirs = accuracy(loss, "auto" if loss == "sphereface" else "authors", prototypes)
             time_ = table.get("milliseconds_a_step", {}).get(f"{loss}, {prototypes}", "–")
             lines.append(f"| {name} | {auto} | {theirs} | {time_} |")

@@ -177,11 +177,11 @@ def table(regime: Regime, measure: Measure, rows: Sequence[Difference], results:
 
 
 def difference(one: Difference) -> str:
-    """The mean difference with its interval; of one seed alone without, of none a dash."""
+    """The mean difference with its interval; without one, the mean and of how many seeds it is; of none a dash."""
     if one.interval is not None:
         text = f"{one.interval.mean:+.2f} ({one.interval.low:+.2f} to {one.interval.high:+.2f})"
         return f"**{text}**" if one.better or one.worse else text
-    return f"{next(iter(one.values.values())):+.2f} (one)" if one.values else MISSING
+    return f"{statistics.mean(one.values.values()):+.2f}, n = {len(one.values)}" if one.values else MISSING
 
 
 def constants(regime: Regime, out: Path) -> str:

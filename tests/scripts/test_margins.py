@@ -21,7 +21,7 @@ import margins
 import margins_plan
 import margins_statistics
 import study_run
-from margins_page import write_page
+from margins_page import difference, write_page
 from margins_plan import (
     ACCURACY,
     CIFAR10,
@@ -82,6 +82,8 @@ def test_what_is_not_there_yet_has_no_interval():
         (one.interval, one.p, one.holm, one.better, one.sure) == (None, None, None, False, False)
         for one in found.values()
     )
+    shown = {method: difference(one) for method, one in found.items()}  # the mean of all seeds that there are
+    assert shown == {"cosface": "+6.00, n = 2", "arcface": "+1.00, n = 1", "adaface": "+5.00, n = 3", "ce-simplex": "–"}
     with pytest.raises(ValueError, match="accuracy is not finite"):
         differences(regime, ACCURACY, results(regime, scores | {"arcface": [np.nan]}))
 
