@@ -51,7 +51,7 @@ def made_up(name, shift):
     near = (np.arange(COUNT)[:, None] + np.arange(1, 6)) % COUNT
     return Seen(
         name, f"<i>{name}</i>", {"pca": plane}, {}, directions, directions[: len(HOSTILE)], 0.25, predictions,
-        np.linspace(0.5, 1, COUNT), own, own + 1, predictions, own + 2, near,
+        np.linspace(0.5, 1 - 1e-9, COUNT), own, own + 1, predictions, own + 2, near,
     )  # fmt: skip
 
 
@@ -191,6 +191,11 @@ def test_in_a_browser(page, opened):
     card = tab.inner_text("#card")
     assert f"{3 * i}: {HOSTILE[labels[i]]}" in card and f"{runs[0].own[i]:.1f}°" in card
     assert tab.locator("#card canvas").count() == 11
+    # probabilities are the model's own, and what is not all of it is never 100%
+    assert tab.evaluate("runs.map((run) => [...run.probabilities])") == [run.probabilities.tolist() for run in runs]
+    tab.evaluate("focusOn(count - 1)")
+    assert ">99.9%" in tab.inner_text("#card") and "100.0%" not in tab.inner_text("#card")
+    tab.evaluate("forget()")
     # filters: the errors of a run, a range of angles
     tab.select_option("#errors", "wrong")
     assert tab.inner_text("#count").startswith("12 of 60 images, 12 errors")

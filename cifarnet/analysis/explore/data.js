@@ -24,7 +24,8 @@ const METHODS = { umap: "UMAP", tsne: "t-SNE", pca: "PCA" };
 const runs = packed.runs.map((run) => {
   const found = { name: run.name, title: run.title, lost: run.lost, missing: run.missing, maps: {} };
   for (const name of ["predictions", "rival", "neighbors"]) found[name] = unpack(run[name], Int32Array);
-  for (const name of ["probabilities", "own", "other", "norms"]) found[name] = unpack(run[name], Float32Array);
+  for (const name of ["own", "other", "norms"]) found[name] = unpack(run[name], Float32Array);
+  found.probabilities = unpack(run.probabilities, Float64Array);
   for (const [method, points] of Object.entries(run.maps)) {
     const plane = unpack(points, Float32Array);
     found.maps[method] = { x: column(plane, 2, 0), y: column(plane, 2, 1) };

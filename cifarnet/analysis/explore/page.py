@@ -51,7 +51,7 @@ def render(
 def described(run: Seen) -> dict[str, Any]:
     """A run as the page reads it."""
     whole = {name: packed(getattr(run, name), "<i4") for name in ("predictions", "rival", "neighbors")}
-    real = ("directions", "prototypes", "probabilities", "own", "other", "norms")
+    real = ("directions", "prototypes", "own", "other", "norms")
     return {
         "name": run.name,
         "title": run.title,
@@ -60,6 +60,7 @@ def described(run: Seen) -> dict[str, Any]:
         "maps": {method: packed(points, "<f4") for method, points in run.maps.items()},
         **whole,
         **{name: packed(getattr(run, name), "<f4") for name in real},
+        "probabilities": packed(run.probabilities, "<f8"),  # in float32 1 - 1e-8 is 1
     }
 
 
