@@ -73,6 +73,7 @@ def test_a_broken_gallery_is_refused(tmp_path):
 
     vectors = tensors["templates"]
     wrong = [data[:-1], data + b"x", data[:100], b"", b"PK\x03\x04", made("other"), made(names=["a", "a", "b"])]
+    wrong += [made(names=["a", "\u00e9", "e\u0301"])]  # one name in two forms of Unicode
     wrong += [made(names=["a"]), made(names=[1, 2, 3]), made(names=[]), made(template="median"), made(model=3)]
     wrong += [made(templates=vectors * np.nan), made(templates=vectors * 2), made(templates=vectors.astype(np.float64))]
     wrong += [made(owners=np.array([0, 2, 1])), made(owners=np.array([0, 1, 1])), made(owners=np.array([0, 1]))]

@@ -97,6 +97,7 @@ def parsed(facts: dict[str, Any], vectors: np.ndarray, owners: np.ndarray) -> Ga
     names, kind = facts["names"], facts["template"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
         raise ValueError("its names are not texts")
+    names = tuple(map(composed, names))  # two forms of one name would be two identities that no probe tells apart
     if len(set(names)) != len(names) or kind not in KINDS:
         raise ValueError("a name stands twice" if kind in KINDS else "its kind of template is not known")
     if (
@@ -124,7 +125,7 @@ def parsed(facts: dict[str, Any], vectors: np.ndarray, owners: np.ndarray) -> Ga
         isinstance(threshold, float | int) and (-2 < threshold < 2 or threshold == math.inf)
     ):
         raise ValueError("its threshold is no number")
-    templates = Templates(vectors, owners, tuple(map(composed, names)), kind)
+    templates = Templates(vectors, owners, names, kind)
     return Gallery(templates, facts["model"], facts["flip"], facts["images"], points, threshold)
 
 
