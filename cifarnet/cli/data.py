@@ -80,7 +80,7 @@ def check_options(
 def read(name: str, data_dir: str | None, download: bool) -> "Dataset":
     """The data set. Raises Refused where it is missing, with the command that fetches it."""
     from cifarnet.cli.progress import load_shown
-    from cifarnet.data.sources.archive import Missing
+    from cifarnet.data.sources.fetch_archive import Missing
 
     try:
         return load_shown(messages(), name, data_dir, **load_options(TrainConfig(), name), download=download)
@@ -120,7 +120,7 @@ def show_all(data_dir: str | None, json_output: bool) -> None:
 def look(name: str, data_dir: str | None) -> "DataFacts":
     """The facts of one of the sets; one that cannot be read has its reason."""
     from cifarnet.data.facts import MISSING, DataFacts
-    from cifarnet.data.sources.archive import Missing
+    from cifarnet.data.sources.fetch_archive import Missing
 
     try:
         return summed_up(read(name, data_dir if DATASETS[name].takes_folder else None, download=False))

@@ -16,8 +16,9 @@ import torch
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import cache_folder, load
 from cifarnet.data.sources import cifar
-from cifarnet.data.sources.archive import Archive, Missing
+from cifarnet.data.sources.archive import Archive
 from cifarnet.data.sources.cifar import SETS
+from cifarnet.data.sources.fetch_archive import Missing
 
 FOLDER = "cifar-10-batches-bin"
 Refusal = (Refused, Failed)

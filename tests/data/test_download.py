@@ -20,7 +20,7 @@ from conftest import status_of
 
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import load
-from cifarnet.data.sources import archive, download, server
+from cifarnet.data.sources import download, fetch_archive, server
 from cifarnet.data.sources.archive import Archive
 from cifarnet.data.sources.cifar import SETS
 from cifarnet.data.sources.mirrors import MIRRORS
@@ -407,11 +407,11 @@ def test_another_archive_of_the_same_set(small, serve, cache):
     MIRRORS[first.url] = (one.url("cut-at-half", "a.tar.gz"),)
     try:
         with pytest.warns(UserWarning, match="cut off"):
-            assert archive.obtain([first, last], "CIFAR-10", [cache]) is last
+            assert fetch_archive.fetch_archive([first, last], "CIFAR-10", [cache]) is last
     finally:
         del MIRRORS[first.url]
     assert files_in(cache) == sorted([FOLDER, *FILES])  # the other's part has gone too
-    assert archive.obtain([first, last], "CIFAR-10", [cache]) is last and len(one.asked) == 3
+    assert fetch_archive.fetch_archive([first, last], "CIFAR-10", [cache]) is last and len(one.asked) == 3
 
 
 def test_a_failed_download_leaves_a_part_at_most(small, serve, cache):
@@ -455,7 +455,7 @@ def test_orphans_of_killed_processes_are_swept(small, serve, cache):
 def test_killed_while_it_is_unpacked(small, serve, cache, monkeypatch):
     """The archive is whole by then: the next call reads it where it is, and removes what was unpacked of it."""
     small(serve(PACKED).url("fast", "cifar-10-binary.tar.gz"))
-    monkeypatch.setattr(archive, "move_folder", lambda *places: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(fetch_archive, "move_folder", lambda *places: os.kill(os.getpid(), signal.SIGKILL))
     assert status_of(lambda: load("cifar10")) == -signal.SIGKILL
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
@@ -468,7 +468,7 @@ def test_killed_while_it_is_unpacked(small, serve, cache, monkeypatch):
 def test_a_full_disk(small, serve, cache, monkeypatch):
     small(serve(PACKED).url("fast", "cifar-10-binary.tar.gz"))
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(fetch_archive.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(Refused, match="0 MB are free there, and CIFAR-10 needs"):
         load("cifar10")
 

@@ -12,11 +12,11 @@ from cifarnet.core.warn import warn
 from cifarnet.data.dataset import Dataset, Split, make_dataset, resize_all
 from cifarnet.data.found import DIFFERS, EXACT, UNVERIFIED, Found, patched
 from cifarnet.data.request import Request, cache_folder
-from cifarnet.data.sources import archive
 from cifarnet.data.sources.cifar_layouts import AGAIN, PYTHON, Source, batch_name, files_of
 from cifarnet.data.sources.cifar_places import look, searched, sources
 from cifarnet.data.sources.cifar_sets import OFFICIAL as OFFICIAL
 from cifarnet.data.sources.cifar_sets import SETS, Cifar
+from cifarnet.data.sources.fetch_archive import fetch_archive
 from cifarnet.data.sources.origin import count_substituted, digest, known_exact, note_exact
 from cifarnet.storage.new_folder import sweep_folders
 
@@ -78,7 +78,7 @@ def find(cifar: Cifar, request: Request) -> Source:
 def obtain(cifar: Cifar, request: Request) -> Source:
     """The set, downloaded: mirrors have the Python batches."""
     archives = [cifar.python, cifar.archive]
-    archive.obtain(archives, cifar.title, searched(request), request.download, request.progress)
+    fetch_archive(archives, cifar.title, searched(request), request.download, request.progress)
     source = look(cifar, cache_folder())
     assert source is not None
     return source
