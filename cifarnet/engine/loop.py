@@ -21,7 +21,7 @@ from cifarnet.engine.optim import learning_rate
 from cifarnet.engine.same_data import info_of
 from cifarnet.engine.step import raise_if_not_finite, train_step
 from cifarnet.engine.train_state import TrainState
-from cifarnet.engine.validate import UntilStopped, evaluate_epoch, is_best, summarise
+from cifarnet.engine.validate import UntilStopped, evaluate_epoch, note_best, summarise
 from cifarnet.models.checkpoint import save_model
 from cifarnet.storage.run_folder import RunFolder
 from cifarnet.storage.runs import mark_latest
@@ -90,7 +90,7 @@ def train(run: TrainState, folder: RunFolder, watcher: Watcher, stop: StopReques
             best = False
             if progress.epoch % config.eval_every == 0 or progress.epoch == config.epochs:
                 scores = evaluate_epoch(run, record, until_stopped)
-                best = is_best(run, record)
+                best = note_best(run, record)
             progress.history.append(record)
             keep_epoch(run, folder, watcher, record, best)
             if progress.epoch == config.epochs:

@@ -61,8 +61,8 @@ def evaluate_on(run: TrainState, name: str, until_stopped: UntilStopped = iter) 
     return score(ranks.concatenated(logits)[:count], ranks.concatenated(labels)[:count], run.classes)
 
 
-def is_best(run: TrainState, record: dict[str, Any]) -> bool:
-    """Is the validation accuracy the best so far? A metric that is not a number never is."""
+def note_best(run: TrainState, record: dict[str, Any]) -> bool:
+    """Keeps the validation accuracy in `run.progress` where it is the best so far, and says so. One that is no number never is."""
     accuracy = record.get("val_accuracy")
     if run.trial or accuracy is None or not math.isfinite(accuracy) or not math.isfinite(record["val_loss"]):
         return False
@@ -78,22 +78,21 @@ def summarise(
     """Writes summary.json: the test scores of `best` where a validation split chose it, else of the last epoch.
 
     The validation images also calibrate `best`. Of a trial: the scores of the last epoch on the validation split, under that name.
+
+    Args:
+        scores: of the last epoch, where it has been measured.
+
+    Returns:
+        what summary.json holds. The model has the weights of `best` then, where there is one.
     """
     split = "validation" if run.trial else "test"
-    ranks = run.ranks
     calibration: Calibration | None = None
     reason = "it is a trial" if run.trial else "no images were held out"
     if run.validation is not None and not run.trial:
         reason = "no epoch was the best on the held-out images"
-    chosen = ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
+    chosen = run.ranks.of_first(lambda: existing(folder.best) or existing(folder.last))
     if chosen is not None and chosen == existing(folder.best):
-        if run.model.apart:
-            restore_weights(chosen, run.result)
-        else:
-            if ranks.first:
-                best, _ = load_model(folder.best, of_features=True)
-                run.result.load_state_dict(best.state_dict())
-            ranks.copy_from_first(run.result.state_dict().values())
+        restore_best(run, chosen)
         calibration, reason = calibrate_best(run, chosen, until_stopped)
         scores = None
     if scores is None:
@@ -112,7 +111,7 @@ def summarise(
         "epochs": run.progress.epoch,
         "seconds": round(sum(record["seconds"] for record in run.progress.history), 1),
         "device": str(run.device),
-        "ranks": ranks.world,
+        "ranks": run.ranks.world,
         "precision": run.precision,
         "backend": run.backend,
         "calibration": {**vars(calibration)} if calibration else None,
@@ -121,9 +120,20 @@ def summarise(
         **kept_views(run),
         split: scores.to_dict(),
     }
-    if ranks.first:
+    if run.ranks.first:
         folder.write_summary(summary)
     return summary
+
+
+def restore_best(run: TrainState, path: Path) -> None:
+    """The weights of `best` at `path` become those of `run.result`, on every rank. Raises Refused where it is damaged."""
+    if run.model.apart:
+        restore_weights(path, run.result)
+        return
+    if run.ranks.first:
+        best, _ = load_model(path, of_features=True)
+        run.result.load_state_dict(best.state_dict())
+    run.ranks.copy_from_first(run.result.state_dict().values())
 
 
 def calibrate_best(run: TrainState, path: Path, until_stopped: UntilStopped = iter) -> tuple[Calibration | None, str]:

@@ -31,7 +31,7 @@ from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.optim import swa_start
 from cifarnet.engine.same_run import check_same_run
 from cifarnet.engine.setup import build_run
-from cifarnet.engine.validate import is_best
+from cifarnet.engine.validate import note_best
 from cifarnet.models import checkpoint
 from cifarnet.models.checkpoint import FORMAT, read_info
 from cifarnet.models.classifier import Classifier
@@ -359,10 +359,10 @@ def test_checkpoints_of_another_moment_than_the_state(tmp_path):
 
 def test_a_metric_that_is_not_a_number_is_never_best():
     session = build_run(dataclasses.replace(BASE, val_fraction=0.1), DIGITS)
-    assert not is_best(session, {"val_accuracy": math.nan, "val_loss": 1.0})
-    assert not is_best(session, {"val_accuracy": 0.9, "val_loss": math.nan})
-    assert is_best(session, {"val_accuracy": 0.5, "val_loss": 1.0})
-    assert not is_best(session, {"val_accuracy": 0.5, "val_loss": 0.9})
+    assert not note_best(session, {"val_accuracy": math.nan, "val_loss": 1.0})
+    assert not note_best(session, {"val_accuracy": 0.9, "val_loss": math.nan})
+    assert note_best(session, {"val_accuracy": 0.5, "val_loss": 1.0})
+    assert not note_best(session, {"val_accuracy": 0.5, "val_loss": 0.9})
 
 
 def test_the_prototypes_learn_unless_frozen(tmp_path):
