@@ -15,6 +15,8 @@ from cifarnet.core.errors import Refused, is_printable
 from cifarnet.core.later_version import refuse_later_options
 from cifarnet.models.calibration import Calibration, parse_calibration
 
+Channels = tuple[float, float, float]  # a number for each of red, green and blue
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -27,8 +29,8 @@ class ModelInfo:
 
     config: TrainConfig
     classes: Sequence[str]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     epoch: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     backend: str = "torch"
@@ -59,49 +61,64 @@ def parse_info(text: str, path: Path) -> ModelInfo:
     Raises:
         Refused: a field is missing or is not what it should be.
     """
+    try:
+        values = parse_fields(text)
+        refuse_later_options(values["config"], str(path), values["versions"].get("cifarnet"))
+        return info_from(values)
+    except ValueError as error:
+        raise Refused(str(path), f"its metadata is not usable: {error}", "take another checkpoint") from error
 
-    def refuse(reason: str) -> Refused:
-        return Refused(str(path), f"its metadata is not usable: {reason}", "take another checkpoint")
 
+def parse_fields(text: str) -> dict[str, Any]:
+    """The fields by name, those that every checkpoint has of their types. Raises ValueError."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise refuse("it is not JSON") from error
+        raise ValueError("it is not JSON") from error
     expected: dict[str, Any] = {"config": dict, "classes": list, "mean": list, "std": list, "epoch": int}
     expected |= {"metrics": dict, "backend": str, "versions": dict}
     if not isinstance(values, dict) or any(not isinstance(values.get(key), kind) for key, kind in expected.items()):
-        raise refuse(f"it needs {', '.join(expected)}")
-    refuse_later_options(values["config"], str(path), values["versions"].get("cifarnet"))
+        raise ValueError(f"it needs {', '.join(expected)}")
+    return values
+
+
+def info_from(values: dict[str, Any]) -> ModelInfo:
+    """The same as a `ModelInfo`. Raises ValueError where a value cannot be."""
     try:
         config = TrainConfig.from_dict(values["config"])
     except Refused as error:
-        raise refuse(str(error)) from error
-    classes, mean, std = values["classes"], values["mean"], values["std"]
-    if config.dataset == SYNTHETIC:
-        classes = []
-    elif not 2 <= len(classes) <= 10**7 or not all(isinstance(name, str) and is_printable(name) for name in classes):
-        raise refuse("classes must be 2 names or more, without control characters")
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
-    if len(mean) != 3 or len(std) != 3 or not numbers or not all(1e-6 < value < 1e6 for value in std):
-        raise refuse("mean and std must be three numbers each")
-    if not all(abs(value) < 1e6 for value in mean):
-        raise refuse("mean must be three finite numbers")
+        raise ValueError(str(error)) from error
+    classes = Numbers(config.classes) if config.dataset == SYNTHETIC else parse_classes(values["classes"])
+    mean, std = parse_mean_std(values["mean"], values["std"])
     data = values.get("data", "")
     if not isinstance(data, str):
-        raise refuse("data must be text")
-    try:
-        calibration = parse_calibration(values.get("calibration"))
-    except ValueError as error:
-        raise refuse(str(error)) from error
+        raise ValueError("data must be text")
     return ModelInfo(
         config=config,
-        classes=Numbers(config.classes) if config.dataset == SYNTHETIC else tuple(map(in_todays_form, classes)),
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
+        classes=classes,
+        mean=mean,
+        std=std,
         epoch=values["epoch"],
         metrics=values["metrics"],
         backend=values["backend"],
         data=data,
         versions={str(key): str(value) for key, value in values["versions"].items()},
-        calibration=calibration,
+        calibration=parse_calibration(values.get("calibration")),
     )
+
+
+def parse_classes(names: list[Any]) -> tuple[str, ...]:
+    """The names of the classes in the form that is read today. Raises ValueError."""
+    if not 2 <= len(names) <= 10**7 or not all(isinstance(name, str) and is_printable(name) for name in names):
+        raise ValueError("classes must be 2 names or more, without control characters")
+    return tuple(map(in_todays_form, names))
+
+
+def parse_mean_std(mean: list[Any], std: list[Any]) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of the pixels, as `ModelInfo` has them. Raises ValueError."""
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in [*mean, *std])
+    if len(mean) != 3 or len(std) != 3 or not numbers or not all(1e-6 < value < 1e6 for value in std):
+        raise ValueError("mean and std must be three numbers each")
+    if not all(abs(value) < 1e6 for value in mean):
+        raise ValueError("mean must be three finite numbers")
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
