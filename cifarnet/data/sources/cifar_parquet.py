@@ -77,7 +77,7 @@ def decode_files(cifar: Cifar, paths: list[Path], count: int) -> tuple[np.ndarra
         if any(column.null_count for column in (images, *table.columns[1:])):
             raise Refused(str(path), "it has rows without an image or a label")
         labels.append(np.stack([column.to_numpy() for column in table.columns[1:]], axis=1))
-        rows = StreamedSplit(Rows(path, images), torch.zeros(len(images), dtype=torch.int64), SIDE)
+        rows = StreamedSplit(PngRows(path, images), torch.zeros(len(images), dtype=torch.int64), SIDE)
         pieces = torch.arange(len(rows)).split(PIECE)
         for found, _, errors in rows.decode(pieces, cores() if len(pieces) > FEW else 0):
             if errors:
@@ -130,7 +130,7 @@ def check_types(path: Path, table: Any) -> Any:
     return table
 
 
-class Rows:
+class PngRows:
     """The PNGs of a file, as what decodes images in several processes wants them."""
 
     def __init__(self, path: Path, images: Any) -> None:
@@ -150,8 +150,8 @@ class Rows:
             raise ImageError(name, f"is no PNG of {SIDE}x{SIDE} pixels")
         return read_square_bytes(name, row, size, hashed=hashed)
 
-    def take(self, indices: np.ndarray) -> "Rows":
-        return Rows(self.path, self.images.take(indices))
+    def take(self, indices: np.ndarray) -> "PngRows":
+        return PngRows(self.path, self.images.take(indices))
 
     def digest(self) -> str:
         return ""  # nobody asks: the pixels are in memory soon

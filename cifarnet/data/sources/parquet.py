@@ -38,7 +38,7 @@ SAID = 1 << 30  # bytes from which it is said that a copy is made
 
 
 @dataclass(frozen=True, eq=False)
-class Rows(Members):
+class RowImages(Members):
     """Images of rows of parquet files, read from their copy in the cache."""
 
     def name(self, index: int) -> str:
@@ -73,7 +73,7 @@ def load_parquet(request: Request) -> Dataset:
         dtype=bytes,
     )
     shard = Shard(copy.path, copy.stamp, copy.offsets, copy.sizes, copy.labels, called)
-    members = Rows((shard,), np.zeros(len(called), np.int32), copy.offsets, copy.sizes, called)
+    members = RowImages((shard,), np.zeros(len(called), np.int32), copy.offsets, copy.sizes, called)
     base = np.frombuffer(
         hashlib.blake2b(stamp_of(paths).encode("utf-8", "surrogateescape"), digest_size=8).digest(), dtype=np.int64
     )

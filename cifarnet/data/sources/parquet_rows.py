@@ -1,4 +1,4 @@
-"""The rows of parquet files: which columns hold images and labels, and the images' bytes, one after the other."""
+"""The rows of parquet files: the images' bytes copied into one file, and the number of each one's class."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,26 +11,12 @@ import numpy as np
 from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, printable
 from cifarnet.core.plain_file import open_plain
-from cifarnet.data.images.index import names
 from cifarnet.data.request import ProgressCallback
-from cifarnet.data.sources.labels import LABELS, encode_labels, pick_column
+from cifarnet.data.sources.labels import encode_labels
 from cifarnet.data.sources.left_out import LeftOut
+from cifarnet.data.sources.parquet_columns import class_names, find_columns
 from cifarnet.data.sources.tar_index import MAX_IMAGE
 
-IMAGES = (
-    "image",
-    "img",
-    "images",
-    "picture",
-    "photo",
-    "image_bytes",
-    "img_bytes",
-    "bytes",
-    "jpg",
-    "jpeg",
-    "png",
-    "content",
-)
 BATCH = 256  # rows that are in memory at a time
 
 
@@ -103,9 +89,10 @@ def copy_rows(
     """
     left, places, labels = LeftOut(), [], []
     image = label = ""
-    named = [names_in(path, options) for path in paths]
-    known = in_common(named)
-    spoken = known if all(names in (None, known) for names in named) else None  # for files that name none
+    orders = [names_in(path, options) for path in paths]
+    known = all_names(orders)
+    # A file that names no classes numbers them as the others do, where these agree.
+    agreed = known if all(order in (None, known) for order in orders) else None
     written = 0
     for number, path in enumerate(paths):
         with OpenTable(path) as table:
@@ -117,7 +104,7 @@ def copy_rows(
                 if len(data) > MAX_IMAGE:
                     raise Refused(f"{printable(path)}, row {row}", f"has {len(data):,} bytes", "make it smaller")
                 if known and isinstance(value, int):
-                    value = name_of(value, path, named[number] or spoken)
+                    value = name_of(value, path, orders[number] or agreed)
                 out.write(data)
                 places.append((written, len(data), number, row))
                 labels.append(value)
@@ -166,9 +153,9 @@ def names_in(path: Path, options: Mapping[str, Any]) -> list[str] | None:
         return class_names(table.schema, find_columns(path, table.schema, options)[1])
 
 
-def in_common(named: Sequence[list[str] | None]) -> list[str] | None:
+def all_names(orders: Sequence[list[str] | None]) -> list[str] | None:
     """The names of all files' classes, in the order of the last file that has some; None where none has."""
-    given = [names for names in reversed(named) if names]
+    given = [names for names in reversed(orders) if names]
     return list(dict.fromkeys(name for names in given for name in names)) or None
 
 
@@ -218,61 +205,3 @@ class OpenTable:
             return error
         text = printable(str(error).splitlines()[0][:200] if str(error) else type(error).__name__)
         return Refused(printable(self.path), f"is no parquet file, or is damaged ({text})", "fetch or write it again")
-
-
-def find_columns(path: Path, schema: Any, options: Mapping[str, Any]) -> tuple[str, str]:
-    """The column of images (bytes, or a struct with `bytes`) and that of labels (whole numbers or text).
-
-    Raises:
-        Refused: one cannot be told, or what the options name is none.
-    """
-    images = [field.name for field in schema if holds_bytes(field.type)]
-    labels = [field.name for field in schema if holds_labels(field.type)]
-    found = []
-    for option, fit, usual, kind in (
-        ("image_column", images, IMAGES, "bytes of images"),
-        ("label_column", labels, LABELS, "labels, whole numbers or text"),
-    ):
-        if asked := options.get(option):
-            if asked not in fit:
-                why = f"has no column {printable(asked)} of {kind}"
-                raise Refused(
-                    printable(path), why, f"`{option}` is one of {names(fit)}" if fit else "choose another file"
-                )
-            found.append(asked)
-            continue
-        column = fit[0] if len(fit) == 1 else pick_column(fit, usual)
-        if column is None:
-            why = f"which column holds {kind} cannot be told: {names(fit)}" if fit else f"no column of it holds {kind}"
-            raise Refused(printable(path), why, f"name it with `{option}`" if fit else f"it has {names(schema.names)}")
-        found.append(column)
-    return found[0], found[1]
-
-
-def holds_bytes(kind: Any) -> bool:
-    """Can a column of this type hold image files?"""
-    import pyarrow.types as types
-
-    if types.is_struct(kind):
-        place = kind.get_field_index("bytes")
-        return place >= 0 and holds_bytes(kind.field(place).type)
-    return types.is_binary(kind) or types.is_large_binary(kind)
-
-
-def holds_labels(kind: Any) -> bool:
-    """Can a column of this type hold labels?"""
-    import pyarrow.types as types
-
-    value = kind.value_type if types.is_dictionary(kind) else kind
-    return types.is_integer(value) or types.is_string(value) or types.is_large_string(value)
-
-
-def class_names(schema: Any, label: str) -> list[str] | None:
-    """The class names that the Hugging Face library wrote into the file, where it did."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        found = features[label]["names"]
-    except (KeyError, ValueError, TypeError, RecursionError):
-        return None
-    good = isinstance(found, list) and len(found) > 1 and all(isinstance(name, str) and name for name in found)
-    return list(map(composed, found)) if good and len(set(found)) == len(found) else None
