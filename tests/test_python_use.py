@@ -26,9 +26,9 @@ from cifarnet.analysis.cam import class_map
 from cifarnet.analysis.export.formats import quiet
 from cifarnet.analysis.export.write import export_model
 from cifarnet.core import errors
-from cifarnet.core.devices import determinism
 from cifarnet.core.process_wide import ProcessWide
 from cifarnet.core.signals import StopRequest
+from cifarnet.core.torch_settings import determinism
 from cifarnet.data import Split, known_folders, make_dataset
 from cifarnet.data import load as load_data
 from cifarnet.data.given import check_place

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.analysis.features import find_layer, record
-from cifarnet.core.devices import own_modes
+from cifarnet.core.torch_settings import own_modes
 from cifarnet.engine.metrics import check_finite
 from cifarnet.models.classifier import Classifier
 

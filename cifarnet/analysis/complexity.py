@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from cifarnet.analysis.receptive_field import LAYER_OF, window
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import own_modes
 from cifarnet.core.fields import check_count, check_kind
+from cifarnet.core.torch_settings import own_modes
 from cifarnet.models import find_arch
 from cifarnet.models.classifier import Classifier, build_model
 

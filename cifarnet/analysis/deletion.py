@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cifarnet.analysis.cam import upsample
-from cifarnet.core.devices import own_modes
+from cifarnet.core.torch_settings import own_modes
 from cifarnet.engine.metrics import check_finite
 from cifarnet.models.calibration import Calibration, probabilities
 from cifarnet.models.classifier import Classifier

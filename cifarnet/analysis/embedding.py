@@ -10,10 +10,10 @@ from torch import Tensor
 
 from cifarnet.analysis.features import Embeddings
 from cifarnet.core.callers_random import callers_random
-from cifarnet.core.devices import own_modes
 from cifarnet.core.errors import Refused, plural
 from cifarnet.core.known import unknown
 from cifarnet.core.percent import percent
+from cifarnet.core.torch_settings import own_modes
 from cifarnet.models.classifier import Classifier
 
 METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}  # and their names in titles

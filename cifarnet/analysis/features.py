@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
 from cifarnet.analysis.receptive_field import ReceptiveField, receptive_fields
-from cifarnet.core.devices import own_modes
 from cifarnet.core.errors import Refused
+from cifarnet.core.torch_settings import own_modes
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.metrics import check_finite
 from cifarnet.models.classifier import Classifier

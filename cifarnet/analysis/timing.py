@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import autocast, finish
+from cifarnet.core.devices import finish
+from cifarnet.core.torch_settings import autocast
 from cifarnet.models.classifier import build_model
 
 

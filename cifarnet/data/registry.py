@@ -90,7 +90,7 @@ def load(
         raise Refused("image_size", f"{image_size} is not a number of pixels", "give 1 or more")
     folder = Path(data_dir) if data_dir is not None else None
     reader: Callable[[Request], Dataset] = resolve_name(DATASETS[name].loader)
-    from cifarnet.core.devices import own_modes  # here, since it imports torch
+    from cifarnet.core.torch_settings import own_modes  # here, since it imports torch
 
     with own_modes():
         return reader(Request(folder, image_size, seed, download, progress, options))

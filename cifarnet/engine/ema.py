@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import autocast
 from cifarnet.core.errors import Refused
+from cifarnet.core.torch_settings import autocast
 from cifarnet.engine.optim import swa_start
 from cifarnet.models.classifier import Classifier
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cifarnet.core.config import SYNTHETIC
-from cifarnet.core.devices import autocast, own_modes
 from cifarnet.core.errors import Refused
+from cifarnet.core.torch_settings import autocast, own_modes
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.shape_options import shaping_options
 from cifarnet.engine.calibrate import calibration_document

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import own_modes
 from cifarnet.core.distributed import connect
 from cifarnet.core.errors import Refused
 from cifarnet.core.fields import check_kind, check_path
 from cifarnet.core.signals import StopRequest
+from cifarnet.core.torch_settings import own_modes
 from cifarnet.data import Dataset
 from cifarnet.data.given import checked_dataset, only_in_python
 from cifarnet.data.known_folders import remember_folder

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 
 from cifarnet.core.config import SYNTHETIC, TrainConfig
-from cifarnet.core.devices import determinism
 from cifarnet.core.errors import Diverged, Interrupted, Refused, printable
 from cifarnet.core.signals import StopRequest
+from cifarnet.core.torch_settings import determinism
 from cifarnet.core.warn import warn
 from cifarnet.data import Dataset, load, load_options
 from cifarnet.data.given import check_place

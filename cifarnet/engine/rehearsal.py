@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import determinism, finish, own_modes
+from cifarnet.core.devices import finish
 from cifarnet.core.distributed import ALONE
 from cifarnet.core.errors import Refused
+from cifarnet.core.torch_settings import determinism, own_modes
 from cifarnet.data import Dataset
 from cifarnet.data.augment.progressive import side_at
 from cifarnet.engine.evaluate import embed_batches

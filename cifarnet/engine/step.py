@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import autocast, measured_convolutions
 from cifarnet.core.errors import Diverged, Failed
+from cifarnet.core.torch_settings import autocast, measured_convolutions
 from cifarnet.data.augment.mixup import draw_mix, mix_images
 from cifarnet.data.augment.progressive import shrink, side_at
 from cifarnet.engine.ema import average_share

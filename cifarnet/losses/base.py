@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifarnet.core.devices import own_draws
 from cifarnet.core.distributed import ALONE, Ranks
+from cifarnet.core.torch_settings import own_draws
 from cifarnet.losses.contract import check_range, checked_labels, whole_labels
 from cifarnet.losses.objectives import OBJECTIVES
 from cifarnet.losses.options import MarginOptions

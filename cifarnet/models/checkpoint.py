@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cifarnet.core.config import IDENTITY
-from cifarnet.core.devices import check_default_dtype
 from cifarnet.core.distributed import ALONE, Ranks
 from cifarnet.core.errors import Refused
+from cifarnet.core.torch_settings import check_default_dtype
 from cifarnet.losses.base import LOSS_KEY
 from cifarnet.models.classifier import Classifier, build_model
 from cifarnet.models.model_info import ModelInfo, parse_info

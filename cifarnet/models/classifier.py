@@ -5,9 +5,9 @@ from typing import cast
 from torch import Tensor, nn
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import check_default_dtype, own_draws
 from cifarnet.core.distributed import Ranks
 from cifarnet.core.errors import plural
+from cifarnet.core.torch_settings import check_default_dtype, own_draws
 from cifarnet.losses.base import Head
 from cifarnet.losses.heads import build_head
 from cifarnet.losses.sharded.head import ClassParallelOptions

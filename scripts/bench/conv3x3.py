@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cifarnet.core.devices import autocast, device_name, pick_precision
+from cifarnet.core.devices import device_name, pick_precision
+from cifarnet.core.torch_settings import autocast
 from cifarnet.models import build_backbone, conv3x3
 
 LAYERS = ((512, 512, 2, 1), (256, 512, 2, 2), (256, 256, 2, 1), (512, 512, 1, 1))  # in, out, side of the map, stride

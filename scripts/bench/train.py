@@ -27,9 +27,10 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import autocast, device_name, measured_convolutions, pick_device
+from cifarnet.core.devices import device_name, pick_device
 from cifarnet.core.errors import CifarnetError
 from cifarnet.core.signals import StopRequest
+from cifarnet.core.torch_settings import autocast, measured_convolutions
 from cifarnet.data import Dataset, Split, load
 from cifarnet.engine.loop import Watcher, run_epoch
 from cifarnet.engine.setup import build_run

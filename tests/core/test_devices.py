@@ -12,7 +12,8 @@ import torch
 
 from cifarnet.core import devices
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import cpu_vendor, determinism, measured_convolutions, pick_precision
+from cifarnet.core.devices import cpu_vendor, pick_precision
+from cifarnet.core.torch_settings import determinism, measured_convolutions
 from cifarnet.data import load
 from cifarnet.engine.setup import build_run
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from cifarnet.core.config import TrainConfig
-from cifarnet.core.devices import determinism
 from cifarnet.core.errors import Failed
 from cifarnet.core.signals import StopRequest
+from cifarnet.core.torch_settings import determinism
 from cifarnet.data import load
 from cifarnet.engine.loop import Watcher, train
 from cifarnet.engine.setup import build_run

@@ -10,8 +10,8 @@ from cifarnet.analysis.export.formats import OPSET, SUFFIXES, finished, run_onnx
 from cifarnet.analysis.export.images import CheckPictures, Load, pictures_of
 from cifarnet.analysis.export.parity import Parity, compare, outputs_of, scale_of
 from cifarnet.analysis.export.quantise import quantised
-from cifarnet.core.devices import own_modes
 from cifarnet.core.errors import Failed, Refused
+from cifarnet.core.torch_settings import own_modes
 from cifarnet.data import load
 from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo
