@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cifarnet.cli import hints
 from cifarnet.cli.run_option import with_run_options
+from cifarnet.cli.typed_paths import check_paths
 from cifarnet.cli.values import VALUES, canonical, completion_of
 from cifarnet.core.errors import Refused
 
@@ -71,7 +72,7 @@ class Command(_WithExamples, TyperCommand):
                 context.params[one.name] = canonical_of(one, value)
             elif one.name in VALUES and isinstance(value, (list, tuple)):
                 context.params[one.name] = [canonical_of(one, each) for each in value]
-        hints.check_paths(context, typed)
+        check_paths(context, typed)
         return rest
 
     def format_help(self, context: Any, formatter: Any) -> None:

@@ -5,8 +5,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from cifarnet.cli.options import flag
@@ -66,12 +64,9 @@ OTHER_COMMANDS: dict[str, str] = {
     "convert deploy onnx quantize quantise save": "export", "readme modelcard": "card", "search enroll enrol gallery": "identify", "help": "--help", "completion": "--install-completion",
 }  # fmt: skip
 COMMAND_HINTS = {other: ours for others, ours in OTHER_COMMANDS.items() for other in others.split()}
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-PATTERN = re.compile(r"[{*?\[]")  # of tar shards: it is no path itself
 TRUTH = {word: True for word in ("true", "yes", "on", "1")} | {word: False for word in ("false", "no", "off", "0")}
 FOLDERS = ("--data-dir", "--gallery")  # the options that a folder of images on its own may be meant for
 MOST_OWNERS = 4  # commands that a line names
-LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, on all file systems that are in use
 
 
 def flags_of(command: Any) -> list[str]:
@@ -208,44 +203,3 @@ def unknown_command(word: str, context: Any, after: Sequence[str]) -> Refused:
     fits = meant.startswith("-") or meant.partition(" ")[0] in known
     fix = f"did you mean {context.command_path} {meant}?" if fits else see(context)
     return Refused(f"'{word}'", f"{context.command_path} has no such command", fix)
-
-
-def check_paths(context: Any, typed: Sequence[str]) -> None:
-    """Refuses addresses, and paths that no file system takes (but images: each of them is told for itself)."""
-    words = {
-        str(Path(word)): word for piece in typed for word in (piece, piece.partition("=")[2]) if ADDRESS.match(word)
-    }
-    for one in context.command.params:
-        value = context.params.get(one.name)
-        for path in value if isinstance(value, (list, tuple)) else [value]:
-            if path == Path() and is_empty(one, typed):
-                raise Refused(name_of(one), "is empty", "name a file or folder")
-            if isinstance(path, Path) or (one.name == "data_dir" and path):
-                refuse_path(one, str(path), words)
-
-
-def is_empty(parameter: Any, typed: Sequence[str]) -> bool:
-    """Is this the empty text on the command line, which pathlib takes for the current folder?"""
-    if not parameter.opts[0].startswith("-"):
-        return "" in typed and "." not in typed
-    after = pairwise(typed)
-    return any(f"{name}=" in typed or (name, "") in after for name in parameter.opts)
-
-
-def name_of(parameter: Any) -> str:
-    """How the user knows a parameter: --out, or RUN."""
-    return str(parameter.opts[0]) if parameter.opts[0].startswith("-") else str(parameter.name).upper()
-
-
-def refuse_path(parameter: Any, path: str, addresses: dict[str, str]) -> None:
-    """Refuses a path that is an address (pathlib loses one of its slashes) or is over-long."""
-    if address := addresses.get(str(Path(path))):
-        file = address.partition("file://")[2]
-        fix = f"name the file itself: {file}" if file else "download it first, then name the file"
-        raise Refused(address, "addresses are not fetched", fix)
-    if parameter.name == "images" or (parameter.name == "data_dir" and PATTERN.search(path)):
-        return
-    raw = os.fsencode(path)
-    if len(raw) > LONGEST_PATH or max(map(len, raw.split(b"/"))) > LONGEST_NAME:
-        name = name_of(parameter)
-        raise Refused(name, f"'{path[:40]}…' is too long", f"a name has at most {LONGEST_NAME} bytes")
