@@ -135,7 +135,7 @@ def answers_of(result: "Result", data_dir: str | None, device: str) -> Answers |
     """The answers of the run's checkpoint, of as many views as its scores are of, or why these cannot be known."""
     from cifarnet.cli.inputs import classify_images, open_samples
     from cifarnet.data.dataset import Split
-    from cifarnet.data.identity import identify_split
+    from cifarnet.data.identity import identity_of_split
     from cifarnet.data.shaping import canonical_order
     from cifarnet.engine.views import VIEW_WEIGHTS
 
@@ -149,4 +149,4 @@ def answers_of(result: "Result", data_dir: str | None, device: str) -> Answers |
         return error.why
     split = opened.loader.split
     # Two layouts of one set, or --canonical-order in one run alone, have the same images in another order.
-    return Answers(right[canonical_order(split)] if isinstance(split, Split) else right, identify_split(split))
+    return Answers(right[canonical_order(split)] if isinstance(split, Split) else right, identity_of_split(split))

@@ -110,7 +110,7 @@ def check_written(data: "Dataset", layout: str, out: Path) -> "Dataset":
     """Reads `out` again. Raises Failed where it is not the data set that was written: other images, labels or classes."""
     import torch
 
-    from cifarnet.data.identity import identify
+    from cifarnet.data.identity import identity_of
     from cifarnet.data.shaping import relabelled
     from cifarnet.data.writers import read_back
 
@@ -119,8 +119,8 @@ def check_written(data: "Dataset", layout: str, out: Path) -> "Dataset":
     renumbered = layout == "folder" and order != list(data.classes)
     numbers = torch.tensor([order.index(name) for name in data.classes] if renumbered else range(len(data.classes)))
     train, test = (relabelled(split, numbers[split.labels]) for split in (data.train, data.test))
-    before = identify(order if renumbered else data.classes, train, test)
-    after = identify(written.classes, written.train, written.test)
+    before = identity_of(order if renumbered else data.classes, train, test)
+    after = identity_of(written.classes, written.train, written.test)
     for name in ("train", "test"):
         if getattr(before, name).content != getattr(after, name).content or before.classes != after.classes:
             raise Failed(

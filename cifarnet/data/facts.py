@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from cifarnet.data.dataset import Dataset
-from cifarnet.data.identity import identify
+from cifarnet.data.identity import identity_of
 from cifarnet.data.registry import DATASETS
 
 NO_FILES = "needs no files"  # in place of a layout, of a set that is made or came with a package
@@ -19,7 +19,7 @@ class DataFacts:
         layout, path, status, left_out: see `Found`; None where nothing was noted.
         train, test: images of the two splits.
         classes: how many.
-        digest: of classes, labels and images (`identify`).
+        digest: of classes, labels and images (`identity_of`).
         problem: why it cannot be read, and what to do; "" where it can.
     """
 
@@ -45,7 +45,7 @@ def facts_of(data: Dataset) -> DataFacts:
         train=len(data.train),
         test=len(data.test),
         classes=len(data.classes),
-        digest=identify(data.classes, data.train, data.test).digest,
+        digest=identity_of(data.classes, data.train, data.test).digest,
         status=found.status if found else None,
         left_out=dict(found.left_out) if found else {},
     )

@@ -70,7 +70,7 @@ class DataIdentity:
         return json.dumps({"version": VERSION, **asdict(self)}, sort_keys=True)
 
 
-def identify(
+def identity_of(
     classes: Sequence[str], train: AnySplit, test: AnySplit, source: DataIdentity | None = None
 ) -> DataIdentity:
     """The identity of what a run trains on, after images were held out, and of what it is measured on.
@@ -79,11 +79,11 @@ def identify(
         source: that of the data set that these are parts of; None where they are the set itself.
     """
     names = () if isinstance(classes, Numbers) else tuple(map(without_joiners, classes))
-    found = DataIdentity(names, len(classes), identify_split(train), identify_split(test), source="")
+    found = DataIdentity(names, len(classes), identity_of_split(train), identity_of_split(test), source="")
     return replace(found, source=(source or found).digest)
 
 
-def identify_split(split: AnySplit) -> SplitIdentity:
+def identity_of_split(split: AnySplit) -> SplitIdentity:
     """The identity of a split; all of its pixels are read where they are in memory, once."""
     if isinstance(split, FeatureSplit):  # a formula: the features follow from these
         text = f"{split.source} {split.samples if isinstance(split.samples, range) else split.samples.tolist()}"

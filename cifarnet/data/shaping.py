@@ -15,7 +15,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data.dataset import CHUNK, AnySplit, Channels, Dataset, Split, channel_statistics, hold_out
 from cifarnet.data.hashing import order_by_hash
-from cifarnet.data.identity import DataIdentity, identify
+from cifarnet.data.identity import DataIdentity, identity_of
 from cifarnet.data.images.index import statistics
 from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.data.selection import held_out_classes, long_tail, noisy, renumbered, stratified
@@ -39,10 +39,10 @@ class Shaped:
 
     def identity(self) -> DataIdentity:
         """That of what is trained on and measured on, with the digest of the source."""
-        source = identify(self.source.classes, self.source.train, self.source.test)
+        source = identity_of(self.source.classes, self.source.train, self.source.test)
         if self.train is self.source.train and self.dataset.test is self.source.test:
             return source
-        return identify(self.dataset.classes, self.train, self.dataset.test, source)
+        return identity_of(self.dataset.classes, self.train, self.dataset.test, source)
 
 
 def in_class_order(dataset: Dataset, classes: Sequence[str]) -> Dataset:

@@ -12,7 +12,7 @@ from cifarnet.core.config import IDENTITY
 from cifarnet.core.errors import Refused, plural
 from cifarnet.data import AnySplit, Dataset, load, load_options
 from cifarnet.data.dataset import Split
-from cifarnet.data.identity import identify_split, parse_identity
+from cifarnet.data.identity import identity_of_split, parse_identity
 from cifarnet.data.shaping import shape
 from cifarnet.engine.calibrate import calibration_document, fit_calibration
 from cifarnet.engine.evaluate import collect_logits, only_coarse
@@ -72,7 +72,7 @@ def check_apart(images: AnySplit, info: ModelInfo, read: Callable[..., Dataset])
     They are told by their pixels. Where the run's own data is not at hand whole sets are told by their digests.
     """
     known, count = parse_identity(info.data), len(images)
-    if known and any(identify_split(images).same_images(split) for split in (known.train, known.test)):
+    if known and any(identity_of_split(images).same_images(split) for split in (known.train, known.test)):
         raise Refused("calibrate", "these are images of the run's own training or test", NEW)
     if not isinstance(images, Split):
         return

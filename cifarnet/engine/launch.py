@@ -15,7 +15,7 @@ from cifarnet.core.errors import Refused
 from cifarnet.core.launcher import job, may_restart, restarts
 from cifarnet.core.view_words import views_in_words
 from cifarnet.data import Dataset
-from cifarnet.data.identity import identify
+from cifarnet.data.identity import identity_of
 from cifarnet.data.shaping import in_class_order
 from cifarnet.engine.ddp import wrap_ddp
 from cifarnet.engine.evaluate import only_coarse
@@ -185,7 +185,7 @@ def rank_fingerprint(config: TrainConfig, dataset: Dataset) -> dict[str, str]:
     """All that must be the same on all ranks, in words: each option but those of place and device, the data, torch."""
     own = ("data_dir", "workers", "device")
     options = {f"`{name}`": str(value) for name, value in config.to_dict().items() if name not in own}
-    digest = identify(dataset.classes, dataset.train, dataset.test).digest_in_order
+    digest = identity_of(dataset.classes, dataset.train, dataset.test).digest_in_order
     data = f"{len(dataset.train):,} + {len(dataset.test):,} images, {len(dataset.classes)} classes, digest {digest}"
     return options | {"data": data, "torch": torch.__version__}
 

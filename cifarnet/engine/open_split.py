@@ -15,7 +15,7 @@ from cifarnet.core.fields import check_count, check_path
 from cifarnet.core.known import unknown
 from cifarnet.data import DATASETS, AnySplit, Dataset, Loader, load, load_options
 from cifarnet.data.given import checked_dataset, only_in_python
-from cifarnet.data.identity import DataIdentity, identify_split, parse_identity
+from cifarnet.data.identity import DataIdentity, identity_of_split, parse_identity
 from cifarnet.data.known_folders import is_known, remember_folder
 from cifarnet.data.shaping import Shaped, in_class_order, shape
 from cifarnet.engine.same_data import unlike, unlike_training
@@ -176,4 +176,4 @@ def is_as_in_training(shaped: Shaped, images: AnySplit, split: str, info: ModelI
     known = parse_identity(info.data)
     if known is None:
         return None
-    return identify_split(images).same_images(known.test if split == "test" else known.train)
+    return identity_of_split(images).same_images(known.test if split == "test" else known.train)

@@ -23,7 +23,7 @@ from pickled import python2
 from cifarnet.core.config import TrainConfig
 from cifarnet.data import load
 from cifarnet.data.dataset import Dataset
-from cifarnet.data.identity import identify
+from cifarnet.data.identity import identity_of
 from cifarnet.data.sources.cifar_sets import SETS
 from cifarnet.data.writers import Counter, pngs, splits, write_binary, write_images, write_parquet
 from cifarnet.engine.fit import fit
@@ -103,7 +103,7 @@ def compare(places: dict[str, Path], runs: Path, config: TrainConfig) -> dict[st
         mine = load_file(run / "last.safetensors")
         weights = weights or mine
         same = mine.keys() == weights.keys() and all(torch.equal(mine[key], weights[key]) for key in mine)
-        digest = identify(data.classes, data.train, data.test).digest
+        digest = identity_of(data.classes, data.train, data.test).digest
         found[name] = {"digest": digest, "seconds_first": times[0], "seconds_later": times[1], "same_weights": same}
         print(name, found[name], flush=True)
     return found

@@ -19,7 +19,7 @@ from cifarnet.data import DATASETS, dataset, load
 from cifarnet.data.convert import check_written, convert
 from cifarnet.data.found import Found
 from cifarnet.data.hashing import hash_images
-from cifarnet.data.identity import identify
+from cifarnet.data.identity import identity_of
 from cifarnet.data.sources import server
 from cifarnet.data.sources.cifar import SETS
 from cifarnet.data.sources.mirrors import MIRRORS
@@ -61,7 +61,7 @@ def test_the_list_has_a_row_for_each_data_set(cli, small):
     assert (code, err) == (0, "") and list(rows) == list(DATASETS)
     assert all(list(row)[: len(KEYS)] == KEYS for row in rows.values())
     digits = load("digits")
-    expected = identify(digits.classes, digits.train, digits.test).digest
+    expected = identity_of(digits.classes, digits.train, digits.test).digest
     assert rows["digits"] | {"train": 1442, "test": 355, "classes": 10, "digest": expected} == rows["digits"]
     assert rows["cifar10"] | {"train": 15, "test": 3, "classes": 10} == rows["cifar10"] and rows["cifar10"]["digest"]
     assert rows["folder"]["status"] == "missing" and "holds the files of CIFAR-10" in rows["folder"]["problem"]

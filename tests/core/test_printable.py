@@ -8,7 +8,7 @@ import torch
 from cifarnet.core.class_names import with_joiners, without_joiners
 from cifarnet.core.errors import is_printable, printable
 from cifarnet.data import Split
-from cifarnet.data.identity import identify
+from cifarnet.data.identity import identity_of
 from cifarnet.models.model_info import parse_info
 
 # A family, a couple with a heart (U+FE0F before the joiner), "I want" in Persian, "ksha" in halves in Devanagari, Sinhala "shri".
@@ -48,7 +48,7 @@ def test_runs_of_versions_that_escaped_joiners_are_of_the_same_data():
     old = [name.encode("unicode_escape").decode() if name.isascii() else without_joiners(name) for name in JOINED]
     assert all("\u200c" not in name and "\u200d" not in name for name in old) and "می\\u200cخواهم" in old
     assert [with_joiners(name) for name in old] == JOINED and with_joiners("a\\u200db") == "a\\u200db"
-    assert identify(JOINED, split, split) == identify(old, split, split)
+    assert identity_of(JOINED, split, split) == identity_of(old, split, split)
     text = {"config": {}, "classes": old, "mean": [0.5] * 3, "std": [0.5] * 3, "epoch": 1}
     text |= {"metrics": {}, "backend": "", "versions": {}}
     assert parse_info(json.dumps(text), "path").classes == tuple(JOINED)

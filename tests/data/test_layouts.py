@@ -21,7 +21,7 @@ from cifarnet.cli.train import headline, new_config
 from cifarnet.core.errors import Refused
 from cifarnet.data import Loader, Split, StreamedSplit, load
 from cifarnet.data.found import Found
-from cifarnet.data.identity import identify_split
+from cifarnet.data.identity import identity_of_split
 from cifarnet.data.images import index
 from cifarnet.data.images.decode import read_square
 from cifarnet.data.sources import parquet
@@ -142,17 +142,20 @@ def test_the_same_images_in_any_layout_have_one_digest(tmp_path):
             data, _ = quiet(name, place, image_size=size)
             assert data.classes == CLASSES and isinstance(data.found, Found) and data.found.path.exists()
             for part, split in (("train", data.train), ("test", data.test)):
-                assert identify_split(split).content == identify_split(expected[part]).content, (name, size, part)
+                assert identity_of_split(split).content == identity_of_split(expected[part]).content, (name, size, part)
                 assert sorted(split.labels.tolist()) == sorted(expected[part].labels.tolist())
                 if size == 32:
                     assert (
-                        identify_split(Split(split.images, split.labels)).content
-                        == identify_split(expected[part]).content
+                        identity_of_split(Split(split.images, split.labels)).content
+                        == identity_of_split(expected[part]).content
                     )
         found[name] = data
     assert torch.equal(found["csv"].train.images, found["parquet"].train.images)  # in the order of the lines
     text, _ = quiet("webdataset", write_shards(tmp_path / "text", text=True))
-    assert text.classes == CLASSES and identify_split(text.train).content == identify_split(expected["train"]).content
+    assert (
+        text.classes == CLASSES
+        and identity_of_split(text.train).content == identity_of_split(expected["train"]).content
+    )
 
 
 def test_what_is_hashed_is_the_upright_picture_on_white(tmp_path):
@@ -182,8 +185,8 @@ def test_what_is_hashed_is_the_upright_picture_on_white(tmp_path):
             label = torch.zeros(1, dtype=torch.int64)
             known = torch.frombuffer(bytearray(square.hash), dtype=torch.uint8)[None]
             assert (
-                identify_split(Split(square.pixels[None], label, known)).content
-                == identify_split(Split(whole, label)).content
+                identity_of_split(Split(square.pixels[None], label, known)).content
+                == identity_of_split(Split(whole, label)).content
             ), name
         assert read_square(tmp_path / name, 8).hash == b""
 
@@ -193,7 +196,7 @@ def test_names_of_the_parts_and_subfolders(tmp_path):
     for parts in (("Training", "Test"), ("train", "val"), ("TRAIN", "validation"), ("train", "Valid")):
         root = write_folder(tmp_path / "-".join(parts), parts)
         data, said = quiet("folder", root)
-        assert identify_split(data.test).content == identify_split(expected["test"]).content and said == []
+        assert identity_of_split(data.test).content == identity_of_split(expected["test"]).content and said == []
     shutil.copytree(root / "Valid", root / "test")
     data, said = quiet("folder", root)
     assert len(said) == 1 and "left out: Valid (the set is train and test)" in said[0]
@@ -214,7 +217,7 @@ def test_names_of_the_parts_and_subfolders(tmp_path):
             "1 .heic (no format that is read here)"
         ), start
     assert dict(data.found.left_out)[".txt: no images"] == 2 and sum(n for _, n in data.found.left_out) == 7
-    assert identify_split(data.train).content == identify_split(expected["train"]).content
+    assert identity_of_split(data.train).content == identity_of_split(expected["train"]).content
     shutil.rmtree(root / "train" / "cat" / ".hidden")
     (root / "train" / "cat" / "link").unlink()
     theirs = datasets.ImageFolder(str(root / "train"))
@@ -334,7 +337,7 @@ def test_a_csv_as_people_write_it(tmp_path):
     assert any("test: its images have no labels here" in text for text in said)
     assert (len(data.train), len(data.test)) == (42, 6) and data.classes == CLASSES
     together = Split(torch.cat([data.train.images, data.test.images]), torch.cat([data.train.labels, data.test.labels]))
-    assert identify_split(together).content == identify_split(arrays()["train"]).content
+    assert identity_of_split(together).content == identity_of_split(arrays()["train"]).content
 
     table.write_text(
         "\ufeffnumber;Image Path;ID\n" + "".join(f"{10 - label};train\\{n}.png;{n}\n" for n, _, label in expected)
@@ -390,7 +393,7 @@ def test_a_csv_whose_column_of_parts_has_other_words(tmp_path):
     expected = arrays()
     for split, known, left in ((data.train, expected["train"], [0, 1]), (data.test, expected["test"], [2])):
         kept = torch.tensor([n for n in range(len(known)) if n not in left])
-        assert identify_split(split).content == identify_split(known.subset(kept)).content
+        assert identity_of_split(split).content == identity_of_split(known.subset(kept)).content
     data, said = written("fold", [(a, b, n % 5) for n, (a, b, _) in enumerate(lines)])
     assert said[0].endswith("; the column fold names no train, test or val, and is not used") and len(data.train) == 54
 
@@ -402,8 +405,11 @@ def test_the_test_lines_of_a_csv_are_the_test_set_beside_val_lines(tmp_path):
     table.write_text("\n".join([heading, *lines]))
     data, said = quiet("csv", table)
     expected = arrays()
-    assert identify_split(data.test).content == identify_split(expected["test"]).content
-    assert identify_split(data.train).content == identify_split(expected["train"].subset(torch.arange(12, 48))).content
+    assert identity_of_split(data.test).content == identity_of_split(expected["test"]).content
+    assert (
+        identity_of_split(data.train).content
+        == identity_of_split(expected["train"].subset(torch.arange(12, 48))).content
+    )
     assert any("left out: 12 images of val (test is the test set)" in text for text in said)
 
 
@@ -420,7 +426,7 @@ def test_a_name_in_two_unicode_forms_is_one_class(tmp_path):
     (root / "train" / other / "45.png").rename(root / "train" / one / "45.png")
     data, _ = quiet("folder", root)
     assert data.classes == (one, "dog", "fox")
-    assert identify_split(data.train).content == identify_split(expected.train).content
+    assert identity_of_split(data.train).content == identity_of_split(expected.train).content
     (root / "train" / one / "45.png").rename(root / "train" / other / "45.png")
     (root / "train" / one).rmdir()
     alone, _ = quiet("folder", root / "train")
@@ -492,9 +498,9 @@ def test_parquet_copies_that_are_stale_or_damaged_are_made_again(tmp_path, cache
     for harm in (lambda: copy.write_bytes(b"x" * copy.stat().st_size), copy.unlink, lambda: [p.write_bytes(b"x") for p in cache.glob("*.safetensors")]):  # fmt: skip
         harm()
         again, _ = quiet("parquet", root)
-        assert identify_split(again.train).content == identify_split(expected.train).content
+        assert identity_of_split(again.train).content == identity_of_split(expected.train).content
     write_parquet(root, group=3)
-    assert identify_split(quiet("parquet", root)[0].train).content == identify_split(expected.train).content
+    assert identity_of_split(quiet("parquet", root)[0].train).content == identity_of_split(expected.train).content
 
 
 def test_parquet_columns_and_labels(tmp_path):

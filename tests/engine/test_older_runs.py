@@ -17,7 +17,7 @@ import cifarnet
 from cifarnet.data import load
 from cifarnet.data.dataset import Split, make_dataset
 from cifarnet.data.given import checked_dataset
-from cifarnet.data.identity import identify, parse_identity
+from cifarnet.data.identity import identity_of, parse_identity
 from cifarnet.data.shaping import in_class_order
 from cifarnet.engine import same_data
 from cifarnet.engine.fit import fit
@@ -53,7 +53,7 @@ def animals(classes, by_class=True):
 def test_classes_are_put_into_another_order_with_their_images():
     """Of images that lie class by class; others stay where they are."""
     moved, expected = in_class_order(animals(NEW), OLD), animals(OLD)
-    assert identify(OLD, moved.train, moved.test) == identify(OLD, expected.train, expected.test)
+    assert identity_of(OLD, moved.train, moved.test) == identity_of(OLD, expected.train, expected.test)
     mixed = animals(NEW, by_class=False)
     again = in_class_order(mixed, OLD)
     assert torch.equal(again.train.images, mixed.train.images) and again.classes == OLD
@@ -68,7 +68,7 @@ def test_classes_are_put_into_another_order_with_their_images():
 def test_names_of_a_digest_are_read_with_their_joiners(monkeypatch):
     """An identity holds them escaped; data in another order is compared by the names that it has."""
     names = ("chat", "z👩\u200d👧")
-    was = identify(names, load("digits").train, load("digits").test)
+    was = identity_of(names, load("digits").train, load("digits").test)
     assert was.classes[1] == r"z👩\u200d👧"
     monkeypatch.setattr(same_data, "known_data", lambda state: (was, None))
     assert same_data.known_classes(Path("state")) == names

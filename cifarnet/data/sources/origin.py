@@ -8,7 +8,7 @@ from cifarnet.core.errors import Failed, Refused
 from cifarnet.core.plain_file import read_text
 from cifarnet.data.dataset import Dataset, Split
 from cifarnet.data.found import DIFFERS, EXACT
-from cifarnet.data.identity import VERSION, identify_split
+from cifarnet.data.identity import VERSION, identity_of_split
 from cifarnet.data.request import cache_folder
 from cifarnet.storage.atomic import write_file
 
@@ -65,7 +65,7 @@ def note_exact(name: str, content: str) -> None:
 
 def digest(*splits: Split) -> str:
     """The content of the splits, whatever the order of their images."""
-    return " ".join(identify_split(split).content for split in splits)
+    return " ".join(identity_of_split(split).content for split in splits)
 
 
 def note_of(name: str) -> Path:
