@@ -68,9 +68,11 @@ def explore(
         found.append(inputs.embed_images(opened))
         homes.append(home_of_images(opened))
         pictures.append(thumbnails(opened.loader.split, opened.info.config.image_size))
-        models.append((opened.model, opened.info, opened.angular))  # without the images, of which two sets may be large
-    check_images(names, [info.classes for _, info, _ in models], [one.labels for one in found], pictures, split)
-    seen = [look(*one, methods, seed) for one in zip(names, models, found, strict=True)]
+        models.append((opened.model, opened.info))  # without the images, of which two sets may be large
+    check_images(names, [info.classes for _, info in models], [one.labels for one in found], pictures, split)
+    seen = [
+        look(name, *model, outputs, methods, seed) for name, model, outputs in zip(names, models, found, strict=True)
+    ]
     heading = f"{' and '.join(run.name for run in seen)} · {opened.dataset} {split}"
     shown: Any = {
         "classes": list(models[0][1].classes),
@@ -116,20 +118,14 @@ def check_images(
 
 
 def look(
-    name: str, model: tuple["Classifier", "ModelInfo", bool], found: "Embeddings", methods: list[str], seed: int
+    name: str, model: "Classifier", info: "ModelInfo", found: "Embeddings", methods: list[str], seed: int
 ) -> "Seen":
-    """A run's images as it sees them; warns of each map that cannot be made.
-
-    Args:
-        model: the network, the text about it, and whether its loss compares angles.
-    """
+    """A run's images as it sees them; warns of each map that cannot be made. Raises Refused as `gather`."""
     from cifarnet.analysis.embedding import METHODS
     from cifarnet.analysis.explore.gather import gather
 
-    network, info, angular = model
-    given: Any = {"angular": angular, "methods": methods, "seed": seed, "calibration": info.calibration}
     with messages().status(f"{' and '.join(methods)} of {plural(len(found.labels), 'image')}"):
-        seen = gather(network, found, name=name, title=title_of(info.config), **given)
+        seen = gather(model, info, found, name=name, title=title_of(info.config), methods=methods, seed=seed)
     for method, why in seen.missing.items():
         messages().remark("warning", f"{name}: no {METHODS[method]}, which the page says: {why}")
     return seen

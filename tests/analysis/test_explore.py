@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from cifarnet.analysis.explore.page import HERE, LIBRARY, render
 from cifarnet.analysis.explore.thumbnails import sprite, thumbnails
 from cifarnet.analysis.features import Embeddings
 from cifarnet.cli.explore import check_images
+from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.data import Split
 from cifarnet.models.calibration import Calibration
+from cifarnet.models.model_info import ModelInfo
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # WebGL by software: a test machine has no graphics card.
@@ -37,6 +40,7 @@ HOSTILE = [
     "$x$ & \udcff",
 ]
 COUNT = 60
+ANGULAR = ModelInfo(TrainConfig(loss="arcface"), ("a", "b", "c", "d"), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
 
 def made_up(name, shift):
@@ -91,9 +95,9 @@ def test_numbers_are_those_of_sklearn_and_of_the_formula():
     head = type("Head", (), {"prototypes": lambda _: weight, "decision": lambda _: (weight, torch.zeros(4))})()
     model = type("Model", (), {"head": head})()
     found = Embeddings(features, features @ weight.T, labels)
-    seen = gather(model, found, name="a", title="b", angular=True, methods=["pca"], seed=1)
-    given = {"name": "a", "title": "b", "angular": True, "methods": ["pca"], "seed": 1}
-    warm = gather(model, found, **given, calibration=Calibration(2.0, 0.0, 9, "made"))
+    given = {"name": "a", "title": "b", "methods": ["pca"], "seed": 1}
+    seen = gather(model, ANGULAR, found, **given)
+    warm = gather(model, replace(ANGULAR, calibration=Calibration(2.0, 0.0, 9, "made")), found, **given)
     expected = softmax(found.logits.double().numpy() / 2, axis=1).max(axis=1)
     np.testing.assert_allclose(warm.probabilities, expected, rtol=1e-9)
     unit = [
@@ -107,17 +111,13 @@ def test_numbers_are_those_of_sklearn_and_of_the_formula():
     assert (seen.rival == angles.argmin(axis=1)).all()
     cosines = unit[0] @ unit[0].T - 9 * np.eye(40)
     assert (nearest_images(features, "cosine") == (-cosines).argsort(axis=1)[:, :5]).all()
+    assert (seen.neighbors == (-cosines).argsort(axis=1)[:, :5]).all()
+    flat = gather(model, replace(ANGULAR, config=TrainConfig(loss="ce")), found, **given)
+    distances = np.linalg.norm(features.numpy()[:, None] - features.numpy(), axis=2) + 9 * np.eye(40)
+    assert (flat.neighbors == distances.argsort(axis=1)[:, :5]).all() and (flat.neighbors != seen.neighbors).any()
     np.testing.assert_allclose(np.linalg.norm(seen.directions, axis=1), 1, atol=1e-6)
     with pytest.raises(Refused, match="too few"):
-        gather(
-            model,
-            Embeddings(features[:9], found.logits[:9], labels[:9]),
-            name="a",
-            title="b",
-            angular=True,
-            methods=["pca"],
-            seed=1,
-        )
+        gather(model, ANGULAR, Embeddings(features[:9], found.logits[:9], labels[:9]), **given)
     with pytest.raises(Refused, match="different images"):
         check_same_images(["a", "b"], [labels, labels.flip(0)], [np.zeros(1), np.zeros(1)])
 
@@ -277,8 +277,8 @@ def test_a_collapsed_run_of_many_classes(opened, tmp_path):
     head = type("Head", (), {"prototypes": lambda _: weight, "decision": lambda _: (weight, torch.zeros(13))})()
     features = torch.ones(52, 4)
     found = Embeddings(features, features @ weight.T, labels)
-    given = {"name": "one point", "title": "t", "angular": True, "methods": ["umap", "pca"], "seed": 1}
-    seen = gather(type("Model", (), {"head": head})(), found, **given)
+    given = {"name": "one point", "title": "t", "methods": ["umap", "pca"], "seed": 1}
+    seen = gather(type("Model", (), {"head": head})(), ANGULAR, found, **given)
     assert seen.maps == {} and "52 images are 1 point in all, UMAP" in seen.missing["umap"] and "pca" in seen.missing
     shown = {"classes": classes, "labels": labels, "indices": labels, "small": np.zeros((52, 8, 8, 3), np.uint8)}
     (tmp_path / "page.html").write_bytes(render([seen], title="t", split="test", **shown))

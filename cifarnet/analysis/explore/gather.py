@@ -12,8 +12,10 @@ from cifarnet.analysis.embedding import Sphere, angles_to, on_sphere, project, s
 from cifarnet.analysis.features import Embeddings
 from cifarnet.core.callers_random import callers_random
 from cifarnet.core.errors import Refused
-from cifarnet.models.calibration import Calibration, probabilities
+from cifarnet.losses import LOSSES
+from cifarnet.models.calibration import probabilities
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 
 FEWEST = 20  # images: fewer make no map
 NEIGHBORS = 15  # of the maps; n_neighbors of UMAP, perplexity of t-SNE
@@ -52,21 +54,23 @@ class Seen:
 
 def gather(
     model: Classifier,
+    info: ModelInfo,
     found: Embeddings,
     *,
     name: str,
     title: str,
-    angular: bool,
     methods: Sequence[str],
     seed: int,
-    calibration: Calibration | None = None,
 ) -> Seen:
     """The images in `found` as a model sees them.
 
+    Maps and neighbours compare angles where the model's loss does, else distances. Probabilities are those that `predict` gives.
+
     Args:
-        angular: does its loss compare angles? Then maps and neighbours do too; else they compare distances.
+        model, info: as `load_model` returns them.
+        name, title: as in `Seen`.
         methods: of `METHODS` in embedding.py.
-        calibration: the model's; probabilities are those that `predict` gives.
+        seed: of the maps.
 
     Raises:
         Refused: fewer than `FEWEST` images.
@@ -74,7 +78,7 @@ def gather(
     count = len(found.labels)
     if count < FEWEST:
         raise Refused("IMAGES", f"{count} are too few for a map", f"take {FEWEST} or more")
-    metric = "cosine" if angular else "euclidean"
+    metric = "cosine" if LOSSES[info.config.loss].angular else "euclidean"
     near = min(NEIGHBORS, count - 1)
     sphere = in_space(model, found)
     prototypes = model.head.prototypes().cpu()
@@ -91,7 +95,7 @@ def gather(
         unit3(sphere.prototypes),
         sphere.lost,
         found.predictions.numpy(),
-        probabilities(found.logits, calibration).amax(dim=1).numpy(),
+        probabilities(found.logits, info.calibration).amax(dim=1).numpy(),
         own.numpy(),
         other.numpy(),
         rival.numpy(),
