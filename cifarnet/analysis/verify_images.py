@@ -6,24 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cifarnet.analysis.identification.folders import find_pictures
 from cifarnet.analysis.identification.seen import copies, trained_on
-from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_classes, embed_files
-from cifarnet.analysis.verification.measure import Verification, check_resamples, measured
+from cifarnet.analysis.unit_embeddings import Embedder, UnitEmbeddings, embed_classes, embed_files
+from cifarnet.analysis.verification.measure import Verification, check_resamples, verify_pairs
 from cifarnet.analysis.verification.pair_files import PairList, identity_folders
 from cifarnet.analysis.verification.pairs import all_pairs, cosines_of
 from cifarnet.core.class_names import composed
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.engine.open_split import Opened
-from cifarnet.models.classifier import Classifier
-from cifarnet.models.model_info import ModelInfo
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The measurement asked for: TAR at these FARs (None: the usual ones), resamples of the intervals, folds, mirrored images too.
+    """The measurement asked for: TAR at these FARs (None: the usual ones), resamples of the intervals, accuracy by folds too.
 
     Raises:
         Refused: a number of resamples that gives no interval; at once, and not when all images have been embedded.
@@ -32,7 +29,6 @@ class Asked:
     far: Sequence[float] | None = None
     bootstrap: int = 0
     folds: bool = False
-    flip: bool = False
 
     def __post_init__(self) -> None:
         check_resamples(self.bootstrap)
@@ -48,9 +44,9 @@ class Measured:
     remarks: list[str] = field(default_factory=list)
 
 
-def verify_split(opened: Opened, classes: str | None, asked: Asked) -> Measured:
-    """All pairs of an opened split, of the classes that `embed_classes` takes. Raises as it, and as `verification`."""
-    embeddings = embed_classes(opened, classes, asked.flip)
+def verify_split(opened: Opened, classes: str | None, asked: Asked, flip: bool = False) -> Measured:
+    """All pairs of an opened split; `classes`, `flip`: as `embed_classes`. Raises as it, and as `verification`."""
+    embeddings = embed_classes(opened, classes, flip)
     if not (np.bincount(embeddings.labels) > 1).any():
         fix = "take the other `split`, or name images in a `folder` an identity"
         raise Refused("split", f"{opened.dataset} {opened.split} has one image of each class, so no genuine pair", fix)
@@ -64,13 +60,11 @@ def verify_split(opened: Opened, classes: str | None, asked: Asked) -> Measured:
 
 def measure_all(embeddings: UnitEmbeddings, asked: Asked) -> Verification:
     """All pairs of these embeddings."""
-    return measured(all_pairs(embeddings.vectors, embeddings.labels), asked.far, asked.bootstrap)
+    return verify_pairs(all_pairs(embeddings.vectors, embeddings.labels), asked.far, asked.bootstrap)
 
 
-def verify_listed(
-    model: Classifier, info: ModelInfo, listed: PairList, name: str, asked: Asked, device: torch.device
-) -> Measured:
-    """The pairs of a list; those of a file that cannot be used are left out.
+def verify_listed(embedder: Embedder, listed: PairList, name: str, asked: Asked) -> Measured:
+    """The pairs of a list that is called `name`; those of a file that cannot be used are left out.
 
     Raises:
         Refused: folds are asked for and the list has none; else as `verification`.
@@ -78,7 +72,7 @@ def verify_listed(
     if asked.folds and listed.folds is None:
         raise Refused("folds", "the pairs have no folds", "give a list with a column fold, or leave `folds` out")
     places = np.arange(len(listed.files))
-    found, errors, remarks = embed_files(model, info, listed.files, places, [""], device=device, flip=asked.flip)
+    found, errors, remarks = embed_files(embedder, listed.files, places, [""])
     units = np.zeros((len(places), found.vectors.shape[1]), np.float32)
     units[found.labels] = found.vectors
     usable = np.isin(places, found.labels)
@@ -87,8 +81,8 @@ def verify_listed(
     if listed.repeated:
         remarks.append(f"{printable(name)} lists {plural(listed.repeated, 'pair')} again; each line counts")
     remarks += told_of_paired_copies(listed, usable)
-    remarks += trained_on({composed(listed.files[place].parent.name) for place in found.labels}, info.classes)
-    result = measured(pairs, asked.far, asked.bootstrap, folds=folds if asked.folds else None)
+    remarks += trained_on({composed(listed.files[place].parent.name) for place in found.labels}, embedder.info.classes)
+    result = verify_pairs(pairs, asked.far, asked.bootstrap, folds=folds if asked.folds else None)
     return Measured(result, words, errors, remarks)
 
 
@@ -108,7 +102,7 @@ def told_of_paired_copies(listed: PairList, usable: np.ndarray) -> list[str]:
     return [f"{what} ({which}); remove them, else the rates say little"]
 
 
-def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked, device: torch.device) -> Measured:
+def verify_folder(embedder: Embedder, folder: Path, asked: Asked) -> Measured:
     """All pairs of the images in a folder that has a folder for each identity.
 
     Raises:
@@ -126,10 +120,10 @@ def verify_folder(model: Classifier, info: ModelInfo, folder: Path, asked: Asked
     places = {name: place for place, name in enumerate(names)}
     known = [(file, places[name]) for file, name in zip(pictures.files, pictures.identities, strict=True) if name]
     files, labels = zip(*known, strict=True)
-    found, unusable, remarks = embed_files(model, info, files, labels, names, device=device, flip=asked.flip)
+    found, unusable, remarks = embed_files(embedder, files, labels, names)
     if alone := pictures.identities.count(""):
         remarks.insert(0, f"{printable(folder)}: left out: {plural(alone, 'image')} in no identity's folder")
-    remarks += [*told_of_copies(files, labels), *trained_on(names, info.classes)]
+    remarks += [*told_of_copies(files, labels), *trained_on(names, embedder.info.classes)]
     words = f"{printable(folder)}, {plural(len(names), 'identity')}"
     return Measured(measure_all(found, asked), words, errors + unusable, remarks)
 
@@ -147,10 +141,8 @@ def told_of_copies(files: Sequence[Path], labels: Sequence[int]) -> list[str]:
     return [f"{what} ({named}); remove them, else the rates say little"]
 
 
-def score_two(
-    model: Classifier, info: ModelInfo, images: Sequence[Any], flip: bool, device: torch.device
-) -> tuple[float | None, list[str], list[str]]:
-    """The score of two images (None where one cannot be used), the errors, and the remarks."""
-    found, errors, remarks = embed_files(model, info, images, [0, 0], [""], device=device, flip=flip)
+def score_two(embedder: Embedder, images: Sequence[Any]) -> tuple[float | None, list[str], list[str]]:
+    """The score of two images, their cosine (None where one cannot be used), the errors, and the remarks."""
+    found, errors, remarks = embed_files(embedder, images, [0, 0], [""])
     score = None if errors else float(cosines_of(found.vectors, np.array([[0, 1]]))[0])
     return score, errors, remarks

@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,13 @@ def print_path(path: str | Path) -> None:
 def print_json(document: Any) -> None:
     """One JSON document on stdout, in ASCII; a value that is not finite becomes null, since JSON has no word for it."""
     print(json.dumps(plain(document), indent=2).replace("\x7f", "\\u007f"))
+
+
+def say_files(errors: Sequence[str], remarks: Sequence[str]) -> None:
+    """Remarks on image files, then their errors, on stderr: a line each."""
+    for kind, lines in (("warning", remarks), ("error", errors)):
+        for line in lines:
+            messages().remark(kind, spoken(line))
 
 
 def given_options(context: typer.Context) -> set[str]:

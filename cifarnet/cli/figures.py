@@ -56,14 +56,18 @@ def of_split(name: str, split: str, usual: str = "test") -> str:
 
 
 @contextlib.contextmanager
-def spared(name: str, warn: Callable[[str], object]) -> Iterator[None]:
-    """Draws a figure that is no more than an extra: whatever goes wrong is warned of, and costs nothing else."""
+def spared(name: str, warn: Callable[[str], object], done: str = "drawn") -> Iterator[None]:
+    """Within it a file is made that is no more than an extra: whatever goes wrong is warned of, and costs nothing else.
+
+    Args:
+        name: of the file, in the warning; done: in the warning, too, what it is not.
+    """
     try:
         yield
     except CifarnetError as error:
-        warn(f"{name} is not drawn: {error}")
+        warn(f"{name} is not {done}: {error}")
     except Exception as error:
-        warn(f"{name} is not drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        warn(f"{name} is not {done}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def numbers_path(path: Path | None, overwrite: bool) -> Path | None:

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import messages, print_json, print_path, results
+from cifarnet.cli.common import messages, print_json, print_path, results, say_files
 from cifarnet.cli.csv_file import write_rows
 from cifarnet.cli.figures import Overwrite
-from cifarnet.cli.options import spoken
 from cifarnet.cli.rates import parse_rates
 from cifarnet.core.errors import Failed, Refused, plural
 from cifarnet.storage.output import check_output
@@ -62,6 +61,7 @@ def identify(
     from cifarnet.analysis.identification.request import make_request
     from cifarnet.analysis.plots.style import check_path
     from cifarnet.analysis.plots.titles import title_of
+    from cifarnet.analysis.unit_embeddings import Embedder
     from cifarnet.cli.headline import say_model
     from cifarnet.core.devices import pick_device
     from cifarnet.models.checkpoint import load_model
@@ -86,7 +86,7 @@ def identify(
     model, info = load_model(path)
     say_model(console, path, model, info, named=run is not None)
     with console.status("enrolling and searching"):
-        found = pictures.identify(pictures.Embedder(model, info, target, flip), request, told)
+        found = pictures.identify(Embedder(model, info, target, flip), request, told)
     if save_gallery is not None:
         write_gallery(save_gallery, pictures.to_save(found.gallery, request.gallery))
     if csv is not None:
@@ -114,9 +114,7 @@ class Told:
     def __call__(self, errors: list[str], remarks: list[str]) -> None:
         """A line for each."""
         self.errors += len(errors)
-        for kind, lines in (("warning", remarks), ("error", errors)):
-            for line in lines:
-                messages().remark(kind, spoken(line))
+        say_files(errors, remarks)
 
 
 def write_csv(path: Path, found: "Identified") -> None:

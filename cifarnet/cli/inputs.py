@@ -1,6 +1,6 @@
 """Shared by the commands that draw: opening a model with images of its data, and passing these through it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ import torch
 
 from cifarnet.analysis.embedding import choose_balanced
 from cifarnet.analysis.features import Embeddings, embed
+from cifarnet.analysis.open_classes import checked_classes
 from cifarnet.cli.common import messages
 from cifarnet.cli.headline import say_opened
 from cifarnet.cli.progress import load_shown
@@ -18,10 +19,40 @@ from cifarnet.engine.evaluate import collect_logits, measure_batches, only_coars
 from cifarnet.engine.metrics import check_finite
 from cifarnet.engine.open_split import Opened, open_split
 from cifarnet.models.checkpoint import load_model
+from cifarnet.models.classifier import Classifier
+from cifarnet.models.model_info import ModelInfo
 from cifarnet.storage.find_checkpoint import need_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Images of a run's data, as the options name them.
+
+    Args:
+        split: test, train or val.
+        classes: unseen, seen or all (see `open_classes`).
+        data_dir: where the data is; None: as `open_split`.
+        device: the one that the model runs on.
+    """
+
+    split: str
+    classes: str | None
+    data_dir: str | None
+    device: str
+
+
+def open_wanted(path: Path, model: Classifier, info: ModelInfo, wanted: Wanted) -> Opened:
+    """A checkpoint, as `load_model` gives it, with the split of the images that are wanted; their reading is shown on stderr.
+
+    Raises:
+        Refused: classes that the split has not, before any data is read; else as `open_split`.
+    """
+    checked_classes(info.config, wanted.split, wanted.classes)
+    load = partial(load_shown, messages())
+    return open_split(path, model, info, wanted.split, data_dir=wanted.data_dir, device=wanted.device, load=load)
 
 
 def open_samples(run: Path | None, data_dir: str | None, split: str, samples: int, seed: int, device: str) -> Opened:
@@ -42,9 +73,7 @@ def open_chosen(
         named: the user named the run.
     """
     model, info = load_model(path)
-    opened = open_split(
-        path, model, info, split, data_dir=data_dir, device=device, load=partial(load_shown, messages())
-    )
+    opened = open_wanted(path, model, info, Wanted(split, None, data_dir, device))
     images = opened.loader.split
     indices = torch.arange(len(images))
     if 0 < samples < len(images):

@@ -1,6 +1,6 @@
 """`cifarnet quality`: a trained model and a split -> do its norm and other scores say how well an image is recognised?"""
 
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from cifarnet.core.config import TrainConfig
 from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
+    from cifarnet.cli.inputs import Wanted
     from cifarnet.engine.open_split import Opened
 
 Scores = Annotated[str, typer.Option(help="One or several of these, with commas.")]
@@ -57,10 +58,12 @@ def quality(
         cifarnet quality --far 0.01                        # the newest run
         cifarnet quality runs/latest --scores norm --degrade none --far 0.01
     """
-    asked = check(scores, degrade, far)
+    from cifarnet.cli import inputs
+
+    options = check(scores, degrade, far, samples, seed)
     csv = check_output(csv, overwrite) if csv else None
     figure = asked_figure(figure, overwrite)
-    opened, document = measure(run, asked, far, samples, split, classes, data_dir, seed, device)
+    opened, document = measure(run, inputs.Wanted(split, classes, data_dir, device), options)
     if figure is not None:
         from cifarnet.analysis.plots import quality as picture
 
@@ -97,9 +100,11 @@ def quality_figure(
         cifarnet visualize quality --far 0.01 --degrade blur,noise
         cifarnet visualize quality --far 0.01 --degrade none --out norm.pdf
     """
-    asked = check(scores, degrade, far)
+    from cifarnet.cli import inputs
+
+    options = check(scores, degrade, far, samples, seed)
     out, data_out = asked_figure(out, overwrite), numbers_path(data_out, overwrite)
-    opened, document = measure(run, asked, far, samples, split, classes, data_dir, seed, device)
+    opened, document = measure(run, inputs.Wanted(split, classes, data_dir, device), options)
     target = out or unnamed(f"{of_split('quality', split)}.png", overwrite, home_of_images(opened))
     from cifarnet.analysis.plots import quality as picture
 
@@ -108,57 +113,54 @@ def quality_figure(
     print_path(target)
 
 
-def check(scores: str, degrade: str, far: float) -> tuple[list[str], list[str]]:
-    """The names of scores and degradations in two lists with commas. Raises Refused: an unknown one, a rate out of range."""
+@dataclass(frozen=True)
+class Options:
+    """Of a measurement, as `measure_quality` takes them, but for the classes."""
+
+    scores: list[str]
+    degradations: list[str]
+    far: float
+    samples: int
+    seed: int
+
+
+def check(scores: str, degrade: str, far: float, samples: int, seed: int) -> Options:
+    """The options, `scores` and `degrade` from lists with commas. Raises Refused: an unknown name, a rate out of range."""
     from cifarnet.analysis.quality.degraded import check_degradations
     from cifarnet.analysis.quality.pairs import check_rate
     from cifarnet.analysis.quality.scores import check_scores
 
     check_rate(far)
-    return check_scores(words(scores)), check_degradations(words(degrade))
+    return Options(check_scores(words(scores)), check_degradations(words(degrade)), far, samples, seed)
 
 
-def measure(
-    run: Path | None,
-    asked: tuple[list[str], list[str]],
-    far: float,
-    samples: int,
-    split: str,
-    classes: str | None,
-    data_dir: str | None,
-    seed: int,
-    device: str,
-) -> tuple["Opened", dict[str, Any]]:
+def measure(run: Path | None, wanted: "Wanted", options: Options) -> tuple["Opened", dict[str, Any]]:
     """Opens a run and measures it: the model with its split, and the document of `measure_quality` with their names.
 
     Raises:
         Refused: no such run, data that is missing or has too few pairs. Failed: numbers that are not finite.
     """
     from cifarnet.analysis.quality.measure import measure_quality
-    from cifarnet.analysis.unit_embeddings import checked_classes
     from cifarnet.cli.headline import say_opened
-    from cifarnet.cli.progress import load_shown
-    from cifarnet.engine.open_split import open_split
+    from cifarnet.cli.inputs import open_wanted
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import need_checkpoint
 
     path = need_checkpoint(run)
     model, info = load_model(path)
-    checked_classes(info.config, split, classes)
-    load = partial(load_shown, messages())
-    opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
+    opened = open_wanted(path, model, info, wanted)
     say_opened(messages(), opened, named=run is not None)
-    (scores, degradations), loss = asked, info.config.loss
-    if not opened.angular and {"max-cosine", "margin"} & set(scores):
+    loss = info.config.loss
+    if not opened.angular and {"max-cosine", "margin"} & set(options.scores):
         messages().say(
             f"note: {loss} has no prototypes on a sphere; max-cosine and margin are cosines to the rows of W, "
             "without their lengths and the bias that the model decides by"
         )
     with messages().status("measuring quality"):
-        given: Any = {"classes": classes, "far": far, "samples": samples, "seed": seed}
-        found = measure_quality(opened, scores, degradations or ["none"], **given)
-    named = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": split, "loss": loss}
-    return opened, named | {"epoch": opened.info.epoch, "seed": seed} | found
+        given = asdict(options) | {"degradations": options.degradations or ["none"]}
+        found = measure_quality(opened, classes=wanted.classes, **given)
+    named = {"checkpoint": str(opened.path), "dataset": opened.dataset, "split": wanted.split, "loss": loss}
+    return opened, named | {"epoch": opened.info.epoch, "seed": options.seed} | found
 
 
 def words(text: str) -> list[str]:

@@ -1,22 +1,22 @@
 """`cifarnet verify`: a model and pairs of images -> how well their scores tell identities apart; or two images -> a decision."""
 
 import shlex
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifarnet.cli.common import messages
+from cifarnet.cli.common import messages, print_json, results, say_files
 from cifarnet.cli.figures import Overwrite, asked_figure
 from cifarnet.cli.rates import parse_rates
-from cifarnet.core.errors import Refused, plural, printable
+from cifarnet.core.errors import Failed, Refused, plural, printable
 from cifarnet.storage.output import check_output
 
 if TYPE_CHECKING:
+    from cifarnet.analysis.unit_embeddings import Embedder
     from cifarnet.analysis.verify_images import Asked, Measured
-    from cifarnet.models.classifier import Classifier
-    from cifarnet.models.model_info import ModelInfo
+    from cifarnet.cli.inputs import Wanted
+    from cifarnet.cli.verify_files import Files
 
 
 def verify(
@@ -69,9 +69,11 @@ def verify(
         cifarnet verify runs/latest --classes seen --far 1e-2,1e-3
         cifarnet verify photo.jpg photo.jpg --run runs/latest
     """
+    from cifarnet.analysis.unit_embeddings import Embedder
     from cifarnet.analysis.verify_images import Asked
     from cifarnet.cli.headline import say_model
-    from cifarnet.cli.verify_tables import report
+    from cifarnet.cli.inputs import Wanted
+    from cifarnet.cli.verify_files import Files
     from cifarnet.cli.verify_two import compare
     from cifarnet.core.devices import pick_device
     from cifarnet.models.checkpoint import load_model
@@ -83,21 +85,22 @@ def verify(
     given |= {"folds": folds, "split": split, "classes": classes, "data_dir": data_dir, "flip": flip}
     check_together(two, given, thresholds, fars)
     csv, out = (check_output(path, overwrite) if path else None for path in (csv, out))
-    drawn = asked_figure(figure, overwrite)
+    files = Files(out, csv, asked_figure(figure, overwrite), overwrite)
     if words and not two:
         run = words[0]
     path = default_checkpoint(run)
     model, info = load_model(path, of_features=not (two or pairs or folder))
     say_model(messages(), path, model, info, named=run is not None)
+    embedder = Embedder(model, info, target, flip)
     if two:
-        compare(words, path, model, info, fars, thresholds, target, json_output)
+        compare(words, path, embedder, fars, thresholds, json_output)
         return
-    asked = Asked(fars, bootstrap, folds, flip)
+    asked = Asked(fars, bootstrap, folds)
     if pairs or folder:
-        measured = of_files(model, info, pairs, folder, asked, target)
+        measured = of_files(embedder, pairs, folder, asked)
     else:
-        measured = of_split(path, model, info, split or "test", classes, data_dir, device, asked)
-    report(measured, asked, path, model, info, csv, drawn, out, overwrite, json_output)
+        measured = of_split(path, embedder, Wanted(split or "test", classes, data_dir, device), asked)
+    report(measured, path, embedder, files, json_output)
 
 
 def check_words(words: list[Path], run: Path | None) -> bool:
@@ -147,40 +150,45 @@ def check_together(two: bool, given: dict[str, Any], thresholds: Path | None, fa
             raise Refused(name, "is of the run's data, and the images are given by name", "leave it out")
 
 
-def of_split(
-    path: Path,
-    model: "Classifier",
-    info: "ModelInfo",
-    split: str,
-    classes: str | None,
-    data_dir: str | None,
-    device: str,
-    asked: "Asked",
-) -> "Measured":
-    """All pairs of a split of the run's data."""
-    from cifarnet.analysis.unit_embeddings import checked_classes
+def of_split(path: Path, embedder: "Embedder", wanted: "Wanted", asked: "Asked") -> "Measured":
+    """All pairs of a split of the run's data. Raises as `open_wanted` and `verify_split`."""
     from cifarnet.analysis.verify_images import verify_split
-    from cifarnet.cli.progress import load_shown
-    from cifarnet.engine.open_split import open_split
+    from cifarnet.cli.inputs import open_wanted
 
-    checked_classes(info.config, split, classes)
-    load = partial(load_shown, messages())
-    opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
+    opened = open_wanted(path, embedder.model, embedder.info, wanted)
     with messages().status("comparing all pairs"):
-        return verify_split(opened, classes, asked)
+        return verify_split(opened, wanted.classes, asked, embedder.flip)
 
 
-def of_files(
-    model: "Classifier", info: "ModelInfo", pairs: Path | None, folder: Path | None, asked: "Asked", target: Any
-) -> "Measured":
-    """Listed pairs, or all pairs of the images in folders."""
+def of_files(embedder: "Embedder", pairs: Path | None, folder: Path | None, asked: "Asked") -> "Measured":
+    """Listed pairs, or all pairs of the images in folders. Raises as `read_pairs`, `verify_listed` and `verify_folder`."""
     from cifarnet.analysis.verification.pair_files import read_pairs
     from cifarnet.analysis.verify_images import verify_folder, verify_listed
 
     if pairs is None:
         assert folder is not None
         with messages().status("comparing all pairs"):
-            return verify_folder(model, info, folder, asked, target)
+            return verify_folder(embedder, folder, asked)
     listed = read_pairs(pairs, folder)
     with messages().status(f"comparing {plural(len(listed.places), 'pair')}"):
-        return verify_listed(model, info, listed, str(pairs), asked, target)
+        return verify_listed(embedder, listed, str(pairs), asked)
+
+
+def report(measured: "Measured", path: Path, embedder: "Embedder", files: "Files", json_output: bool) -> None:
+    """Says what was left out, writes the files, prints the result.
+
+    Raises:
+        Failed: some images could not be used; all else is done.
+    """
+    from cifarnet.cli.verify_files import write_files
+    from cifarnet.cli.verify_tables import print_verification
+
+    say_files(measured.errors, measured.remarks)
+    document, written = write_files(measured, path, embedder, files)
+    if json_output:
+        print_json(document)
+    else:
+        print_verification(results(), document, written)
+    if measured.errors:
+        why = f"{plural(len(measured.errors), 'file')} could not be used"
+        raise Failed("verify", why, "see the lines above; the rest is measured")

@@ -1,7 +1,6 @@
 """`cifarnet visualize det` and `scores`: how well runs tell identities apart, and the scores behind that."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ from cifarnet.storage.run_names import checkpoint_names
 
 if TYPE_CHECKING:
     from cifarnet.analysis.verify_images import Measured
+    from cifarnet.cli.inputs import Wanted
 
 Classes = Annotated[
     str | None,
@@ -51,12 +51,14 @@ def det(
     """
     from cifarnet.analysis.plots.verification import draw_det, numbers
     from cifarnet.analysis.verification.rates import det_points
+    from cifarnet.cli import inputs
     from cifarnet.storage.find_checkpoint import need_checkpoint
 
     asked: list[Path | None] = [*runs] if runs else [None]
     checkpoints = [need_checkpoint(run) for run in asked]
     out, data_out = figures.asked_figure(out, overwrite), figures.numbers_path(data_out, overwrite)
-    measured = [measure(run, split, classes, flip, data_dir, device, []) for run in asked]
+    wanted = inputs.Wanted(split, classes, data_dir, device)
+    measured = [measure(run, wanted, flip, []) for run in asked]
     headings, sets = {heading for _, heading, _ in measured}, {one.measured_on for one, _, _ in measured}
     if len(sets) > 1:
         messages().remark("warning", f"these curves are not of the same images: {', '.join(sorted(sets))}")
@@ -91,10 +93,11 @@ def scores(
         cifarnet visualize scores runs/latest --far 1e-2 --out scores.pdf
     """
     from cifarnet.analysis.plots.verification import densities_of, draw_scores
+    from cifarnet.cli import inputs
 
     fars = parse_rates("--far", far, "1e-2,1e-3")
     out, data_out = figures.asked_figure(out, overwrite), figures.numbers_path(data_out, overwrite)
-    one, heading, home = measure(run, split, classes, flip, data_dir, device, fars)
+    one, heading, home = measure(run, inputs.Wanted(split, classes, data_dir, device), flip, fars)
     found = one.found
     target = out or figures.unnamed(f"{figures.of_split('scores', split)}.png", overwrite, home)
     draw_scores(found.genuine, found.impostor, found.points, target, title if title is not None else heading)
@@ -105,29 +108,26 @@ def scores(
 
 
 def measure(
-    run: Path | None,
-    split: str,
-    classes: str | None,
-    flip: bool,
-    data_dir: str | None,
-    device: str,
-    far: Sequence[float] | None,
+    run: Path | None, wanted: "Wanted", flip: bool, far: Sequence[float] | None
 ) -> "tuple[Measured, str, Path | None]":
-    """All pairs of a run's split, the heading of its figure, and the folder for it (see `home_of_images`)."""
-    from cifarnet.analysis.unit_embeddings import checked_classes
+    """All pairs of a run's split, the heading of its figure, and the folder for it (see `home_of_images`).
+
+    Args:
+        flip: mirrored images are added; far: as `Asked`.
+
+    Raises:
+        Refused: no such run; else as `open_wanted` and `verify_split`.
+    """
     from cifarnet.analysis.verify_images import Asked, verify_split
     from cifarnet.cli.headline import say_model
-    from cifarnet.cli.progress import load_shown
-    from cifarnet.engine.open_split import open_split
+    from cifarnet.cli.inputs import open_wanted
     from cifarnet.models.checkpoint import load_model
     from cifarnet.storage.find_checkpoint import need_checkpoint
 
     path = need_checkpoint(run)
     model, info = load_model(path, of_features=True)
     say_model(messages(), path, model, info, named=run is not None)
-    checked_classes(info.config, split, classes)
-    load = partial(load_shown, messages())
-    opened = open_split(path, model, info, split, data_dir=data_dir, device=device, load=load)
+    opened = open_wanted(path, model, info, wanted)
     with messages().status("comparing all pairs"):
-        found = verify_split(opened, classes, Asked(far, flip=flip))
+        found = verify_split(opened, wanted.classes, Asked(far), flip)
     return found, f"{title_of(info.config)}\n{found.measured_on}", figures.home_of_images(opened)

@@ -1,111 +1,17 @@
-"""The result of `cifarnet verify` on a screen and in files: operating points, EER, and the thresholds that are kept."""
+"""The result of `cifarnet verify` as tables: operating points, EER and the other scores, and the rows of its CSV."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cifarnet.cli.common import messages, print_json, results
-from cifarnet.cli.csv_file import write_rows
-from cifarnet.cli.figures import spared
-from cifarnet.cli.options import spoken
 from cifarnet.cli.table import Column, Facts, Table
 from cifarnet.cli.terminal import Cell, Terminal
-from cifarnet.core.errors import Failed, plural
+from cifarnet.core.errors import plural
 from cifarnet.core.percent import percent, share
-from cifarnet.storage.run_names import home_of
-
-if TYPE_CHECKING:
-    from cifarnet.analysis.verify_images import Asked, Measured
-    from cifarnet.models.classifier import Classifier
-    from cifarnet.models.model_info import ModelInfo
 
 MARK = "* fewer than 30 impostor pairs are accepted at this FAR: the rate is hardly known"
 FEW = "fewer than 30 genuine pairs: TAR and EER are hardly known"
 NONE = "no observed score has so low an FMR: the threshold is infinite, nothing is accepted"
-
-
-def report(
-    measured: "Measured",
-    asked: "Asked",
-    path: Path,
-    model: "Classifier",
-    info: "ModelInfo",
-    csv: Path | None,
-    figure: Path | None,
-    out: Path | None,
-    overwrite: bool,
-    json_output: bool,
-) -> None:
-    """Says what was left out, writes the files, prints the result. In the run's folder thresholds of other images stay.
-
-    Raises:
-        Failed: some images could not be used; all else is done.
-    """
-    from cifarnet.analysis.unit_embeddings import model_digests
-    from cifarnet.analysis.verification.stored import NAME, other_set, write_thresholds
-
-    say_files(measured.remarks, measured.errors)
-    digests = model_digests(model)
-    document: dict[str, Any] = {"checkpoint": str(path), "model_digest": digests[0]}
-    document |= {"measured_on": measured.measured_on, "flip": asked.flip} | measured.found.to_dict()
-    home = home_of(path)
-    kept = out or (home / NAME if home else None)
-    if not measured.found.points:
-        kept = out  # thresholds that are there stay
-        messages().say(no_points(len(measured.found.impostor)))
-    if kept and out is None and not overwrite and (other := other_set(kept, document, digests)):
-        fix = "--overwrite replaces them, --out keeps these elsewhere"
-        messages().say(f"note: {kept} keeps the thresholds of {other}; {fix}")
-        kept = None
-    elif kept and out is None:
-        with spared(NAME, lambda text: messages().remark("warning", text.replace("drawn", "written"))):
-            write_thresholds(kept, document)
-    elif kept:
-        write_thresholds(kept, document)
-    elif measured.found.points:
-        messages().say("note: the thresholds are not kept; --out verification.json keeps them for two images")
-    if csv:
-        write_rows(csv, *csv_rows(document))
-    if figure:
-        draw(measured, figure, info)
-    if json_output:
-        print_json(document)
-    else:
-        print_verification(results(), document, {"thresholds": kept, "figure": figure})
-    if measured.errors:
-        count = len(measured.errors)
-        raise Failed(
-            "verify", f"{plural(count, 'file')} could not be used", "see the lines above; the rest is measured"
-        )
-
-
-def no_points(impostors: int) -> str:
-    """The reason why there is no operating point, and so no threshold to keep."""
-    from cifarnet.analysis.verification.rates import least_far
-
-    pairs = plural(impostors, "impostor pair")
-    fix = f"; --far {least_far(impostors):.2g} is the least that they show" if impostors > 1 else ""
-    return f"note: no threshold: {pairs} show none of the usual FARs{fix}"
-
-
-def draw(measured: "Measured", path: Path, info: "ModelInfo") -> None:
-    """Draws DET curve and histograms."""
-    from cifarnet.analysis.plots.titles import title_of
-    from cifarnet.analysis.plots.verification import draw_both
-    from cifarnet.analysis.verification.rates import det_points
-
-    found = measured.found
-    curve = det_points(found.genuine, found.impostor)
-    title = f"{title_of(info.config)}\n{measured.measured_on}"
-    draw_both(curve, found.genuine, found.impostor, found.points, path, title)
-
-
-def say_files(remarks: list[str], errors: list[str]) -> None:
-    """Prints remarks and errors of image files on stderr, a line each."""
-    for remark in remarks:
-        messages().remark("warning", remark)
-    for error in errors:
-        messages().remark("error", spoken(error))
 
 
 def span(interval: Sequence[float] | None) -> str:

@@ -1,51 +1,54 @@
 """`cifarnet verify A B`: two images -> their score, and whether a threshold that was measured takes them for one identity."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifarnet.cli.common import messages, print_json, results
+from cifarnet.cli.common import messages, print_json, results, say_files
 from cifarnet.cli.table import Facts
 from cifarnet.cli.terminal import Cell, Terminal
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.storage.run_names import home_of
 
 if TYPE_CHECKING:
+    from cifarnet.analysis.unit_embeddings import Embedder
     from cifarnet.analysis.verification.stored import Threshold
-    from cifarnet.models.classifier import Classifier
-    from cifarnet.models.model_info import ModelInfo
 
 
 def compare(
     images: list[Path],
     path: Path,
-    model: "Classifier",
-    info: "ModelInfo",
+    embedder: "Embedder",
     fars: list[float] | None,
     thresholds: Path | None,
-    target: Any,
     json_output: bool,
 ) -> None:
     """Scores two images and decides by a stored threshold.
 
+    Args:
+        path: of the checkpoint.
+        embedder: its model; mirrored images are added where they were for the threshold.
+        fars: the one FAR to decide at; None: as `read_threshold`.
+        thresholds: the file that holds them; None: that of the run.
+
     Raises:
         Refused: thresholds that cannot be used. Failed: an image that cannot be used.
     """
-    from cifarnet.analysis.unit_embeddings import model_digests
     from cifarnet.analysis.verification.stored import NAME, read_threshold
     from cifarnet.analysis.verify_images import score_two
-    from cifarnet.cli.verify_tables import say_files
+    from cifarnet.models.digest import model_digests
 
     home = home_of(path)
     place = thresholds or (home / NAME if home and (home / NAME).exists() else None)
     known = None
     if place:
         far = fars[0] if fars else None
-        known = read_threshold(place, model_digests(model), far, within=None if thresholds else path.parent)
+        known = read_threshold(place, model_digests(embedder.model), far, within=None if thresholds else path.parent)
     elif fars:
         raise Refused("far", "no threshold was measured for this model", "measure it with cifarnet verify RUN")
-    score, errors, remarks = score_two(model, info, images, bool(known and known.flip), target)
-    say_files(remarks, errors)
+    score, errors, remarks = score_two(replace(embedder, flip=bool(known and known.flip)), images)
+    say_files(errors, remarks)
     if score is None:
         raise Failed("verify", f"{len(errors)} of 2 files could not be used", "see the lines above")
     document = comparison(str(path), [str(image) for image in images], score, known)

@@ -34,9 +34,10 @@ def cmc(
         cifarnet visualize cmc runs/latest --enrolled 1 --data-out cmc.json
     """
     from cifarnet.analysis.identification.measure import identify_split
+    from cifarnet.analysis.open_classes import CLASSES
     from cifarnet.analysis.plots import identification as picture
     from cifarnet.analysis.plots.titles import title_of
-    from cifarnet.analysis.unit_embeddings import CLASSES, embed_classes
+    from cifarnet.analysis.unit_embeddings import embed_classes
     from cifarnet.cli import inputs
 
     if classes is not None and classes not in CLASSES:

@@ -11,11 +11,11 @@ from safetensors.numpy import load, save
 from cifarnet.analysis.identification.gallery_file import Gallery, check_model, read_gallery, write_gallery
 from cifarnet.analysis.identification.rates import Point
 from cifarnet.analysis.identification.templates import make_templates
-from cifarnet.analysis.unit_embeddings import model_digest, model_digests
 from cifarnet.analysis.verification.stored import read_threshold
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.models.classifier import build_model
+from cifarnet.models.digest import model_digest, model_digests
 
 
 def test_a_gallery_goes_into_a_file_and_comes_back(tmp_path):

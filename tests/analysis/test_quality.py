@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import integrate, ndimage, stats
 from torchvision.transforms.v2 import functional as tv
 
+from cifarnet.analysis.open_classes import open_classes
 from cifarnet.analysis.plots import quality as picture
 from cifarnet.analysis.plots import style
 from cifarnet.analysis.quality.degrade import DEGRADATIONS, degrade
@@ -22,7 +23,7 @@ from cifarnet.analysis.quality.measure import class_cosines, measure_quality, pi
 from cifarnet.analysis.quality.scores import SCORES, correlations, quality_scores
 from cifarnet.analysis.quality.utility import error_versus_discard, reach_of_chance
 from cifarnet.analysis.quality.verdict import judge
-from cifarnet.analysis.unit_embeddings import embed_classes, open_classes
+from cifarnet.analysis.unit_embeddings import embed_classes
 from cifarnet.analysis.verification.measure import verification
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Diverged, Failed, Refused

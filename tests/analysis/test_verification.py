@@ -364,10 +364,10 @@ def test_a_threshold_accepts_the_pair_that_it_was_observed_of():
 
 
 def test_few_impostor_pairs_have_no_usual_far():
-    found = measure.measured(pairs.all_pairs(*measure.checked(np.eye(4)[[0, 1, 2, 3]] + 0.1, [0, 0, 1, 2])))
+    found = measure.verify_pairs(pairs.all_pairs(*measure.checked(np.eye(4)[[0, 1, 2, 3]] + 0.1, [0, 0, 1, 2])))
     assert found.points == () and 0 <= found.eer <= 1 and len(found.impostor) == 5
     with pytest.raises(Refused, match=r"give at least 0\.2"):
-        measure.measured(pairs.all_pairs(*measure.checked(np.eye(4) + 0.1, [0, 0, 1, 2])), [0.1])
+        measure.verify_pairs(pairs.all_pairs(*measure.checked(np.eye(4) + 0.1, [0, 0, 1, 2])), [0.1])
 
 
 def test_the_page_prints_what_it_says(capsys):

@@ -15,12 +15,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 import cifarnet
-from cifarnet.analysis.unit_embeddings import embed_classes, embed_files, model_digest
+from cifarnet.analysis.unit_embeddings import Embedder, embed_classes, embed_files
 from cifarnet.analysis.verification.pair_files import read_pairs
 from cifarnet.cli import run
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import load
 from cifarnet.engine.evaluate import open_for_evaluation
+from cifarnet.models.digest import model_digest
 from cifarnet.storage.safetensors_header import CHECKPOINT, read_metadata
 
 TRAIN = "train --dataset digits --arch baseline --epochs 1 --device cpu --precision fp32 -q --hold-out-classes 4"
@@ -178,12 +179,13 @@ def test_two_images_are_decided_by_the_stored_threshold(cli, home):
     first, second = home / "images/d6/d6_0001.png", home / "images/d7/d7_0001.png"
     cli("verify", home / "run", "--bootstrap", "0", "--far", "0.2,0.05", "--out", "own.json", "--flip")
     model = cifarnet.load(home / "run", device="cpu")
+    embedder = Embedder(model.classifier, model.info, model.device, flip=True)
     plain = (model.embed(first) @ model.embed(second).T).item()
     stored = json.loads(Path("own.json").read_text())
     for far, point in zip((0.2, 0.05), stored["operating_points"], strict=True):
         line = ("verify", first, second, "--run", home / "run", "--thresholds", "own.json", "--far", far, "--json")
         found = json.loads(cli(*line)[1])
-        flipped, _, _ = embed_files(model.classifier, model.info, [first, second], [0, 0], ["x"], flip=True)
+        flipped, _, _ = embed_files(embedder, [first, second], [0, 0], ["x"])
         score = float(flipped.vectors[0] @ flipped.vectors[1])
         assert found["score"] == pytest.approx(score, abs=1e-6) and abs(score - plain) > 1e-6
         assert found["decision"] == ("same" if score >= point["threshold"] else "different")
@@ -343,7 +345,7 @@ def test_embeddings_that_are_not_finite(cli, home):
     with pytest.raises(Failed, match="141 images"):
         embed_classes(opened, "unseen")
     image = home / "images/d6/d6_0001.png"
-    found, errors, _ = embed_files(opened.model, opened.info, [image], [0], ["x"])
+    found, errors, _ = embed_files(Embedder(opened.model, opened.info, opened.device), [image], [0], ["x"])
     assert len(found) == 0 and "not finite" in errors[0] and "d6_0001.png" in errors[0]
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarnet import __version__
-from cifarnet.analysis.unit_embeddings import model_digest
 from cifarnet.data.identity import parse_identity
 from cifarnet.models.classifier import Classifier
+from cifarnet.models.digest import model_digest
 from cifarnet.models.model_info import ModelInfo
 
 INPUT, OUTPUTS = "images", ("probabilities", "logits", "embedding")

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 
 from cifarnet.analysis.identification.folders import Pictures
 from cifarnet.analysis.identification.gallery_file import Gallery, check_model
@@ -16,22 +15,10 @@ from cifarnet.analysis.identification.request import Request, chosen_threshold
 from cifarnet.analysis.identification.search import NOT_ENROLLED, Searches, search
 from cifarnet.analysis.identification.seen import contents_of, trained_on
 from cifarnet.analysis.identification.templates import make_templates
-from cifarnet.analysis.unit_embeddings import UnitEmbeddings, embed_files, model_digest, model_digests
+from cifarnet.analysis.unit_embeddings import Embedder, UnitEmbeddings, embed_files
 from cifarnet.analysis.verification.rates import NOISE, supports
 from cifarnet.core.errors import Failed, plural, printable
-from cifarnet.models.classifier import Classifier
-from cifarnet.models.model_info import ModelInfo
-
-
-@dataclass(frozen=True)
-class Embedder:
-    """A model on its device, and whether the mirrored image's features are added."""
-
-    model: Classifier
-    info: ModelInfo
-    device: torch.device
-    flip: bool
-
+from cifarnet.models.digest import model_digest, model_digests
 
 # Told of files: errors, each of which leaves one out, and remarks.
 Tell = Callable[[list[str], list[str]], object]
@@ -200,7 +187,6 @@ def embed(
     embedder: Embedder, pictures: Pictures, labels: Sequence[int], names: Sequence[str], tell: Tell
 ) -> UnitEmbeddings:
     """The embeddings of those that can be used, each with its label; the others are told of."""
-    model, info, device, flip = embedder.model, embedder.info, embedder.device, embedder.flip
-    found, errors, remarks = embed_files(model, info, pictures.files, labels, names, device=device, flip=flip)
+    found, errors, remarks = embed_files(embedder, pictures.files, labels, names)
     tell(errors, remarks)
     return found

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.analysis.embedding import choose_balanced
+from cifarnet.analysis.open_classes import open_classes
 from cifarnet.analysis.quality.degraded import check_degradations, measure_degraded
 from cifarnet.analysis.quality.pairs import check_labels
 from cifarnet.analysis.quality.scores import SCORES, check_scores, quality_scores
 from cifarnet.analysis.quality.utility import error_versus_discard
 from cifarnet.analysis.quality.verdict import judge
-from cifarnet.analysis.unit_embeddings import features_of, normalised, open_classes, without_direction
+from cifarnet.analysis.unit_embeddings import features_of, normalised, without_direction
 from cifarnet.core.errors import Failed
 from cifarnet.data.images.normalize import normalize
 from cifarnet.engine.metrics import check_finite

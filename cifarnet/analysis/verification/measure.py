@@ -116,7 +116,7 @@ def verification(
         Refused: rows that are not finite or all zero (named), no genuine or no impostor pair, a FAR below one pair.
     """
     units, identities = checked(embeddings, labels)
-    return measured(all_pairs(units, identities), as_rates(far, "far"), bootstrap, seed)
+    return verify_pairs(all_pairs(units, identities), as_rates(far, "far"), bootstrap, seed)
 
 
 def check_resamples(bootstrap: int) -> None:
@@ -147,7 +147,7 @@ def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
         raise Refused("labels", "some cannot be compared with others", "give numbers, or names") from error
 
 
-def measured(
+def verify_pairs(
     pairs: AnyPairs,
     far: Sequence[float] | None = None,
     bootstrap: int = 0,

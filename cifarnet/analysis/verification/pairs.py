@@ -33,7 +33,7 @@ class AllPairs:
 
     @cached_property
     def genuine_images(self) -> np.ndarray:
-        """The places, ascending, of the images that have a genuine pair."""
+        """int64 [n]: the places, ascending, of the images that have a genuine pair."""
         return np.flatnonzero(np.bincount(self.labels)[self.labels] > 1)
 
     @cached_property
@@ -47,12 +47,12 @@ class AllPairs:
         return begins(len(self.ends) - self.ends)
 
     def genuine_ends(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The places (i, j) of the genuine pairs at `index`."""
+        """The places (i, j) of the genuine pairs at `index` int64 [n]: two arrays int64 [n]."""
         rows = np.searchsorted(self.genuine_rows, index, side="right") - 1
         return rows, index - self.genuine_rows[rows] + rows + 1
 
     def impostor_ends(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The places (i, j) of the impostor pairs at `index`."""
+        """The places (i, j) of the impostor pairs at `index` int64 [n]: two arrays int64 [n]."""
         rows = np.searchsorted(self.impostor_rows, index, side="right") - 1
         return rows, index - self.impostor_rows[rows] + self.ends[rows]
 
@@ -74,15 +74,15 @@ class ListedPairs:
 
     @cached_property
     def genuine_images(self) -> np.ndarray:
-        """The places, ascending, of the images that have a genuine pair."""
+        """int64 [n]: the places, ascending, of the images that have a genuine pair."""
         return np.unique(self.genuine_places)
 
     def genuine_ends(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The places (i, j) of the genuine pairs at `index`."""
+        """The places (i, j) of the genuine pairs at `index` int64 [n]: two arrays int64 [n]."""
         return self.genuine_places[index, 0], self.genuine_places[index, 1]
 
     def impostor_ends(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The places (i, j) of the impostor pairs at `index`."""
+        """The places (i, j) of the impostor pairs at `index` int64 [n]: two arrays int64 [n]."""
         return self.impostor_places[index, 0], self.impostor_places[index, 1]
 
 
@@ -90,7 +90,7 @@ AnyPairs = AllPairs | ListedPairs
 
 
 def begins(lengths: np.ndarray) -> np.ndarray:
-    """Where each of several pieces begins that lie one after the other, and where the last one ends."""
+    """int64 [n + 1]: where each of n pieces of these lengths begins that lie one after the other, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 

@@ -40,7 +40,7 @@ def other_set(path: Path, document: dict[str, Any], digests: Sequence[str]) -> s
     """On what the thresholds in a file were measured, for the same model and on something else than `document`'s; else None.
 
     Args:
-        digests: of the model, as `unit_embeddings.model_digests` gives them.
+        digests: of the model, as `models.digest.model_digests` gives them.
     """
     try:
         there = read_json(path, MEASURE)
@@ -58,7 +58,7 @@ def read_threshold(
     """The threshold of a model at a FAR.
 
     Args:
-        digests: of the model, as `unit_embeddings.model_digests` gives them.
+        digests: of the model, as `models.digest.model_digests` gives them.
         far: None takes 0.01, or where that was not measured the first that was.
         within: the run folder that the file belongs to.
 
