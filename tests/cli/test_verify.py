@@ -91,6 +91,16 @@ def test_thresholds_of_other_images_stay_in_the_runs_folder(cli, home):
         assert cli("verify", home / "run", "--bootstrap", "0")[0] == 0 and kept.read_bytes() == first
 
 
+def test_thresholds_that_cannot_be_written_are_not_said_to_be_kept(cli, home, tmp_path):
+    """Where a folder has the file's name: a warning, the result all the same, and no path of a file that is not there."""
+    shutil.copytree(home / "run", tmp_path / "run")
+    (tmp_path / "run" / "verification.json").unlink(missing_ok=True)
+    (tmp_path / "run" / "verification.json").mkdir()
+    code, out, err = cli("verify", tmp_path / "run", "--bootstrap", "0")
+    assert code == 0 and "EER" in out and "verification.json" not in out
+    assert err.count("warning: verification.json is not written: ") == 1
+
+
 def test_copies_in_folders_are_said(cli, home, tmp_path):
     options = (
         "--folder",
