@@ -344,19 +344,28 @@ def test_the_card_is_one_for_the_hub_and_no_name_is_markup(tmp_path):
     assert body.count("\n````bash\n") == 1 and body.rstrip().endswith("````")  # the name's own fence ends nothing
 
 
-def test_the_scores_of_some_classes_are_not_said_to_be_of_the_whole_data_set(tmp_path):
-    """The hub lists what a card says of a data set beside all others: an accuracy on six classes is none on CIFAR-10."""
+def test_the_scores_of_other_classes_are_not_said_to_be_of_the_data_set(tmp_path):
+    """The hub lists what a card says of a data set beside all others: an accuracy on six classes is none on CIFAR-10, nor is
+    one on superclasses an accuracy on CIFAR-100."""
     from huggingface_hub import ModelCard
 
-    for held, name, kind in (
-        ("cat,dog,frog,ship", "cifar10 without cat, dog, frog, ship", "cifar10-6-classes"),
-        (None, "cifar10", "uoft-cs/cifar10"),
+    for dataset, given, name, kind in (
+        ("cifar10", {"hold_out_classes": "cat,frog"}, "cifar10 without cat, frog", "cifar10-6-classes"),
+        ("cifar10", {}, "cifar10", "uoft-cs/cifar10"),
+        ("cifar100", {"coarse": True}, "superclasses of cifar100", "cifar100-6-classes"),
+        (
+            "cifar100",
+            {"coarse": True, "hold_out_classes": "2"},
+            "superclasses of cifar100 without the last 2 classes",
+            "cifar100-6-classes",
+        ),
+        ("cifar100", {}, "cifar100", "uoft-cs/cifar100"),
     ):
-        config = TrainConfig(arch="baseline", dataset="cifar10", hold_out_classes=held, imbalance=10.0)
+        config = TrainConfig(arch="baseline", dataset=dataset, imbalance=10.0, **given)
         info = replace(info_of(config, list("abcdef")), metrics={"test_accuracy": 0.9})
         read = ModelCard(card(facts_of(tmp_path / "alone.safetensors", info))).data
         [result] = read.eval_results
-        assert (result.dataset_name, result.dataset_type, read.datasets) == (name, kind, ["uoft-cs/cifar10"])
+        assert (result.dataset_name, result.dataset_type, read.datasets) == (name, kind, [f"uoft-cs/{dataset}"])
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "plainnet18"])

@@ -78,11 +78,14 @@ def head(facts: Facts) -> str:
 
 
 def measured_on(facts: Facts) -> tuple[str, str]:
-    """The data set that the scores are of, and what the hub calls it; where classes were held out, names of no data set there."""
-    config, held = facts.info.config, facts.info.config.hold_out_classes
-    if held is None:
-        return config.dataset, HUB_NAMES.get(config.dataset, config.dataset)
-    return f"{config.dataset} without {held_words(held)}", f"{config.dataset}-{len(facts.classes)}-classes"
+    """The data set that the scores are of, and what the hub calls it; of other classes than the set's, names of no set there."""
+    config = facts.info.config
+    name = f"superclasses of {config.dataset}" if config.coarse else config.dataset
+    if config.hold_out_classes is not None:
+        name += f" without {held_words(config.hold_out_classes)}"
+    if name == config.dataset:
+        return name, HUB_NAMES.get(name, name)
+    return name, f"{config.dataset}-{len(facts.classes)}-classes"
 
 
 def averaged(facts: Facts) -> str:
