@@ -21,6 +21,7 @@ from cifarnet.data import load
 from cifarnet.data.dataset import make_dataset
 from cifarnet.engine.launch import prepare
 from cifarnet.engine.loop import Watcher, train
+from cifarnet.engine.validate import restore_best
 from cifarnet.storage.run_folder import RunFolder
 
 BASE = TrainConfig(
@@ -69,9 +70,14 @@ def run(config, folder, ranks, *, state=None, stop_at=None, data=DATA):
 
 
 def refused(ranks: Ranks, config=BASE, load=lambda: DATA, state=None):
-    """The words of the refusal of these ranks, which all of them must have raised alike."""
+    """The words of the refusal of these ranks, as `alike`, before they train."""
+    return alike(ranks, lambda: prepare(config, ranks, load, state=state))
+
+
+def alike(ranks: Ranks, work):
+    """The words of the refusal of `work`, which all ranks must have raised alike."""
     try:
-        prepare(config, ranks, load, state=state)
+        work()
         words = "not refused"
     except CifarnetError as error:
         words = str(error)
@@ -101,7 +107,9 @@ def main(out: Path) -> None:
             assert run(CASES["adaface"], broken, ranks, state=broken / "state.safetensors") == []
         last = ranks.rank == ranks.world - 1
         other = make_dataset("digits", DATA.classes, DATA.train.subset(torch.arange(330).flip(0)), DATA.test)
+        session, _ = prepare(BASE, ranks, lambda: DATA)
         refusals = {
+            "best": alike(ranks, lambda: restore_best(session, out / "gone" / "best.safetensors")),
             "config": refused(ranks, dataclasses.replace(BASE, lr=0.5) if last else BASE),
             "data": refused(ranks, load=lambda: other if last else DATA),
             "missing": refused(ranks, load=missing if last else lambda: DATA),

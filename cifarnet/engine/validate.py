@@ -126,13 +126,17 @@ def summarise(
 
 
 def restore_best(run: TrainState, path: Path) -> None:
-    """The weights of `best` at `path` become those of `run.result`, on every rank. Raises Refused where it is damaged."""
+    """The weights of `best` at `path` become those of `run.result`, on every rank. Raises Refused on each where it is damaged."""
     if run.model.apart:
-        restore_weights(path, run.result)
+        with run.ranks.together():
+            restore_weights(path, run.result)
         return
-    if run.ranks.first:
+
+    def restore() -> None:
         best, _ = load_model(path, of_features=True)
         run.result.load_state_dict(best.state_dict())
+
+    run.ranks.of_first(restore)
     run.ranks.copy_from_first(run.result.state_dict().values())
 
 

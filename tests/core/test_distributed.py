@@ -145,6 +145,12 @@ def test_what_one_rank_lacks_all_refuse_before_the_first_step(three, fault, word
     assert re.match(words, json.loads((three / "refusals.json").read_text())[fault])
 
 
+def test_a_best_that_the_first_rank_cannot_read_all_refuse(three):
+    """No rank waits for weights that do not come, and none says that another has ended."""
+    words = json.loads((three / "refusals.json").read_text())["best"]
+    assert re.match(r"/.*/gone/best\.safetensors: there is no such file", words), words
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """A run of the real program with two ranks, never disturbed: its folder and what it printed."""
