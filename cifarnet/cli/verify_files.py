@@ -88,9 +88,9 @@ def no_points(impostors: int) -> str:
     """The reason why there is no operating point, and so no threshold to keep."""
     from cifarnet.analysis.verification.rates import least_far
 
-    pairs = plural(impostors, "impostor pair")
+    pairs = f"{plural(impostors, 'impostor pair')} {'shows' if impostors == 1 else 'show'}"
     fix = f"; --far {least_far(impostors):.2g} is the least that they show" if impostors > 1 else ""
-    return f"note: no threshold: {pairs} show none of the usual FARs{fix}"
+    return f"note: no threshold: {pairs} none of the usual FARs{fix}"
 
 
 def draw(measured: "Measured", path: Path, config: TrainConfig) -> None:
