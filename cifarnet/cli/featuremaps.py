@@ -85,7 +85,7 @@ def featuremaps(
         raise Refused(str(out), "is a file", "name a folder with --out")
     say_model(messages(), path, model, info, named=run is not None)
     layers = layer or default_layers(model, info)
-    title = title or title_of(info.config)
+    title = title_of(info.config) if title is None else title
     figures = ImageFigures(model, info, layers, channels, crop, cams, deletion, target, title)
     documents = draw_all(figures, files, out, overwrite, quiet=json_output)
     if json_output:

@@ -81,7 +81,7 @@ class ImageFigures:
         pixels, name = normalize(image, self.info.mean, self.info.std), printable(file.name)
         maps = feature_maps(self.model, pixels, self.layers)
         heats = list(self.heats(pixels))  # before anything is drawn, since a layer may be refused
-        title, drawn = f"{self.title} · {name}", Drawn()
+        title, drawn = joined(self.title, name), Drawn()
         drawn.figures.append(picture.draw_overview(image, maps, folder / "overview.png", title))
         drawn.figures += [picture.draw_channels(one, self.channels, folder / f"{one.name}.png", title) for one in maps]
         if self.cams:
@@ -126,7 +126,7 @@ class ImageFigures:
 
         for method in self.cams:
             shown = [(target.label, upsample(heat, CAM_SIDE)) for by, target, heat in heats if by == method]
-            title = f"{CAMS[method]} at {self.layers[-1]} · {self.title}\n{name}"
+            title = joined(f"{CAMS[method]} at {self.layers[-1]}", self.title) + f"\n{name}"
             drawn.figures.append(picture.draw_cam(large, shown, folder / f"{method}.png", title))
 
     def draw_deletion(
@@ -143,5 +143,10 @@ class ImageFigures:
             found = eraser.score(upsample(heat, pixels.shape[-1]), target.index)
             drawn.deletions.append((method, target, found))
             panels.setdefault(target.label, {})[CAMS[method]] = found
-        title = f"Deletion by maps of {self.layers[-1]} · {self.title}\n{name}"
+        title = joined(f"Deletion by maps of {self.layers[-1]}", self.title) + f"\n{name}"
         drawn.figures.append(picture.draw(panels, folder / "deletion.png", title))
+
+
+def joined(*parts: str) -> str:
+    """Those parts of a title that are not empty, in one line."""
+    return " · ".join(filter(None, parts))

@@ -108,7 +108,7 @@ def quality_figure(
     target = out or unnamed(f"{of_split('quality', split)}.png", overwrite, home_of_images(opened))
     from cifarnet.analysis.plots import quality as picture
 
-    picture.draw(document, target, title or title_of(opened.info.config))
+    picture.draw(document, target, title_of(opened.info.config) if title is None else title)
     write_numbers(data_out, picture.numbers(document))
     print_path(target)
 

@@ -48,9 +48,9 @@ def cmc(
         found = embed_classes(opened, classes)
     done = identify_split(found.vectors, found.labels, enrolled, strangers, seed)
     detail = f"{enrolled} images each of {plural(len(done.templates), 'class')} enrolled, of {len(found.classes)}"
-    heading = f"{title or title_of(opened.info.config, split)}\n{detail}"
+    heading = title_of(opened.info.config, split) if title is None else title
     name = f"{figures.of_split('cmc', split)}.png"
     target = out or figures.unnamed(name, overwrite, figures.home_of_images(opened))
-    picture.draw(done.cmc, done.open_set, done.points, target, heading)
+    picture.draw(done.cmc, done.open_set, done.points, target, f"{heading}\n{detail}".lstrip())
     figures.write_numbers(data_out, picture.numbers(done.cmc, done.open_set, done.points))
     print_path(target)

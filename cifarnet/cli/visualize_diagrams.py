@@ -38,7 +38,7 @@ def network(
     from cifarnet.analysis.diagram import diagram
     from cifarnet.analysis.plots import network as picture
 
-    picture.draw(diagram(config, CLASSES), target, title or "")
+    picture.draw(diagram(config, CLASSES), target, title)
     print_path(target)
 
 
@@ -67,6 +67,6 @@ def margins(
     from cifarnet.analysis.plots import margins as picture
 
     curves = [margin_curve(name, constants) for name in dict.fromkeys(loss)]
-    picture.draw(curves, target, title or "")
+    picture.draw(curves, target, title)
     figures.write_numbers(data_out, picture.numbers(curves))
     print_path(target)

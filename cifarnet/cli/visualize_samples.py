@@ -58,6 +58,6 @@ def samples(
         part, classes, name = data.train if split == "train" else data.test, data.classes, dataset
     target = out or figures.unnamed(f"{figures.of_split('samples', split, 'train')}.png", overwrite, home)
     chosen = picture.choose_samples(part, len(classes), each, seed)
-    picture.draw_samples(chosen, classes, target, title or f"{name} {split}")
+    picture.draw_samples(chosen, classes, target, f"{name} {split}" if title is None else title)
     figures.write_numbers(data_out, {"indices": chosen.indices})
     print_path(target)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
@@ -320,6 +321,49 @@ def test_featuremaps(cli, runs, picture):
     names = ["overview", "relu1", "max_pool1", "relu2", "max_pool2", "relu3", "grad-cam"]
     assert code == 0 and out.splitlines() == [f"featuremaps/p/{name}.png" for name in names]
     assert all(min(size_of(picture.parent / line)) > 300 for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        "curves",
+        "confusion",
+        "angles",
+        "grid",
+        "umap --method pca",
+        "calibration",
+        "det",
+        "scores",
+        "cmc",
+        "samples",
+        "quality",
+    ],
+)
+def test_an_empty_title_is_none(cli, runs, monkeypatch, figure):
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **style: titles.append(text) or self.text(0, 0, text))
+    name, *options = figure.split()
+    for given in ([], ["--title", ""]):
+        titles.append("|")
+        out = ["--out", f"{len(titles)}.png"]
+        assert cli("visualize", name, runs / "ce", *options, *given, *out)[0] == 0
+    usual, none = "\n".join(titles)[2:].split("|")
+    assert "digits" in usual and "digits" not in none
+
+
+@pytest.mark.parametrize(("figure", "usual"), [("network", "parameters"), ("margins", "Margins")])
+def test_a_diagram_without_a_title(cli, monkeypatch, figure, usual):
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **style: titles.append(text) or self.text(0, 0, text))
+    assert cli("visualize", figure, "--out", "a.png")[0] == 0 and usual in titles.pop()
+    assert cli("visualize", figure, "--title", "", "--out", "b.png")[0] == 0 and usual not in "".join(titles)
+
+
+def test_feature_maps_without_a_title_have_the_files_name(cli, runs, picture, monkeypatch):
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **style: titles.append(text) or self.text(0, 0, text))
+    code, _, _ = cli("featuremaps", picture, "--checkpoint", runs / "ce", "--grad-cam", "--title", "")
+    assert code == 0 and titles[0].startswith("p.png\n") and titles[-1] == "Grad-CAM at relu3\np.png"
 
 
 def test_featuremaps_of_a_layer_and_class(cli, runs, picture):

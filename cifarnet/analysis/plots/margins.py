@@ -14,7 +14,7 @@ COLUMNS = 4
 DASHES = (4, 2), (1, 1), (8, 2), (4, 1, 1, 1)  # of the scales without a margin
 
 
-def draw(curves: Sequence[MarginCurve], path: Path, title: str = "") -> Path:
+def draw(curves: Sequence[MarginCurve], path: Path, title: str | None = None) -> Path:
     """Draws all logits in one panel, and below it a circle a loss with two prototypes and the boundary between them.
 
     Raises:
@@ -49,7 +49,7 @@ def draw(curves: Sequence[MarginCurve], path: Path, title: str = "") -> Path:
             circle(axes, curve, LINES[index % len(LINES)])
         headline(
             figure,
-            title or "Margins",
+            "Margins" if title is None else title,
             "B₀: two classes' boundary in inference; B₁: in training, for samples of class 1",
         )
     return path

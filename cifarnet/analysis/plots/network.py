@@ -14,7 +14,7 @@ COLOURS = {"conv": "#dbeafc", "max-pool": "#fdebc8", "avg-pool": "#fdebc8", "fc"
 PLAIN, GROUPED = "#f2f2f2", "#e0eee3"
 
 
-def draw(network: Diagram, path: Path, title: str = "") -> Path:
+def draw(network: Diagram, path: Path, title: str | None = None) -> Path:
     """Draws the stages as boxes from top to bottom, with the shape and the parameters of each; at their right the blocks.
 
     Raises:
@@ -39,8 +39,8 @@ def draw(network: Diagram, path: Path, title: str = "") -> Path:
             beside(axes, y, shape_of(stage.output), count)
         for index, block in enumerate(network.blocks[:2]):
             draw_block(axes, 4.15 + 1.5 * index, height - TOP - ROW / 2, block)
-        name = title or f"{network.arch} · {network.parameters:,} parameters"
-        headline(figure, name)
+        if title != "":
+            headline(figure, title or f"{network.arch} · {network.parameters:,} parameters")
     return path
 
 
