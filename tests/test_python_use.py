@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import inspect
 import logging
 import os
 import pickle
 import pkgutil
+import pydoc
 import signal
 import subprocess
 import sys
@@ -74,6 +76,26 @@ def test_every_error_has_a_text_and_survives_pickling():
         made.args, made.what = ("text",), "thing"
         back = pickle.loads(pickle.dumps(made))
         assert type(back) is kind and (str(back), back.what) == ("text", "thing")
+
+
+def test_a_notebook_completes_and_shows_what_a_configuration_takes():
+    """As Jupyter's completion and its `?` ask for it; each option has its help there, as on the command line."""
+    parameters = inspect.signature(cifarnet.TrainConfig).parameters
+    items = dataclasses.fields(cifarnet.TrainConfig)
+    assert list(parameters) == [item.name for item in items]
+    assert parameters["lr"].default == cifarnet.TrainConfig().lr and parameters["epochs"].annotation is int
+    text = pydoc.plain(pydoc.render_doc(cifarnet.TrainConfig))
+    for item in items:
+        assert f"{item.name}: {item.metadata['help']}" in text
+
+
+def test_everything_that_is_called_names_what_it_takes():
+    """`**constants` of the head alone is open: each loss has its own."""
+    for name in cifarnet.__all__:
+        found = getattr(cifarnet, name)
+        if callable(found) and not (isinstance(found, type) and issubclass(found, Exception)):
+            open_ones = {one.name for one in inspect.signature(found).parameters.values() if "VAR" in one.kind.name}
+            assert open_ones == ({"constants"} if name == "MarginHead" else set()), name
 
 
 def test_a_data_set_of_arrays_is_trained_on_measured_and_named_as_python_has_it():

@@ -11,7 +11,7 @@ from typing import Any
 
 from cifarnet.core.class_names import listed_names
 from cifarnet.core.errors import Refused
-from cifarnet.core.fields import check_bounds, check_type, option
+from cifarnet.core.fields import check_bounds, check_type, describe_fields, option
 from cifarnet.core.option_values import merged as merged
 from cifarnet.core.option_values import unknown_option, with_loss_options, without_unset
 
@@ -260,3 +260,6 @@ class TrainConfig:
                 raise unknown_option(source, str(name), known)
             check_type(known[name], value, source)
         return cls(**values).check()
+
+
+describe_fields(TrainConfig)

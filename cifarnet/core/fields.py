@@ -1,7 +1,8 @@
 """An option as the field of a dataclass: help text, bounds and group; and the checks that read them."""
 
 import math
-from dataclasses import Field, dataclass, field
+from dataclasses import Field, dataclass, field, fields
+from inspect import Signature, signature
 from numbers import Integral
 from os import PathLike
 from typing import Any, get_origin
@@ -62,6 +63,17 @@ def option(
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def describe_fields(kind: type) -> None:
+    """Writes the fields' help into that of their dataclass, and gives it the signature by which a notebook completes names.
+
+    Without this one, `inspect` shows the signature of a `__new__`.
+    """
+    texts = [f"    {item.name}: {item.metadata['help']}" for item in fields(kind)]
+    kind.__doc__ = "\n".join([kind.__doc__ or "", "", "Args:", *texts])
+    _, *parameters = signature(kind.__init__).parameters.values()  # type: ignore[misc]
+    kind.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
 
 
 def check_type(item: Field, value: Any, source: str) -> None:
