@@ -15,6 +15,7 @@ from cifarnet.core.errors import Refused
 # The `ignore_index` of every cross-entropy: torch's own, -100, would leave such a sample out without a word. Eagerly this one is refused
 # as any label out of range; under torch.compile it leaves its sample out.
 NO_LABEL = -(2**63)
+ONE_HOT = "of one-hot rows it is labels.float().argmax(dim=1)"
 
 
 def check_classes(num_classes: int) -> int:
@@ -37,7 +38,8 @@ def check_features(features: Tensor, size: int, least: int = 0) -> None:
     check_tensor("features", features)
     shape = features.shape
     if len(shape) != 2 or shape[1] != size or shape[0] < least:
-        raise ValueError(f"features must be [N, {size}] with N >= {least}, not {list(shape)}")
+        fix = "; flatten(1) makes one row of each sample's" if len(shape) > 2 and shape[1:].numel() == size else ""
+        raise ValueError(f"features must be [N, {size}] with N >= {least}, not {list(shape)}{fix}")
     if not features.is_floating_point():
         raise TypeError(f"features must be floating-point numbers, not {features.dtype}")
 
@@ -46,8 +48,13 @@ def whole_labels(labels: Tensor) -> Tensor:
     """The labels as int64, of any integer type. Raises TypeError for other things, which would lose what is behind their point."""
     check_tensor("labels", labels)
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"labels must be integers, not {labels.dtype}")
+        fix = ONE_HOT if _is_table(labels) else "of whole numbers it is labels.long()"
+        raise TypeError(f"labels must be integers, not {labels.dtype}; {fix}")
     return labels.long()
+
+
+def _is_table(labels: Tensor) -> bool:
+    return labels.dim() == 2 and labels.shape[1] > 1
 
 
 def check_batch(features: Tensor, labels: Tensor, size: int, least: int = 1) -> Tensor:
@@ -59,7 +66,11 @@ def check_batch(features: Tensor, labels: Tensor, size: int, least: int = 1) -> 
     check_features(features, size, least)
     whole = whole_labels(labels)
     if labels.shape != features.shape[:1]:
-        raise ValueError(f"labels must be [{features.shape[0]}], not {list(labels.shape)}")
+        samples = len(features)
+        fix = (
+            "it is labels.flatten()" if labels.numel() == samples else ONE_HOT if _is_table(labels) else "give one each"
+        )
+        raise ValueError(f"labels must be [{samples}], not {list(labels.shape)}; {fix}")
     refuse_meta("labels", labels, features)
     return whole
 

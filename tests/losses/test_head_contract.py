@@ -2,10 +2,12 @@
 
 import importlib
 import math
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cifarnet.losses import LOSSES, LinearHead, MarginHead, build_head, kernels
@@ -101,6 +103,30 @@ def test_arrays_and_lists_are_a_type_error(batch):
         for labels in (y.numpy(), y.tolist()):
             with pytest.raises(TypeError, match=rf"^labels must be a tensor, not {type(labels).__name__}; torch"):
                 head(z, labels)
+
+
+def test_labels_and_features_of_other_shapes_are_told_what_makes_them_right(batch):
+    """What is said is done here, and makes the labels that they were made of."""
+    z, y = batch
+    rows = F.one_hot(y, C)
+    ways_out = {
+        "labels.flatten()": (torch.flatten, [y[:, None], y[None]]),
+        "labels.float().argmax(dim=1)": (
+            lambda labels: labels.float().argmax(dim=1),
+            [rows, rows.float(), rows.bool()],
+        ),
+        "labels.long()": (Tensor.long, [y.float(), y.double()]),
+    }
+    for head in heads().values():
+        for said, (mend, wrong) in ways_out.items():
+            for labels in wrong:
+                with pytest.raises((TypeError, ValueError), match=rf"^labels must be .*; .*{re.escape(said)}$"):
+                    head(z, labels)
+                assert torch.equal(mend(labels), y)
+        with pytest.raises(ValueError, match=rf"^labels must be \[{N}\], not \[3\]; give one each$"):
+            head(z, y[:3])
+        with pytest.raises(ValueError, match=r"; flatten\(1\) makes one row"):
+            head(z[:, :, None, None], y)
 
 
 def test_inference_demands_of_features_what_training_does(batch):
