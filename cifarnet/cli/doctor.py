@@ -48,9 +48,10 @@ def sections(found: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     built = ", ".join(f"{name} {value or 'none'}" for name, value in backend["build"].items()) or "not built"
     free = [("free disk", f"{size / 2**30:.1f} GB for {path}") for path, size in found["disk"].items()]
     runs = found["runs"]
+    versions = found["versions"] | {"cifarnet": f"{found['versions']['cifarnet']} in {found['package']}"}
     latest = f", the newest {runs['latest']}" if runs["latest"] else ""
     return [
-        ("versions", list(found["versions"].items())),
+        ("versions", list(versions.items())),
         (
             "devices",
             [*listed, ("auto", f"{devices['device']}, {devices['precision']}, {plural(devices['cores'], 'core')}")],

@@ -19,6 +19,7 @@ from cifarnet.data.images.streamed import cores
 from cifarnet.data.request import Request
 from cifarnet.data.sources import cifar
 from cifarnet.losses import kernels
+from cifarnet.losses.extension_file import PACKAGE
 from cifarnet.storage.runs import LATEST, RUNS
 
 PACKAGES = (
@@ -48,10 +49,11 @@ def examine(data_dir: Path | None = None) -> dict[str, Any]:
         data_dir: a folder in which CIFAR is looked for before the cache.
 
     Returns:
-        versions, devices, backend, data, disk, runs; and problems, a list of sentences.
+        versions, package (the folder of this cifarnet), devices, backend, data, disk, runs; and problems, a list of sentences.
     """
     found = {
         "versions": versions(),
+        "package": str(PACKAGE),
         "devices": devices(),
         "backend": backend(),
         "data": data(data_dir),
@@ -110,7 +112,7 @@ def backend() -> dict[str, Any]:
             "why": f"the compiled head is built for this torch and runs on {device}",
             "build": built,
         }
-    why = NOT_BUILT if problem == kernels.NOT_BUILT else f"{NOT_USED}: {problem}; {kernels.REBUILD}"
+    why = NOT_BUILT if problem == kernels.NOT_BUILT else f"{NOT_USED}: {problem}; {kernels.remedy()}"
     return {"auto": "torch", "why": why, "build": built}
 
 

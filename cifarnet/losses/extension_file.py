@@ -6,11 +6,14 @@ A library that is cut short ends the process (a bus error) once its missing part
 import importlib.util
 import re
 import struct
+import sys
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from cifarnet.core.plain_file import read_bytes
 
+PACKAGE = Path(__file__).parents[1]
 NAME = "_C"
 LARGEST = 1 << 30  # bytes of the library
 ELF = b"\x7fELF"
@@ -27,7 +30,22 @@ def built_for_others() -> list[str]:
     """Names of extensions beside the package's files that are built for another Python, as their names say."""
     if extension_path() is not None:
         return []
-    return sorted(path.name for end in ("so", "pyd") for path in Path(__file__).parents[1].glob(f"{NAME}.*.{end}"))
+    return sorted(path.name for end in ("so", "pyd") for path in PACKAGE.glob(f"{NAME}.*.{end}"))
+
+
+def built_elsewhere() -> Path | None:
+    """The folder of another cifarnet on Python's path that has an extension, where this one, found before it, has none.
+
+    After `pip install .` the source folder is such a one: `python -m` and torchrun take what lies in the current folder.
+    """
+    if extension_path() is not None:
+        return None
+    for entry in sys.path:
+        folder = Path(entry, PACKAGE.name)
+        built = any((folder / f"{NAME}{suffix}").is_file() for suffix in EXTENSION_SUFFIXES)
+        if built and not folder.samefile(PACKAGE):
+            return folder
+    return None
 
 
 def read_stamp(path: str) -> dict[str, str]:

@@ -80,7 +80,7 @@ def _resolve(backend: str, what: str, device: str, dtype: torch.dtype, loss: str
     if problem := obstacle(device, loss):
         if problem == NOT_BUILT:
             raise Refused(what, f"the {backend} extension is not built", f"use `backend=torch`, or build it: {BUILD}")
-        raise Refused(what, problem, f"use `backend=torch`, or {REBUILD}")
+        raise Refused(what, problem, f"use `backend=torch`, or {remedy()}")
     return backend
 
 
@@ -110,18 +110,30 @@ def obstacle(device: str, loss: str | None = None) -> str | None:
     """
     global _why_not
     if _extension_path() is None:
-        others = extension_file.built_for_others()
-        return f"{', '.join(others)} is built for another Python" if others else NOT_BUILT
+        return _why_absent()
     if _extension is None and _why_not is None:
         _why_not = _load(_extension_path() or "")
     return _why_not or _problem(device, loss)
+
+
+def _why_absent() -> str:
+    if others := extension_file.built_for_others():
+        return f"{', '.join(others)} is built for another Python"
+    if elsewhere := extension_file.built_elsewhere():
+        return f"it is in {elsewhere}, and Python found {extension_file.PACKAGE} first, in the current folder or by PYTHONPATH"
+    return NOT_BUILT
+
+
+def remedy() -> str:
+    """What to do about an extension that is not used."""
+    return f"start in another folder, or {REBUILD}" if extension_file.built_elsewhere() else REBUILD
 
 
 @functools.cache
 def _say(problem: str) -> None:
     """Warns once a process, and once a machine under torchrun."""
     if local_number() == 0:
-        text = problem if problem == NOT_BUILT else f"the compiled margin head is not used: {problem}; {REBUILD}"
+        text = problem if problem == NOT_BUILT else f"the compiled margin head is not used: {problem}; {remedy()}"
         warnings.warn(text, stacklevel=4)
 
 

@@ -67,6 +67,7 @@ PREDICTIONS = [
 
 FOUND = {
     "versions": {"cifarnet": "0.1.0", "system": "Linux-6.18.44-generic-x86_64-with-glibc2.36", "torch": "2.14.1+cu130"},
+    "package": "/home/somebody/cifarnet",
     "devices": {
         "found": [{"name": "cpu", "description": "cpu (64 threads)", "bf16": True}],
         "device": "cpu",

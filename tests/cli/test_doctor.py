@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 
+import cifarnet
 from cifarnet.cli import environment, run
 from cifarnet.data.sources.cifar import SETS
 from cifarnet.losses import kernels
@@ -37,6 +38,7 @@ def test_versions_devices_and_disk(doctor, tmp_path, monkeypatch):
     told = subprocess.run([sys.executable, "-m", "pip", "show", "safetensors"], capture_output=True, text=True)
     if told.returncode == 0:
         assert f"Version: {found['versions']['safetensors']}\n" in told.stdout
+    assert found["package"] == os.path.dirname(cifarnet.__file__)
     assert found["versions"]["torch"] == torch.__version__ and found["versions"]["python"] == platform.python_version()
     assert found["devices"]["found"][-1]["name"] == "cpu" and found["devices"]["cores"] == len(os.sched_getaffinity(0))
     disk = os.statvfs(tmp_path)

@@ -44,8 +44,9 @@ def package(tmp_path):
 
 # Like `python -m cifarnet`, line after line, but an editable install does not lend the copy its own library.
 PROGRAM = """
-import contextlib, io, json, sys, warnings
+import contextlib, io, json, os, sys, warnings
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+sys.path += filter(None, [os.environ.get("LATER_ON_THE_PATH")])
 from cifarnet.cli import run
 from cifarnet.cli.common import show_warning
 warnings.showwarning, done = show_warning, []
@@ -82,7 +83,7 @@ def falls_back(folder, why, prefix=()):
     assert why in err and json.loads(out)["backend"] == "torch"
     code, out, err = refusal
     assert code == 2 and out == "" and err.count("\n") == 1
-    assert err.startswith("error: --backend: ") and why in err and "--backend torch" in err
+    assert err.startswith("error: --backend: ") and why.split("; ")[0] in err and "--backend torch" in err
     assert not (folder / "other").exists()
     code, out, err = doctor
     found = json.loads(out)
@@ -109,6 +110,16 @@ def test_a_library_for_another_python(package):
     name = "_C.cpython-27-x86_64-linux-gnu.so"
     package.with_name(name).write_bytes(BYTES)
     falls_back(package.parents[1], f"{name} is built for another Python")
+
+
+def test_a_library_of_the_cifarnet_that_stands_behind_the_current_folder_s(package, monkeypatch):
+    """As after `pip install .` in the source folder: `python -m cifarnet` and torchrun take what lies there."""
+    installed = package.parents[1] / "site-packages" / "cifarnet"
+    installed.mkdir(parents=True)
+    (installed / package.name).write_bytes(BYTES)
+    monkeypatch.setenv("LATER_ON_THE_PATH", str(installed.parent))
+    why = f"it is in {installed}, and Python found {package.parent} first, in the current folder or by PYTHONPATH"
+    falls_back(package.parents[1], f"{why}; start in another folder, or rebuild it with: pip install")
 
 
 def test_a_library_without_read_permission(package):
