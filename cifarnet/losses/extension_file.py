@@ -4,6 +4,7 @@ A library that is cut short ends the process (a bus error) once its missing part
 """
 
 import importlib.util
+import os
 import re
 import struct
 import sys
@@ -42,7 +43,7 @@ def built_elsewhere() -> Path | None:
         return None
     for entry in sys.path:
         folder = Path(entry, PACKAGE.name)
-        built = any((folder / f"{NAME}{suffix}").is_file() for suffix in EXTENSION_SUFFIXES)
+        built = any(os.path.isfile(folder / f"{NAME}{suffix}") for suffix in EXTENSION_SUFFIXES)
         if built and not folder.samefile(PACKAGE):
             return folder
     return None

@@ -122,6 +122,15 @@ def test_a_library_of_the_cifarnet_that_stands_behind_the_current_folder_s(packa
     falls_back(package.parents[1], f"{why}; start in another folder, or rebuild it with: pip install")
 
 
+def test_a_place_on_the_path_that_cannot_be_looked_into_is_passed_over(monkeypatch):
+    monkeypatch.setattr(extension_file, "extension_path", lambda: None)
+    monkeypatch.setattr(sys, "path", ["x" * 5000, ""])
+    with pytest.raises(OSError, match="File name too long"):
+        os.stat(sys.path[0])
+    monkeypatch.chdir("/")
+    assert extension_file.built_elsewhere() is None
+
+
 def test_a_library_without_read_permission(package):
     """Permissions do not bind root, so that root first drops the right to pass them by."""
     prefix = ()
