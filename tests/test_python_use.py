@@ -35,6 +35,7 @@ from cifarnet.data import Split, known_folders, make_dataset
 from cifarnet.data import load as load_data
 from cifarnet.data.given import check_place
 from cifarnet.data.images.open import ImageError
+from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.engine.rehearsal import rehearse
 from cifarnet.losses import LOSSES
 from cifarnet.losses.heads import MarginHead, build_head
@@ -96,6 +97,20 @@ def test_everything_that_is_called_names_what_it_takes():
         if callable(found) and not (isinstance(found, type) and issubclass(found, Exception)):
             open_ones = {one.name for one in inspect.signature(found).parameters.values() if "VAR" in one.kind.name}
             assert open_ones == ({"constants"} if name == "MarginHead" else set()), name
+
+
+def test_what_a_cell_of_a_notebook_shows_is_one_line_with_its_sizes():
+    """Tensors of pixels filled the screen, and a linear head said nothing of itself."""
+    found, heads = of_noise(), {loss: repr(build_head(16, 10, loss)) for loss in LOSSES}
+    assert repr(found) == "Dataset(noise, 2 classes, 24 train, 24 test)"
+    assert repr(found.train) == "Split(24 images, 3 x 32 x 32)"
+    assert repr(StreamedSplit(range(1200), torch.arange(1200), 64)) == "StreamedSplit(1,200 images, 3 x 64 x 64)"
+    identities = load_data("synthetic-identities", classes=200, dim=8, spread=45.0, seed=17)
+    assert repr(identities.train) == "FeatureSplit(2,000 samples of 8 features)"
+    assert all("in_features=16, num_classes=10, " in text and "\n" not in text for text in heads.values())
+    assert heads["ce"].endswith("label_smoothing=0.0)") and heads["focal"].endswith("gamma=2.0)")
+    assert heads["vs"] != heads["la"] and heads["la"].endswith("tau=1.0)")
+    assert repr(cifarnet.load("packaged", device="cpu")).startswith("Model(speednet, loss ce, 10 classes, ")
 
 
 def test_a_data_set_of_arrays_is_trained_on_measured_and_named_as_python_has_it():

@@ -63,6 +63,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images, {' x '.join(map(str, self.images.shape[1:]))})"
+
     @cached_property
     def image_hashes(self) -> Tensor:
         """uint8 [N, 32], `hashes`, or made once when first asked for."""
@@ -114,6 +117,10 @@ class Dataset:
     std: Channels
     substituted: tuple[int, ...] = (0, 0)
     found: Found | None = None
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.classes):,} classes, {len(self.train):,} train, {len(self.test):,} test"
+        return f"Dataset({self.name}, {sizes})"
 
 
 def make_dataset(name: str, classes: tuple[str, ...], train: Split, test: Split) -> Dataset:

@@ -75,6 +75,13 @@ class LinearHead(Head):
         """The rows of W on the unit sphere [C, D]."""
         return normalize(self.weight.detach().float())[0]
 
+    def extra_repr(self) -> str:
+        """The sizes and constants, for printing the module."""
+        return f"in_features={self.in_features}, num_classes={self.num_classes}, {self._constants()}"
+
+    def _constants(self) -> str:
+        return f"label_smoothing={self.label_smoothing}" if self.gamma is None else f"gamma={self.gamma}"
+
 
 class AdjustedHead(LinearHead):
     """A linear classifier for classes of unequal size: cross-entropy over Delta_j x_j + tau log pi_j, x = z W^T + b.
@@ -95,3 +102,6 @@ class AdjustedHead(LinearHead):
         frequency = (counts / counts.sum().clamp_min(1)).clamp_min(NEVER_SEEN)
         stretched = logits * (counts / counts.amax().clamp_min(1)) ** self.exponent
         return F.cross_entropy(stretched + self.tau * frequency.log(), labels, ignore_index=NO_LABEL)
+
+    def _constants(self) -> str:
+        return f"gamma={self.exponent}, tau={self.tau}"

@@ -69,6 +69,9 @@ class StreamedSplit:
     def __len__(self) -> int:
         return len(self.source)
 
+    def __repr__(self) -> str:
+        return f"StreamedSplit({len(self):,} images, 3 x {self.image_size} x {self.image_size})"
+
     def subset(self, indices: Tensor) -> "StreamedSplit":
         """The images at `indices` (int64 [n])."""
         sums = None if self.sums is None else self.sums[indices]

@@ -67,6 +67,9 @@ class FeatureSplit:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def __repr__(self) -> str:
+        return f"FeatureSplit({len(self):,} samples of {self.source.dim} features)"
+
     def numbers(self, index: Tensor) -> Tensor:
         """The numbers [n] of the samples at `index` (integers [n], on `device`)."""
         if isinstance(self.samples, range):
