@@ -125,7 +125,7 @@ def _why_absent() -> str:
 
 
 def remedy() -> str:
-    """What to do about an extension that is not used."""
+    """The advice that goes with an `obstacle`, as a clause."""
     return f"start in another folder, or {REBUILD}" if extension_file.built_elsewhere() else REBUILD
 
 
