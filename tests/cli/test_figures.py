@@ -323,6 +323,14 @@ def test_featuremaps(cli, runs, picture):
     assert all(min(size_of(picture.parent / line)) > 300 for line in out.splitlines())
 
 
+@pytest.fixture
+def titles(monkeypatch):
+    """The titles of the figures that are drawn."""
+    drawn = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **style: drawn.append(text) or self.text(0, 0, text))
+    return drawn
+
+
 @pytest.mark.parametrize(
     "figure",
     [
@@ -339,9 +347,7 @@ def test_featuremaps(cli, runs, picture):
         "quality",
     ],
 )
-def test_an_empty_title_is_none(cli, runs, monkeypatch, figure):
-    titles = []
-    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **style: titles.append(text) or self.text(0, 0, text))
+def test_an_empty_title_is_none(cli, runs, titles, figure):
     name, *options = figure.split()
     for given in ([], ["--title", ""]):
         titles.append("|")
@@ -352,16 +358,12 @@ def test_an_empty_title_is_none(cli, runs, monkeypatch, figure):
 
 
 @pytest.mark.parametrize(("figure", "usual"), [("network", "parameters"), ("margins", "Margins")])
-def test_a_diagram_without_a_title(cli, monkeypatch, figure, usual):
-    titles = []
-    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **style: titles.append(text) or self.text(0, 0, text))
+def test_a_diagram_without_a_title(cli, titles, figure, usual):
     assert cli("visualize", figure, "--out", "a.png")[0] == 0 and usual in titles.pop()
     assert cli("visualize", figure, "--title", "", "--out", "b.png")[0] == 0 and usual not in "".join(titles)
 
 
-def test_feature_maps_without_a_title_have_the_files_name(cli, runs, picture, monkeypatch):
-    titles = []
-    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **style: titles.append(text) or self.text(0, 0, text))
+def test_feature_maps_without_a_title_have_the_files_name(cli, runs, picture, titles):
     code, _, _ = cli("featuremaps", picture, "--checkpoint", runs / "ce", "--grad-cam", "--title", "")
     assert code == 0 and titles[0].startswith("p.png\n") and titles[-1] == "Grad-CAM at relu3\np.png"
 

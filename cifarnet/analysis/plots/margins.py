@@ -17,6 +17,9 @@ DASHES = (4, 2), (1, 1), (8, 2), (4, 1, 1, 1)  # of the scales without a margin
 def draw(curves: Sequence[MarginCurve], path: Path, title: str | None = None) -> Path:
     """Draws all logits in one panel, and below it a circle a loss with two prototypes and the boundary between them.
 
+    Args:
+        title: None: "Margins".
+
     Raises:
         Failed: the file cannot be written.
     """

@@ -17,6 +17,9 @@ PLAIN, GROUPED = "#f2f2f2", "#e0eee3"
 def draw(network: Diagram, path: Path, title: str | None = None) -> Path:
     """Draws the stages as boxes from top to bottom, with the shape and the parameters of each; at their right the blocks.
 
+    Args:
+        title: None: the architecture and its parameters.
+
     Raises:
         Failed: the file cannot be written.
     """
@@ -39,8 +42,9 @@ def draw(network: Diagram, path: Path, title: str | None = None) -> Path:
             beside(axes, y, shape_of(stage.output), count)
         for index, block in enumerate(network.blocks[:2]):
             draw_block(axes, 4.15 + 1.5 * index, height - TOP - ROW / 2, block)
-        if title != "":
-            headline(figure, title or f"{network.arch} · {network.parameters:,} parameters")
+        heading = f"{network.arch} · {network.parameters:,} parameters" if title is None else title
+        if heading:
+            headline(figure, heading)
     return path
 
 
