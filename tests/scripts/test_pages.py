@@ -9,7 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NUMBER = re.compile(r"(?<![\w^.])-?\d+(?:\.\d+)?")
-HEADS = ["bench_head_cpu", "bench_head_cpu_1thread", "bench_head_cpu_avx2", "bench_head_cpu_avx2_1thread"]
+HEADS = [
+    *("bench_head_cpu", "bench_head_cpu_1thread", "bench_head_cpu_avx2", "bench_head_cpu_avx2_1thread"),
+    *(
+        "bench_head_cpu_zen4",
+        "bench_head_cpu_zen4_1thread",
+        "bench_head_cpu_zen4_pair",
+        "bench_head_cpu_zen4_pair_1thread",
+    ),
+]
 UNSAID = {  # what the rows of a search have in common stands above its table, or is the recipe's own
     "recipe_search": {"--loss"},
     "margin_search": {"quick", "--epochs", "8", "--stem", "imagenet", "--loss", "ce", "--margin", "0.05"},
