@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,29 +68,41 @@ def fit_seeds(
     ]
     ended: list[SeedRun] = []
     for seed, path, start in plan:
-        try:
-            if start != DONE:
-                training.fit(
-                    replace(config, seed=seed),
-                    path,
-                    resume=start == GO_ON,
-                    overwrite=overwrite or (resume and start == NEW),
-                    init_from=None if start == GO_ON else init_from,
-                    about=about,
-                    watcher=watcher_of(seed),
-                )
-            one = SeedRun(
-                seed, path, read_json(RunFolder(path).summary, "train it again", within=path), before=start == DONE
+        train = None
+        if start != DONE:
+            train = partial(
+                training.fit,
+                replace(config, seed=seed),
+                path,
+                resume=start == GO_ON,
+                overwrite=overwrite or (resume and start == NEW),
+                init_from=None if start == GO_ON else init_from,
+                about=about,
+                watcher=watcher_of(seed),
             )
-        except Interrupted:
-            raise
-        except CifarnetError as error:
-            if isinstance(error, Refused) and not ended:  # the others would be refused as well
-                raise
-            one = SeedRun(seed, path, error=without_frames(error))
-        ended.append(one)
-        heed(one)
+        ended.append(ended_run(seed, path, train, is_first=not ended))
+        heed(ended[-1])
     return ended
+
+
+def ended_run(seed: int, path: Path, train: Callable[[], object] | None, is_first: bool) -> SeedRun:
+    """The run of `seed` in `path` once `train` has ended, well or not; None: it was finished before.
+
+    Raises:
+        Refused: `is_first` was refused: the others would be as well.
+        Interrupted: a signal came.
+    """
+    try:
+        if train is not None:
+            train()
+        summary = read_json(RunFolder(path).summary, "train it again", within=path)
+    except Interrupted:
+        raise
+    except CifarnetError as error:
+        if isinstance(error, Refused) and is_first:
+            raise
+        return SeedRun(seed, path, error=without_frames(error))
+    return SeedRun(seed, path, summary, before=train is None)
 
 
 def without_frames(error: CifarnetError) -> CifarnetError:

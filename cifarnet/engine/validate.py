@@ -98,7 +98,22 @@ def summarise(
     if scores is None:
         scores = evaluate_on(run, split, until_stopped)
     summary = {
-        "run": str(folder.path),
+        **facts_of(run, folder.path, chosen),
+        "calibration": {**vars(calibration)} if calibration else None,
+        "not_calibrated": reason,
+        "tta": kept_views(run).get("views", 1) > 1,
+        **kept_views(run),
+        split: scores.to_dict(),
+    }
+    if run.ranks.first:
+        folder.write_summary(summary)
+    return summary
+
+
+def facts_of(run: TrainState, path: Path, chosen: Path | None) -> dict[str, Any]:
+    """What a summary says of a run at `path` beside its scores, which are those of the checkpoint `chosen`."""
+    return {
+        "run": str(path),
         "checkpoint": str(chosen),
         "arch": run.config.arch,
         "loss": run.config.loss,
@@ -114,15 +129,7 @@ def summarise(
         "ranks": run.ranks.world,
         "precision": run.precision,
         "backend": run.backend,
-        "calibration": {**vars(calibration)} if calibration else None,
-        "not_calibrated": reason,
-        "tta": kept_views(run).get("views", 1) > 1,
-        **kept_views(run),
-        split: scores.to_dict(),
     }
-    if run.ranks.first:
-        folder.write_summary(summary)
-    return summary
 
 
 def restore_best(run: TrainState, path: Path) -> None:
