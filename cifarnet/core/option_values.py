@@ -8,6 +8,11 @@ from cifarnet.core.known import nearest
 
 # Constants of losses that were fields of their own up to version 0.1.
 LOSS_FIELDS_0_1 = ("scale", "margin", "h", "t_alpha", "easy_margin", "gamma", "label_smoothing")
+# All of them, by name alone: whoever gives one beside `loss_options` is told where it stands. The rows are `losses.registry`'s.
+LOSS_CONSTANTS = (
+    *LOSS_FIELDS_0_1, "balance", "beta", "detach", "drw", "easy", "loss_weight", "margin_step", "negative_weight", "norm",
+    "norm_weight", "plus", "sigma", "subcenters", "t", "tau", "temperature", "variant",
+)  # fmt: skip
 
 
 def value_text(value: Any) -> str:
@@ -53,7 +58,7 @@ def merged(*layers: dict[str, Any]) -> dict[str, Any]:
 def unknown_option(source: str, name: str, known: Iterable[str]) -> Refused:
     """The refusal of an option that is none of the `known`, to raise: it names the nearest, and where a loss's constants stand."""
     names = list(known)
-    if name in LOSS_FIELDS_0_1:
+    if name in LOSS_CONSTANTS:
         return Refused(
             source, f"unknown option '{name}'", f"a constant of the loss: give loss_options={{'{name}': ...}}"
         )

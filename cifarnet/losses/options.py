@@ -47,7 +47,7 @@ def margin_options(loss: str, **given: Any) -> MarginOptions:
     Raises:
         Refused: an unknown loss, one without a margin, a constant that it does not have or that is out of range.
     """
-    constants = loss_constants(loss, given)
+    constants = loss_constants(loss, given, auto=False)
     if not LOSSES[loss].angular:
         raise Refused("loss", f"{loss} has no margin head", "build_head makes its head")
     for name, value in constants.items():

@@ -10,6 +10,8 @@ from cifarnet.core.known import same_name, unknown
 from cifarnet.losses.more_rows import MORE_LOSSES
 from cifarnet.losses.row import Constant, Loss, margin_of, scale_of
 
+MOST_OWNERS = 4  # losses that a message names as having a constant
+
 LOSSES: dict[str, Loss] = {
     "ce": Loss(
         "softmax cross-entropy",
@@ -68,8 +70,11 @@ def loss_row(loss: str) -> Loss:
     return LOSSES[loss]
 
 
-def loss_constants(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def loss_constants(loss: str, given: Mapping[str, Any], *, auto: bool = True) -> dict[str, Any]:
     """The constants of `loss`: its defaults, replaced by those `given` that are not None; "auto" stays.
+
+    Args:
+        auto: whether the caller takes "auto": else no message names it as a value to give.
 
     Raises:
         Refused: an unknown loss, a constant that it does not have, or one out of its range.
@@ -81,12 +86,20 @@ def loss_constants(loss: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if constant is None:
             takes = ", ".join(f"`{key}`" for key in row.constants) or "no constants"
             why = "has no such constant" + (f", {row.lacks[name]}" if name in row.lacks else "")
-            raise Refused(name, f"{loss} {why}", f"{loss} takes {takes}")
-        chosen[name] = _checked(name, value, constant)
+            raise Refused(name, f"{loss} {why}", f"{loss} takes {takes}{_owners(name)}")
+        chosen[name] = _checked(name, value, constant, auto)
     return row.with_defaults(chosen)
 
 
-def _checked(name: str, value: Any, constant: Constant) -> Any:
+def _owners(name: str) -> str:
+    """ "; adaface takes `h`": the losses that have the constant; "" where none has it, or so many that to name them helps nobody."""
+    losses = [loss for loss, row in LOSSES.items() if name in row.constants]
+    if not 0 < len(losses) <= MOST_OWNERS:
+        return ""
+    return f"; {', '.join(losses)} take{'s' * (len(losses) == 1)} `{name}`"
+
+
+def _checked(name: str, value: Any, constant: Constant, auto: bool) -> Any:
     """The value as the loss takes it, a text spelt as in the choices. Raises Refused."""
     if constant.auto and value == "auto":
         return value
@@ -101,7 +114,7 @@ def _checked(name: str, value: Any, constant: Constant) -> Any:
     if isinstance(value, Real) and not isinstance(value, (bool, int, float)):
         # A number out of an array, which JSON does not take.
         value = int(value) if isinstance(value, Integral) else float(value)
-    check_number(name, value, flag=isinstance(constant.default, bool), auto=constant.auto)
+    check_number(name, value, flag=isinstance(constant.default, bool), auto=auto and constant.auto)
     check_bounds(name, value, constant.bounds)
     return value
 

@@ -108,7 +108,7 @@ def test_a_loss_option_that_no_loss_has(cli):
         "error: --loss-option foo: no loss has such a constant; the losses have balance,"
     )
     code, _, err = cli("train", "--loss", "magface", "--loss-option", "h=1")
-    assert code == 2 and err == "error: --h: magface has no such constant; magface takes --scale\n"
+    assert code == 2 and err == "error: --h: magface has no such constant; magface takes --scale; adaface takes --h\n"
 
 
 @pytest.fixture

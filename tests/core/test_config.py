@@ -12,6 +12,7 @@ from cifarnet.cli import app
 from cifarnet.cli.train_options import file_values
 from cifarnet.core.config import TrainConfig, merged
 from cifarnet.core.errors import Refused
+from cifarnet.core.option_values import LOSS_CONSTANTS
 from cifarnet.data import DATASETS
 from cifarnet.data.augment.batch import POLICIES
 from cifarnet.engine.conflicts import check_options
@@ -217,9 +218,35 @@ def test_recipes_are_configurations_for_every_loss(name, loss):
     build_head(64, 10, config.loss, config.loss_options)
 
 
+def test_every_constant_is_known_for_one_where_it_stands_beside_the_options():
+    assert set(LOSS_CONSTANTS) == {name for row in LOSSES.values() for name in row.constants}
+    assert not set(LOSS_CONSTANTS) & FIELDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "owners"),
+    [
+        ("arcface", "subcenters", "; subcenter-arcface takes `subcenters`"),
+        ("ce", "gamma", "; focal, vs, kappaface take `gamma`"),
+        ("adacos", "margin", ""),  # which most have
+        ("ce", "momentum", ""),  # which none has
+    ],
+)
+def test_a_constant_that_a_loss_lacks_is_told_with_the_losses_that_have_it(loss, name, owners):
+    takes = ", ".join(f"`{one}`" for one in LOSSES[loss].constants) or "no constants"
+    with pytest.raises(Refused) as refused:
+        check_options(TrainConfig(loss=loss, loss_options={name: 3}))
+    assert str(refused.value).endswith(f"; {loss} takes {takes}{owners}")
+
+
 def test_an_option_that_is_none_is_refused_by_name_in_python_too():
     for given, said in (
         ({"margin": 0.5}, "unknown option 'margin'; a constant of the loss: give loss_options={'margin': ...}"),
+        (
+            {"subcenters": 3},
+            "unknown option 'subcenters'; a constant of the loss: give loss_options={'subcenters': ...}",
+        ),
+        ({"tau": 3}, "unknown option 'tau'; a constant of the loss: give loss_options={'tau': ...}"),  # and not tta
         ({"batchsize": 8}, "unknown option 'batchsize'; did you mean batch_size? known: arch, "),
         ({"zzzz": 8}, "unknown option 'zzzz'; known: arch, "),
     ):

@@ -357,9 +357,13 @@ def test_what_cannot_be_is_refused_by_name():
         ({"loss": "adacos-fixed", "margin": 0.5}, "adacos-fixed has no such constant, it has no margin"),
         ({"loss": "arcface", "h": 0.5}, "arcface has no such constant; arcface takes `scale`, `margin`, `easy_margin`"),
         ({"loss": "la"}, "no margin head"),
+        ({"scale": "30"}, "^scale: '30' is not a number; give a number$"),  # and not auto, which it does not take
+        ({"margin": [1]}, "not a number; give a number$"),
     ):
         with pytest.raises(Refused, match=words):
             MarginHead(D, C, **arguments)
+    with pytest.raises(Refused, match=r"^scale: '30' is not a number; give a number, or auto$"):
+        build_head(D, C, "arcface", {"scale": "30"})
     assert MarginHead(D, C, "sphereface2", variant="m").options.margin == 1.7
     assert MarginHead(D, C, "elastic-arcface", plus=True).options["sigma"] == 0.0175
     with pytest.raises(Refused, match="no rule for auto: each class is a yes or no"):
