@@ -78,8 +78,8 @@ def verify_listed(embedder: Embedder, listed: PairList, name: str, asked: Asked)
     usable = np.isin(places, found.labels)
     pairs, folds = listed.scored(units, usable)
     words = f"the pairs of {printable(name)}"
-    if listed.repeated:
-        remarks.append(f"{printable(name)} lists {plural(listed.repeated, 'pair')} again; each line counts")
+    if again := listed.repeated(usable):
+        remarks.append(f"{printable(name)} lists {plural(again, 'pair')} again; each line counts")
     remarks += told_of_paired_copies(listed, usable)
     remarks += trained_on({composed(listed.files[place].parent.name) for place in found.labels}, embedder.info.classes)
     result = verify_pairs(pairs, asked.far, asked.bootstrap, folds=folds if asked.folds else None)
@@ -123,13 +123,23 @@ def verify_folder(embedder: Embedder, folder: Path, asked: Asked) -> Measured:
     found, unusable, remarks = embed_files(embedder, files, labels, names)
     if alone := pictures.identities.count(""):
         remarks.insert(0, f"{printable(folder)}: left out: {plural(alone, 'image')} in no identity's folder")
-    remarks += [*told_of_copies(files, labels), *trained_on(names, embedder.info.classes)]
-    words = f"{printable(folder)}, {plural(len(names), 'identity')}"
+    used = set(found.names)
+    shown = {names[label] for label in found.labels}
+    remarks += [
+        *told_of_copies([(file, label) for file, label in known if str(file) in used]),
+        *trained_on(shown, embedder.info.classes),
+    ]
+    words = f"{printable(folder)}, {plural(len(shown), 'identity')}"
     return Measured(measure_all(found, asked), words, errors + unusable, remarks)
 
 
-def told_of_copies(files: Sequence[Path], labels: Sequence[int]) -> list[str]:
-    """A remark on files that hold the same bytes, of one identity and of several; none where there are none."""
+def told_of_copies(pictures: Sequence[tuple[Path, int]]) -> list[str]:
+    """A remark on files that hold the same bytes, of one identity and of several; none where there are none.
+
+    Args:
+        pictures: the files that can be used (those that a download left empty are no copies), each with its identity.
+    """
+    files, labels = [file for file, _ in pictures], [label for _, label in pictures]
     groups = copies(files)
     if not groups:
         return []

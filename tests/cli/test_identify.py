@@ -196,6 +196,19 @@ def test_probes_that_are_files_of_the_gallery_are_warned_of(cli, folders):
                                    "take another gallery, or enrol the images again\n")  # fmt: skip
 
 
+def test_files_that_cannot_be_used_are_not_in_the_gallery_too(cli, folders):
+    for place in ("known/ada", "seen/zoe"):
+        (folders / place / "empty.png").write_bytes(b"")
+        (folders / place / "cut.png").write_bytes((folders / "known" / "ada" / "0.png").read_bytes()[:50])
+    assert cli("identify", "--gallery", "known", "--save-gallery", "g.safetensors")[0] == 1
+    for gallery in ("known", "g.safetensors"):
+        code, _, err = cli("identify", "--gallery", gallery, "--probes", "seen")
+        assert code == 1 and "seen/zoe/empty.png" in err and "in the gallery too" not in err
+    (folders / "seen" / "zoe" / "copy.png").write_bytes((folders / "known" / "ada" / "0.png").read_bytes())
+    for gallery in ("known", "g.safetensors"):
+        assert "warning: 1 probe is in the gallery too" in cli("identify", "--gallery", gallery, "--probes", "seen")[2]
+
+
 def test_images_are_read_for_their_digests_only_where_the_gallery_is_saved(cli, folders, monkeypatch):
     read = []
     real = pictures.contents_of

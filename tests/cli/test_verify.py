@@ -169,6 +169,31 @@ def test_pairs_that_are_left_out_are_no_copies(cli, home, tmp_path):
     assert code == 1 and "2 files could not be used" in err and "copy" not in err and "trained on" not in err
 
 
+def test_pairs_that_are_left_out_are_not_listed_again(cli, home, tmp_path):
+    for number, name in enumerate(("a", "b", "c")):
+        Image.new("RGB", (32, 32), (40 * number, 99, 200 - 40 * number)).save(tmp_path / f"{name}.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    look = ("verify", "--pairs", tmp_path / "pairs.csv", "--run", "packaged", "--bootstrap", "0")
+    lines = "a,b,same\na.png,b.png,1\na.png,c.png,0\na.png,empty.png,1\nempty.png,a.png,1\n"
+    (tmp_path / "pairs.csv").write_text(lines)
+    code, _, err = cli(*look)
+    assert code == 1 and "empty.png" in err and "again" not in err
+    (tmp_path / "pairs.csv").write_text(lines + "b.png,a.png,1\n")
+    assert "lists 1 pair again; each line counts" in cli(*look)[2]
+
+
+def test_files_that_cannot_be_used_are_no_copies_and_show_nobody(cli, home, tmp_path):
+    """In folders: two empty files of two identities, two of the same broken bytes, and one identity that has no other."""
+    shutil.copytree(home / "images", tmp_path / "own")
+    (tmp_path / "own" / "cat").mkdir()
+    for place, content in (("d6/e.png", b""), ("d7/e.png", b""), ("d6/t.png", b"\x89PNG"), ("cat/t.png", b"\x89PNG")):
+        (tmp_path / "own" / place).write_bytes(content)
+    code, out, err = cli("verify", "--folder", tmp_path / "own", "--run", "packaged", "--bootstrap", "0")
+    assert code == 1 and "4 files could not be used" in err and "cop" not in err and "trained on" not in err
+    count = len(list((home / "images").iterdir()))
+    assert f"own, {count} identities" in out
+
+
 def test_a_split_with_one_image_of_each_class_says_what_else_to_take(cli, home, tmp_path):
     for label in (6, 7):
         (tmp_path / "few" / f"c{label}").mkdir(parents=True)
@@ -271,7 +296,7 @@ def test_an_image_is_one_however_its_path_is_spelt(cli, home):
     for delimiter in ";\t":
         Path("pairs.csv").write_text("\n".join(lines).replace(";", delimiter))
         listed = read_pairs(Path("pairs.csv"), home / "images")
-        assert len(listed.files) == 4 and len(set(listed.labels)) == 2 and listed.repeated == 1
+        assert len(listed.files) == 4 and len(set(listed.labels)) == 2 and listed.repeated(np.ones(4, bool)) == 1
     code, out, err = cli("verify", "--run", home / "run", "--pairs", "pairs.csv", "--folder", home / "images")
     assert (
         code == 0

@@ -141,7 +141,7 @@ def identify(embedder: Embedder, request: Request, tell: Tell) -> Identified:
         threshold = gallery.threshold if request.threshold is None else request.threshold
         return Identified(replace(gallery, threshold=threshold), None, (), None, "none")
     probes = search_pictures(embedder, gallery, request.probes, request.top, tell)
-    if both := request.in_both():
+    if both := request.in_both(probes.names):
         same = f"{plural(both, 'probe')} {'is' if both == 1 else 'are'} in the gallery too"
         tell([], [f"{same}: what scores and rates come out of that says nothing"])
     if any(probes.identities):

@@ -1,6 +1,6 @@
 """A request to `cifarnet identify`, checked before any image is read; and the threshold that follows from it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +37,19 @@ class Request:
     threshold: float | None
     top: int
 
-    def in_both(self) -> int:
-        """How many files are searched that are enrolled too, or are copies of one that is; 0 where that is not known."""
-        if self.probes is None:
-            return 0
+    def in_both(self, searched: Collection[str]) -> int:
+        """How many files are searched that are enrolled too, or are copies of one that is; 0 where that is not known.
+
+        Args:
+            searched: the names of the probes that could be used: an empty file is no copy of an empty file.
+        """
+        names = set(searched)
+        probes = [file for file in self.probes.files if str(file) in names] if self.probes else []
         if isinstance(self.gallery, Gallery):
             known = set() if self.gallery.contents is None else set(map(bytes, self.gallery.contents))
-            return sum(content_of(file) in known for file in self.probes.files) if known else 0
+            return sum(content_of(file) in known for file in probes) if known else 0
         enrolled = len(self.gallery.files)
-        groups = copies([*self.gallery.files, *self.probes.files])
+        groups = copies([*self.gallery.files, *probes])
         return sum(sum(place >= enrolled for place in places) for places in groups if min(places) < enrolled)
 
 

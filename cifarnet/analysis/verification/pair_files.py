@@ -36,10 +36,10 @@ class PairList:
     same: np.ndarray
     folds: np.ndarray | None
 
-    @property
-    def repeated(self) -> int:
-        """How many lines list a pair again, in either order."""
-        return len(self.places) - len(np.unique(np.sort(self.places, axis=1), axis=0))
+    def repeated(self, usable: np.ndarray) -> int:
+        """How many lines list a pair again, in either order, of those that count. `usable`: bool [N]."""
+        places = self.places[usable[self.places].all(axis=1)]
+        return len(places) - len(np.unique(np.sort(places, axis=1), axis=0))
 
     def scored(self, units: np.ndarray, usable: np.ndarray) -> tuple[ListedPairs, np.ndarray | None]:
         """The pairs with their scores, and their folds as `ListedPairs` has them; without pairs of images that are not usable.
