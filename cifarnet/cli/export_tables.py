@@ -36,7 +36,8 @@ def parity_rows(found: dict[str, Any], precision: str) -> list[tuple[str, str, s
     from cifarnet.analysis.export.parity import AGREEMENT, COSINE, KEPT
 
     exact = precision == "fp32"
-    ties = f" ({found['near_ties']} of them near-ties)" if exact and found["changes"] else ""
+    near = found["near_ties"]
+    ties = f" ({near} of them {'a near-tie' if near == 1 else 'near-ties'})" if exact and found["changes"] else ""
     most = 0 if exact else int((1 - AGREEMENT[precision]) * found["images"] + 1e-9)
     rows = [
         (

@@ -14,7 +14,7 @@ def print_quality(console: Terminal, document: dict[str, Any], figure: str) -> N
     """The threshold, a row a score, the correlations with each degradation, and the sentence about the norm."""
     threshold = document["threshold"]
     counts = f"{plural(document['images'], 'image')}, {document['genuine_pairs']:,} genuine and "
-    counts += f"{document['impostor_pairs']:,} impostor pairs"
+    counts += plural(document["impostor_pairs"], "impostor pair")
     console.say((document["measured_on"], "bold"), f": {counts}")
     mark = "  (fewer than 30 such pairs: hardly known)" if document["few"] else ""
     reached = f"{share(document['achieved_fmr'])} reached, {share(document['far'])} asked for{mark}"
@@ -68,7 +68,7 @@ def degradation_table(document: dict[str, Any]) -> Table:
     for name in document["scores"]:
         rhos = [one["scores"][name]["rho"] for one in document["degradations"].values()]
         rows.append([name, *("–" if rho is None else signed(rho) for rho in rhos)])
-    title = f"Spearman's ρ with the strength, {document['degraded_images']:,} images (a quality falls: ρ < 0)"
+    title = f"Spearman's ρ with the strength, {plural(document['degraded_images'], 'image')} (a quality falls: ρ < 0)"
     return Table(columns, rows, (title, "dim"))
 
 

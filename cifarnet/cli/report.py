@@ -12,7 +12,7 @@ import typer
 from cifarnet.cli.common import messages, print_path, results
 from cifarnet.cli.figures import Overwrite
 from cifarnet.cli.options import spoken
-from cifarnet.core.errors import CifarnetError, Refused
+from cifarnet.core.errors import CifarnetError, Refused, plural
 from cifarnet.data.registry import DATASETS
 from cifarnet.storage.output import check_output, free_name, write_output
 
@@ -67,7 +67,7 @@ def report(
     for note_of_run in [*notes, *(warning for result in finished for warning in result.warnings)]:
         messages().remark("warning", note_of_run)
     if not finished:
-        raise Refused("report", f"none of {len(left_out)} runs can be reported", "see the lines above")
+        raise Refused("report", f"none of {plural(len(left_out), 'run')} can be reported", "see the lines above")
     pairs = paired_tests(finished, data_dir, device) if test else []
     with TemporaryDirectory() as inside:
         blocks = build(finished, pairs, kept or Path(inside), note)

@@ -21,8 +21,8 @@ def span(interval: Sequence[float] | None) -> str:
 
 def print_verification(console: Terminal, document: dict[str, Any], files: Mapping[str, Path | None]) -> None:
     """The table of operating points, and the scores that have no threshold."""
-    counts = f"{plural(document['images'], 'image')} of {document['identities']:,} identities"
-    pairs = f"{document['genuine_pairs']:,} genuine and {document['impostor_pairs']:,} impostor pairs"
+    counts = f"{plural(document['images'], 'image')} of {plural(document['identities'], 'identity')}"
+    pairs = f"{document['genuine_pairs']:,} genuine and {plural(document['impostor_pairs'], 'impostor pair')}"
     console.say((document["measured_on"], "bold"), f": {counts}, {pairs}")
     console.print()
     points, boot = document["operating_points"], document["bootstrap"]
@@ -62,7 +62,11 @@ def facts_of(document: dict[str, Any]) -> list[tuple[str, Cell]]:
         few = f"images within the {which}, which are too few to be drawn"
         of = few if boot["of"] == "images" else "identities"
         useless = boot["resamples"] - boot["used"]
-        lost = f"; {useless:,} of them have no genuine or no impostor pair" if useless else ""
+        lost = (
+            f"; {useless:,} of them {'has' if useless == 1 else 'have'} no genuine or no impostor pair"
+            if useless
+            else ""
+        )
         rows.append(("intervals", f"{boot['resamples']:,} resamples of {of}{lost}"))
     return rows
 

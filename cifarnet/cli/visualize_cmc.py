@@ -47,7 +47,9 @@ def cmc(
     with messages().status("embedding"):
         found = embed_classes(opened, classes)
     done = identify_split(found.vectors, found.labels, enrolled, strangers, seed)
-    detail = f"{enrolled} images each of {plural(len(done.templates), 'class')} enrolled, of {len(found.classes)}"
+    detail = (
+        f"{plural(enrolled, 'image')} each of {plural(len(done.templates), 'class')} enrolled, of {len(found.classes)}"
+    )
     heading = title_of(opened.info.config, split) if title is None else title
     name = f"{figures.of_split('cmc', split)}.png"
     target = out or figures.unnamed(name, overwrite, figures.home_of_images(opened))

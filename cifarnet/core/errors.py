@@ -102,7 +102,7 @@ def hidden(character: str) -> bool:
 
 
 def plural(count: int, noun: str) -> str:
-    """ "1 epoch", "1,797 images", "10 classes", "20 identities": a number of things."""
+    """ "1 epoch", "1,797 images", "10 classes", "2 searches", "20 identities": a number of things."""
     if count != 1:
-        noun = noun[:-1] + "ies" if noun.endswith("ity") else noun + ("es" if noun.endswith("s") else "s")
+        noun = noun[:-1] + "ies" if noun.endswith("ity") else noun + ("es" if noun.endswith(("s", "ch")) else "s")
     return f"{count:,} {noun}"

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from cifarnet.core.devices import send
-from cifarnet.core.errors import Refused, printable
+from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.data.found import Found
 from cifarnet.data.hashing import hash_images
 
@@ -64,7 +64,7 @@ class Split:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return f"Split({len(self):,} images, {' x '.join(map(str, self.images.shape[1:]))})"
+        return f"Split({plural(len(self), 'image')}, {' x '.join(map(str, self.images.shape[1:]))})"
 
     @cached_property
     def image_hashes(self) -> Tensor:
@@ -119,7 +119,7 @@ class Dataset:
     found: Found | None = None
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.classes):,} classes, {len(self.train):,} train, {len(self.test):,} test"
+        sizes = f"{plural(len(self.classes), 'class')}, {len(self.train):,} train, {len(self.test):,} test"
         return f"Dataset({self.name}, {sizes})"
 
 

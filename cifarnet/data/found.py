@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifarnet.core.errors import plural
+
 EXACT, UNVERIFIED, DIFFERS = "exact", "unverified", "differs"
 
 
 def patched(images: int) -> str:
     """The status of a set of which so many images are known not to be the published ones."""
-    return f"patched: {images:,} images"
+    return f"patched: {plural(images, 'image')}"
 
 
 @dataclass(frozen=True)

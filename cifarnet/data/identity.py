@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cifarnet.core.class_names import Numbers, composed, without_joiners
+from cifarnet.core.errors import plural
 from cifarnet.data.dataset import AnySplit, Split
 from cifarnet.data.hashing import sum_of_hashes
 from cifarnet.data.images.streamed import StreamedSplit
@@ -133,7 +134,8 @@ def differences(was: DataIdentity, now: DataIdentity) -> list[str]:
     found = _class_differences(was, now)
     for name, old, new in (("training", was.train, now.train), ("test", was.test, now.test)):
         if old.images != new.images:
-            found.append(f"there were {old.images:,} {name} images and are {new.images:,}")
+            was_one, is_one = ("was" if old.images == 1 else "were"), ("is" if new.images == 1 else "are")
+            found.append(f"there {was_one} {plural(old.images, f'{name} image')} and {is_one} {new.images:,}")
         elif old.same_images(new):
             if old != new:
                 found.append(f"the {name} images are in another order")
@@ -147,7 +149,7 @@ def differences(was: DataIdentity, now: DataIdentity) -> list[str]:
 
 
 def _class_differences(was: DataIdentity, now: DataIdentity) -> list[str]:
-    changed = [f"it had {was.count:,} classes and has {now.count:,}"] if was.count != now.count else []
+    changed = [f"it had {plural(was.count, 'class')} and has {now.count:,}"] if was.count != now.count else []
     pairs = zip(was.classes, now.classes, strict=False)
     renamed = [f"class {n} was {old} and is {new}" for n, (old, new) in enumerate(pairs) if old != new]
     if renamed:

@@ -63,7 +63,7 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     sizes = labels.bincount().numpy()
     present = int((sizes > 0).sum())
     if not present <= count <= len(labels):
-        why = f"{count:,} is out of range for {len(labels):,} training images of {present:,} classes"
+        why = f"{count:,} is out of range for {plural(len(labels), 'training image')} of {plural(present, 'class')}"
         raise Refused("subset", why, f"give {present:,} to {len(labels):,}")
     shares = sizes * count / len(labels)
     counts = np.maximum(np.floor(shares), sizes > 0).astype(np.int64)

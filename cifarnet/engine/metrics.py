@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifarnet.core.callers_random import callers_random
-from cifarnet.core.errors import Diverged
+from cifarnet.core.errors import Diverged, plural
 
 CALIBRATION_BINS = 15
 
@@ -86,7 +86,7 @@ def check_finite(outputs: Tensor, name: str = "logits") -> None:
     finite = outputs.detach().isfinite()
     broken = int((~finite.flatten(1).all(dim=1) if finite.dim() > 1 else ~finite).sum())
     if broken:
-        why = f"the {name} of {broken:,} of {len(outputs):,} samples are not finite"
+        why = f"the {name} of {broken:,} of {plural(len(outputs), 'sample')} are not finite"
         raise Diverged("diverged", why, "train again with a smaller `lr`, or take an earlier checkpoint")
 
 

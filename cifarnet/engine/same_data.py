@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cifarnet.core.class_names import with_joiners
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.data.dataset import Channels
 from cifarnet.data.identity import DataIdentity, differences, parse_identity
 from cifarnet.data.shaping import Shaped
@@ -92,10 +92,10 @@ def unlike_training(info: ModelInfo, shaped: Shaped) -> list[str] | None:
 def unlike(mine: Sequence[str], model: Sequence[str]) -> str:
     """In words, how the classes of a data set differ from a model's."""
     if len(mine) != len(model):
-        return f"it has {len(mine):,} classes, the model {len(model):,}"
+        return f"it has {plural(len(mine), 'class')}, the model {len(model):,}"
     pairs = [(number, one, other) for number, (one, other) in enumerate(zip(mine, model, strict=True)) if one != other]
     number, one, other = pairs[0]
-    more = f", and {len(pairs) - 1} more differ" if len(pairs) > 1 else ""
+    more = f", and {len(pairs) - 1} more {'differs' if len(pairs) == 2 else 'differ'}" if len(pairs) > 1 else ""
     return f"class {number} is {one} here and {other} in the model{more}"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from cifarnet.analysis.embedding import AngleStatistics
 from cifarnet.analysis.plots.style import INK, PAGE, drawing, whole_numbers
 from cifarnet.analysis.plots.text import fit, headline, height_of, names_in
+from cifarnet.core.errors import plural
 
 OWN, OTHER, PLAIN = "#3f90da", "#e76300", "#717581"
 BINS = np.arange(0, 181, 2.5)
@@ -52,7 +53,10 @@ def draw(panels: Mapping[str, AngleStatistics], path: Path, title: str = "") -> 
         )
         right.set_xlabel("length |z| of a feature")
         counts = list(
-            dict.fromkeys(f"{len(one.own):,} images of {len(np.unique(one.labels))} classes" for one in everything)
+            dict.fromkeys(
+                f"{plural(len(one.own), 'image')} of {plural(len(np.unique(one.labels)), 'class')}"
+                for one in everything
+            )
         )
         headline(figure, " · ".join([*([title] if title else []), *counts]), fontsize=8)
     return path

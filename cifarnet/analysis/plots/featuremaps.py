@@ -51,7 +51,7 @@ def most_active(values: Tensor) -> list[int]:
 
 def number_shown(count: int, there: int) -> str:
     """How many channels are drawn of those that are there."""
-    return f"{count} of {there} channels" if count < there else f"all {there} channels"
+    return f"{count} of {there} channels" if count < there else f"all {there} channels" if there > 1 else "1 channel"
 
 
 def shape_and_field(layer: FeatureMap) -> str:

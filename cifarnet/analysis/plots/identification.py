@@ -10,6 +10,7 @@ import numpy as np
 from cifarnet.analysis.identification.rates import OpenSet, Point
 from cifarnet.analysis.plots.style import FAINT, LINES, PAGE, drawing, plain_powers, whole_numbers
 from cifarnet.analysis.plots.text import headline, height_of
+from cifarnet.core.errors import plural
 
 ROOM = 1.2  # factor of FPIR between the edges of the axis and what is drawn next to them
 
@@ -57,7 +58,7 @@ def draw_cmc(axes: Any, cmc: np.ndarray, searches: int) -> None:
     axes.set_ylim(max(0.0, low - max(2.0, (100 - low) / 4)), 100)
     axes.set_xlim(0.5, len(cmc) + 0.5)
     whole_numbers(axes.xaxis)
-    axes.set_title(f"CMC of {searches:,} mated searches")
+    axes.set_title(f"CMC of {plural(searches, 'mated search')}")
     axes.set_xlabel("rank")
     axes.set_ylabel("mate at this rank or better (%)")
 
@@ -79,6 +80,6 @@ def draw_rates(axes: Any, rates: OpenSet, points: Sequence[Point]) -> None:
         text = f"τ = {point.threshold:.3f}".replace("-", "−")
         beside = (5, -10 if point.dir > 0.1 else 5)
         axes.annotate(text, place, beside, textcoords="offset points", fontsize=7, annotation_clip=False)
-    axes.set_title(f"DIR at FPIR, {len(rates.non_mated):,} non-mated searches")
+    axes.set_title(f"DIR at FPIR, {plural(len(rates.non_mated), 'non-mated search')}")
     axes.set_xlabel("FPIR (%)" + ("   (dotted: at the threshold τ)" if points else ""))
     axes.set_ylabel("DIR (%): mate first and above τ")

@@ -9,6 +9,7 @@ import numpy as np
 from cifarnet.analysis.plots.legend import ROW, columns_of
 from cifarnet.analysis.plots.style import FAINT, INK, LINES, PAGE, drawing
 from cifarnet.analysis.plots.text import headline, height_of
+from cifarnet.core.errors import plural
 
 CURVES = ("random, 95%", "random, mean", "best possible")  # beside those of the scores
 
@@ -46,7 +47,7 @@ def draw(document: Mapping[str, Any], path: Path, title: str = "") -> Path:
         # Below the panels: in a panel no place is sure to be free of curves, and the colours are those of all panels.
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=key_columns, handlelength=1.6)
         if title:
-            many = f"{document['genuine_pairs']:,} genuine pairs of {document['images']:,} images"
+            many = f"{plural(document['genuine_pairs'], 'genuine pair')} of {plural(document['images'], 'image')}"
             headline(figure, title, f"{document['measured_on']}, {many}")
     return path
 

@@ -11,6 +11,7 @@ from cifarnet.analysis.plots.legend import ROW, columns_of
 from cifarnet.analysis.plots.style import COLUMN, INK, PAGE, drawing, line_colours
 from cifarnet.analysis.plots.text import headline, short_names, shorten
 from cifarnet.analysis.verification.rates import OperatingPoint, Rates
+from cifarnet.core.errors import plural
 
 TICKS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 GENUINE, IMPOSTOR = "#3f90da", "#e76300"
@@ -110,7 +111,9 @@ def score_axes(axes: Any, genuine: np.ndarray, impostor: np.ndarray, points: Seq
     edges, densities = densities_of(genuine, impostor)
     for name, colour in (("impostor", IMPOSTOR), ("genuine", GENUINE)):
         count = len(impostor if name == "impostor" else genuine)
-        axes.stairs(densities[name], edges, fill=True, color=colour, alpha=0.6, label=f"{name}: {count:,} pairs")
+        axes.stairs(
+            densities[name], edges, fill=True, color=colour, alpha=0.6, label=f"{name}: {plural(count, 'pair')}"
+        )
     top = max(float(density.max()) for density in densities.values())
     shown = sorted((one.threshold, one.far) for one in points if np.isfinite(one.threshold))
     for number, (threshold, rate) in enumerate(shown):  # each line ends at its name, which stands above those before

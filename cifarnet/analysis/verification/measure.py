@@ -134,7 +134,7 @@ def checked(embeddings: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise Refused("embeddings", f"an array {list(vectors.shape)} of {vectors.dtype}", "give numbers [N, D]")
     if names.shape != (len(vectors),):
-        why = f"{len(vectors):,} embeddings have labels of shape {list(names.shape)}"
+        why = f"{plural(len(vectors), 'embedding')} {'has' if len(vectors) == 1 else 'have'} labels of shape {list(names.shape)}"
         raise Refused("labels", why, "give one label for each")
     units, broken = directions(vectors)
     if len(broken):

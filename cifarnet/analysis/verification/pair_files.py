@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cifarnet.analysis.verification.pairs import ListedPairs, cosines_of
-from cifarnet.core.errors import Refused, printable
+from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.core.plain_file import read_text
 from cifarnet.data.sources.csv_table import DELIMITERS
 
@@ -96,7 +96,7 @@ def csv_rows(path: Path, lines: Sequence[str]) -> Iterator[Line]:
             if not any(cell.strip() for cell in row):
                 continue
             if len(row) != len(header):
-                raise wrong(path, reader.line_num, f"has {len(row)} cells, the first line {len(header)}")
+                raise wrong(path, reader.line_num, f"has {plural(len(row), 'cell')}, the first line {len(header)}")
             truth = TRUTH.get(row[same].strip().lower())
             if truth is None:
                 raise wrong(path, reader.line_num, f"'{printable(row[same])}' says neither same nor different")
@@ -112,7 +112,7 @@ def lfw_rows(path: Path, lines: Sequence[str], root: Path) -> Iterator[Line]:
     folds, each = numbers if len(numbers) == 2 else (1, numbers[0])
     rows = [(number, line) for number, line in enumerate(lines[1:], start=2) if line.strip()]
     if not each or len(rows) != 2 * folds * each:
-        why = f"its first line promises {2 * folds * each:,} pairs, {len(rows):,} lines follow"
+        why = f"its first line promises {2 * folds * each:,} pairs, {plural(len(rows), 'line')} {'follows' if len(rows) == 1 else 'follow'}"
         raise Refused(printable(path), why, LAYOUT)
     for place, (number, line) in enumerate(rows):
         words = line.strip().split("\t") if "\t" in line.strip() else line.split()

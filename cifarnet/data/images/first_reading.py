@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from cifarnet.core.errors import plural
 from cifarnet.core.warn import warn
 from cifarnet.data.hashing import LENGTH, hash_picture
 from cifarnet.data.images.streamed import ImageFault, Readable, StreamedSplit, cores, stack
@@ -76,4 +77,4 @@ class Remarks:
 
     def end(self) -> None:
         if self.count > SAID:
-            warn(f"images: {self.count - SAID:,} more such remarks; `cifarnet predict --recursive` says them all")
+            warn(f"images: {plural(self.count - SAID, 'more such remark')}; `cifarnet predict --recursive` says all")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from cifarnet.core.errors import Failed
+from cifarnet.core.errors import Failed, plural
 from cifarnet.core.signals import ignore_signals
 from cifarnet.data.images.decode import ImageError, printable
 from cifarnet.data.images.square import Square
@@ -70,7 +70,7 @@ class StreamedSplit:
         return len(self.source)
 
     def __repr__(self) -> str:
-        return f"StreamedSplit({len(self):,} images, 3 x {self.image_size} x {self.image_size})"
+        return f"StreamedSplit({plural(len(self), 'image')}, 3 x {self.image_size} x {self.image_size})"
 
     def subset(self, indices: Tensor) -> "StreamedSplit":
         """The images at `indices` (int64 [n])."""

@@ -214,7 +214,7 @@ def divide(
             warn(f"{printable(unlabelled)}: {text}")
         return stratified(what, classes, labels, (os.fsencode(value) for value in table.paths))
     if (parts == VAL).any() and (parts == TEST).any():
-        warn(f"{what}: left out: {int((parts == VAL).sum()):,} images of val (test is the test set)")
+        warn(f"{what}: left out: {plural(int((parts == VAL).sum()), 'image')} of val (test is the test set)")
     train, test = parts == TRAIN, parts == (TEST if (parts == TEST).any() else VAL)
     if not train.any():
         raise Refused(what, "names no training images", "write train in their column of parts")

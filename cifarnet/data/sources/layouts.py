@@ -44,7 +44,7 @@ class Seen:
         suffixes = Counter(os.path.splitext(name)[1].lower() or "without a suffix" for name in self.files)
         parts = [f"{count:,} {printable(suffix)[:20]}" for suffix, count in suffixes.most_common(3)]
         if rest := len(self.files) - sum(count for _, count in suffixes.most_common(3)):
-            parts.append(f"{rest:,} other files")
+            parts.append(plural(rest, "other file"))
         if self.folders:
             more = ", …" if len(self.folders) > 3 else ""
             named = ", ".join(printable(name) for name in self.folders[:3])

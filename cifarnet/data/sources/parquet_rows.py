@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cifarnet.core.class_names import composed
-from cifarnet.core.errors import Refused, printable
+from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.core.plain_file import open_plain
 from cifarnet.data.request import ProgressCallback
 from cifarnet.data.sources.labels import encode_labels
@@ -142,7 +142,7 @@ def name_of(label: int, path: Path, names: Sequence[str] | None) -> str:
         why = "has numbers as labels and no names for them, and other files number their classes differently"
         raise Refused(printable(path), why, "write the names into each file, or labels as text")
     if not 0 <= label < len(names):
-        why = f"has the label {label}, and names of {len(names):,} classes"
+        why = f"has the label {label}, and names of {plural(len(names), 'class')}"
         raise Refused(printable(path), why, "write the labels again, counted from 0")
     return names[label]
 

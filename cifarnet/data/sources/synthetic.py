@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cifarnet.core.class_names import Numbers
 from cifarnet.core.config import SYNTHETIC, TrainConfig
-from cifarnet.core.errors import Refused
+from cifarnet.core.errors import Refused, plural
 from cifarnet.data.dataset import Dataset
 from cifarnet.data.request import Request
 
@@ -68,7 +68,7 @@ class FeatureSplit:
         return len(self.samples)
 
     def __repr__(self) -> str:
-        return f"FeatureSplit({len(self):,} samples of {self.source.dim} features)"
+        return f"FeatureSplit({plural(len(self), 'sample')} of {self.source.dim} features)"
 
     def numbers(self, index: Tensor) -> Tensor:
         """The numbers [n] of the samples at `index` (integers [n], on `device`)."""

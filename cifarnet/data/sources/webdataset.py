@@ -159,7 +159,7 @@ def number_classes(labels: np.ndarray) -> tuple[str, ...]:
     """`0`, `1`, …: the classes where nobody names them; no more than there are images, whatever a hostile label says."""
     count = int(labels.max()) + 1
     if count > len(labels):
-        why = f"labels go up to {count - 1:,}, and there are {len(labels):,} images"
+        why = f"labels go up to {count - 1:,}, and there {'is' if len(labels) == 1 else 'are'} {plural(len(labels), 'image')}"
         raise Refused("webdataset", why, "labels count from 0 without gaps")
     return tuple(map(str, range(count)))
 
