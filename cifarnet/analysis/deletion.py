@@ -53,8 +53,13 @@ class Deletion:
         return values
 
 
+def colour_of_removed(mean: Sequence[float]) -> str:
+    """The colour that a removed pixel gets, zero after normalisation by this `mean`: of a model that takes pixels as they are it is black."""
+    return "the mean colour" if any(mean) else "black"
+
+
 class Eraser:
-    """Removes the pixels of one image step by step: a removed one is zero after normalisation, the data's mean colour.
+    """Removes the pixels of one image step by step: a removed one is zero after normalisation (see `colour_of_removed`).
 
     Args:
         model: in evaluation mode.

@@ -55,7 +55,8 @@ def featuremaps(
 ) -> None:
     """Draw what each layer makes of an image: a grid of channels a layer, an overview of the network, Grad-CAM, LayerCAM.
 
-    --deletion replaces the pixels that a map marks by the data's mean colour, most marked first.
+    --deletion replaces the pixels that a map marks by the data's mean colour, most marked first
+    (by black, where the run was trained with --no-normalize).
     The score is the area under the class's probability (RISE), the lower the better;
     beside it stand ten random orders of pixels and ten random maps.
 

@@ -134,7 +134,7 @@ class ImageFigures:
     ) -> None:
         """Scores the maps and draws their curves, a panel a class."""
         from cifarnet.analysis.cam import CAMS, upsample
-        from cifarnet.analysis.deletion import Eraser
+        from cifarnet.analysis.deletion import Eraser, colour_of_removed
         from cifarnet.analysis.plots import deletion as picture
 
         eraser = Eraser(self.model, pixels, heats[0][2].shape, self.info.calibration)
@@ -144,7 +144,8 @@ class ImageFigures:
             drawn.deletions.append((method, target, found))
             panels.setdefault(target.label, {})[CAMS[method]] = found
         title = joined(f"Deletion by maps of {self.layers[-1]}", self.title) + f"\n{name}"
-        drawn.figures.append(picture.draw(panels, folder / "deletion.png", title))
+        colour = colour_of_removed(self.info.mean)
+        drawn.figures.append(picture.draw(panels, folder / "deletion.png", colour, title))
 
 
 def joined(*parts: str) -> str:

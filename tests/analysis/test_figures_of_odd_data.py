@@ -217,11 +217,32 @@ def test_deletion_has_a_panel_for_each_class_whatever_their_names(tmp_path, kept
     short = short_names(ALIKE, 14)
     targets = [Target(index, ALIKE[index], short[index], 0.027) for index in (0, 1, 2)]
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 37))
-    info = SimpleNamespace(calibration=None)
+    info = SimpleNamespace(calibration=None, mean=(0.5, 0.5, 0.5))
     figures = ImageFigures(model, info, ["conv"], 8, False, ["grad-cam"], True, None, "t")
     heats = [("grad-cam", target, torch.rand(4, 4)) for target in targets]
     figures.draw_deletion(torch.rand(3, 32, 32), heats, tmp_path, "x.png", Drawn())
     assert len(kept[0].axes) == 3 and kept[0].axes[0].get_ylim()[1] < 10
+
+
+@pytest.mark.parametrize(("mean", "colour"), [((0.4, 0.5, 0.6), "the mean colour"), ((0.0, 0.0, 0.0), "black")])
+def test_a_removed_pixel_has_the_colour_that_the_figure_names(tmp_path, kept, mean, colour):
+    """Zero is what the network is shown; before normalisation that is the mean, or black where nothing is subtracted."""
+    shown = []
+
+    def model(images):
+        shown.append(images[-1])  # of which all is removed
+        return torch.rand(len(images), 2)
+
+    network = torch.nn.Module()
+    network.forward = model
+    info = SimpleNamespace(calibration=None, mean=mean)
+    figures = ImageFigures(network, info, ["conv"], 8, False, ["grad-cam"], True, None, "t")
+    figures.draw_deletion(
+        torch.rand(3, 8, 8), [("grad-cam", Target(0, "a", "a", 0.5), torch.rand(4, 4))], tmp_path, "x.png", Drawn()
+    )
+    removed = shown[0] * 0.25 + torch.tensor(mean)[:, None, None]
+    assert torch.equal(removed, torch.tensor(mean)[:, None, None].expand(3, 8, 8))
+    assert f"most marked pixels first; removed: {colour}" in kept[0].get_suptitle().split("\n")
 
 
 def test_a_map_without_evidence_says_so(tmp_path, kept):

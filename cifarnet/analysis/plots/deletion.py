@@ -11,15 +11,16 @@ from cifarnet.analysis.plots.style import FAINT, INK, LINES, PAGE, drawing
 from cifarnet.analysis.plots.text import fit, headline, height_of
 
 PANEL = PAGE / 3  # inches
-REMOVED = "most marked pixels first; removed: the mean colour"
+REMOVED = "most marked pixels first; removed: {}"
 AREA = "numbers: area under the curve, the lower the better"
 
 
-def draw(panels: Mapping[str, Mapping[str, Deletion]], path: Path, title: str = "") -> Path:
+def draw(panels: Mapping[str, Mapping[str, Deletion]], path: Path, colour: str, title: str = "") -> Path:
     """Draws a panel for each class: a curve a map; of random pixels and maps the mean, and a standard deviation about it.
 
     Args:
         panels: by the class's label and the map's name.
+        colour: that of a removed pixel, in words.
 
     Raises:
         Failed: the file cannot be written.
@@ -35,7 +36,7 @@ def draw(panels: Mapping[str, Mapping[str, Deletion]], path: Path, title: str = 
         cells[0].set_ylim(0, 103 if top > 50 else max(1.4 * top, 1e-3))  # room for the numbers above the curves
         handles, names = cells[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower left", ncols=4 if len(panels) > 1 else 2)
-        headline(figure, title, REMOVED, AREA, fontsize=7.5)
+        headline(figure, title, REMOVED.format(colour), AREA, fontsize=7.5)
     return path
 
 
