@@ -113,6 +113,17 @@ def test_what_a_cell_of_a_notebook_shows_is_one_line_with_its_sizes():
     assert repr(cifarnet.load("packaged", device="cpu")).startswith("Model(speednet, loss ce, 10 classes, ")
 
 
+def test_a_prediction_shows_what_a_reader_wants_and_keeps_the_exact_values():
+    exact = [0.9999999999999998, 1.6e-16, 4e-17, 1e-17]
+    names = ["cat", "dog", "a\nb", "owl"]
+    one = cifarnet.Prediction("x.png", names, exact, ["turned upright"], unknown=True, unknown_score=-1.25)
+    assert repr(one) == "Prediction(x.png: cat >99.99%, dog <0.01%, a\\nb <0.01%, 1 more, none of these, 1 warning)"
+    assert one.probabilities == exact and dataclasses.replace(one) == one
+    assert repr(cifarnet.Prediction("", names[:2], [0.3345481973, 0.2788])) == "Prediction(cat 33.45%, dog 27.88%)"
+    broken = cifarnet.Prediction("y.png", error="y.png: is empty; give an image")
+    assert repr(broken) == "Prediction(y.png: is empty; give an image)"
+
+
 def test_a_data_set_of_arrays_is_trained_on_measured_and_named_as_python_has_it():
     """numpy's names and numbers too; the run can be loaded, and measured on the same data again."""
     found = of_noise(np.array(["a", "b"]))

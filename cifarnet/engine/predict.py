@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cifarnet.core.errors import plural, printable
+from cifarnet.core.percent import percent
 from cifarnet.data.images.decode import ImageError
 from cifarnet.engine.evaluate import embed_batches
 from cifarnet.engine.metrics import check_finite
@@ -18,6 +20,7 @@ from cifarnet.models.classifier import Classifier
 from cifarnet.models.model_info import ModelInfo
 
 BATCH = 128  # images in memory at a time
+SHOWN = 3  # classes in a prediction's repr
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,17 @@ class Prediction:
     error: str | None = None
     unknown: bool | None = None
     unknown_score: float | None = None
+
+    def __repr__(self) -> str:
+        """The file and what is said of it, in as many digits as a reader wants: `Prediction(x.png: ship 33.45%, deer 27.88%, 8 more)`."""
+        pairs = zip(self.classes[:SHOWN], self.probabilities, strict=False)
+        said = [f"{name} {percent(value)}" for name, value in pairs]
+        said += [f"{more:,} more"] if (more := len(self.classes) - SHOWN) > 0 else []
+        said += ["none of these"] if self.unknown else []
+        said += [plural(len(self.warnings), "warning")] if self.warnings else []
+        if self.error is not None:
+            return f"Prediction({printable(self.error)})"
+        return f"Prediction({printable(self.file) + ': ' if self.file else ''}{', '.join(map(printable, said))})"
 
 
 def predict_images(
