@@ -114,7 +114,7 @@ def test_what_a_cell_of_a_notebook_shows_is_one_line_with_its_sizes():
 
 
 def test_a_prediction_shows_what_a_reader_wants_and_keeps_the_exact_values():
-    exact = [0.9999999999999998, 1.6e-16, 4e-17, 1e-17]
+    exact = [0.99999123456789, 7.1e-06, 1.1e-06, 5.6e-07]
     names = ["cat", "dog", "a\nb", "owl"]
     one = cifarnet.Prediction("x.png", names, exact, ["turned upright"], unknown=True, unknown_score=-1.25)
     assert repr(one) == "Prediction(x.png: cat >99.99%, dog <0.01%, a\\nb <0.01%, 1 more, none of these, 1 warning)"

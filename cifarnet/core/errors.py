@@ -104,5 +104,5 @@ def hidden(character: str) -> bool:
 def plural(count: int, noun: str) -> str:
     """ "1 epoch", "1,797 images", "10 classes", "2 searches", "20 identities": a number of things."""
     if count != 1:
-        noun = noun[:-1] + "ies" if noun.endswith("ity") else noun + ("es" if noun.endswith(("s", "ch")) else "s")
+        noun = noun[:-1] + "ies" if noun.endswith("ity") else noun + ("es" if noun.endswith(("s", "search")) else "s")
     return f"{count:,} {noun}"

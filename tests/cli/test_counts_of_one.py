@@ -19,8 +19,8 @@ from cifarnet.engine.same_data import unlike
 
 
 def test_words_that_take_more_than_an_s():
-    words = ((2, "search"), (1, "mated search"), (2, "class"), (2, "identity"), (2, "line"))
-    assert [plural(*one) for one in words] == ["2 searches", "1 mated search", "2 classes", "2 identities", "2 lines"]
+    words = ((2, "search"), (1, "mated search"), (2, "class"), (2, "identity"), (2, "epoch"))
+    assert [plural(*one) for one in words] == ["2 searches", "1 mated search", "2 classes", "2 identities", "2 epochs"]
 
 
 def test_one_pair_of_each_kind(cli, tmp_path):
