@@ -321,7 +321,11 @@ def test_the_card_is_one_for_the_hub_and_no_name_is_markup(tmp_path):
 
     config = TrainConfig(arch="baseline", dataset="cifar10", loss="arcface")
     config = replace(config, loss_options={"scale": "auto", "margin": "auto"}, precision="bf16")
-    info = replace(info_of(config, HOSTILE), metrics={"test_accuracy": 0.5, "data": 'x: "y"\n# z <b>'}, epoch=3)
+    info = replace(
+        info_of(config, HOSTILE),
+        metrics={"test_accuracy": 0.5, "data": 'x: "y"\n# z <b> training images from a JPEG copy)'},
+        epoch=3,
+    )
     facts = replace(
         facts_of(tmp_path / 'a: "b".safetensors', info), command="cifarnet train --out '```\n# x'", images=263
     )
@@ -362,10 +366,40 @@ def test_the_scores_of_other_classes_are_not_said_to_be_of_the_data_set(tmp_path
         ("cifar100", {}, "cifar100", "uoft-cs/cifar100"),
     ):
         config = TrainConfig(arch="baseline", dataset=dataset, imbalance=10.0, **given)
-        info = replace(info_of(config, list("abcdef")), metrics={"test_accuracy": 0.9})
+        said = {"data": "exact"} if dataset == "cifar10" else {}
+        info = replace(info_of(config, list("abcdef")), metrics={"test_accuracy": 0.9, **said})
         read = ModelCard(card(facts_of(tmp_path / "alone.safetensors", info))).data
         [result] = read.eval_results
         assert (result.dataset_name, result.dataset_type, read.datasets) == (name, kind, [f"uoft-cs/{dataset}"])
+
+
+EXACT_STD, COPYS_STD = (0.24703223, 0.24348513, 0.26158784), (0.24523, 0.24278, 0.26063)
+
+
+@pytest.mark.parametrize(
+    ("said", "std", "normalize", "named"),
+    [
+        ("exact", None, False, True),
+        ("CIFAR-10 (21 of 10,000 test and 82 training images from a JPEG copy)", None, False, True),
+        ("JPEG copy (not pixel-exact)", EXACT_STD, True, False),
+        ("CIFAR-10 (not the published files)", EXACT_STD, True, False),
+        (None, EXACT_STD, True, True),  # as a run of the command line keeps it
+        (None, (0.24702914, 0.24348440, 0.26158707), True, True),  # 82 of 50,000 from a JPEG copy
+        (None, COPYS_STD, True, False),
+        (None, EXACT_STD, False, False),  # nothing tells
+    ],
+)
+def test_the_card_names_the_hubs_data_set_of_its_own_pixels_alone(tmp_path, said, std, normalize, named):
+    from huggingface_hub import ModelCard
+
+    config = TrainConfig(arch="baseline", dataset="cifar10", normalize=normalize)
+    metrics = {"test_accuracy": 0.9} | ({"data": said} if said else {})
+    info = replace(info_of(config), metrics=metrics, std=std or (1.0, 1.0, 1.0))
+    text = card(facts_of(tmp_path / "alone.safetensors", info))
+    read = ModelCard(text).data
+    [result] = read.eval_results
+    assert (result.dataset_type == "uoft-cs/cifar10") is named and (read.datasets == ["uoft-cs/cifar10"]) is named
+    assert ("uoft-cs" in text) is named and ("not known to be the published ones" in text) is not named
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "plainnet18"])

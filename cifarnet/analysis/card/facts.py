@@ -9,6 +9,7 @@ from cifarnet.analysis.report.results import FewMeasured, Result, read_result
 from cifarnet.core.fields import is_number
 from cifarnet.core.view_words import views_in_words
 from cifarnet.data.identity import DataIdentity, parse_identity
+from cifarnet.data.sources.origin import has_exact_contrast, says_published
 from cifarnet.engine.evaluate import only_coarse
 from cifarnet.models.checkpoint import laid_out
 from cifarnet.models.model_info import ModelInfo
@@ -49,6 +50,20 @@ class Facts:
     def classes(self) -> list[str]:
         """Names of the classes."""
         return list(self.info.classes)
+
+    @property
+    def has_published_pixels(self) -> bool:
+        """Are the images those that were published, all or all but a listed few, as far as the checkpoint tells?
+
+        Of CIFAR-10 there are copies through JPEG: its words on the data tell, else the contrast of a whole training set that was
+        normalised. Of other sets there is nothing to tell.
+        """
+        config, said = self.info.config, self.info.metrics.get("data")
+        if config.dataset != "cifar10":
+            return True
+        if isinstance(said, str):
+            return says_published(said)
+        return config.normalize and has_exact_contrast(self.info.std)
 
 
 def facts_of(path: Path, info: ModelInfo) -> Facts:

@@ -23,6 +23,7 @@ WORDS = {
 }
 WORDS |= {"ece": "calibration error without the temperature (15 bins of equal width)"}
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
+OTHER_PIXELS = "its pixels not known to be the published ones"
 VIEWS = ", the logits of {} averaged (--tta)"
 SHOWN = 5  # confusions
 NAMED = 100  # classes
@@ -54,7 +55,7 @@ def head(facts: Facts) -> str:
     lines += [
         f"- {quoted(tag)}" for tag in dict.fromkeys(("image-classification", "cifarnet", config.arch, config.loss))
     ]
-    hub = HUB_NAMES.get(config.dataset)
+    hub = HUB_NAMES.get(config.dataset) if facts.has_published_pixels else None
     lines += ["datasets:", f"- {hub}"] if hub else []
     measured = {key: facts.scores[key] for key in HUB_METRICS if key in facts.scores}
     if measured:
@@ -78,11 +79,13 @@ def head(facts: Facts) -> str:
 
 
 def measured_on(facts: Facts) -> tuple[str, str]:
-    """The data set that the scores are of, and what the hub calls it; of other classes than the set's, names of no set there."""
+    """The data set that the scores are of, and what the hub calls it; of other classes or pixels than the set's, names of no set there."""
     config = facts.info.config
     name = f"superclasses of {config.dataset}" if config.coarse else config.dataset
     if config.hold_out_classes is not None:
         name += f" without {held_words(config.hold_out_classes)}"
+    if not facts.has_published_pixels:
+        return f"{name}, {OTHER_PIXELS}", f"{config.dataset}-other-pixels"
     if name == config.dataset:
         return name, HUB_NAMES.get(name, name)
     return name, f"{config.dataset}-{len(facts.classes)}-classes"
@@ -128,6 +131,7 @@ def data_blocks(facts: Facts) -> list[Block]:
     words = f"Trained on {said if isinstance(said, str) else config.dataset}"
     shaped = shaping_words(config)
     words += f" ({shaped})" if shaped else ""
+    words += "" if facts.has_published_pixels else f", {OTHER_PIXELS}"
     if data is None:
         return [Heading("Data"), Paragraph(f"{words}. No digest of the data was recorded.")]
     words += f": {plural(data.train.images, 'training image')}, {plural(data.test.images, 'test image')}. "

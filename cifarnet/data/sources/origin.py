@@ -1,7 +1,7 @@
 """Whose pixels a CIFAR-10 has: the published ones, those but for a few images, or a copy's that was compressed on its way."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cifarnet.core.errors import Failed, Refused
@@ -14,6 +14,7 @@ from cifarnet.storage.atomic import write_file
 
 SUBSTITUTED = "substituted.tsv"  # beside the files: a line for each record whose pixels are not the published ones
 EXACT_STD = (0.24703223, 0.24348513, 0.26158784)  # of CIFAR-10's 50,000 training images
+LISTED = "training images from a JPEG copy)"  # the end of the words on a set of which a few images are listed
 FEW = 1e-5  # what a few substituted images change; re-encoding all of them lowers the deviation by 2e-3
 
 
@@ -72,6 +73,16 @@ def note_of(name: str) -> Path:
     return cache_folder() / "exact" / f"{name}-{VERSION}.txt"
 
 
+def has_exact_contrast(std: Sequence[float]) -> bool:
+    """Is this the standard deviation of CIFAR-10's training images, all of them or all but a few? That of re-encoded ones is lower."""
+    return max(abs(mine - known) for mine, known in zip(std, EXACT_STD, strict=True)) < FEW
+
+
+def says_published(words: str) -> bool:
+    """Do these words of `pixels_of` mean the published pixels of CIFAR-10, all of them or all but a listed few?"""
+    return words == EXACT or words.endswith(LISTED)
+
+
 def pixels_of(data: Dataset) -> str:
     """The words that a figure measured on CIFAR-10 owes its pixels; of another set its name.
 
@@ -83,8 +94,8 @@ def pixels_of(data: Dataset) -> str:
     train, test = data.substituted
     if status == EXACT:
         return EXACT
-    if max(abs(mine - known) for mine, known in zip(data.std, EXACT_STD, strict=True)) >= FEW:
+    if not has_exact_contrast(data.std):
         return "JPEG copy (not pixel-exact)"
     if train + test:
-        return f"CIFAR-10 ({test:,} of {len(data.test):,} test and {train:,} training images from a JPEG copy)"
+        return f"CIFAR-10 ({test:,} of {len(data.test):,} test and {train:,} {LISTED}"
     return "CIFAR-10 (not the published files)" if status == DIFFERS else "CIFAR-10 (files not verified)"
