@@ -22,7 +22,8 @@ ARGUMENTS = {
 }
 # fmt: on
 SPOKEN = {item.name for item in dataclasses.fields(TrainConfig)} | ARGUMENTS | set(flag_constants())
-QUOTED = re.compile(r"`([a-z_][a-z_0-9]*)(?:=([^`]*))?`")
+# It stands alone, as a word of a sentence does: backticks within the name of a file (`lr`.png, a/`lr`) are the file's.
+QUOTED = re.compile(r"(?<![\w/\\.-])`([a-z_][a-z_0-9]*)(?:=([^`]*))?`(?![\w/\\-]|\.\w)")
 
 
 def flag(name: str) -> str:

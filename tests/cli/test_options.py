@@ -72,6 +72,12 @@ def errors():
         ("a file named `notes`", "a file named `notes`"),
         ("use `normalize=False`, `easy_margin=True`", "use --no-normalize, --easy-margin"),
         ("use `init_from=my runs/a`", "use --init-from 'my runs/a'"),
+        ("(`lr`), `lr`; `lr`: `lr`.", "(--lr), --lr; --lr: --lr."),
+        ("`lr`.png: is no image", "`lr`.png: is no image"),
+        (
+            "runs/`lr`: is empty; see a`lr`, `lr`-2, x.`lr` and `lr`/last",
+            "runs/`lr`: is empty; see a`lr`, `lr`-2, x.`lr` and `lr`/last",
+        ),
     ],
 )
 def test_arguments_become_options(text, expected):
