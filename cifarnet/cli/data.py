@@ -102,9 +102,9 @@ def converted(found: "Dataset", layout: str, data_dir: str | None, out: Path) ->
     count = plural(len(written.train) + len(written.test), "image")
     messages().say(f"{out}: read back, the same classes, labels and pixels of {count} as in {found.name}")
     if any(found.substituted):
-        count = sum(found.substituted)
-        which = "is known not to be the published one" if count == 1 else "are known not to be the published ones"
-        messages().say(f"{count:,} of them {which}")
+        others = sum(found.substituted)
+        which = "is known not to be the published one" if others == 1 else "are known not to be the published ones"
+        messages().say(f"{others:,} of them {which}")
     return written
 
 
