@@ -30,8 +30,15 @@ def without_joiners(name: str) -> str:
     return name if name.isascii() else JOINER.sub(lambda found: f"\\u{ord(found[0]):x}", name)
 
 
+def in_quotes(name: str) -> str:
+    """A name as a list of names has it: in double quotes where there is a comma in it."""
+    return f'"{name}"' if "," in name else name
+
+
 def listed_names(names: Sequence[str]) -> str:
     """Names of classes as `hold_out_classes` lists them in text: "cat,dog"; of one alone "3,", since "3" would be how many.
+
+    One with a comma stands in double quotes.
 
     Raises:
         Refused: something that is no text, or a name that cannot stand in such a list.
@@ -39,9 +46,10 @@ def listed_names(names: Sequence[str]) -> str:
     for name in names:
         if not isinstance(name, str):
             raise Refused("hold_out_classes", f"{name!r} is no name of a class", "give names, or how many in a text")
-        if "," in name:
-            raise Refused("hold_out_classes", f"'{printable(name)}' has a comma in it", "rename the class")
-    return ",".join(names) + ("," if len(names) == 1 else "")
+        if "," in name and '"' in name:
+            why = f"'{printable(name)}' has a comma and a double quote in it"
+            raise Refused("hold_out_classes", why, "rename the class")
+    return ",".join(map(in_quotes, names)) + ("," if len(names) == 1 else "")
 
 
 class Numbers(Sequence[str]):

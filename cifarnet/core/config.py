@@ -111,7 +111,7 @@ class TrainConfig:
         group="Data",
     )
     hold_out_classes: str | None = option(
-        None, "classes that are not trained on: how many (the last ones), or their names, as in cat,dog", group="Data"
+        None, "classes that are not trained on: how many (the last ones), or their names, as in cat,dog (in double quotes one with a comma)", group="Data"
     )  # fmt: skip
     subset: int = option(
         0, "so many images of the training set in all, of each class its share; 0: all", group="Data", low=0, high=10**9

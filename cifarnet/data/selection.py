@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifarnet.core.class_names import in_todays_form
+from cifarnet.core.class_names import in_quotes, in_todays_form
 from cifarnet.core.errors import Refused, plural, printable
 from cifarnet.core.known import nearest
 from cifarnet.data.augment.batch import generator_for
@@ -43,8 +43,9 @@ def find_class(classes: Sequence[str], name: str) -> int:
         return folded.index(name.casefold())
     meant = nearest(name, classes)
     more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
-    hint = f"did you mean {meant}? " if meant else ""
-    known = f"{hint}the classes are {', '.join(classes[:NAMED])}{more}"
+    why = ", in double quotes for its comma" if meant and "," in meant else ""
+    hint = f"did you mean {in_quotes(meant)}{why}? " if meant else ""
+    known = f"{hint}the classes are {', '.join(map(in_quotes, classes[:NAMED]))}{more}"
     raise Refused("hold_out_classes", f"'{printable(name)}' is no class", known)
 
 

@@ -1,12 +1,15 @@
 """The options that shape a training split, as far as the configuration alone tells. No torch here."""
 
+import re
 from typing import Any
 
+from cifarnet.core.class_names import in_quotes
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import plural, printable
 
 OPTIONS = ("hold_out_classes", "subset", "imbalance", "label_noise", "canonical_order")
 SHOWN = 5  # classes named in a line
+LISTED = re.compile(r'\s*"([^"]*,[^"]*)"\s*(?=,|$)|([^,]+)')  # a name with a comma, in double quotes; any other
 
 
 def shaping_options(config: TrainConfig) -> dict[str, Any]:
@@ -28,10 +31,11 @@ def shaping_words(config: TrainConfig) -> str:
 
 
 def asked_classes(text: str) -> int | list[str]:
-    """A value of `hold_out_classes`: how many classes, or the names that it lists ("3," is a name)."""
+    """A value of `hold_out_classes`: how many classes, or the names that it lists ("3," is a name; one with a comma stands in double quotes)."""
     if text.strip().isascii() and text.strip().isdecimal():
         return int(text) if len(text) < 10 else 10**9
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [quoted or plain for quoted, plain in LISTED.findall(text)]
+    return [name.strip() for name in names if name.strip()]
 
 
 def held_words(text: str) -> str:
@@ -39,4 +43,4 @@ def held_words(text: str) -> str:
     asked = asked_classes(text)
     if isinstance(asked, int):
         return f"the last {plural(asked, 'class')}"
-    return printable(", ".join(asked)) if len(asked) <= SHOWN else plural(len(asked), "class")
+    return printable(", ".join(map(in_quotes, asked))) if len(asked) <= SHOWN else plural(len(asked), "class")

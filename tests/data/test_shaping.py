@@ -58,6 +58,15 @@ def test_classes_are_held_out_by_number_and_by_name():
     with pytest.raises(Refused, match="and 980 more"):
         held_out_classes(Numbers(1000), "airplane")
 
+    people = ("Bob", "Ben", "Çelik, Ümit", '"Al"', "x=y")  # a list had no way to name the third
+    assert held_out_classes(people, 'Bob, "çelik, Ümit" ,"Al"') == [0, 2, 3]
+    for listed in (["Çelik, Ümit"], ["x=y", "Çelik, Ümit"]):
+        config = TrainConfig(hold_out_classes=listed).check()
+        assert held_out_classes(people, config.hold_out_classes) == sorted(map(people.index, listed))
+        assert shaping_words(config) == "without " + ", ".join(listed).replace("Çelik, Ümit", '"Çelik, Ümit"')
+    with pytest.raises(Refused, match='did you mean "Çelik, Ümit", in double quotes for its comma'):
+        held_out_classes(people, "Çelik, Ümit")
+
     data = made()
     shaped = shape(data, TrainConfig(hold_out_classes="Bee,dog")).dataset
     assert shaped.classes == ("Ant", "cat", "eel")
@@ -68,7 +77,7 @@ def test_classes_are_held_out_by_number_and_by_name():
         config = TrainConfig(hold_out_classes=listed).check()
         assert shape(data, config).dataset.classes == shaped.classes
         assert TrainConfig.from_dict(config.to_dict()) == config
-    for wrong, said in ((["a,b"], "'a,b' has a comma in it"), ([3], "3 is no name of a class")):
+    for wrong, said in ((['a,"b'], "'a,\"b' has a comma and a double quote in it"), ([3], "3 is no name of a class")):
         with pytest.raises(Refused, match=f"hold_out_classes: {said}"):
             TrainConfig(hold_out_classes=wrong)
     assert held_out_classes(("1", "2", "3", "4"), TrainConfig(hold_out_classes=["1"]).hold_out_classes) == [0]
