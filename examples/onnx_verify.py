@@ -10,10 +10,12 @@ session = onnxruntime.InferenceSession(sys.argv[1])
 size = int(session.get_modelmeta().custom_metadata_map["image_size"])
 pictures = []
 for path in sys.argv[2:4]:
-    file = Image.open(path)
+    picture = file = Image.open(path)
+    if file.mode.startswith("I"):  # grey of 16 bits, which convert() would cut off at 255
+        picture = Image.fromarray(((np.asarray(file).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
     white = Image.new("RGBA", file.size, "white")  # what transparent pictures are laid on
     small = (
-        Image.alpha_composite(white, file.convert("RGBA"))
+        Image.alpha_composite(white, picture.convert("RGBA"))
         .convert("RGB")
         .resize((size, size), Image.Resampling.BILINEAR)
     )
