@@ -1,13 +1,18 @@
 """A split's images by their classes: of those that the model was trained on, of those that the run held out, or of both."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
 
 from cifarnet.core.config import TrainConfig
 from cifarnet.core.errors import Refused
 from cifarnet.core.known import unknown
 from cifarnet.data import AnySplit, Loader
+from cifarnet.data.identity import identity_of_split
 from cifarnet.data.selection import held_out_classes
-from cifarnet.data.shaping import canonical_order, of_classes
+from cifarnet.data.shaping import canonical_order, of_classes, relabelled
+from cifarnet.data.sources.synthetic import FeatureSplit
 from cifarnet.engine.open_split import Opened
 
 CLASSES = ("unseen", "seen", "all")
@@ -66,3 +71,21 @@ def open_unseen(opened: Opened) -> Opened:
     chosen = of_classes(part, held)
     loader = Loader(chosen, opened.loader.batch_size, opened.device, mean=info.mean, std=info.std, shuffle=False)
     return replace(opened, loader=loader, info=replace(info, classes=names))
+
+
+def images_of(parts: Sequence[Opened]) -> tuple[tuple[str, ...], int, int]:
+    """What two measurements of the same images have in common: the names of the classes, the number of images, and a digest of both.
+
+    Args:
+        parts: as `open_classes` makes them. In what order they and their images come makes no difference.
+    """
+    names = sorted(name for part in parts for name in part.info.classes)
+    place = {name: number for number, name in enumerate(names)}
+    count, content = 0, 0
+    for part in parts:
+        split = part.loader.split
+        if not isinstance(split, FeatureSplit):  # which has no labels but those of its samples
+            split = relabelled(split, torch.tensor([place[name] for name in part.info.classes])[split.labels.cpu()])
+        found = identity_of_split(split)
+        count, content = count + found.images, content + int(found.content, 16)
+    return tuple(names), count, content % 2**256  # as each content is a sum itself

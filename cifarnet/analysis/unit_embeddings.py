@@ -52,7 +52,12 @@ def embed_classes(opened: Opened, classes: str | None = None, flip: bool = False
     Raises:
         Refused: as `open_classes`; else as `embed_split`.
     """
-    first, *others = [embed_split(part, flip) for part in open_classes(opened, classes)]
+    return embed_parts(open_classes(opened, classes), flip)
+
+
+def embed_parts(parts: Sequence[Opened], flip: bool = False) -> UnitEmbeddings:
+    """The unit embeddings of the one or two parts that `open_classes` makes of a split. Raises as `embed_split`."""
+    first, *others = [embed_split(part, flip) for part in parts]
     return first.followed_by(others[0]) if others else first
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from cifarnet.analysis.identification.folders import find_pictures
 from cifarnet.analysis.identification.seen import copies, trained_on
-from cifarnet.analysis.unit_embeddings import Embedder, UnitEmbeddings, embed_classes, embed_files
+from cifarnet.analysis.open_classes import images_of, open_classes
+from cifarnet.analysis.unit_embeddings import Embedder, UnitEmbeddings, embed_files, embed_parts
 from cifarnet.analysis.verification.measure import Verification, check_resamples, verify_pairs
 from cifarnet.analysis.verification.pair_files import PairList, identity_folders
 from cifarnet.analysis.verification.pairs import all_pairs, cosines_of
@@ -36,26 +37,31 @@ class Asked:
 
 @dataclass(frozen=True)
 class Measured:
-    """The result, what it was measured on in words, and of image files the errors (each left out) and remarks."""
+    """The result, what it was measured on in words, and of image files the errors (each left out) and remarks.
+
+    images: of a split, `images_of`: words alone do not tell which classes were held out.
+    """
 
     found: Verification
     measured_on: str
     errors: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    images: tuple[tuple[str, ...], int, int] | None = None
 
 
 def verify_split(opened: Opened, classes: str | None, asked: Asked, flip: bool = False) -> Measured:
     """All pairs of an opened split; `classes`, `flip`: as `embed_classes`. Raises as it, and as `verification`."""
-    embeddings = embed_classes(opened, classes, flip)
+    parts = open_classes(opened, classes)
+    embeddings = embed_parts(parts, flip)
     if not (np.bincount(embeddings.labels) > 1).any():
-        fix = "take the other `split`, or name images in a `folder` an identity"
+        fix = "take the other `split`, or measure images of your own with cifarnet verify `folder`"
         raise Refused("split", f"{opened.dataset} {opened.split} has one image of each class, so no genuine pair", fix)
     seen = set(opened.info.classes)
     inside = [name in seen for name in embeddings.classes]
     kind = "seen classes" if all(inside) else "seen and unseen classes" if any(inside) else "unseen classes"
     other = "" if opened.of_own_data else " (not the run's images)"
     words = f"{opened.dataset} {opened.split}{other}, {len(embeddings.classes):,} {kind}"
-    return Measured(measure_all(embeddings, asked), words)
+    return Measured(measure_all(embeddings, asked), words, images=images_of(parts))
 
 
 def measure_all(embeddings: UnitEmbeddings, asked: Asked) -> Verification:

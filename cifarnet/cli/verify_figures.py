@@ -13,6 +13,7 @@ from cifarnet.cli.figure_command import DataDir, DataOut, Device, Out, Split, Ti
 from cifarnet.cli.rates import parse_rates
 from cifarnet.cli.run_option import Run, Runs
 from cifarnet.core.percent import percent
+from cifarnet.data.shape_options import SHOWN
 from cifarnet.storage.run_names import checkpoint_names
 
 if TYPE_CHECKING:
@@ -59,18 +60,29 @@ def det(
     out, data_out = figures.asked_figure(out, overwrite), figures.numbers_path(data_out, overwrite)
     wanted = inputs.Wanted(split, classes, data_dir, device)
     measured = [measure(run, wanted, flip, []) for run in asked]
-    headings, sets = {heading for _, heading, _ in measured}, {one.measured_on for one, _, _ in measured}
-    if len(sets) > 1:
-        messages().remark("warning", f"these curves are not of the same images: {', '.join(sorted(sets))}")
+    headings, alike = {heading for _, heading, _ in measured}, len({one.images for one, _, _ in measured}) == 1
+    names = checkpoint_names(checkpoints)
+    if not alike:
+        which = (f"{name}: {': '.join(told(one))}" for (one, _, _), name in zip(measured, names, strict=True))
+        messages().remark("warning", f"these curves are not of the same images: {'; '.join(which)}")
+    together = measured[0][0].measured_on if alike else "not of the same images"
     curves = {}
-    for (one, _, _), name in zip(measured, checkpoint_names(checkpoints), strict=True):
-        where = f"\n{one.measured_on}" if len(sets) > 1 else ""
+    for (one, _, _), name in zip(measured, names, strict=True):
+        where = "" if alike else "\n" + "\n".join(told(one))
         curves[f"{name}: EER {percent(one.found.eer)}{where}"] = det_points(one.found.genuine, one.found.impostor)
     homes = [home for _, _, home in measured]
     target = out or figures.unnamed(f"{figures.of_split('det', split)}.png", overwrite, *homes)
-    draw_det(curves, target, title if title is not None else headings.pop() if len(headings) == 1 else "")
+    draw_det(
+        curves, target, title if title is not None else headings.pop() if alike and len(headings) == 1 else together
+    )
     figures.write_numbers(data_out, numbers(curves))
     print_path(target)
+
+
+def told(one: "Measured") -> list[str]:
+    """What it was measured on in words, and the names of the classes where they are few."""
+    classes = one.images[0] if one.images else ()
+    return [one.measured_on, *([", ".join(classes)] if 0 < len(classes) <= SHOWN else [])]
 
 
 def scores(

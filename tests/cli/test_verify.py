@@ -205,7 +205,10 @@ def test_a_split_with_one_image_of_each_class_says_what_else_to_take(cli, home, 
     assert cli(*train.split(), tmp_path / "few")[0] == 0
     code, out, err = cli("verify", "few-run")
     told = "error: --split: folder test has one image of each class, so no genuine pair; "
-    assert (code, out) == (2, "") and told + "take the other --split, or name images in a --folder an identity" in err
+    assert (code, out) == (
+        2,
+        "",
+    ) and told + "take the other --split, or measure images of your own with cifarnet verify --folder" in err
     code, out, err = cli("verify", "few-run", "--split", "train", "--bootstrap", "0")
     assert code == 0 and "folder train, 2 seen classes: 4 images" in out
 
@@ -488,6 +491,24 @@ def test_curves_of_unlike_images_say_so(cli, home, monkeypatch):
     assert [name.split("\n")[1] for name in drawn[0][0]] == [f"digits test, {n} unseen classes" for n in (4, 3)]
     code, _, err = cli("visualize", "det", home / "run", home / "run/last.safetensors", "--out", "e.png")
     assert code == 0 and "same images" not in err and not any("\n" in name for name in drawn[1][0])
+    assert drawn[0][2] == "not of the same images" and drawn[1][2].endswith("digits test, 4 unseen classes")
+
+
+def test_curves_of_as_many_other_classes_say_so(cli, home, monkeypatch):
+    """As many classes held out, but others: the same words, and other images. The title says what all curves are of."""
+    for name, loss, held in (("a", "ce", "4"), ("b", "ce", "five,six,seven,eight")):
+        assert cli(*TRAIN.split(), "--loss", loss, "--hold-out-classes", held, "--out", name)[0] == 0
+    drawn = []
+    monkeypatch.setattr("cifarnet.analysis.plots.verification.draw_det", lambda *arguments: drawn.append(arguments))
+    code, _, err = cli("visualize", "det", home / "run", "b", "--out", "d.png")
+    assert code == 0 and "the same images: run: digits test, 4 unseen classes: eight, nine, seven, six; b: " in err
+    assert [name.split("\n")[1:] for name in drawn[0][0]] == [
+        ["digits test, 4 unseen classes", names] for names in ("eight, nine, seven, six", "eight, five, seven, six")
+    ]
+    assert cli("visualize", "det", home / "run", "a", "--out", "e.png")[0] == 0
+    assert drawn[1][2] == "digits test, 4 unseen classes"  # of two losses: which pairs these are
+    code, _, err = cli("visualize", "det", home / "run", "b", "--classes", "all", "--out", "f.png")
+    assert code == 0 and "same images" not in err  # all ten, whoever was trained on which
 
 
 def test_figures(cli, home):
