@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends import backend_agg
 from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
@@ -447,6 +448,15 @@ def test_a_figure_that_is_saved_again_is_the_same_to_the_byte(tmp_path, monkeypa
         confusion.draw(panels, names, tmp_path / f"matrix.{suffix}", "a title")
     first, second, *others = (path.read_bytes() for path in saved)
     assert first == second and others[0] == others[1]
+
+
+def test_a_figure_is_laid_out_and_drawn_by_one_renderer_and_drawn_once(tmp_path, monkeypatch, kept):
+    """A renderer forgets the sizes of texts when it goes; a figure that still has an engine is drawn twice when saved."""
+    made, real = [], backend_agg.RendererAgg
+    monkeypatch.setattr(backend_agg, "RendererAgg", lambda *size: made.append(size) or real(*size))
+    confusion.draw({"": np.eye(3) + 1}, "abc", tmp_path / "x.png", "t")
+    assert len(made) == 1
+    assert kept[0].get_layout_engine() is None
 
 
 @pytest.mark.parametrize(("classes", "runs"), [(3, 1), (10, 4), (30, 2)])

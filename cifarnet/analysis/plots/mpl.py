@@ -41,6 +41,7 @@ try:
     with quiet_log(), without_backend():
         import matplotlib
         from matplotlib import font_manager, patheffects
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.cm import ScalarMappable
         from matplotlib.figure import Figure
         from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, get_font
@@ -56,6 +57,6 @@ except (OSError, ValueError) as error:  # no folder for its cache, or a matplotl
     ) from error
 
 __all__ = [
-    "FT2Font", "Figure", "FontProperties", "Line2D", "LogFormatter", "Rectangle", "ScalarMappable", "Text",
-    "findSystemFonts", "findfont", "font_manager", "get_font", "matplotlib", "patheffects", "quiet_log", "text_to_path",
+    "FT2Font", "Figure", "FigureCanvasAgg", "FontProperties", "Line2D", "LogFormatter", "Rectangle", "ScalarMappable",
+    "Text", "findSystemFonts", "findfont", "font_manager", "get_font", "matplotlib", "patheffects", "quiet_log", "text_to_path",
 ]  # fmt: skip

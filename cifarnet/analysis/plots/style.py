@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cifarnet.analysis.plots.fonts import FONT
-from cifarnet.analysis.plots.mpl import Figure, LogFormatter, matplotlib, quiet_log
+from cifarnet.analysis.plots.mpl import Figure, FigureCanvasAgg, LogFormatter, matplotlib, quiet_log
 from cifarnet.analysis.plots.text import FigureOfTexts, warn_of_missing_glyphs
 from cifarnet.core.errors import Refused
 from cifarnet.core.process_wide import ProcessWide
@@ -95,6 +95,7 @@ def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Fi
     with our_style():
         # Laid out in the pixels that it is saved in: at others texts have other widths.
         figure = FigureOfTexts(figsize=(width, height), dpi=STYLE["savefig.dpi"], layout="constrained")
+        FigureCanvasAgg(figure)  # keeps one renderer, and with it the sizes of texts, for all passes and for the drawing
         yield figure
         settle(figure)
         save(figure, path)
@@ -193,13 +194,13 @@ def settle(figure: FigureOfTexts) -> None:
     figure.take_fonts()
     engine: Any = figure.get_layout_engine()
     before = None
-    for _ in range(PASSES if figure.axes else 0):  # matplotlib warns where there is nothing to lay out
+    for _ in range(PASSES if engine and figure.axes else 0):  # matplotlib warns where there is nothing to lay out
         engine.execute(figure)
         places = np.array([axes.get_position(original=True).extents for axes in figure.axes])
         if before is not None and np.abs(places - before).max(initial=0) < STILL:
             break
         before = places
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # with "none" saving would draw twice, the first time for a layout
 
 
 def pack(figure: Figure, inches: float) -> None:
