@@ -10,6 +10,7 @@ from cifarnet.core.errors import Refused
 from cifarnet.core.known import unknown
 from cifarnet.data import AnySplit, Loader
 from cifarnet.data.identity import identity_of_split
+from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.data.selection import held_out_classes
 from cifarnet.data.shaping import canonical_order, of_classes, relabelled
 from cifarnet.data.sources.synthetic import FeatureSplit
@@ -74,10 +75,11 @@ def open_unseen(opened: Opened) -> Opened:
 
 
 def images_of(parts: Sequence[Opened]) -> tuple[tuple[str, ...], int, int]:
-    """What two measurements of the same images have in common: the names of the classes, the number of images, and a digest of both.
+    """The names of the classes, the number of images, and a digest of both: equal for two measurements of the same images.
 
     Args:
-        parts: as `open_classes` makes them. In what order they and their images come makes no difference.
+        parts: as `open_classes` makes them. How the classes are divided among them makes no difference, nor does the order
+            of images in memory; that of images on the disk counts within a class.
     """
     names = sorted(name for part in parts for name in part.info.classes)
     place = {name: number for number, name in enumerate(names)}
@@ -86,6 +88,13 @@ def images_of(parts: Sequence[Opened]) -> tuple[tuple[str, ...], int, int]:
         split = part.loader.split
         if not isinstance(split, FeatureSplit):  # which has no labels but those of its samples
             split = relabelled(split, torch.tensor([place[name] for name in part.info.classes])[split.labels.cpu()])
-        found = identity_of_split(split)
-        count, content = count + found.images, content + int(found.content, 16)
-    return tuple(names), count, content % 2**256  # as each content is a sum itself
+        for piece in by_class(split) if isinstance(split, StreamedSplit) else [split]:
+            found = identity_of_split(piece)
+            count, content = count + found.images, content + int(found.content, 16)
+    return tuple(names), count, content % 2**256  # as the content of images in memory is a sum itself
+
+
+def by_class(split: StreamedSplit) -> list[StreamedSplit]:
+    """The images of each class that has some, in their order."""
+    order, sizes = split.labels.argsort(stable=True), split.labels.bincount()
+    return [split.subset(index) for index in order.split(sizes[sizes > 0].tolist())]

@@ -65,7 +65,7 @@ def det(
     if not alike:
         which = (f"{name}: {': '.join(told(one))}" for (one, _, _), name in zip(measured, names, strict=True))
         messages().remark("warning", f"these curves are not of the same images: {'; '.join(which)}")
-    together = measured[0][0].measured_on if alike else "not of the same images"
+    together = measured[0][0].measured_on if alike else "Not of the same images"
     curves = {}
     for (one, _, _), name in zip(measured, names, strict=True):
         where = "" if alike else "\n" + "\n".join(told(one))
@@ -80,7 +80,7 @@ def det(
 
 
 def told(one: "Measured") -> list[str]:
-    """What it was measured on in words, and the names of the classes where they are few."""
+    """The images that it was measured on, in words, and the names of the classes where they are few."""
     classes = one.images[0] if one.images else ()
     return [one.measured_on, *([", ".join(classes)] if 0 < len(classes) <= SHOWN else [])]
 

@@ -9,7 +9,7 @@ from cifarnet.core.errors import plural, printable
 
 OPTIONS = ("hold_out_classes", "subset", "imbalance", "label_noise", "canonical_order")
 SHOWN = 5  # classes named in a line
-LISTED = re.compile(r'\s*"([^"]*,[^"]*)"\s*(?=,|$)|([^,]+)')  # a name with a comma, in double quotes; any other
+LISTED = re.compile(r'\s*"([^",]*,[^"]*)"\s*(?=,|$)|([^,]+)')  # a name with a comma, in double quotes; any other
 
 
 def shaping_options(config: TrainConfig) -> dict[str, Any]:

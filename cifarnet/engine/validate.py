@@ -111,7 +111,7 @@ def summarise(
 
 
 def facts_of(run: TrainState, path: Path, chosen: Path | None) -> dict[str, Any]:
-    """What a summary says of a run at `path` beside its scores, which are those of the checkpoint `chosen`."""
+    """The facts of a run at `path` that its summary has beside the scores, which are those of the checkpoint `chosen`."""
     return {
         "run": str(path),
         "checkpoint": str(chosen),

@@ -15,11 +15,14 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 import cifarnet
+from cifarnet.analysis.open_classes import images_of, open_classes
 from cifarnet.analysis.unit_embeddings import Embedder, embed_classes, embed_files
 from cifarnet.analysis.verification.pair_files import read_pairs
 from cifarnet.cli import run
 from cifarnet.core.errors import Failed, Refused
 from cifarnet.data import load
+from cifarnet.data.images import index
+from cifarnet.data.images.streamed import StreamedSplit
 from cifarnet.engine.evaluate import open_for_evaluation
 from cifarnet.models.digest import model_digest
 from cifarnet.storage.safetensors_header import CHECKPOINT, read_metadata
@@ -278,7 +281,7 @@ def test_lists_and_folders_of_images(cli, home):
 
 
 def test_too_few_resamples_are_refused_before_an_image_is_read(cli, home, monkeypatch):
-    monkeypatch.setattr("cifarnet.analysis.verify_images.embed_classes", None)
+    monkeypatch.setattr("cifarnet.analysis.verify_images.embed_parts", None)
     code, _, err = cli("verify", home / "run", "--bootstrap", "50")
     assert code == 2 and "--bootstrap: 50 is out of range; give 0, or 100 to 100,000 resamples" in err
 
@@ -491,7 +494,7 @@ def test_curves_of_unlike_images_say_so(cli, home, monkeypatch):
     assert [name.split("\n")[1] for name in drawn[0][0]] == [f"digits test, {n} unseen classes" for n in (4, 3)]
     code, _, err = cli("visualize", "det", home / "run", home / "run/last.safetensors", "--out", "e.png")
     assert code == 0 and "same images" not in err and not any("\n" in name for name in drawn[1][0])
-    assert drawn[0][2] == "not of the same images" and drawn[1][2].endswith("digits test, 4 unseen classes")
+    assert drawn[0][2] == "Not of the same images" and drawn[1][2].endswith("digits test, 4 unseen classes")
 
 
 def test_curves_of_as_many_other_classes_say_so(cli, home, monkeypatch):
@@ -509,6 +512,31 @@ def test_curves_of_as_many_other_classes_say_so(cli, home, monkeypatch):
     assert drawn[1][2] == "digits test, 4 unseen classes"  # of two losses: which pairs these are
     code, _, err = cli("visualize", "det", home / "run", "b", "--classes", "all", "--out", "f.png")
     assert code == 0 and "same images" not in err  # all ten, whoever was trained on which
+
+
+@pytest.mark.parametrize("ceiling", [index.MEMORY, 1000])
+def test_all_classes_are_the_same_images_whoever_held_out_which(cli, home, monkeypatch, tmp_path, ceiling):
+    """In memory and on the disk; another image in one class makes them others."""
+    monkeypatch.setattr(index, "MEMORY", ceiling)
+    for number, place in enumerate(np.ndindex(4, 2, 3)):
+        folder = tmp_path / "set" / ("train", "test")[place[1]] / "abcd"[place[0]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (10 * number, 99, 200)).save(folder / f"{place[2]}.png")
+    for held in ("a,", "c,d"):
+        line = f"{TRAIN.replace('digits', 'folder')} --hold-out-classes {held} --out run-{held[0]}"
+        assert cli(*line.split(), "--data-dir", tmp_path / "set")[0] == 0
+
+    def found(held):
+        parts = open_classes(open_for_evaluation(Path(f"run-{held}")), "all")
+        assert isinstance(parts[0].loader.split, StreamedSplit) is (ceiling == 1000)
+        return images_of(parts)
+
+    before = found("a")
+    assert before[:2] == (("a", "b", "c", "d"), 12) and found("c") == before
+    (tmp_path / "set" / "test" / "b" / "0.png").unlink()
+    Image.new("RGB", (40, 40), (0, 0, 7)).save(tmp_path / "set" / "test" / "b" / "3.png")
+    after = found("a")
+    assert after[:2] == before[:2] and after != before and found("c") == after
 
 
 def test_figures(cli, home):

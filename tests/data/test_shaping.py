@@ -14,7 +14,7 @@ from cifarnet.data import Dataset, StreamedSplit, load
 from cifarnet.data.dataset import Split, make_dataset
 from cifarnet.data.images import index
 from cifarnet.data.selection import held_out_classes, long_tail, noisy, stratified
-from cifarnet.data.shape_options import shaping_words
+from cifarnet.data.shape_options import asked_classes, shaping_words
 from cifarnet.data.shaping import describe_shape, shape, unseen_classes
 
 CLASSES = ("Ant", "bee", "cat", "dog", "eel")
@@ -66,6 +66,9 @@ def test_classes_are_held_out_by_number_and_by_name():
         assert shaping_words(config) == "without " + ", ".join(listed).replace("Çelik, Ümit", '"Çelik, Ümit"')
     with pytest.raises(Refused, match='did you mean "Çelik, Ümit", in double quotes for its comma'):
         held_out_classes(people, "Çelik, Ümit")
+
+    assert asked_classes('"' + "," * 10**6) == ['"']  # a text out of any file: a search from comma to comma takes hours
+    assert asked_classes('a "b, c", "d,e"f,  "g,,h"\t,"i"') == ['a "b', 'c"', '"d', 'e"f', "g,,h", '"i"']
 
     data = made()
     shaped = shape(data, TrainConfig(hold_out_classes="Bee,dog")).dataset

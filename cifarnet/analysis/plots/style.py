@@ -95,7 +95,9 @@ def drawing(path: Path, width: float = PAGE, height: float = 2.6) -> Iterator[Fi
     with our_style():
         # Laid out in the pixels that it is saved in: at others texts have other widths.
         figure = FigureOfTexts(figsize=(width, height), dpi=STYLE["savefig.dpi"], layout="constrained")
-        FigureCanvasAgg(figure)  # keeps one renderer, and with it the sizes of texts, for all passes and for the drawing
+        FigureCanvasAgg(
+            figure
+        )  # keeps one renderer, and with it the sizes of texts, for all passes and for the drawing
         yield figure
         settle(figure)
         save(figure, path)
